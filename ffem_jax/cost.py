@@ -1,0 +1,150 @@
+"""What a network costs on the phone, read off an abstract trace of its one definition. Nothing is trained or run.
+
+A network is traced part by part (stem, each bottleneck, head), and parts are remembered: networks of one search
+space share most of theirs, so a thousand of them are costed in seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffem_jax.liveness import Jaxpr, compute_peak_bytes, walk_equations
+from ffem_jax.models import compute_map_sizes, head_arguments
+from ffem_jax.models.blocks import Bottleneck, Head, Stem
+from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.spec import ArchSpec, NetworkSpec, resolve_network
+
+# A TensorFlow.js graph model spends on its topology file about this much for each weight tensor (its node, its
+# manifest entry, its share of the operations) and about this much once. An estimate.
+TOPOLOGY_BYTES_PER_TENSOR = 700
+TOPOLOGY_BYTES_FIXED = 1500
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one network at one resolution; sums over its parts, but for the peak, which is their largest.
+
+    params: trainable, as built: weights and BatchNorm scale and bias, without the training classifier.
+    macs: multiply-accumulates of convolutions and matrix products for one image; elementwise work is not counted.
+    kernel_params, vector_params: as deployed, BatchNorm folded into the layer before it (its scale into the
+        kernel, the rest into a bias); vectors are biases and PReLU slopes.
+    kernel_channels: output channels over all kernels: each has an int8 scale. tensors: weight tensors.
+    peak_activation_bytes: the most that live activations take at once in float32, batch 1, operations one after
+        another as written, elementwise ones in place, weights not counted.
+    """
+
+    params: int = 0
+    macs: int = 0
+    kernel_params: int = 0
+    vector_params: int = 0
+    kernel_channels: int = 0
+    tensors: int = 0
+    peak_activation_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        total = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
+        peak = max(self.peak_activation_bytes, other.peak_activation_bytes)
+        return Cost(**{**total, "peak_activation_bytes": peak})
+
+    @property
+    def topology_bytes(self) -> int:
+        return TOPOLOGY_BYTES_FIXED + TOPOLOGY_BYTES_PER_TENSOR * self.tensors
+
+    @property
+    def bytes_float32(self) -> int:
+        """Weights in float32, and the topology file."""
+        return 4 * (self.kernel_params + self.vector_params) + self.topology_bytes
+
+    @property
+    def bytes_float16(self) -> int:
+        """Weights in float16, and the topology file."""
+        return 2 * (self.kernel_params + self.vector_params) + self.topology_bytes
+
+    @property
+    def bytes_int8(self) -> int:
+        """Kernels in int8 with a float32 scale an output channel, vectors in float32, and the topology file."""
+        return self.kernel_params + 4 * self.kernel_channels + 4 * self.vector_params + self.topology_bytes
+
+    def get_bytes(self, precision: str) -> int:
+        """Bytes at `precision`, one of spec.PRECISIONS."""
+        return int(getattr(self, f"bytes_{precision}"))
+
+    def to_dict(self) -> dict[str, int]:
+        """The fields a record has."""
+        names = ("params", "macs", "bytes_float32", "bytes_float16", "bytes_int8", "peak_activation_bytes")
+        return {name: int(getattr(self, name)) for name in names}
+
+
+def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
+    """Cost of `arch` on square images of `resolution` pixels a side."""
+    network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
+    sizes = compute_map_sizes(network, resolution)
+    total = _trace_part(Stem, (network.stem_channels, network.stem_stride, network.activation), 3, sizes[0])
+    for block, size in zip(network.blocks, sizes[1:], strict=False):
+        total += _trace_part(Bottleneck, (block,), block.in_channels, size)
+    return total + _trace_part(Head, head_arguments(network, sizes[-1]), network.blocks[-1].out_channels, sizes[-1])
+
+
+class _OneKey:
+    """Stands for nnx.Rngs where shapes alone are wanted: it spares the trace the key arithmetic, half its time."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
+
+
+@lru_cache(maxsize=100_000)
+def _trace_part(kind: type[nnx.Module], arguments: tuple[Any, ...], channels: int, size: int) -> Cost:
+    return trace_cost(_build_abstract(kind, arguments), (1, size, size, channels))
+
+
+@lru_cache(maxsize=100_000)
+def _build_abstract(kind: type[nnx.Module], arguments: tuple[Any, ...]) -> nnx.Module:
+    return nnx.eval_shape(lambda: kind(*arguments, rngs=_OneKey()))
+
+
+def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Cost of an abstract `module` (`nnx.eval_shape`) on a float32 input of `input_shape`, by tracing its call."""
+    module.eval()
+    graph, state = nnx.split(module)
+    # XLA's own convolutions, whatever the backend: the trace then shows each as one operation.
+    with use_convolution_form("xla"):
+        closed = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(
+            state, jax.ShapeDtypeStruct(input_shape, jnp.float32)
+        )
+    weights = [leaf.shape for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
+    norms = [node.num_features for _, node in nnx.iter_graph(module) if isinstance(node, nnx.BatchNorm)]
+    kernels = [shape for shape in weights if len(shape) > 1]
+    params = sum(math.prod(shape) for shape in weights)
+    kernel_params = sum(math.prod(shape) for shape in kernels)
+    return Cost(
+        params=params,
+        macs=_count_macs(closed.jaxpr),
+        kernel_params=kernel_params,
+        # A norm's scale goes into the kernel before it; its bias stays, as that layer's.
+        vector_params=params - kernel_params - sum(norms),
+        kernel_channels=sum(shape[-1] for shape in kernels),
+        tensors=len(weights) - len(norms),
+        peak_activation_bytes=compute_peak_bytes(closed.jaxpr, closed.jaxpr.invars[-1]),
+    )
+
+
+def _count_macs(jaxpr: Jaxpr) -> int:
+    total = 0
+    for equation in walk_equations(jaxpr):
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        left, right = (v.aval.shape for v in equation.invars[:2]) if len(equation.invars) > 1 else ((), ())
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += outputs * math.prod(left[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+            total += outputs * math.prod(right) // right[out_axis]
+    return total

@@ -1,0 +1,195 @@
+"""Labeled Faces in the Wild (Huang et al., 2007): `lfw`, and `lfw52`, the paper's experiment on public faces.
+
+From a folder (`spec.root`, else the environment's FFEM_LFW_ROOT), an archive in it, or a download, by way of a
+TensorFlow Datasets builder that needs no TensorFlow, to cached uint8 arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tarfile
+import tempfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.cache import find_cache_folder, hash_text, load_cached, make_cache_folder, stat_files
+from ffem_jax.data.decode import Picture, decode_faces, read_attributes, select_people
+from ffem_jax.data.download import Download, download_archive
+from ffem_jax.spec import DataSpec
+
+if TYPE_CHECKING:
+    from ffem_jax.data.lfw_builder import PreparedFaces
+
+# Address and checksum as scikit-learn has them.
+FUNNELED = Download(
+    name="lfw-funneled.tgz",
+    url="https://ndownloader.figshare.com/files/5976015",
+    size_bytes=243_346_528,
+    sha256="b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
+)
+
+# Folders and archives as they are published -> edition: the same people and files, aligned differently.
+VARIANTS = {"lfw-deepfunneled": "deepfunneled", "lfw_funneled": "funneled", "lfw": "original"}
+ARCHIVES = {"lfw-deepfunneled.tgz": "deepfunneled", "lfw-funneled.tgz": "funneled", "lfw.tgz": "original"}
+
+LFW52_PEOPLE = 52
+LFW52_MAX_IMAGES = 30
+LFW52_IMAGES = 1467
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures are: the folder that holds the people's folders, or an archive of it.
+
+    variant: deepfunneled, funneled, original, or empty where the name does not tell.
+    """
+
+    path: Path
+    variant: str
+
+    @property
+    def attributes(self) -> Path:
+        return self.path.parent / "attributes.csv"
+
+
+def load(spec: DataSpec) -> Faces:
+    """`lfw` as `spec` selects, or `lfw52`: the 52 people with the most images, ties by name, and of each the first
+    30 by file name; 1,467 images.
+
+    Every column of an `attributes.csv` beside the people's folder becomes an attribute. Raises DataError where LFW
+    is not to be found, cannot be downloaded or read, or where `lfw52` is asked to be something else.
+    """
+    if spec.name == "lfw52":
+        if spec.people not in (0, LFW52_PEOPLE) or spec.max_images not in (0, LFW52_MAX_IMAGES):
+            raise DataError(
+                f"data=lfw52 is {LFW52_PEOPLE} people with {LFW52_MAX_IMAGES} images at most; for data.people="
+                f"{spec.people} and data.max_images={spec.max_images} take data=lfw"
+            )
+        spec = dataclasses.replace(spec, people=LFW52_PEOPLE, max_images=LFW52_MAX_IMAGES, min_images=1)
+    source = find_source(spec)
+    if source.path.is_dir():
+        names = list_names(source.path)
+        files = [source.path / name for name in select_names(names, spec)]
+    else:
+        files = [source.path]
+    state = [str(source.path), source.variant, stat_files([*files, source.attributes])]
+    return load_cached(spec, state, lambda: _decode(source, spec))
+
+
+def find_source(spec: DataSpec) -> Source:
+    """The pictures on this machine, or after a download. Raises DataError where there are none."""
+    named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
+    if not named:
+        return Source(download_archive(FUNNELED, find_cache_folder(spec)), "funneled")
+    root = Path(named).expanduser().absolute()
+    wanted = f"it must hold one of {', '.join(VARIANTS)}, one of {', '.join(ARCHIVES)}, or the people's folders"
+    if not root.is_dir():
+        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
+    for name in (root.name, *VARIANTS):
+        folder = root / name
+        if folder.is_dir() and _holds_people(folder):
+            return Source(folder, VARIANTS.get(name, ""))
+    if _holds_people(root):
+        return Source(root, VARIANTS.get(root.name, ""))
+    for name, variant in ARCHIVES.items():
+        if (root / name).is_file():
+            return Source(root / name, variant)
+    raise DataError(f"data.root={root} has no LFW in it; {wanted}; data.root='' downloads it")
+
+
+def _holds_people(folder: Path) -> bool:
+    return next(folder.glob("*/*_[0-9][0-9][0-9][0-9].jpg"), None) is not None
+
+
+def list_names(folder: Path) -> list[str]:
+    """`person/file` of every picture in the people's `folder`, sorted by person and then file.
+
+    Raises DataError where a folder cannot be read.
+    """
+    try:
+        people = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return [
+            f"{person}/{file}"
+            for person in people
+            for file in sorted(os.listdir(folder / person))
+            if file.endswith(".jpg") and not file.startswith(".")
+        ]
+    except OSError as error:
+        raise DataError(f"data.root: {folder} cannot be read ({error}); check its permissions") from None
+
+
+def select_names(names: list[str], spec: DataSpec) -> list[str]:
+    """Of `names` (`person/file`, sorted) those that `spec` keeps, in order."""
+    files = defaultdict(list)
+    for name in names:
+        files[name.split("/")[0]].append(name)
+    people = select_people({person: len(own) for person, own in files.items()}, spec)
+    return [name for person in people for name in files[person][: spec.max_images or None]]
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(`person/file`, bytes) of every picture in the people's `folder`."""
+    for name in list_names(folder):
+        yield name, (folder / name).read_bytes()
+
+
+def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(`person/file`, bytes) of every picture in a .tgz, read once from front to back and unpacked nowhere.
+
+    Raises DataError where the archive is damaged.
+    """
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                parts = PurePosixPath(member.name).parts
+                if member.isfile() and len(parts) >= 2 and parts[-1].endswith(".jpg") and parts[-1][0] != ".":
+                    file = archive.extractfile(member)
+                    assert file is not None  # a regular file has contents
+                    yield "/".join(parts[-2:]), file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and fetch {FUNNELED.url} again") from None
+
+
+def _decode(source: Source, spec: DataSpec) -> Faces:
+    # Imported where something is to be prepared: TFDS takes longer to import than cached faces to load.
+    from ffem_jax.data.lfw_builder import prepare_faces
+
+    if source.path.is_dir():
+        paths = [source.path / name for name in list_names(source.path)]
+        state = hash_text([str(source.path), stat_files(paths)])
+        read_pictures = lambda: read_folder(source.path)  # noqa: E731
+    else:
+        state = hash_text([str(source.path), stat_files([source.path])])
+        read_pictures = lambda: read_archive(source.path)  # noqa: E731
+    try:
+        folder = make_cache_folder(spec) / f"lfw-{state}"
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="ffem-lfw-") as temporary:
+            return _decode_prepared(prepare_faces(Path(temporary), read_pictures), source, spec)
+    return _decode_prepared(prepare_faces(folder, read_pictures), source, spec)
+
+
+def _decode_prepared(prepared: PreparedFaces, source: Source, spec: DataSpec) -> Faces:
+    names = select_names(prepared.names, spec)
+    pictures = [Picture(name.split("/")[0], name, lambda name=name: prepared.read(name)) for name in names]
+    faces = decode_faces(pictures, len(pictures), spec)
+    notes = list(faces.notes)
+    everybody = Counter(name.split("/")[0] for name in prepared.names)
+    few = sum(count < spec.min_images for count in everybody.values())
+    if few:
+        notes.append(f"left out {few:,} of {len(everybody):,} people, with fewer than {spec.min_images} images")
+    if spec.name == "lfw52" and (len(faces.people), len(faces.names)) != (LFW52_PEOPLE, LFW52_IMAGES):
+        notes.append(
+            f"this is not the whole of lfw52: {len(faces.people)} people and {len(faces.names):,} images "
+            f"where {LFW52_PEOPLE} and {LFW52_IMAGES:,} are due"
+        )
+    attributes, trouble = {}, ()
+    if source.attributes.is_file() and faces.names:
+        attributes, trouble = read_attributes(source.attributes, faces.names)
+    return dataclasses.replace(faces, variant=source.variant, attributes=attributes, notes=(*notes, *trouble))

@@ -1,0 +1,90 @@
+"""Labeled Faces in the Wild as a TensorFlow Datasets builder that needs no TensorFlow.
+
+TFDS's own `lfw` lists files with tf.io and so cannot run without it. This one is given the pictures, keeps each
+file's bytes as they are, and writes ArrayRecord, which reads back at random without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+# (name, JPEG bytes) of each picture; name is `person/file`.
+ReadPictures = Callable[[], Iterator[tuple[str, bytes]]]
+
+
+class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
+    """One split, `train`: `image` (JPEG, as published), `person`, `name` (`person/file`), in the order given."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS fetches nothing here, and its search for checksums imports importlib_resources, which it does not declare.
+    url_infos = None
+
+    def __init__(self, *, read_pictures: ReadPictures, **kwargs: Any) -> None:
+        self._read_pictures = read_pictures
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Labeled Faces in the Wild: photographs of people in the news, one face in the middle of each.",
+            homepage="http://vis-www.cs.umass.edu/lfw",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8, encoding_format="jpeg"),
+                    "person": tfds.features.Text(),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        pictures = tqdm(self._read_pictures(), desc="preparing LFW", unit="image", disable=None, leave=False)
+        for index, (name, data) in enumerate(pictures):
+            yield index, {"image": io.BytesIO(data), "person": name.split("/")[0], "name": name}
+
+
+class PreparedFaces:
+    """The prepared pictures by name. Nothing is decoded here."""
+
+    def __init__(self, folder: Path, read_pictures: ReadPictures) -> None:
+        builder = FacesInTheWild(data_dir=folder, file_format="array_record", read_pictures=read_pictures)
+        # TFDS announces itself on standard output, which belongs to `--json`.
+        with contextlib.redirect_stdout(io.StringIO()):
+            tfds.disable_progress_bar()
+            builder.download_and_prepare()
+        self._images = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+        self._index_of = {row["name"].decode(): index for index, row in enumerate(self._images)}
+
+    @property
+    def names(self) -> list[str]:
+        """`person/file` of every picture, sorted by person and then file."""
+        return sorted(self._index_of, key=lambda name: tuple(name.split("/")))
+
+    def read(self, name: str) -> bytes:
+        """The JPEG file of the picture `name`."""
+        image: bytes = self._images[self._index_of[name]]["image"]
+        return image
+
+
+def prepare_faces(folder: Path, read_pictures: ReadPictures) -> PreparedFaces:
+    """The pictures as prepared in `folder`, which is made, or made again where a file in it is damaged."""
+    try:
+        return PreparedFaces(folder, read_pictures)
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError):
+        if not folder.exists():
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return PreparedFaces(folder, read_pictures)

@@ -1,0 +1,116 @@
+"""Names in a figure: beside their marks where there is room, in a key where there is not."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffem_jax.frontier.layout import Box, Label, place_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STRONG, WEAK = "#202020", "#505050"
+
+
+@dataclass(frozen=True)
+class Name:
+    """The text of a mark at (x, y) whose whisker reaches from low to high, in points. `strong`: bold, never left out."""
+
+    text: str
+    x: float
+    y: float
+    low: float
+    high: float
+    strong: bool
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """A line of the key; `style` is the mark's. `strong`: bold."""
+
+    label: str
+    cost: str
+    rate: str
+    style: dict[str, Any]
+    strong: bool
+
+
+def write_names(
+    axes: Axes, names: Sequence[Name], obstacles: Sequence[Box], *, margin: float = 0.0, all_or_none: bool = False
+) -> None:
+    """Write the names where they cover no obstacle (boxes in points); those that find no place are left out.
+
+    margin: points along the bottom that stay free.
+    all_or_none: leave all out where one finds no place, so that a few do not pass for all.
+    """
+    import matplotlib.patheffects as effects
+
+    halo = [effects.withStroke(linewidth=2.0, foreground=axes.get_facecolor())]
+    drawn, labels = [], []
+    for name in names:
+        artist = axes.text(
+            0,
+            0,
+            name.text,
+            size=8,
+            color=STRONG if name.strong else WEAK,
+            weight="bold" if name.strong else "normal",
+            transform=None,
+            ha="center",
+            va="center_baseline",
+            path_effects=halo,
+            zorder=6,
+        )
+        size = artist.get_window_extent()
+        drawn.append(artist)
+        labels.append(Label(name.x, name.y, name.low, name.high, size.width + 2, size.height + 1, name.strong))
+    left, bottom, right, top = axes.get_window_extent().extents
+    places = place_labels(labels, obstacles, (left, bottom + margin, right, top))
+    if all_or_none and None in places:
+        places = [None] * len(names)
+    back = axes.transData.inverted()
+    for artist, label, place in zip(drawn, labels, places, strict=True):
+        if place is None:
+            artist.remove()
+            continue
+        # In data coordinates, so that the place holds at any resolution.
+        artist.set_transform(axes.transData)
+        artist.set_position(tuple(back.transform(place.centre)))
+        if place.rotated:
+            artist.set(rotation=90, verticalalignment="center")
+        if place.leader:
+            near = np.clip((label.x, label.y), place.box[:2], place.box[2:])
+            line = back.transform([(label.x, label.y), near])
+            axes.plot(line[:, 0], line[:, 1], color="#909090", linewidth=0.7, zorder=2.5)
+
+
+def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str) -> None:
+    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are."""
+    from matplotlib.lines import Line2D
+
+    right, top = 0.988, 0.835
+    lines = [textwrap.wrap(entry.label, 25) or [""] for entry in entries]
+    # A long list is set closer rather than cut off.
+    step = min(0.031, (top - 0.1) / max(1, sum(map(len, lines))))
+    size = min(7.5, 242 * step)
+    for place, text in ((right, "% [95 % interval]"), (right - 0.112, unit)):
+        figure.text(place, top + 0.012, text, size=size, color=WEAK, ha="right")
+    y = top
+    for number, (entry, wrapped) in enumerate(zip(entries, lines, strict=True), 1):
+        weight, colour = ("bold", STRONG) if entry.strong else ("normal", WEAK)
+        style = {"size": size, "color": colour, "weight": weight, "va": "center"}
+        y -= step / 2
+        figure.text(left + 0.012, y, str(number), ha="right", **style)
+        mark = Line2D([left + 0.022], [y], **entry.style, markersize=5.5, markerfacecoloralt="white", linestyle="none")
+        figure.add_artist(mark)
+        figure.text(right, y, entry.rate, ha="right", **style)
+        figure.text(right - 0.112, y, entry.cost, ha="right", **style)
+        for i, line in enumerate(wrapped):
+            figure.text(left + 0.033, y - i * step, line, ha="left", **style)
+        y -= (len(wrapped) - 0.5) * step

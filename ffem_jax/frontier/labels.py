@@ -1,0 +1,109 @@
+"""Short names for networks: what tells them apart within one figure, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+NO_ATTENTION = "no attention"
+# How a field reads in a label; the others read as their name and value.
+PHRASES = {
+    "arch.width_multiplier": "width {}",
+    "arch.depth_multiplier": "depth {}",
+    "arch.embedding_dim": "{} features",
+    "arch.head_channels": "head {}",
+    "arch.pooling": "{} pooling",
+    "arch.activation": "{}",
+    "data.resolution": "{} px",
+    "recipe.epochs": "{} epochs",
+}
+# Of an attention module's fields, those that decide something, by kind and by ECA's kernel rule.
+ATTENTION_FIELDS = {"eca": ("position", "fusion", "kernel"), "se": ("position", "fusion", "reduction")}
+KERNEL_FIELDS = {"adaptive": ("gamma", "b"), "fixed": ("kernel_size",)}
+
+
+def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
+    """A label for each trial spec (nested dicts), all different.
+
+    Where the networks' names tell them apart the names are used; otherwise what differs: attention, multipliers,
+    resolution, recipe. What all have in common is left out.
+    """
+    names = [str(spec.get("arch", {}).get("name", "")) or "network" for spec in specs]
+    if len(set(names)) == len(names):
+        return names
+    attention = _describe_attention([spec.get("arch", {}).get("attention", {}) for spec in specs])
+    fields = _describe_fields(specs)
+    # Without attention goes without saying where there is something else to say.
+    labels = [
+        ", ".join(filter(None, ("" if rest and first == NO_ATTENTION else first, rest))) or name
+        for first, rest, name in zip(attention, fields, names, strict=True)
+    ]
+    if len(set(labels)) < len(labels) and len(set(names)) > 1:
+        labels = [f"{name}, {label}" if label != name else name for name, label in zip(names, labels, strict=True)]
+    # Stage tables are too long for a label: what still coincides is numbered.
+    total, seen = Counter(labels), Counter[str]()
+    for i, label in enumerate(labels):
+        if total[label] > 1:
+            seen[label] += 1
+            labels[i] = f"{label} #{seen[label]}"
+    return labels
+
+
+def describe_placement(attention: dict[str, Any]) -> str:
+    """Where the attention sits, as it is typed; empty where there is none."""
+    if attention.get("kind", "none") == "none":
+        return ""
+    placement = attention.get("placement", "")
+    return placement if isinstance(placement, str) else "[" + ",".join(str(index) for index in placement) + "]"
+
+
+def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
+    kinds = [attention.get("kind", "none") for attention in attentions]
+    described = []
+    for attention, kind in zip(attentions, kinds, strict=True):
+        if kind == "none":
+            described.append(NO_ATTENTION if len(set(kinds)) > 1 else "")
+            continue
+        peers = [other for other, other_kind in zip(attentions, kinds, strict=True) if other_kind == kind]
+        words = []
+        if len({describe_placement(other) for other in peers}) > 1:
+            words.append(describe_placement(attention))
+        for name in (*ATTENTION_FIELDS.get(kind, ()), *KERNEL_FIELDS.get(attention.get("kernel", ""), ())):
+            if name in ("gamma", "b", "kernel_size") and kind != "eca":
+                continue
+            if len({str(other.get(name)) for other in peers}) > 1:
+                words.append(f"{name.replace('_', ' ')} {_format(attention.get(name))}")
+        described.append(" ".join([kind.upper(), *words]) if words or len(set(kinds)) > 1 else "")
+    return described
+
+
+def _describe_fields(specs: Sequence[dict[str, Any]]) -> list[str]:
+    flat = [_flatten(spec) for spec in specs]
+    names = list(dict.fromkeys(name for fields in flat for name in fields))
+    differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
+    if "recipe.name" in differing:
+        differing = [name for name in differing if not name.startswith("recipe.") or name == "recipe.name"]
+    described = []
+    for fields in flat:
+        words = []
+        for name in differing:
+            if name not in fields:
+                continue
+            value = _format(fields[name])
+            phrase = PHRASES.get(name, "{}" if name == "recipe.name" else name.split(".")[1].replace("_", " ") + " {}")
+            words.append("no head" if name == "arch.head_channels" and value == "0" else phrase.format(value))
+        described.append(", ".join(words))
+    return described
+
+
+def _flatten(spec: dict[str, Any]) -> dict[str, Any]:
+    """The fields worth a word, as `group.field`."""
+    arch = {k: v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention", "stages")}
+    groups = {"arch": arch, "data": {"resolution": spec.get("data", {}).get("resolution")}}
+    groups["recipe"] = spec.get("recipe", {})
+    return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+
+
+def _format(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

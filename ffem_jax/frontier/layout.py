@@ -1,0 +1,129 @@
+"""Where to put things in a figure so that they can be read: pure geometry, in points (1/72 inch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# A box is (left, bottom, right, top).
+Box = tuple[float, float, float, float]
+
+GAP = 4.0  # between a label and what it names
+
+
+def spread_sideways(
+    positions: npt.ArrayLike, separation: float, low: float = -np.inf, high: float = np.inf
+) -> np.ndarray:
+    """The nearest positions (least squares) that keep their order and stand `separation` apart in [low, high].
+
+    Equal positions keep the order they come in. Where the room does not suffice, the separation shrinks to what
+    does. Bounded isotonic regression by pool-adjacent-violators (Barlow et al., 1972).
+    """
+    positions = np.asarray(positions, dtype=np.float64)
+    if positions.size < 2:
+        return np.clip(positions, low, high)
+    if np.isfinite(low) and np.isfinite(high):
+        separation = min(separation, max(0.0, (high - low) / (positions.size - 1)))
+    order = np.argsort(positions, kind="stable")
+    steps = separation * np.arange(positions.size)
+    # Less its steps, the wanted sequence need only not decrease.
+    blocks: list[tuple[float, int]] = []
+    for wanted in positions[order] - steps:
+        mean, count = float(wanted), 1
+        while blocks and blocks[-1][0] > mean:
+            before, weight = blocks.pop()
+            mean, count = (before * weight + mean * count) / (weight + count), weight + count
+        blocks.append((mean, count))
+    level = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+    spread = np.empty_like(positions)
+    spread[order] = np.clip(level, low, high - steps[-1]) + steps
+    return spread
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text of `width` by `height` for the mark at (x, y), whose whisker reaches from low to high.
+
+    required: placed even where it must cover something; the others are left out then.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    width: float
+    height: float
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A label's box; `rotated` by 90 degrees to read upwards; `leader`: far enough to need a line to its mark."""
+
+    box: Box
+    rotated: bool = False
+    leader: bool = False
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Where the text's middle goes."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box) -> list[Placement | None]:
+    """Put each label near its mark, off the obstacles, off the other labels and within bounds.
+
+    An obstacle centred on a label's own x is its own mark or whisker and is not in its way. Greedy: the required
+    ones first, from left to right, each at the place with the least covered area and, of those, the most natural.
+    None for a label that is not required and has no free place.
+    """
+    taken = np.array(obstacles, dtype=np.float64).reshape(-1, 4)
+    placements: list[Placement | None] = [None] * len(labels)
+    for number in sorted(range(len(labels)), key=lambda i: (not labels[i].required, labels[i].x, i)):
+        label = labels[number]
+        others = taken[np.abs((taken[:, 0] + taken[:, 2]) / 2 - label.x) > 0.1]
+        best: tuple[float, Placement] | None = None
+        for effort, candidate in _candidates(label):
+            covered = _covered_area(candidate.box, others)
+            outside = label.width * label.height - _covered_area(candidate.box, np.array([bounds]))
+            cost = effort + 5.0 * (covered + 3 * max(0.0, outside))
+            clear = covered + outside < 0.02 * label.width * label.height
+            if (clear or label.required) and (best is None or cost < best[0]):
+                best = (cost, candidate)
+        if best:
+            placements[number] = best[1]
+            taken = np.vstack([taken, best[1].box])
+    return placements
+
+
+def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
+    """(effort to read, placement), the lower the better."""
+    x, y, w, h = label.x, label.y, label.width, label.height
+    reach = 7.0  # clears the mark
+    for step in (0, 1, -1, 2, -2):
+        dy = step * h * 0.6
+        for side, effort in ((1, 0.0), (-1, 1.0)):
+            left = x + reach if side == 1 else x - reach - w
+            yield effort + 2 * abs(step), Placement((left, y + dy - h / 2, left + w, y + dy + h / 2))
+    above, below = label.high + GAP, label.low - GAP
+    for shift in (0.0, 0.35, -0.35):
+        left = x - w / 2 + shift * w
+        yield 3 + 4 * abs(shift), Placement((left, above, left + w, above + h))
+        yield 4 + 4 * abs(shift), Placement((left, below - h, left + w, below))
+    yield 8, Placement((x - h / 2, above, x + h / 2, above + w), rotated=True)
+    yield 10, Placement((x - h / 2, below - w, x + h / 2, below), rotated=True)
+    for radius in (24.0, 40.0, 60.0):
+        for angle in np.arange(0, 360, 30):
+            dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
+            left = x + dx - (0 if dx > 1 else w if dx < -1 else w / 2)
+            box = (float(left), float(y + dy - h / 2), float(left + w), float(y + dy + h / 2))
+            yield 30 + radius / 2, Placement(box, leader=True)
+
+
+def _covered_area(box: Box, others: np.ndarray) -> float:
+    width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
+    height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
+    return float(np.sum(np.clip(width, 0, None) * np.clip(height, 0, None)))

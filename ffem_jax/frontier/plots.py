@@ -1,0 +1,344 @@
+"""The frontier as a figure, PNG and SVG. Matplotlib is imported when a figure is drawn, and its global state is
+left as it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffem_jax.frontier.annotations import KeyEntry, Name, draw_key, write_names
+from ffem_jax.frontier.layout import Box, spread_sideways
+from ffem_jax.frontier.question import FrontierQuestion
+from ffem_jax.frontier.styles import draw_legend, get_style
+from ffem_jax.frontier.summary import NetworkSummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A cost's scale and its name on the axis; the key's column is short of room.
+UNITS = {"bytes": (1e6, "MB"), "params": (1e6, "million parameters"), "macs": (1e6, "million multiply-adds an image")}
+SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million"}
+METRIC_NAMES = {
+    "accuracy": "closed-set accuracy, classifier (%)",
+    "accuracy_gallery": "closed-set accuracy, nearest gallery image (%)",
+}
+LABEL_ALL_UP_TO = 16  # networks; beyond, only the frontier's are named
+POINTS_A_LETTER = 4.8
+NAMES_POINTS = 1200  # names longer than this in all do not go beside the marks
+CROWD_POINTS = 60  # nor do those of four marks closer together than this
+LEFT = 0.075  # of the figure's width
+SETTINGS = {
+    "svg.hashsalt": "ffem",  # ids that do not change from run to run
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "#606060",
+    "xtick.color": "#404040",
+    "ytick.color": "#404040",
+}
+
+
+def plot_frontier(
+    summaries: Sequence[NetworkSummary],
+    path: Path,
+    question: FrontierQuestion,
+    *,
+    title: str = "",
+    synthetic: bool = False,
+) -> list[Path]:
+    """Draw accuracy against cost into `path` with the suffixes .png and .svg, and return the two paths.
+
+    Every trained network with its 95 % interval, the frontier as a staircase, the cap as a line (against bytes),
+    and in a strip below the networks over the cap that were not trained, at their size and without an accuracy.
+    Networks of nearly equal cost are moved apart sideways, in order of cost and never across the cap; the figure
+    then says so. Byte for byte the same for the same input and Matplotlib.
+
+    Raises OSError where the folder cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
+        # At 72 dots an inch a pixel is a point, which is what layout.py counts in.
+        figure = Figure(figsize=(9.0, 5.6), dpi=72)
+        FigureCanvasAgg(figure)
+        _draw(figure, summaries, question, title, synthetic)
+        figure.savefig(written[0], dpi=160)
+        figure.savefig(written[1], metadata={"Date": None})
+    return written
+
+
+def _draw(
+    figure: Figure, summaries: Sequence[NetworkSummary], question: FrontierQuestion, title: str, synthetic: bool
+) -> None:
+    placed = [s for s in summaries if math.isfinite(question.get_cost(s))]
+    trained = [s for s in placed if s.accuracy is not None]
+    ghosts = [s for s in placed if s.status == "over_cap"]
+    strip = 0.1 if ghosts else 0.0
+    axes = figure.add_axes((LEFT, 0.115 + strip, 0.9, 0.745 - strip))
+    below = figure.add_axes((LEFT, 0.115, 0.9, strip - 0.012), sharex=axes) if ghosts else axes
+    scale, unit = UNITS[question.against]
+    _set_limits(axes, [question.get_cost(s) / scale for s in (*trained, *ghosts)], question)
+    _set_rates(axes, trained)
+    named = _choose_named(trained, question)
+    keyed = _needs_key(axes, trained, named, question)
+    if keyed:
+        figure.set_size_inches(10.2, 5.6)
+        for part in {axes, below}:
+            frame = part.get_position()
+            part.set_position((LEFT * 9 / 10.2, frame.y0, 0.6, frame.height))
+    below.set_xlabel(f"{unit}{precision}", color="#202020")
+    axes.set_ylabel(METRIC_NAMES[question.metric], color="#202020")
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+    cap = _draw_cap(axes, below, question)
+    moved = False
+    if trained:
+        texts = {i: str(number) if keyed else trained[i].label for number, i in enumerate(named, 1)}
+        moved = _draw_trained(axes, trained, question, cap, texts)
+    if keyed:
+        marks = question.mark_frontier(trained)
+        kinds = [s.attention for s in placed]
+        entries = [
+            KeyEntry(
+                trained[i].label,
+                f"{question.get_cost(trained[i]) / scale:.2f}",
+                _format_rate(trained[i]),
+                get_style(trained[i].attention, kinds),
+                marks[i],
+            )
+            for i in named
+        ]
+        draw_key(figure, entries, axes.get_position().x1 + 0.015, SHORT_UNITS[question.against])
+    if ghosts:
+        axes.tick_params(labelbottom=False, length=0, which="both")
+        axes.spines["bottom"].set_visible(False)
+        _draw_ghosts(below, ghosts, question)
+    draw_legend(figure, [s.attention for s in (*trained, *ghosts)], bool(trained))
+    figure.text(axes.get_position().x0, 0.96, title, size=11.5, weight="bold", color="#202020", ha="left")
+    if synthetic:
+        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
+        figure.text(0.972, 0.96, "SYNTHETIC FACES", size=10, weight="bold", color="white", ha="right", bbox=mark)
+    if moved:
+        note = "Networks of nearly equal cost stand side by side, in order of cost; the ticks below mark true places."
+        figure.text(0.975, 0.018, note, size=7.5, color="#606060", ha="right")
+
+
+def _choose_named(trained: Sequence[NetworkSummary], question: FrontierQuestion) -> list[int]:
+    """Which networks are named, by cost: all of a few, of many the frontier's."""
+    marks = question.mark_frontier(trained)
+    few = len(trained) <= LABEL_ALL_UP_TO
+    return sorted((i for i in range(len(trained)) if few or marks[i]), key=lambda i: question.get_cost(trained[i]))
+
+
+def _set_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = (min(costs), max(costs)) if costs else (question.cap_mb, question.cap_mb)
+    wide = low > 0 and high / low > 4
+    if question.against == "bytes" and low / 1.35 <= question.cap_mb <= high * (3 if wide else 1.35):
+        low, high = min(low, question.cap_mb), max(high, question.cap_mb)
+    if wide:
+        pad = (high / low) ** 0.06
+        axes.set_xscale("log")
+        axes.set_xlim(low / pad, high * pad)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        pad = 0.08 * (high - low) or 0.08 * high or 1.0
+        axes.set_xlim(low - pad, high + pad)
+
+
+def _set_rates(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
+    """Vertical limits: all intervals, with some room above for names; no tick outside 0 to 100 %."""
+    if not trained:
+        return
+    bottom = 100 * min(_get_interval(s)[0] for s in trained)
+    top = 100 * max(_get_interval(s)[1] for s in trained)
+    span = max(top - bottom, 1.0)
+    axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= min(100.0, high)])
+
+
+def _needs_key(axes: Axes, trained: Sequence[NetworkSummary], named: Sequence[int], question: FrontierQuestion) -> bool:
+    """Whether names beside the marks would be a tangle: too much text, or several marks in one spot."""
+    if POINTS_A_LETTER * sum(len(trained[i].label) for i in named) > NAMES_POINTS:
+        return True
+    costs = [question.get_cost(trained[i]) / UNITS[question.against][0] for i in named]
+    x = np.sort(axes.transData.transform([(cost, 0.0) for cost in costs])[:, 0]) if costs else np.zeros(0)
+    return bool(np.any(x[3:] - x[:-3] < CROWD_POINTS))
+
+
+def _draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | None:
+    """The cap's line and its name; its place in points, None where it lies outside the figure."""
+    if question.against != "bytes":
+        return None
+    left, right = axes.get_xlim()
+    text = f"cap {question.cap_mb:g} MB"
+    if not left < question.cap_mb < right:
+        beyond = question.cap_mb >= right
+        axes.text(
+            0.995 if beyond else 0.005,
+            1.012,
+            f"{text}: further right \N{RIGHTWARDS ARROW}" if beyond else f"\N{LEFTWARDS ARROW} {text}: further left",
+            transform=axes.transAxes,
+            ha="right" if beyond else "left",
+            color="#202020",
+            size=8.5,
+        )
+        return None
+    for part in {axes, below}:
+        part.axvline(question.cap_mb, color="#202020", linewidth=1.4, linestyle=(0, (6, 3)), zorder=1.5)
+    place = axes.get_xaxis_transform()
+    axes.text(question.cap_mb, 1.012, text, transform=place, ha="center", color="#202020", size=8.5, weight="bold")
+    return float(axes.transData.transform((question.cap_mb, 0))[0])
+
+
+def _draw_trained(
+    axes: Axes,
+    trained: Sequence[NetworkSummary],
+    question: FrontierQuestion,
+    cap: float | None,
+    texts: dict[int, str],
+) -> bool:
+    """Marks, whiskers, staircase and names; whether any mark had to leave its true place."""
+    scale = UNITS[question.against][0]
+    costs = np.array([question.get_cost(s) / scale for s in trained])
+    rates = np.array([100 * (s.accuracy or 0.0) for s in trained])
+    intervals = 100 * np.array([_get_interval(s) for s in trained])
+    on_frontier = np.array(question.mark_frontier(trained))
+    true = axes.transData.transform(np.column_stack([costs, rates]))
+    x = _spread(true[:, 0], costs, question, axes, cap)
+    shown = axes.transData.inverted().transform(np.column_stack([x, true[:, 1]]))[:, 0]
+    moved = bool(np.any(np.abs(x - true[:, 0]) > 3))
+
+    kinds = [s.attention for s in trained]
+    for i in np.argsort(on_frontier, kind="stable"):
+        look, front = get_style(kinds[i], kinds), on_frontier[i]
+        axes.vlines(
+            shown[i], *intervals[i], color=look["color"], linewidth=1.3 if front else 0.9, alpha=1 if front else 0.45
+        )
+        axes.plot(
+            shown[i],
+            rates[i],
+            **look,
+            markersize=8.5 if front else 6.5,
+            markerfacecoloralt="white",
+            markeredgewidth=1.4,
+            alpha=1 if front else 0.75,
+            zorder=4 if front else 3,
+        )
+    steps = sorted(zip(shown[on_frontier], rates[on_frontier], strict=True))
+    if steps:
+        end = question.cap_mb if cap is not None else axes.get_xlim()[1]
+        axes.step(
+            [*(s[0] for s in steps), end],
+            [*(s[1] for s in steps), steps[-1][1]],
+            where="post",
+            color="#202020",
+            linewidth=1.1,
+            zorder=2,
+        )
+    if moved:
+        axes.plot(
+            costs,
+            np.zeros_like(costs),
+            "|",
+            transform=axes.get_xaxis_transform(),
+            color="#808080",
+            markersize=9,
+            zorder=1,
+        )
+    _draw_names(axes, texts, x, intervals, rates, on_frontier, cap)
+    return moved
+
+
+def _spread(x: np.ndarray, costs: np.ndarray, question: FrontierQuestion, axes: Axes, cap: float | None) -> np.ndarray:
+    box = axes.get_window_extent()
+    separation = min(13.0, 0.3 * box.width / len(x))
+    left, right = box.x0 + 8, box.x1 - 8
+    if cap is None:
+        return spread_sideways(x, separation, left, right)
+    spread = np.empty_like(x)
+    under = costs <= question.cap_mb
+    spread[under] = spread_sideways(x[under], separation, left, cap - 6)
+    spread[~under] = spread_sideways(x[~under], separation, cap + 6, right)
+    return spread
+
+
+def _draw_names(
+    axes: Axes,
+    texts: dict[int, str],
+    x: np.ndarray,
+    intervals: np.ndarray,
+    rates: np.ndarray,
+    on_frontier: np.ndarray,
+    cap: float | None,
+) -> None:
+    def to_points(values: np.ndarray) -> np.ndarray:
+        return axes.transData.transform(np.column_stack([np.full(len(values), axes.get_xlim()[1]), values]))[:, 1]
+
+    y, low, high = to_points(rates), to_points(intervals[:, 0]), to_points(intervals[:, 1])
+    obstacles: list[Box] = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(x, y, strict=True)]
+    # A whisker's ends are kept free as well: what stands there reads as its name.
+    obstacles += [(a - 1.5, b - 12, a + 1.5, c + 12) for a, b, c in zip(x, low, high, strict=True)]
+    frame = axes.get_window_extent()
+    if cap is not None:
+        obstacles.append((cap - 2, frame.y0, cap + 2, frame.y1))
+    steps = sorted(zip(x[on_frontier], y[on_frontier], strict=True))
+    ends = [*(s[0] for s in steps[1:]), cap if cap is not None else frame.x1]
+    for (a, b), end, rise in zip(steps, ends, [*(s[1] for s in steps[1:]), None], strict=True):
+        obstacles.append((a, b - 1, end, b + 1))
+        if rise is not None:
+            obstacles.append((end - 1, b, end + 1, rise))
+    names = [Name(text, x[i], y[i], low[i], high[i], bool(on_frontier[i])) for i, text in texts.items()]
+    write_names(axes, names, obstacles, margin=9)
+
+
+def _draw_ghosts(axes: Axes, ghosts: Sequence[NetworkSummary], question: FrontierQuestion) -> None:
+    scale = UNITS[question.against][0]
+    axes.set_facecolor("#f2f2f2")
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    kinds = [s.attention for s in ghosts]
+    costs = [question.get_cost(s) / scale for s in ghosts]
+    for summary, cost in zip(ghosts, costs, strict=True):
+        look = get_style(summary.attention, kinds) | {"fillstyle": "none"}
+        axes.plot(cost, 0.3, **look, markersize=7, markeredgewidth=1.0, alpha=0.75, linestyle="none")
+    points = axes.transData.transform([(cost, 0.3) for cost in costs])
+    frame = axes.get_window_extent()
+    # The strip's title, clear of the cap's line.
+    left = frame.x0 + 4
+    if question.against == "bytes" and left < (cap := axes.transData.transform((question.cap_mb, 0))[0]) < left + 150:
+        left = cap + 6
+    place = axes.transData.inverted().transform((left, 0))[0]
+    axes.text(place, 0.62, f"over the cap, not trained ({len(ghosts)})", size=8, color="#505050")
+    obstacles: list[Box] = [(a - 4.5, b - 4.5, a + 4.5, b + 4.5) for a, b in points]
+    obstacles.append((left, frame.y0 + 0.55 * frame.height, left + 145, frame.y1))
+    names = [Name(s.label, a, b, b - 4, b + 4, False) for s, (a, b) in zip(ghosts, points, strict=True)]
+    write_names(axes, names, obstacles, all_or_none=True)
+
+
+def _get_interval(summary: NetworkSummary) -> tuple[float, float]:
+    rate = summary.accuracy or 0.0
+    low = rate if summary.accuracy_low is None else summary.accuracy_low
+    return low, rate if summary.accuracy_high is None else summary.accuracy_high
+
+
+def _format_rate(summary: NetworkSummary) -> str:
+    low, high = _get_interval(summary)
+    return f"{100 * (summary.accuracy or 0):.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,63 @@
+"""How attention kinds are told apart in a figure: by shape, by fill and by colour, any one of which is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
+STYLES: dict[str, dict[str, Any]] = {
+    "none": {"marker": "o", "fillstyle": "none", "color": "#404040"},
+    "eca": {"marker": "s", "fillstyle": "full", "color": "#0072B2"},
+    "se": {"marker": "^", "fillstyle": "bottom", "color": "#D55E00"},
+}
+MORE_STYLES: tuple[dict[str, Any], ...] = (
+    {"marker": "D", "fillstyle": "left", "color": "#009E73"},
+    {"marker": "v", "fillstyle": "full", "color": "#CC79A7"},
+    {"marker": "P", "fillstyle": "none", "color": "#56B4E9"},
+    {"marker": "*", "fillstyle": "full", "color": "#E69F00"},
+)
+
+
+def get_style(kind: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """Marker, fill and colour of an attention kind; kinds without one of their own share out the spare ones."""
+    if kind in STYLES:
+        return STYLES[kind]
+    spare = sorted({other for other in kinds if other not in STYLES})
+    return MORE_STYLES[spare.index(kind) % len(MORE_STYLES)]
+
+
+def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool) -> None:
+    """A line of marks under the title: the kinds in use, and the frontier and the intervals where there are any."""
+    from matplotlib.lines import Line2D
+
+    order = [kind for kind in STYLES if kind in kinds] + sorted({k for k in kinds if k not in STYLES})
+    names = {"none": "no attention"}
+    marks = [
+        Line2D(
+            [],
+            [],
+            **get_style(k, kinds),
+            linestyle="none",
+            markersize=7,
+            markerfacecoloralt="white",
+            markeredgewidth=1.4,
+        )
+        for k in order
+    ]
+    texts = [names.get(kind, kind.upper()) for kind in order]
+    if trained:
+        marks += [
+            Line2D([], [], color="#202020", linewidth=1.1),
+            Line2D([], [], color="#808080", marker="|", markersize=11),
+        ]
+        marks[-1].set_linestyle("none")
+        texts += ["frontier (named in bold)", "95 % interval"]
+    if marks:
+        figure.legend(
+            marks, texts, loc="upper left", bbox_to_anchor=(0.067, 0.95), ncols=len(marks), frameon=False,
+            handletextpad=0.4, columnspacing=1.6, fontsize=8.5,
+        )  # fmt: skip

@@ -1,0 +1,15 @@
+"""What training minimises."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+
+def compute_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Mean softmax cross-entropy. logits [N, people], labels [N] -> a scalar, in nats.
+
+    label_smoothing spreads that share of each target evenly over all people (Szegedy et al., CVPR 2016).
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets).mean()

@@ -1,0 +1,120 @@
+"""Accept or reject by distance (the paper's Eq. 7), and the threshold that a false-accept rate asks for.
+
+Distance here is half the Euclidean distance of unit-length embeddings, so it lies in 0 (same direction) to 1
+(opposite). The paper's sigma = 0.5 is "(normalized)" without saying how; this reading is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ffem_jax.metrics.identification import as_labels, find_nearest, normalize_embeddings
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What the server answers to each probe. Arrays are [probe].
+
+    index: the nearest gallery image; label: its person, whether accepted or not.
+    distance: in 0 to 1; accepted: distance <= sigma.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    distance: np.ndarray
+    accepted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """How often Eq. 7 accepts. Rates over the probes, in 0 to 1.
+
+    accepted_correct: accepted as the right person. accepted: accepted as anybody, right or wrong.
+    false_accept: accepted as somebody else when the probe's own person is not enrolled (an open set); a probe
+        that is left without any gallery image cannot be accepted, and counts.
+    """
+
+    accepted_correct: float
+    accepted: float
+    false_accept: float
+
+
+def match(probes: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike, sigma: float) -> Matches:
+    """Compare each probe with its nearest gallery image and accept at distance <= sigma (Eq. 6 and 7).
+
+    probes, gallery: embeddings [image, feature], normalised here. Raises ValueError as `find_nearest` does, and
+    for a sigma that is no number.
+    """
+    _check_sigma(sigma)
+    probes, gallery = normalize_embeddings(probes), normalize_embeddings(gallery)
+    labels = as_labels(gallery_labels, len(gallery), "gallery")
+    index, distance = find_nearest(probes, gallery)
+    distance = distance / 2
+    return Matches(index=index, label=labels[index], distance=distance, accepted=distance <= sigma)
+
+
+def compute_impostor_distances(
+    probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
+) -> np.ndarray:
+    """The distance [probe], in 0 to 1, to the nearest gallery image of another person; infinite where none is.
+
+    Raises ValueError as `find_nearest` does.
+    """
+    labels = (probe_labels, gallery_labels)
+    _, distance = find_nearest(normalize_embeddings(probes), normalize_embeddings(gallery), other_than=labels)
+    return distance / 2
+
+
+def compute_acceptance(
+    probes: npt.ArrayLike,
+    probe_labels: npt.ArrayLike,
+    gallery: npt.ArrayLike,
+    gallery_labels: npt.ArrayLike,
+    sigma: float,
+) -> Acceptance:
+    """Accept rates of Eq. 7 at `sigma`: with everybody enrolled, and with the probe's own person left out.
+
+    Raises ValueError as `match` does, and where there is no probe.
+    """
+    matches = match(probes, gallery, gallery_labels, sigma)
+    if not matches.accepted.size:
+        raise ValueError("there is no probe; a rate needs at least one")
+    right = matches.label == as_labels(probe_labels, matches.label.size, "probe")
+    impostors = compute_impostor_distances(probes, probe_labels, gallery, gallery_labels)
+    return Acceptance(
+        accepted_correct=float(np.mean(matches.accepted & right)),
+        accepted=float(np.mean(matches.accepted)),
+        false_accept=float(np.mean(impostors <= sigma)),
+    )
+
+
+def calibrate_sigma(train_embeddings: npt.ArrayLike, train_labels: npt.ArrayLike, far_target: float) -> float:
+    """The largest sigma in 0 to 1 at which at most `far_target` of the training images accept another person.
+
+    An image's impostor is the nearest training image of another person: at sigma it is accepted or it is not.
+    Test images are not asked for, so none can leak in. The network was trained to keep these very people apart,
+    so strangers are accepted more often than `far_target`: `compute_acceptance` on test images tells how often.
+    Where even distance 0 is too often an impostor's (one picture under two names), the result is below 0 and
+    accepts nothing.
+
+    Raises ValueError for fewer than two people, and for a far_target outside 0 to 1.
+    """
+    if not 0 <= far_target <= 1:
+        raise ValueError(f"far_target={far_target} must be between 0 and 1")
+    impostors = np.sort(compute_impostor_distances(train_embeddings, train_labels, train_embeddings, train_labels))
+    if not np.isfinite(impostors).all() or not impostors.size:
+        raise ValueError("calibrating sigma takes training images of at least two people")
+    # 0.29 * 100 is 28.999999999999996, and means 29.
+    allowed = math.floor(far_target * impostors.size + 1e-9)
+    if allowed == impostors.size:
+        return 1.0
+    return float(min(1.0, np.nextafter(impostors[allowed], -np.inf)))
+
+
+def _check_sigma(sigma: float) -> None:
+    if math.isnan(sigma):
+        raise ValueError("sigma is not a number; give a threshold in 0 to 1")

@@ -1,0 +1,54 @@
+"""Networks: `build_model(network, resolution, rngs=...)` for every ArchSpec, and the presets by name."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffem_jax.models import ffem, mobilenetv2
+from ffem_jax.models.blocks import Bottleneck, Head, Stem
+from ffem_jax.spec import ArchSpec, NetworkSpec, resolve_network
+
+PRESETS: dict[str, ArchSpec] = {**ffem.PRESETS, **mobilenetv2.PRESETS}
+
+
+class FaceNetwork(nnx.Module):
+    """Pixels in 0 to 255 [N, resolution, resolution, 3] -> embeddings [N, embedding_dim], not normalised."""
+
+    def __init__(self, network: NetworkSpec, resolution: int, *, rngs: nnx.Rngs):
+        sizes = compute_map_sizes(network, resolution)
+        self.stem = Stem(network.stem_channels, network.stem_stride, network.activation, rngs=rngs)
+        self.blocks = nnx.List([Bottleneck(block, rngs=rngs) for block in network.blocks])
+        self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
+
+    def __call__(self, pixels: jax.Array) -> jax.Array:
+        x = self.stem(normalize_pixels(pixels))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def normalize_pixels(pixels: jax.Array) -> jax.Array:
+    """Bytes or floats in 0 to 255 -> float32 in -1 to 1."""
+    return pixels.astype(jnp.float32) / 127.5 - 1.0
+
+
+def compute_map_sizes(network: NetworkSpec, resolution: int) -> list[int]:
+    """Pixels a side: of the input, after the stem, and after each bottleneck."""
+    sizes = [resolution]
+    for stride in (network.stem_stride, *(block.stride for block in network.blocks)):
+        sizes.append(-(-sizes[-1] // stride))
+    return sizes
+
+
+def head_arguments(network: NetworkSpec, size: int) -> tuple[int, int, int, str, str, int]:
+    """What `Head` takes, for this network and a last feature map of `size` pixels a side."""
+    last = network.blocks[-1].out_channels
+    return last, network.head_channels, size, network.pooling, network.activation, network.embedding_dim
+
+
+def build_model(arch: ArchSpec | NetworkSpec, resolution: int, *, rngs: nnx.Rngs) -> FaceNetwork:
+    """Build the network `arch` for square images of `resolution` pixels a side."""
+    network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
+    return FaceNetwork(network, resolution, rngs=rngs)

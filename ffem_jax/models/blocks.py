@@ -1,0 +1,142 @@
+"""The parts a network is made of: stem, bottleneck, head. NHWC; kernels as [row, column, in, out]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffem_jax.models.attention import ATTENTIONS
+from ffem_jax.models.convolutions import depthwise_conv, full_conv
+from ffem_jax.spec import BlockSpec
+
+# As He et al. (2015), by what leaves the layer (MobileNetV2) and, where each channel has its own kernel, by what enters.
+_dense_init = nnx.initializers.variance_scaling(2.0, "fan_out", "uniform")
+_depthwise_init = nnx.initializers.variance_scaling(2.0, "fan_in", "uniform")
+
+
+class PReLU(nnx.Module):
+    """max(x, 0) + slope * min(x, 0), a slope a channel, 0.25 at first (He et al., 2015)."""
+
+    def __init__(self, channels: int):
+        self.slope = nnx.Param(jnp.full((channels,), 0.25))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x > 0, x, x * self.slope[...])
+
+
+def make_activation(name: str, channels: int):
+    """The activation `name` (spec.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
+    if name == "prelu":
+        return PReLU(channels)
+    return {"relu6": nnx.relu6, "hard_swish": nnx.hard_swish, "linear": nnx.identity}[name]
+
+
+def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves a step."""
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+class Pointwise(nnx.Module):
+    """1x1 convolution as a matrix product, BatchNorm, activation: [N, H, W, in] -> [N, H, W, out]."""
+
+    def __init__(self, in_channels: int, out_channels: int, activation: str, *, rngs: nnx.Rngs):
+        self.conv = nnx.Linear(in_channels, out_channels, use_bias=False, kernel_init=_dense_init, rngs=rngs)
+        self.norm = make_batch_norm(out_channels, rngs)
+        self.activation = make_activation(activation, out_channels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self.norm(self.conv(x)))
+
+
+class Depthwise(nnx.Module):
+    """3x3 depthwise convolution, BatchNorm, activation: [N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), C]."""
+
+    def __init__(self, channels: int, stride: int, activation: str, *, rngs: nnx.Rngs):
+        self.stride = stride
+        self.kernel = nnx.Param(_depthwise_init(rngs.params(), (3, 3, 1, channels), jnp.float32))
+        self.norm = make_batch_norm(channels, rngs)
+        self.activation = make_activation(activation, channels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self.norm(depthwise_conv(x, self.kernel[...], self.stride)))
+
+
+class Stem(nnx.Module):
+    """3x3 convolution, BatchNorm, activation: [N, H, W, 3] -> [N, ceil(H / stride), ceil(W / stride), channels]."""
+
+    def __init__(self, channels: int, stride: int, activation: str, *, rngs: nnx.Rngs):
+        self.stride = stride
+        self.kernel = nnx.Param(_dense_init(rngs.params(), (3, 3, 3, channels), jnp.float32))
+        self.norm = make_batch_norm(channels, rngs)
+        self.activation = make_activation(activation, channels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self.norm(full_conv(x, self.kernel[...], self.stride)))
+
+
+class Bottleneck(nnx.Module):
+    """Inverted residual with linear bottleneck (Sandler et al., CVPR 2018), attention where its spec puts one.
+
+    1x1 expand -> 3x3 depthwise -> (attention) -> 1x1 project, linear -> (attention); no expand convolution where
+    hidden equals in. Identity shortcut where the stride is 1 and the channels match.
+    """
+
+    def __init__(self, spec: BlockSpec, *, rngs: nnx.Rngs):
+        hidden, act = spec.hidden_channels, spec.activation
+        self.expand = Pointwise(spec.in_channels, hidden, act, rngs=rngs) if hidden != spec.in_channels else None
+        self.depthwise = Depthwise(hidden, spec.stride, act, rngs=rngs)
+        self.project = Pointwise(hidden, spec.out_channels, "linear", rngs=rngs)
+        self.shortcut = spec.stride == 1 and spec.in_channels == spec.out_channels
+        kind, self.position, fusion, size = spec.attention or ("", "", "", 0)
+        attended = hidden if self.position == "depthwise" else spec.out_channels
+        self.attention = ATTENTIONS[kind](attended, size, fusion, rngs=rngs) if kind else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x if self.expand is None else self.expand(x)
+        y = self.depthwise(y)
+        if self.position == "depthwise":
+            y = self.attention(y)
+        y = self.project(y)
+        if self.position == "projection":
+            y = self.attention(y)
+        return x + y if self.shortcut else y
+
+
+class GlobalDepthwise(nnx.Module):
+    """A depthwise convolution as large as the map, then BatchNorm, linear (MobileFaceNet): [N, H, W, C] -> [N, C]."""
+
+    def __init__(self, size: int, channels: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_depthwise_init(rngs.params(), (size, size, 1, channels), jnp.float32))
+        self.norm = make_batch_norm(channels, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(jnp.einsum("nhwc,hwc->nc", x, self.kernel[:, :, 0]))
+
+
+class Head(nnx.Module):
+    """1x1 convolution (unless head_channels is 0), pooling, 1x1 convolution with bias: the embedding.
+
+    [N, size, size, in_channels] -> [N, embedding_dim], not normalised.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        head_channels: int,
+        size: int,
+        pooling: str,
+        activation: str,
+        embedding_dim: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Pointwise(in_channels, head_channels, activation, rngs=rngs) if head_channels else None
+        channels = head_channels or in_channels
+        self.pool = GlobalDepthwise(size, channels, rngs=rngs) if pooling == "global_depthwise" else None
+        self.embedding = nnx.Linear(channels, embedding_dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x if self.conv is None else self.conv(x)
+        x = jnp.mean(x, axis=(1, 2)) if self.pool is None else self.pool(x)
+        return self.embedding(x)

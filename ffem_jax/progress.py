@@ -1,0 +1,104 @@
+"""How far a sweep is: a line for every trial, read from the records, wherever the trials run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.frontier.labels import make_labels
+from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.spec import TrialSpec, to_plain
+
+
+def describe_record(record: TrialRecord, label: str = "") -> str:
+    """A trial in one line: what it was, how right it was, how large."""
+    name = f"{label or record.arch or record.trial_key} seed {record.seed}"
+    size = "" if record.bytes_float32 is None else f", {record.bytes_float32 / 1e6:.2f} MB"
+    if record.status == "failed":
+        return f"{name}: failed, {record.error}"
+    if record.status == "over_cap":
+        return f"{name}: over the cap{size}, not trained"
+    if record.accuracy is None:
+        return f"{name}: done{size}"
+    interval = ""
+    if record.accuracy_low is not None and record.accuracy_high is not None:
+        interval = f" ({record.accuracy_low:.3f} to {record.accuracy_high:.3f})"
+    return f"{name}: accuracy {record.accuracy:.3f}{interval}{size}"
+
+
+def label_trials(trials: Sequence[TrialSpec]) -> dict[str, str]:
+    """What tells the networks of `trials` apart, by `identify` of a spec."""
+    specs = {identify(spec): spec for spec in map(to_plain, trials)}
+    return dict(zip(specs, make_labels(list(specs.values())), strict=True))
+
+
+def identify(spec: dict[str, Any]) -> str:
+    """A trial's spec without its seed, as text that can be compared."""
+    return json.dumps({name: value for name, value in spec.items() if name != "seed"}, sort_keys=True)
+
+
+def read_recorded(path: Path, trials: Sequence[TrialSpec]) -> list[TrialRecord]:
+    """The latest record of each of `trials` at `path`, judged by their specs; a file that is not there holds none."""
+    if not path.exists():
+        return []
+    asked = {(identify(to_plain(trial)), trial.seed) for trial in trials}
+    return [r for r in latest_records(read_records(path)) if (identify(r.spec), r.seed) in asked]
+
+
+class RecordFollower(threading.Thread):
+    """Reports each record appended to a file from now on, whichever process or machine writes it."""
+
+    def __init__(
+        self, path: Path, trials: Sequence[TrialSpec], report: Callable[[str], None], every_seconds: float = 0.5
+    ) -> None:
+        super().__init__(daemon=True)
+        self.path, self.report, self.every_seconds = path, report, every_seconds
+        self.labels = label_trials(trials)
+        self.total = len(trials)
+        self.already = sum(record.status == "done" for record in read_recorded(path, trials))
+        self.finished, self.best, self.started = self.already, 0.0, time.monotonic()
+        self.offset = path.stat().st_size if path.exists() else 0
+        self.stopping = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look again and again until stopped, and once more after that."""
+        while not self.stopping.wait(self.every_seconds):
+            self.read()
+        self.read()
+
+    def stop(self) -> None:
+        """Report what is left and end the thread."""
+        self.stopping.set()
+        self.join()
+
+    def read(self) -> None:
+        """Report the whole lines that are new."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                record = TrialRecord.from_json(line.decode())
+            except (ValueError, TypeError):
+                continue  # read_records names a broken line, with its number
+            self.report_record(record)
+
+    def report_record(self, record: TrialRecord) -> None:
+        """One line: how many are finished, this one, the best so far, the time left."""
+        self.finished += 1
+        self.best = max(self.best, record.accuracy or 0.0)
+        remaining = self.total - self.finished
+        seconds = (time.monotonic() - self.started) / (self.finished - self.already) * remaining
+        left = f"; about {seconds / 60:.0f} min left" if remaining > 0 and seconds >= 60 else ""
+        best = f"; best so far {self.best:.3f}" if self.best else ""
+        described = describe_record(record, self.labels.get(identify(record.spec), ""))
+        self.report(f"[{self.finished}/{self.total}] {described}{best}{left}")

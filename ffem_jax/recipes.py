@@ -1,0 +1,50 @@
+"""Optimisers and learning-rate schedules, from a RecipeSpec.
+
+The optimiser gives a direction and the loop multiplies it by the step's rate, so that one compiled program
+serves every schedule, length and peak rate.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+
+from ffem_jax.spec import RecipeSpec
+
+
+def make_optimizer(recipe: RecipeSpec) -> optax.GradientTransformation:
+    """The descent direction of `recipe`, before the learning rate and its sign.
+
+    Weight decay applies to kernels alone, not to biases, slopes or BatchNorm.
+    """
+    decay = optax.add_decayed_weights(recipe.weight_decay, mask=_is_kernel)
+    if recipe.optimizer == "adamw":
+        return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay)
+    momentum = optax.trace(recipe.momentum, nesterov=recipe.nesterov) if recipe.momentum else optax.identity()
+    return optax.chain(decay, momentum)
+
+
+def _is_kernel(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def compute_learning_rates(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """The rate of every step, float32 [epochs, steps_per_epoch].
+
+    exponential: learning_rate * decay ** epoch, as the paper's. one_cycle: a cosine up to learning_rate over
+    warmup_fraction of the steps and a cosine down to nothing (Smith and Topin, 2017). constant: learning_rate.
+    """
+    steps = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "one_cycle":
+        position = np.arange(steps) / max(1, steps - 1)
+        warmup = recipe.warmup_fraction
+        rising = (1 - np.cos(np.pi * position / warmup)) / 2 if warmup else np.ones(steps)
+        falling = (1 + np.cos(np.pi * (position - warmup) / (1 - warmup))) / 2
+        # Starts at 1/25 of the peak, as PyTorch's OneCycleLR does.
+        shape = np.where(position < warmup, 1 / 25 + (1 - 1 / 25) * rising, falling)
+    elif recipe.schedule == "exponential":
+        shape = recipe.decay ** np.repeat(np.arange(recipe.epochs), steps_per_epoch)
+    else:
+        shape = np.ones(steps)
+    return (recipe.learning_rate * shape).astype(np.float32).reshape(recipe.epochs, steps_per_epoch)

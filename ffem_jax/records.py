@@ -1,0 +1,179 @@
+"""The record of a trial: one JSON line, appended whole or not at all, readable by anything. No JAX.
+
+Several processes may append to one file: each line goes out under a lock, after a newline where a
+killed writer left half a line, and reaches the disk before `append_record` returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+STATUSES = ("done", "over_cap", "failed")
+RECORD_VERSION = 1
+
+
+@dataclass
+class TrialRecord:
+    """What one trial was and gave. Rates are in 0 to 1; a number that was not reached is None.
+
+    spec: the whole TrialSpec, as nested dicts. arch, data, protocol, recipe repeat its names.
+    synthetic: true where the faces are drawn, so that no reader takes the numbers for real ones.
+    data_variant: which edition of a data set (`deepfunneled`, `funneled`), empty where there is one only.
+    bytes_*, peak_activation_bytes: of the deployed model, see `cost.py`.
+    accuracy, accuracy_low, accuracy_high, correct, tested: closed-set accuracy of the classifier on the test
+        images, with its 95 % Wilson interval. *_gallery: of the nearest gallery embedding (Eq. 6).
+    accepted*, false_accept*: Eq. 7 at the fixed and at the calibrated threshold, see `evaluate.py`.
+    loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation is the test side, looked
+        at and never used to choose anything.
+    train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
+    compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before.
+    started_at: UTC, ISO 8601.
+    """
+
+    trial_key: str
+    spec: dict[str, Any]
+    seed: int
+    status: str
+    arch: str = ""
+    data: str = ""
+    data_variant: str = ""
+    data_fingerprint: str = ""
+    synthetic: bool = False
+    protocol: str = ""
+    recipe: str = ""
+    resolution: int = 0
+    people: int = 0
+    train_images: int = 0
+    params: int | None = None
+    macs: int | None = None
+    bytes_float32: int | None = None
+    bytes_float16: int | None = None
+    bytes_int8: int | None = None
+    peak_activation_bytes: int | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    correct: int | None = None
+    tested: int | None = None
+    accuracy_gallery: float | None = None
+    accuracy_gallery_low: float | None = None
+    accuracy_gallery_high: float | None = None
+    correct_gallery: int | None = None
+    sigma: float | None = None
+    accepted: float | None = None
+    false_accept: float | None = None
+    sigma_calibrated: float | None = None
+    accepted_calibrated: float | None = None
+    false_accept_calibrated: float | None = None
+    epochs: int = 0
+    loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    train_images_per_second: float | None = None
+    compile_seconds: float | None = None
+    wall_seconds: float | None = None
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    started_at: str = ""
+    error: str = ""
+    trial_dir: str = ""
+    record_version: int = RECORD_VERSION
+
+    def to_json(self) -> str:
+        """The record as one line of JSON, without the newline; NaN and infinities become null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> TrialRecord:
+        """Read a line that `to_json` wrote; fields it does not know are dropped.
+
+        Raises ValueError for anything that is not a record.
+        """
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("not a JSON object")
+        known = {f.name for f in dataclasses.fields(cls)}
+        missing = [name for name in ("trial_key", "spec", "seed", "status") if name not in row]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        if row["status"] not in STATUSES:
+            raise ValueError(f"status={row['status']!r} is none of {', '.join(STATUSES)}")
+        if not isinstance(row["spec"], dict):
+            raise ValueError("spec is not an object")
+        if row.get("record_version", RECORD_VERSION) > RECORD_VERSION:
+            raise ValueError(f"record version {row['record_version']} is newer than this package reads")
+        return cls(**{name: value for name, value in row.items() if name in known})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def append_record(path: str | os.PathLike[str], record: TrialRecord) -> None:
+    """Append `record` to the JSON-lines file `path`, making its folder where it is missing.
+
+    Raises OSError where the file cannot be written (the disk is full, the folder is read-only).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = record.to_json().encode() + b"\n"
+    # Unbuffered: after a failed write, closing a buffered file would write the rest of the line all the same.
+    with FileLock(str(path) + ".lock"), open(path, "ab+", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        try:
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError:
+            # A full disk may have taken half a line: leave the file as it was.
+            file.truncate(end)
+            raise
+
+
+def read_records(path: str | os.PathLike[str]) -> list[TrialRecord]:
+    """All records of the JSON-lines file `path`, in order.
+
+    A line that is no record is skipped with a warning that names the file and the line. Raises
+    FileNotFoundError where there is no such file.
+    """
+    records = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                records.append(TrialRecord.from_json(line))
+            except (ValueError, TypeError) as error:
+                warnings.warn(f"{path}:{number}: skipped, not a record ({error})", stacklevel=2)
+    return records
+
+
+def latest_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """One record a trial key, in order of first appearance: the last, but a `done` is never
+    displaced by a later failure or refusal."""
+    latest: dict[str, TrialRecord] = {}
+    for record in records:
+        known = latest.get(record.trial_key)
+        if known is None or record.status == "done" or known.status != "done":
+            latest[record.trial_key] = record
+    return list(latest.values())

@@ -1,0 +1,286 @@
+"""Trials as Hydra jobs: one by `run_one`, or a whole sweep, planned before anything starts and handed to any launcher.
+
+Hydra's own sweepers launch first and find the mistakes later. Here every combination is composed and checked
+before the first is launched, the same network spelt twice is launched once, every folder is absolute and stable,
+and no job raises: what went wrong comes back as a value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.config import (
+    AUTO_DIR,
+    CONFIG_NAME,
+    SWEEP_GROUP,
+    Composer,
+    ConfigError,
+    find_sweep,
+    quote_value,
+    register_sweep,
+    to_specs,
+)
+from ffem_jax.progress import RecordFollower, read_recorded
+from ffem_jax.records import TrialRecord, latest_records
+from ffem_jax.spec import RunSpec, SpecError, TrialSpec, trial_key
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job brings home. error: why there are no records; bad_input: the user can mend it."""
+
+    records: tuple[TrialRecord, ...] = ()
+    error: str = ""
+    bad_input: bool = False
+
+
+def run_trial_job(config: DictConfig) -> JobResult:
+    """The Hydra task function, in whichever process the launcher chose. Raises nothing but KeyboardInterrupt."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from ffem_jax.data import DataError
+    from ffem_jax.trial import run_trials
+
+    out_dir = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        trial, run = to_specs(config)
+        return JobResult(records=tuple(run_trials(trial, run, out_dir, Path(run.records))))
+    except (ConfigError, SpecError, DataError) as error:
+        return JobResult(error=str(error), bad_input=True)
+    except Exception as error:
+        # Kept as text: an exception that cannot be pickled would take the whole sweep with it.
+        log.exception("the trial in %s stopped", out_dir)
+        return JobResult(error=f"{type(error).__name__}: {error} (see {out_dir})")
+
+
+# ----------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class Job:
+    """The overrides of one Hydra job and what they compose to."""
+
+    overrides: tuple[str, ...]
+    trial: TrialSpec
+    run: RunSpec
+
+    @property
+    def trials(self) -> tuple[TrialSpec, ...]:
+        """The trials of the job, one a seed."""
+        seeds = self.run.seeds or (self.trial.seed,)
+        return tuple(dataclasses.replace(self.trial, seed=seed) for seed in seeds)
+
+    @property
+    def folder(self) -> str:
+        """The job's folder in the sweep's: readable, and the same whenever the same trial is asked for."""
+        attention, seeds = self.trial.arch.attention, [trial.seed for trial in self.trials]
+        label = self.trial.arch.name
+        if attention.kind != "none":
+            placement = attention.placement
+            label += f"-{attention.kind}-{placement if isinstance(placement, str) else '_'.join(map(str, placement))}"
+        label += f"-seed{'_'.join(map(str, seeds))}-{trial_key(self.trials[0])}"
+        return re.sub(r"[^\w.-]+", "_", label)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep, ready to launch: `config` is the launcher's, `combinations` how many there were before the same
+    trial spelt twice was dropped."""
+
+    name: str
+    config: DictConfig
+    jobs: tuple[Job, ...]
+    combinations: int
+    sweep_dir: Path
+    records_path: Path
+
+    @property
+    def trials(self) -> tuple[TrialSpec, ...]:
+        """Every trial of the sweep."""
+        return tuple(trial for job in self.jobs for trial in job.trials)
+
+
+def plan_sweep(composer: Composer, name: str, overrides: Sequence[str], config_dir: Path | None = None) -> SweepPlan:
+    """Compose and check every combination of the sweep `name`, or of `overrides` alone where `name` is empty.
+
+    Raises ConfigError or SpecError for the first one that cannot be run; nothing has been started then.
+    """
+    selected = []
+    if name:
+        register_sweep(name, find_sweep(name, config_dir))
+        selected = [f"+{SWEEP_GROUP}={name}"]
+    user = composer.parse(overrides)
+    fixed = [*selected, *(o.input_line for o in user if not o.is_sweep_override())]
+    config = composer.compose(fixed, multirun=True)
+    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        raise ConfigError("hydra/sweeper is not for ffem, which expands a sweep by itself; leave it out")
+    # An override of the user's replaces the sweep's values of the same key.
+    taken = {override.key_or_group for override in user}
+    lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    params = [override for override in composer.parse(lines) if override.key_or_group not in taken]
+    ours = [override for override in [*params, *user] if not override.is_hydra_override()]
+
+    combinations = expand_combinations(ours)
+    jobs = drop_repeated(make_job(composer, [*selected, *combination]) for combination in combinations)
+    return _finish_plan(composer, name, config, fixed, jobs, len(combinations))
+
+
+def _finish_plan(
+    composer: Composer, name: str, config: DictConfig, fixed: list[str], jobs: list[Job], combinations: int
+) -> SweepPlan:
+    if config.hydra.sweep.dir == AUTO_DIR:
+        sets = "_".join(sorted({job.trial.data.name for job in jobs}))
+        sweep_dir = Path.cwd() / "outputs" / f"{name or 'multirun'}-{sets}"
+    else:
+        sweep_dir = Path(config.hydra.sweep.dir).absolute()
+    records = {job.run.records for job in jobs}
+    if len(records) > 1:
+        raise ConfigError("run.records differs between the trials of one sweep; give one file")
+    records_path = Path(records.pop() or sweep_dir / "records.jsonl").absolute()
+    places = [f"run.records={quote_value(records_path)}"]
+    placed = [
+        Job((*job.overrides, *places, f"hydra.sweep.subdir={quote_value(job.folder)}"), job.trial, job.run)
+        for job in jobs
+    ]
+    launching = composer.compose([*fixed, *places, f"hydra.sweep.dir={quote_value(sweep_dir)}"], multirun=True)
+    return SweepPlan(name, launching, tuple(placed), combinations, sweep_dir, records_path)
+
+
+def expand_combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
+    """The product of all sweep values, the last key varying fastest, as Hydra's basic sweeper has it."""
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in overrides
+    ]
+    return list(itertools.product(*choices))
+
+
+def make_job(composer: Composer, overrides: Sequence[str]) -> Job:
+    """Compose and check one job. Raises ConfigError or SpecError."""
+    trial, run = to_specs(composer.compose(overrides))
+    return Job(tuple(overrides), trial, run)
+
+
+def drop_repeated(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that hold a trial no earlier job holds; networks are compared as they are built."""
+    seen: set[str] = set()
+    kept = []
+    for job in jobs:
+        keys = {trial_key(trial) for trial in job.trials}
+        if not keys <= seen:
+            kept.append(job)
+        seen |= keys
+    return kept
+
+
+def prepare_sweep(plan: SweepPlan) -> None:
+    """Find what would stop every trial before the first is launched: a folder that cannot be written, a bad data set.
+
+    Loading the data once also leaves them decoded for trials that start side by side. Raises ConfigError, DataError.
+    """
+    from ffem_jax.data import load_faces
+
+    check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
+    check_writable(plan.records_path.parent, "run.records=FILE")
+    for spec in dict.fromkeys(trial.data for trial in plan.trials):
+        load_faces(spec)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raise ConfigError unless files can be made in `folder`, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another with {option}") from error
+
+
+# ---------------------------------------------------------------------------------- launching
+
+
+def run_one(composer: Composer, overrides: Sequence[str]) -> JobResult:
+    """Run one job here and now, in `hydra.run.dir` or in outputs/train/<network>-seed<seed>-<key>.
+
+    Raises ConfigError or SpecError for overrides that mean no trial, or a folder that cannot be written.
+    """
+    from hydra.core.utils import run_job
+
+    for override in composer.parse(overrides):
+        if override.is_sweep_override():
+            line = override.input_line
+            raise ConfigError(f"{line} has several values; add -m to train them all, or write a list as key=[a,b]")
+    job, config = make_job(composer, overrides), composer.compose(overrides)
+    chosen = config.hydra.run.dir
+    out_dir = (Path("outputs/train") / job.folder if chosen == AUTO_DIR else Path(chosen)).absolute()
+    records_path = Path(job.run.records or out_dir / "records.jsonl").absolute()
+    check_writable(out_dir, "hydra.run.dir=DIR")
+    check_writable(records_path.parent, "run.records=FILE")
+    places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
+    config = composer.compose([*overrides, *places])
+    returned = run_job(run_trial_job, config, "hydra.run.dir", None, _make_context(composer, config))
+    return _read_return(returned)
+
+
+def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], None]) -> list[JobResult]:
+    """Run all jobs of `plan` as one Hydra multirun and say, through `report`, how far it is.
+
+    Every job is launched: whether a trial is already recorded depends on the faces themselves, so the job decides.
+    """
+    from hydra.core.plugins import Plugins
+
+    context = _make_context(composer, plan.config)
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=run_trial_job, config=plan.config
+    )
+    follower = RecordFollower(plan.records_path, plan.trials, report)
+    context.callbacks.on_multirun_start(config=plan.config, config_name=CONFIG_NAME)
+    try:
+        returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)
+    except Exception as error:
+        # A worker was killed, a cluster went away: what the others recorded is still there.
+        log.exception("the launcher stopped")
+        lost = f"the launcher stopped ({type(error).__name__}); the same command goes on from here"
+        return [JobResult(tuple(read_recorded(plan.records_path, plan.trials)), lost)]
+    finally:
+        follower.stop()
+        context.callbacks.on_multirun_end(config=plan.config, config_name=CONFIG_NAME)
+    return [_read_return(one) for one in returned]
+
+
+def _make_context(composer: Composer, config: DictConfig) -> Any:
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import HydraContext
+
+    HydraConfig.instance().set_config(config)
+    return HydraContext(config_loader=composer.loader, callbacks=Callbacks(config))
+
+
+def _read_return(returned: Any) -> JobResult:
+    try:
+        result = returned.return_value
+    except Exception as error:  # raised around the job, by Hydra or the launcher
+        return JobResult(error=f"{type(error).__name__}: {error}")
+    return result if isinstance(result, JobResult) else JobResult(error="the job brought nothing home")
+
+
+def collect_records(results: Sequence[JobResult]) -> list[TrialRecord]:
+    """One record a trial of this sweep; lines of the same file that are not part of it stay out."""
+    return latest_records(record for result in results for record in result.records)
