@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -310,10 +311,10 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def quote_value(value: str | Path) -> str:
     """`value` as a quoted string of Hydra's override grammar."""
-    text = str(value)
-    backslashes = len(text) - len(text.rstrip("\\"))
-    # Only quotes, and backslashes that stand before one, are escaped in that grammar.
-    return "'" + text.replace("'", "\\'") + "\\" * backslashes + "'"
+    # There a quote is escaped, and so are the backslashes that stand before a quote; no others are.
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", str(value))
+    backslashes = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * backslashes + "'"
 
 
 def explain_error(error: BaseException) -> str:

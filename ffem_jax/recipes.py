@@ -19,10 +19,11 @@ def make_optimizer(recipe: RecipeSpec) -> optax.GradientTransformation:
     Weight decay applies to kernels alone, not to biases, slopes or BatchNorm.
     """
     decay = optax.add_decayed_weights(recipe.weight_decay, mask=_is_kernel)
+    clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
     if recipe.optimizer == "adamw":
-        return optax.chain(optax.scale_by_adam(b1=recipe.momentum), decay)
+        return optax.chain(clip, optax.scale_by_adam(b1=recipe.momentum), decay)
     momentum = optax.trace(recipe.momentum, nesterov=recipe.nesterov) if recipe.momentum else optax.identity()
-    return optax.chain(decay, momentum)
+    return optax.chain(clip, decay, momentum)
 
 
 def _is_kernel(params):

@@ -364,6 +364,7 @@ class RecipeSpec:
 
     schedule: `exponential` (learning_rate * decay ** epoch), `one_cycle` (up over
         warmup_fraction, cosine down to nothing) or `constant`.
+    clip_norm: the gradient's norm over all parameters is cut to this; 0 leaves it.
     crop_padding: the random crop's reach, as a fraction of the side (1/12 is 8 pixels at 96).
     flip: mirror every second image at random. brightness, contrast: largest relative change.
     erase: the largest erased square's side, as a fraction of the image's side.
@@ -381,6 +382,7 @@ class RecipeSpec:
     decay: float = 0.96
     warmup_fraction: float = 0.2
     weight_decay: float = 5e-4
+    clip_norm: float = 0.0
     label_smoothing: float = 0.1
     crop_padding: float = 0.0833
     flip: bool = True
@@ -399,6 +401,7 @@ class RecipeSpec:
         check_range("recipe.decay", self.decay, 0.0, 1.0)
         check_range("recipe.warmup_fraction", self.warmup_fraction, 0.0, 0.9)
         check_range("recipe.weight_decay", self.weight_decay, 0.0)
+        check_range("recipe.clip_norm", self.clip_norm, 0.0)
         check_range("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_range("recipe.crop_padding", self.crop_padding, 0.0, 0.5)
         for name in ("brightness", "contrast", "erase"):

@@ -41,11 +41,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job brings home. error: why there are no records; bad_input: the user can mend it."""
+    """What a job brings home. error: why there are no records; bad_input: the user can mend it; out_dir: its folder."""
 
     records: tuple[TrialRecord, ...] = ()
     error: str = ""
     bad_input: bool = False
+    out_dir: str = ""
 
 
 def run_trial_job(config: DictConfig) -> JobResult:
@@ -55,16 +56,17 @@ def run_trial_job(config: DictConfig) -> JobResult:
     from ffem_jax.data import DataError
     from ffem_jax.trial import run_trials
 
-    out_dir = Path(HydraConfig.get().runtime.output_dir)
+    out_dir = str(HydraConfig.get().runtime.output_dir)
     try:
         trial, run = to_specs(config)
-        return JobResult(records=tuple(run_trials(trial, run, out_dir, Path(run.records))))
+        records = run_trials(trial, run, Path(out_dir), Path(run.records))
+        return JobResult(records=tuple(records), out_dir=out_dir)
     except (ConfigError, SpecError, DataError) as error:
-        return JobResult(error=str(error), bad_input=True)
+        return JobResult(error=str(error), bad_input=True, out_dir=out_dir)
     except Exception as error:
         # Kept as text: an exception that cannot be pickled would take the whole sweep with it.
         log.exception("the trial in %s stopped", out_dir)
-        return JobResult(error=f"{type(error).__name__}: {error} (see {out_dir})")
+        return JobResult(error=f"{type(error).__name__}: {error} (see {out_dir})", out_dir=out_dir)
 
 
 # ----------------------------------------------------------------------------------- planning
@@ -124,7 +126,7 @@ def plan_sweep(composer: Composer, name: str, overrides: Sequence[str], config_d
         register_sweep(name, find_sweep(name, config_dir))
         selected = [f"+{SWEEP_GROUP}={name}"]
     user = composer.parse(overrides)
-    fixed = [*selected, *(o.input_line for o in user if not o.is_sweep_override())]
+    fixed = [*selected, *(str(override.input_line) for override in user if not override.is_sweep_override())]
     config = composer.compose(fixed, multirun=True)
     if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
         raise ConfigError("hydra/sweeper is not for ffem, which expands a sweep by itself; leave it out")
@@ -135,29 +137,29 @@ def plan_sweep(composer: Composer, name: str, overrides: Sequence[str], config_d
     ours = [override for override in [*params, *user] if not override.is_hydra_override()]
 
     combinations = expand_combinations(ours)
-    jobs = drop_repeated(make_job(composer, [*selected, *combination]) for combination in combinations)
-    return _finish_plan(composer, name, config, fixed, jobs, len(combinations))
+    jobs = [make_job(composer, [*selected, *combination]) for combination in combinations]
+    if len({job.run.records for job in jobs}) > 1:
+        raise ConfigError("run.records differs between the trials of one sweep; give one file")
+    return _place_jobs(composer, name, config, fixed, jobs)
 
 
-def _finish_plan(
-    composer: Composer, name: str, config: DictConfig, fixed: list[str], jobs: list[Job], combinations: int
+def _place_jobs(
+    composer: Composer, name: str, config: DictConfig, fixed: Sequence[str], jobs: Sequence[Job]
 ) -> SweepPlan:
+    """Give the sweep, its records and every distinct job their absolute places."""
     if config.hydra.sweep.dir == AUTO_DIR:
-        sets = "_".join(sorted({job.trial.data.name for job in jobs}))
-        sweep_dir = Path.cwd() / "outputs" / f"{name or 'multirun'}-{sets}"
+        data_sets = "_".join(sorted({job.trial.data.name for job in jobs}))
+        sweep_dir = Path.cwd() / "outputs" / f"{name or 'multirun'}-{data_sets}"
     else:
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
-    records = {job.run.records for job in jobs}
-    if len(records) > 1:
-        raise ConfigError("run.records differs between the trials of one sweep; give one file")
-    records_path = Path(records.pop() or sweep_dir / "records.jsonl").absolute()
-    places = [f"run.records={quote_value(records_path)}"]
+    records_path = Path(jobs[0].run.records or sweep_dir / "records.jsonl").absolute()
+    records = f"run.records={quote_value(records_path)}"
     placed = [
-        Job((*job.overrides, *places, f"hydra.sweep.subdir={quote_value(job.folder)}"), job.trial, job.run)
-        for job in jobs
+        dataclasses.replace(job, overrides=(*job.overrides, records, f"hydra.sweep.subdir={quote_value(job.folder)}"))
+        for job in drop_repeated(jobs)
     ]
-    launching = composer.compose([*fixed, *places, f"hydra.sweep.dir={quote_value(sweep_dir)}"], multirun=True)
-    return SweepPlan(name, launching, tuple(placed), combinations, sweep_dir, records_path)
+    launching = composer.compose([*fixed, records, f"hydra.sweep.dir={quote_value(sweep_dir)}"], multirun=True)
+    return SweepPlan(name, launching, tuple(placed), len(jobs), sweep_dir, records_path)
 
 
 def expand_combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
@@ -224,8 +226,9 @@ def run_one(composer: Composer, overrides: Sequence[str]) -> JobResult:
 
     for override in composer.parse(overrides):
         if override.is_sweep_override():
-            line = override.input_line
-            raise ConfigError(f"{line} has several values; add -m to train them all, or write a list as key=[a,b]")
+            raise ConfigError(
+                f"{override.input_line} has several values; add -m to train them all, or write a list as key=[a,b]"
+            )
     job, config = make_job(composer, overrides), composer.compose(overrides)
     chosen = config.hydra.run.dir
     out_dir = (Path("outputs/train") / job.folder if chosen == AUTO_DIR else Path(chosen)).absolute()

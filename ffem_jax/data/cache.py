@@ -24,6 +24,9 @@ from ffem_jax.spec import DataSpec
 # Raised whenever the same source would decode to other arrays.
 CACHE_VERSION = 1
 
+# What of Faces goes to JSON; the arrays are kept as they are.
+TEXTS = ("people", "names", "content", "variant", "synthetic", "notes")
+
 
 def find_cache_folder(spec: DataSpec) -> Path:
     """`spec.cache_dir`, else the environment's FFEM_CACHE_DIR, else the user's cache folder; it need not exist."""
@@ -106,14 +109,13 @@ def _add_note(faces: Faces, note: str) -> Faces:
 
 def _write_faces(path: Path, faces: Faces) -> None:
     """Write to a temporary file beside `path` and rename, so that no reader ever sees half a file."""
-    texts = {
-        name: getattr(faces, name) for name in ("people", "names", "content", "variant", "synthetic", "notes")
-    } | {"attributes": list(faces.attributes)}
-    arrays = {f"attribute_{index}": array for index, array in enumerate(faces.attributes.values())}
+    texts = {name: getattr(faces, name) for name in TEXTS} | {"attributes": list(faces.attributes)}
+    arrays: dict[str, Any] = {"images": faces.images, "labels": faces.labels, "texts": np.array(json.dumps(texts))}
+    arrays |= {f"attribute_{index}": array for index, array in enumerate(faces.attributes.values())}
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, images=faces.images, labels=faces.labels, texts=np.array(json.dumps(texts)), **arrays)
+            np.savez(file, **arrays)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -71,14 +71,13 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 def crop_face(image: Image.Image, crop: float, resolution: int) -> np.ndarray:
     """The centred square of `crop` times the shorter side, as uint8 [resolution, resolution, 3].
 
-    crop 0.56 of 250 x 250 is pixels 55 to 195. Pillow's bilinear filter widens with the reduction, so it does
-    not alias; unlike Lanczos it does not ring, and it is `jax.image.resize`'s antialiased "linear", which a
-    browser or a phone can repeat.
+    crop 0.56 of 250 x 250 is pixels 55 to 195; what lies outside has no say. Pillow's bilinear filter widens with
+    the reduction, so it does not alias; unlike Lanczos it does not ring, and a browser or a phone can repeat it.
     """
     side = max(1, round(crop * min(image.size)))
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box))
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((resolution, resolution), Image.Resampling.BILINEAR))
 
 
 def hash_picture(image: Image.Image) -> str:
@@ -122,9 +121,7 @@ def decode_faces(pictures: Iterable[Picture], total: int, spec: DataSpec) -> Fac
         readable[picture.person] += 1
     few = [f"{person} ({count})" for person, count in sorted(readable.items()) if count < spec.min_images]
     if few:
-        notes.append(
-            f"left out, with fewer than data.min_images={spec.min_images} readable images: {list_names(few)}"
-        )
+        notes.append(f"left out, with fewer than data.min_images={spec.min_images} readable images: {list_names(few)}")
     people = tuple(select_people(readable, spec))
     return _keep(people, kept, content, images, spec.max_images, tuple(notes))
 
@@ -161,11 +158,13 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The columns of the CSV file `path` for the images `names`, and notes on what is wrong with it.
+    """The columns of the CSV file `path`, if it exists, for the images `names`, and notes on what is wrong with it.
 
     The column `path` says which image (`person/file`); each other column becomes an array [image]: float64 with
     NaN where empty if all of it reads as numbers, text with "" where empty otherwise.
     """
+    if not names or not path.exists():
+        return {}, ()
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file)

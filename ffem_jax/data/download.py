@@ -45,7 +45,8 @@ def download_archive(download: Download, folder: Path) -> Path:
                 _fetch(download, part, advice)
                 os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        # Of an HTTP error its own text names the status; of any other the reason is all there is to say.
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise DataError(f"{download.name} could not be downloaded to {folder} ({reason}); {advice}") from None
     return path
 

@@ -32,10 +32,11 @@ def load(spec: DataSpec) -> Faces:
 
     def decode() -> Faces:
         faces = decode_faces(pictures, len(pictures), spec)
-        attributes, trouble = read_attributes(table, faces.names) if table.is_file() and faces.names else ({}, ())
-        return dataclasses.replace(faces, attributes=attributes, notes=(*notes, *faces.notes, *trouble))
+        attributes, trouble = read_attributes(table, faces.names)
+        return dataclasses.replace(faces, attributes=attributes, notes=(*faces.notes, *trouble))
 
     faces = load_cached(spec, source, decode)
+    faces = dataclasses.replace(faces, notes=(*notes, *faces.notes))
     if len(faces.people) < 2:
         reason = f" ({faces.notes[0]})" if faces.notes else ""
         raise DataError(

@@ -6,6 +6,7 @@ TensorFlow Datasets builder that needs no TensorFlow, to cached uint8 arrays.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tarfile
@@ -14,8 +15,11 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.cache import find_cache_folder, hash_text, load_cached, make_cache_folder, stat_files
@@ -92,9 +96,9 @@ def find_source(spec: DataSpec) -> Source:
     if not root.is_dir():
         raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
     for name in (root.name, *VARIANTS):
-        folder = root / name
-        if folder.is_dir() and _holds_people(folder):
-            return Source(folder, VARIANTS.get(name, ""))
+        for folder in (root / name, root / name / name):  # some archives nest a folder in one of its own name
+            if _holds_people(folder):
+                return Source(folder, VARIANTS.get(name, ""))
     if _holds_people(root):
         return Source(root, VARIANTS.get(root.name, ""))
     for name, variant in ARCHIVES.items():
@@ -161,23 +165,28 @@ def _decode(source: Source, spec: DataSpec) -> Faces:
     from ffem_jax.data.lfw_builder import prepare_faces
 
     if source.path.is_dir():
-        paths = [source.path / name for name in list_names(source.path)]
-        state = hash_text([str(source.path), stat_files(paths)])
-        read_pictures = lambda: read_folder(source.path)  # noqa: E731
+        files = [source.path / name for name in list_names(source.path)]
+        read_pictures = partial(read_folder, source.path)
     else:
-        state = hash_text([str(source.path), stat_files([source.path])])
-        read_pictures = lambda: read_archive(source.path)  # noqa: E731
-    try:
-        folder = make_cache_folder(spec) / f"lfw-{state}"
-    except OSError:
-        with tempfile.TemporaryDirectory(prefix="ffem-lfw-") as temporary:
-            return _decode_prepared(prepare_faces(Path(temporary), read_pictures), source, spec)
-    return _decode_prepared(prepare_faces(folder, read_pictures), source, spec)
+        files = [source.path]
+        read_pictures = partial(read_archive, source.path)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = make_cache_folder(spec) / f"lfw-{hash_text([str(source.path), stat_files(files)])}"
+            stack.enter_context(FileLock(f"{folder}.lock"))  # another resolution may be preparing the same
+        except OSError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ffem-lfw-")))
+        try:
+            return _decode_prepared(prepare_faces(folder, read_pictures), source, spec)
+        except OSError as error:
+            raise DataError(
+                f"LFW could not be prepared in {folder} ({error}); it takes 300 MB: make room or set data.cache_dir"
+            ) from None
 
 
 def _decode_prepared(prepared: PreparedFaces, source: Source, spec: DataSpec) -> Faces:
     names = select_names(prepared.names, spec)
-    pictures = [Picture(name.split("/")[0], name, lambda name=name: prepared.read(name)) for name in names]
+    pictures = [Picture(name.split("/")[0], name, partial(prepared.read, name)) for name in names]
     faces = decode_faces(pictures, len(pictures), spec)
     notes = list(faces.notes)
     everybody = Counter(name.split("/")[0] for name in prepared.names)
@@ -189,7 +198,5 @@ def _decode_prepared(prepared: PreparedFaces, source: Source, spec: DataSpec) ->
             f"this is not the whole of lfw52: {len(faces.people)} people and {len(faces.names):,} images "
             f"where {LFW52_PEOPLE} and {LFW52_IMAGES:,} are due"
         )
-    attributes, trouble = {}, ()
-    if source.attributes.is_file() and faces.names:
-        attributes, trouble = read_attributes(source.attributes, faces.names)
+    attributes, trouble = read_attributes(source.attributes, faces.names)
     return dataclasses.replace(faces, variant=source.variant, attributes=attributes, notes=(*notes, *trouble))

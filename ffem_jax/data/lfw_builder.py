@@ -80,11 +80,13 @@ class PreparedFaces:
 
 
 def prepare_faces(folder: Path, read_pictures: ReadPictures) -> PreparedFaces:
-    """The pictures as prepared in `folder`, which is made, or made again where a file in it is damaged."""
-    try:
-        return PreparedFaces(folder, read_pictures)
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError):
-        if not folder.exists():
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        return PreparedFaces(folder, read_pictures)
+    """The pictures as prepared in `folder`, which is made, or made again where a file in it is damaged.
+
+    Raises OSError where the folder cannot be written, and whatever `read_pictures` raises.
+    """
+    if any(folder.glob("*/*/dataset_info.json")):
+        try:
+            return PreparedFaces(folder, read_pictures)
+        except Exception:  # the readers of JSON, protobuf and ArrayRecord each raise their own types
+            shutil.rmtree(folder, ignore_errors=True)
+    return PreparedFaces(folder, read_pictures)

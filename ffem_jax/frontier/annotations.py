@@ -20,7 +20,10 @@ STRONG, WEAK = "#202020", "#505050"
 
 @dataclass(frozen=True)
 class Name:
-    """The text of a mark at (x, y) whose whisker reaches from low to high, in points. `strong`: bold, never left out."""
+    """The text of a mark at (x, y) whose whisker reaches from low to high, in points.
+
+    strong: bold, and never left out. number: it goes with a key, above the whisker rather than beside the mark.
+    """
 
     text: str
     x: float
@@ -28,6 +31,7 @@ class Name:
     low: float
     high: float
     strong: bool
+    number: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,7 @@ def write_names(
     margin: points along the bottom that stay free.
     all_or_none: leave all out where one finds no place, so that a few do not pass for all.
     """
-    import matplotlib.patheffects as effects
-
-    halo = [effects.withStroke(linewidth=2.0, foreground=axes.get_facecolor())]
+    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
     drawn, labels = [], []
     for name in names:
         artist = axes.text(
@@ -64,12 +66,14 @@ def write_names(
             transform=None,
             ha="center",
             va="center_baseline",
-            path_effects=halo,
+            bbox=ground,
             zorder=6,
         )
         size = artist.get_window_extent()
         drawn.append(artist)
-        labels.append(Label(name.x, name.y, name.low, name.high, size.width + 2, size.height + 1, name.strong))
+        labels.append(
+            Label(name.x, name.y, name.low, name.high, size.width + 2, size.height + 1, name.strong, not name.number)
+        )
     left, bottom, right, top = axes.get_window_extent().extents
     places = place_labels(labels, obstacles, (left, bottom + margin, right, top))
     if all_or_none and None in places:
@@ -86,7 +90,7 @@ def write_names(
             artist.set(rotation=90, verticalalignment="center")
         if place.leader:
             near = np.clip((label.x, label.y), place.box[:2], place.box[2:])
-            line = back.transform([(label.x, label.y), near])
+            line = back.transform(np.array([(label.x, label.y), near]))
             axes.plot(line[:, 0], line[:, 1], color="#909090", linewidth=0.7, zorder=2.5)
 
 
@@ -95,7 +99,7 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
     from matplotlib.lines import Line2D
 
     right, top = 0.988, 0.835
-    lines = [textwrap.wrap(entry.label, 25) or [""] for entry in entries]
+    lines = [_wrap(entry.label) for entry in entries]
     # A long list is set closer rather than cut off.
     step = min(0.031, (top - 0.1) / max(1, sum(map(len, lines))))
     size = min(7.5, 242 * step)
@@ -104,7 +108,7 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
     y = top
     for number, (entry, wrapped) in enumerate(zip(entries, lines, strict=True), 1):
         weight, colour = ("bold", STRONG) if entry.strong else ("normal", WEAK)
-        style = {"size": size, "color": colour, "weight": weight, "va": "center"}
+        style: dict[str, Any] = {"size": size, "color": colour, "weight": weight, "va": "center"}
         y -= step / 2
         figure.text(left + 0.012, y, str(number), ha="right", **style)
         mark = Line2D([left + 0.022], [y], **entry.style, markersize=5.5, markerfacecoloralt="white", linestyle="none")
@@ -114,3 +118,9 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
         for i, line in enumerate(wrapped):
             figure.text(left + 0.033, y - i * step, line, ha="left", **style)
         y -= (len(wrapped) - 0.5) * step
+
+
+def _wrap(label: str) -> list[str]:
+    """`label` in lines that fit the key, broken between its parts where they are short."""
+    kept = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") if len(part) < 14 else part for part in label.split(", "))
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, 23)] or [""]

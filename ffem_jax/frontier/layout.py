@@ -48,6 +48,7 @@ class Label:
     """A text of `width` by `height` for the mark at (x, y), whose whisker reaches from low to high.
 
     required: placed even where it must cover something; the others are left out then.
+    beside: it goes beside its mark rather than above the whisker, where there is room for either.
     """
 
     x: float
@@ -57,6 +58,7 @@ class Label:
     width: float
     height: float
     required: bool = True
+    beside: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,15 @@ def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
     """(effort to read, placement), the lower the better."""
     x, y, w, h = label.x, label.y, label.width, label.height
     reach = 7.0  # clears the mark
+    above, below = label.high + GAP, label.low - GAP
+    if not label.beside:
+        for rank, bottom in enumerate((above, above + h, below - h, above + 2 * h, below - 2 * h)):
+            yield rank - 10.0, Placement((x - w / 2, bottom, x + w / 2, bottom + h))
     for step in (0, 1, -1, 2, -2):
         dy = step * h * 0.6
         for side, effort in ((1, 0.0), (-1, 1.0)):
             left = x + reach if side == 1 else x - reach - w
             yield effort + 2 * abs(step), Placement((left, y + dy - h / 2, left + w, y + dy + h / 2))
-    above, below = label.high + GAP, label.low - GAP
     for shift in (0.0, 0.35, -0.35):
         left = x - w / 2 + shift * w
         yield 3 + 4 * abs(shift), Placement((left, above, left + w, above + h))

@@ -3,6 +3,7 @@ left as it was."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from ffem_jax.frontier.annotations import KeyEntry, Name, draw_key, write_names
 from ffem_jax.frontier.layout import Box, spread_sideways
 from ffem_jax.frontier.question import FrontierQuestion
+from ffem_jax.frontier.scales import SHORT_UNITS, UNITS, draw_cap, get_interval, set_cost_limits, set_rate_limits
 from ffem_jax.frontier.styles import draw_legend, get_style
 from ffem_jax.frontier.summary import NetworkSummary
 
@@ -20,14 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A cost's scale and its name on the axis; the key's column is short of room.
-UNITS = {"bytes": (1e6, "MB"), "params": (1e6, "million parameters"), "macs": (1e6, "million multiply-adds an image")}
-SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million"}
 METRIC_NAMES = {
     "accuracy": "closed-set accuracy, classifier (%)",
     "accuracy_gallery": "closed-set accuracy, nearest gallery image (%)",
 }
 LABEL_ALL_UP_TO = 16  # networks; beyond, only the frontier's are named
+LISTED_GHOSTS = 8  # networks over the cap; beyond, a key leaves them out
 POINTS_A_LETTER = 4.8
 NAMES_POINTS = 1200  # names longer than this in all do not go beside the marks
 CROWD_POINTS = 60  # nor do those of four marks closer together than this
@@ -88,45 +88,41 @@ def _draw(
     axes = figure.add_axes((LEFT, 0.115 + strip, 0.9, 0.745 - strip))
     below = figure.add_axes((LEFT, 0.115, 0.9, strip - 0.012), sharex=axes) if ghosts else axes
     scale, unit = UNITS[question.against]
-    _set_limits(axes, [question.get_cost(s) / scale for s in (*trained, *ghosts)], question)
-    _set_rates(axes, trained)
+    set_cost_limits(axes, [question.get_cost(s) / scale for s in (*trained, *ghosts)], question)
+    set_rate_limits(axes, trained)
     named = _choose_named(trained, question)
     keyed = _needs_key(axes, trained, named, question)
     if keyed:
         figure.set_size_inches(10.2, 5.6)
         for part in {axes, below}:
             frame = part.get_position()
-            part.set_position((LEFT * 9 / 10.2, frame.y0, 0.6, frame.height))
+            part.set_position((LEFT * 9 / 10.2, frame.y0, 0.565, frame.height))
+    precision = f", {question.precision}, as deployed" if question.against == "bytes" else ""
     below.set_xlabel(f"{unit}{precision}", color="#202020")
     axes.set_ylabel(METRIC_NAMES[question.metric], color="#202020")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 
-    cap = _draw_cap(axes, below, question)
+    cap = draw_cap(axes, below, question)
     moved = False
     if trained:
         texts = {i: str(number) if keyed else trained[i].label for number, i in enumerate(named, 1)}
         moved = _draw_trained(axes, trained, question, cap, texts)
+    ghost_texts = [s.label for s in ghosts]
     if keyed:
-        marks = question.mark_frontier(trained)
-        kinds = [s.attention for s in placed]
-        entries = [
-            KeyEntry(
-                trained[i].label,
-                f"{question.get_cost(trained[i]) / scale:.2f}",
-                _format_rate(trained[i]),
-                get_style(trained[i].attention, kinds),
-                marks[i],
-            )
-            for i in named
-        ]
-        draw_key(figure, entries, axes.get_position().x1 + 0.015, SHORT_UNITS[question.against])
+        listed = [trained[i] for i in named] + (ghosts if len(ghosts) <= LISTED_GHOSTS else [])
+        ghost_texts = [str(number) for number in range(len(named) + 1, len(named) + len(ghosts) + 1)]
+        _draw_key(figure, listed, [s.attention for s in placed], question, axes.get_position().x1 + 0.015)
+    if not trained:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no network was trained", transform=axes.transAxes, ha="center", color="#606060", size=12)
     if ghosts:
         axes.tick_params(labelbottom=False, length=0, which="both")
         axes.spines["bottom"].set_visible(False)
-        _draw_ghosts(below, ghosts, question)
-    draw_legend(figure, [s.attention for s in (*trained, *ghosts)], bool(trained))
-    figure.text(axes.get_position().x0, 0.96, title, size=11.5, weight="bold", color="#202020", ha="left")
+        _draw_ghosts(below, ghosts, question, ghost_texts if not keyed or len(ghosts) <= LISTED_GHOSTS else [])
+    left = axes.get_position().x0
+    draw_legend(figure, [s.attention for s in (*trained, *ghosts)], bool(trained), left)
+    figure.text(left, 0.96, title, size=11.5, weight="bold", color="#202020", ha="left")
     if synthetic:
         mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
         figure.text(0.972, 0.96, "SYNTHETIC FACES", size=10, weight="bold", color="white", ha="right", bbox=mark)
@@ -142,37 +138,6 @@ def _choose_named(trained: Sequence[NetworkSummary], question: FrontierQuestion)
     return sorted((i for i in range(len(trained)) if few or marks[i]), key=lambda i: question.get_cost(trained[i]))
 
 
-def _set_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = (min(costs), max(costs)) if costs else (question.cap_mb, question.cap_mb)
-    wide = low > 0 and high / low > 4
-    if question.against == "bytes" and low / 1.35 <= question.cap_mb <= high * (3 if wide else 1.35):
-        low, high = min(low, question.cap_mb), max(high, question.cap_mb)
-    if wide:
-        pad = (high / low) ** 0.06
-        axes.set_xscale("log")
-        axes.set_xlim(low / pad, high * pad)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        pad = 0.08 * (high - low) or 0.08 * high or 1.0
-        axes.set_xlim(low - pad, high + pad)
-
-
-def _set_rates(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
-    """Vertical limits: all intervals, with some room above for names; no tick outside 0 to 100 %."""
-    if not trained:
-        return
-    bottom = 100 * min(_get_interval(s)[0] for s in trained)
-    top = 100 * max(_get_interval(s)[1] for s in trained)
-    span = max(top - bottom, 1.0)
-    axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
-    low, high = axes.get_ylim()
-    axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= min(100.0, high)])
-
-
 def _needs_key(axes: Axes, trained: Sequence[NetworkSummary], named: Sequence[int], question: FrontierQuestion) -> bool:
     """Whether names beside the marks would be a tangle: too much text, or several marks in one spot."""
     if POINTS_A_LETTER * sum(len(trained[i].label) for i in named) > NAMES_POINTS:
@@ -180,31 +145,6 @@ def _needs_key(axes: Axes, trained: Sequence[NetworkSummary], named: Sequence[in
     costs = [question.get_cost(trained[i]) / UNITS[question.against][0] for i in named]
     x = np.sort(axes.transData.transform([(cost, 0.0) for cost in costs])[:, 0]) if costs else np.zeros(0)
     return bool(np.any(x[3:] - x[:-3] < CROWD_POINTS))
-
-
-def _draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | None:
-    """The cap's line and its name; its place in points, None where it lies outside the figure."""
-    if question.against != "bytes":
-        return None
-    left, right = axes.get_xlim()
-    text = f"cap {question.cap_mb:g} MB"
-    if not left < question.cap_mb < right:
-        beyond = question.cap_mb >= right
-        axes.text(
-            0.995 if beyond else 0.005,
-            1.012,
-            f"{text}: further right \N{RIGHTWARDS ARROW}" if beyond else f"\N{LEFTWARDS ARROW} {text}: further left",
-            transform=axes.transAxes,
-            ha="right" if beyond else "left",
-            color="#202020",
-            size=8.5,
-        )
-        return None
-    for part in {axes, below}:
-        part.axvline(question.cap_mb, color="#202020", linewidth=1.4, linestyle=(0, (6, 3)), zorder=1.5)
-    place = axes.get_xaxis_transform()
-    axes.text(question.cap_mb, 1.012, text, transform=place, ha="center", color="#202020", size=8.5, weight="bold")
-    return float(axes.transData.transform((question.cap_mb, 0))[0])
 
 
 def _draw_trained(
@@ -218,7 +158,7 @@ def _draw_trained(
     scale = UNITS[question.against][0]
     costs = np.array([question.get_cost(s) / scale for s in trained])
     rates = np.array([100 * (s.accuracy or 0.0) for s in trained])
-    intervals = 100 * np.array([_get_interval(s) for s in trained])
+    intervals = 100 * np.array([get_interval(s) for s in trained])
     on_frontier = np.array(question.mark_frontier(trained))
     true = axes.transData.transform(np.column_stack([costs, rates]))
     x = _spread(true[:, 0], costs, question, axes, cap)
@@ -299,16 +239,17 @@ def _draw_names(
     if cap is not None:
         obstacles.append((cap - 2, frame.y0, cap + 2, frame.y1))
     steps = sorted(zip(x[on_frontier], y[on_frontier], strict=True))
-    ends = [*(s[0] for s in steps[1:]), cap if cap is not None else frame.x1]
-    for (a, b), end, rise in zip(steps, ends, [*(s[1] for s in steps[1:]), None], strict=True):
-        obstacles.append((a, b - 1, end, b + 1))
+    for (left, level), (right, rise) in itertools.pairwise([*steps, (cap or frame.x1, None)]):
+        obstacles.append((left, level - 1, right, level + 1))
         if rise is not None:
-            obstacles.append((end - 1, b, end + 1, rise))
-    names = [Name(text, x[i], y[i], low[i], high[i], bool(on_frontier[i])) for i, text in texts.items()]
+            obstacles.append((right - 1, level, right + 1, rise))
+    names = [Name(text, x[i], y[i], low[i], high[i], bool(on_frontier[i]), text.isdigit()) for i, text in texts.items()]
     write_names(axes, names, obstacles, margin=9)
 
 
-def _draw_ghosts(axes: Axes, ghosts: Sequence[NetworkSummary], question: FrontierQuestion) -> None:
+def _draw_ghosts(
+    axes: Axes, ghosts: Sequence[NetworkSummary], question: FrontierQuestion, texts: Sequence[str]
+) -> None:
     scale = UNITS[question.against][0]
     axes.set_facecolor("#f2f2f2")
     axes.set_ylim(0, 1)
@@ -323,22 +264,37 @@ def _draw_ghosts(axes: Axes, ghosts: Sequence[NetworkSummary], question: Frontie
     frame = axes.get_window_extent()
     # The strip's title, clear of the cap's line.
     left = frame.x0 + 4
-    if question.against == "bytes" and left < (cap := axes.transData.transform((question.cap_mb, 0))[0]) < left + 150:
-        left = cap + 6
+    obstacles: list[Box] = [(a - 4.5, b - 4.5, a + 4.5, b + 4.5) for a, b in points]
+    if question.against == "bytes":
+        cap = float(axes.transData.transform((question.cap_mb, 0))[0])
+        obstacles.append((cap - 2, frame.y0, cap + 2, frame.y1))
+        if left < cap < left + 150:
+            left = cap + 6
     place = axes.transData.inverted().transform((left, 0))[0]
     axes.text(place, 0.62, f"over the cap, not trained ({len(ghosts)})", size=8, color="#505050")
-    obstacles: list[Box] = [(a - 4.5, b - 4.5, a + 4.5, b + 4.5) for a, b in points]
     obstacles.append((left, frame.y0 + 0.55 * frame.height, left + 145, frame.y1))
-    names = [Name(s.label, a, b, b - 4, b + 4, False) for s, (a, b) in zip(ghosts, points, strict=True)]
+    names = [Name(text, a, b, b - 4, b + 4, False) for text, (a, b) in zip(texts, points, strict=False)]
     write_names(axes, names, obstacles, all_or_none=True)
 
 
-def _get_interval(summary: NetworkSummary) -> tuple[float, float]:
-    rate = summary.accuracy or 0.0
-    low = rate if summary.accuracy_low is None else summary.accuracy_low
-    return low, rate if summary.accuracy_high is None else summary.accuracy_high
+def _draw_key(
+    figure: Figure, listed: Sequence[NetworkSummary], kinds: Sequence[str], question: FrontierQuestion, left: float
+) -> None:
+    entries = [
+        KeyEntry(
+            summary.label,
+            f"{question.get_cost(summary) / UNITS[question.against][0]:.2f}",
+            _format_rate(summary),
+            get_style(summary.attention, kinds) | ({} if summary.accuracy is not None else {"fillstyle": "none"}),
+            marked,
+        )
+        for summary, marked in zip(listed, question.mark_frontier(listed), strict=True)
+    ]
+    draw_key(figure, entries, left, SHORT_UNITS[question.against])
 
 
 def _format_rate(summary: NetworkSummary) -> str:
-    low, high = _get_interval(summary)
-    return f"{100 * (summary.accuracy or 0):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    if summary.accuracy is None:
+        return "not trained"
+    low, high = get_interval(summary)
+    return f"{100 * summary.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -30,7 +30,7 @@ def get_style(kind: str, kinds: Sequence[str]) -> dict[str, Any]:
     return MORE_STYLES[spare.index(kind) % len(MORE_STYLES)]
 
 
-def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool) -> None:
+def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool, left: float) -> None:
     """A line of marks under the title: the kinds in use, and the frontier and the intervals where there are any."""
     from matplotlib.lines import Line2D
 
@@ -58,6 +58,14 @@ def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool) -> None:
         texts += ["frontier (named in bold)", "95 % interval"]
     if marks:
         figure.legend(
-            marks, texts, loc="upper left", bbox_to_anchor=(0.067, 0.95), ncols=len(marks), frameon=False,
-            handletextpad=0.4, columnspacing=1.6, fontsize=8.5,
-        )  # fmt: skip
+            marks,
+            texts,
+            loc="upper left",
+            bbox_to_anchor=(left - 0.006, 0.943),
+            borderpad=0,
+            ncols=len(marks),
+            frameon=False,
+            handletextpad=0.4,
+            columnspacing=1.6,
+            fontsize=8.5,
+        )

@@ -182,16 +182,16 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
         protocol = record.spec.get("protocol", {})
         fold = protocol.get("fold", 0) if protocol.get("name") == "kfold" else 0
-        cells[protocol.get("split_seed", 0), fold][record.seed] = (correct, record.tested)
+        cells[protocol.get("split_seed", 0), fold][record.seed] = (correct, record.tested or 0)
 
     images, right = 0, 0.0
     distinct: dict[int, int] = defaultdict(int)
-    for (split, _), seeds in cells.items():
-        tested = max(count for _, count in seeds.values())
-        images += tested
-        right += tested * sum(c for c, _ in seeds.values()) / sum(n for _, n in seeds.values())
+    for (split, _), cell in cells.items():
+        cell_images = max(count for _, count in cell.values())
+        images += cell_images
+        right += cell_images * sum(c for c, _ in cell.values()) / sum(n for _, n in cell.values())
         # Another split draws from the same faces: its images are not counted as new ones.
-        distinct[split] += tested
+        distinct[split] += cell_images
     accuracy, tested = right / images, max(distinct.values())
     low, high = compute_wilson_interval(accuracy * tested, tested)
 

@@ -1,0 +1,68 @@
+# `make quickstart` and `make test` need Python 3.11 or newer with pip, and make. Each makes the virtual environment
+# where it is missing or older than what it is made from.
+#   make quickstart PYTHON=python3.12 VENV=/some/folder
+#   make test WORKERS=4 MARK="not slow"
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= auto
+MARK ?= not slow
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all test-slow lint format clean
+
+help:
+	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
+	@echo "make test         install, lint, types and the fast tests"
+	@echo "make test-slow    the tests that take more than about ten seconds each"
+	@echo "make test-all     make test with the slow tests too, as .ci/run does"
+	@echo "make lint         ruff and mypy alone"
+	@echo "make format       ruff's formatter and its safe fixes"
+	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
+
+quickstart: $(VENV)/.installed
+	$(BIN)/ffem sweep quickstart
+	@echo "The frontier: $(CURDIR)/outputs/quickstart-synthetic/frontier/frontier.png"
+
+test: lint
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "$(MARK)"
+
+test-all: MARK =
+test-all: test
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find ffem_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are written last, so an install that was cut off is done again.
+define make_environment
+@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || \
+	{ echo "error: $(PYTHON) is missing or older than 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+@$(PYTHON) -m venv "$(VENV)" && $(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	{ echo "error: $(PYTHON) -m venv $(VENV) made no environment with pip; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+@echo "Installing into $(VENV): some minutes the first time."
+endef
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(make_environment)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(make_environment)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,51 @@
+"""Where a trial is after each epoch, kept by Orbax: written beside the last one, then put in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ffem_jax.train import History, TrainState
+
+
+class TrialCheckpoint:
+    """The newest epoch of one trial, in a folder of its own.
+
+    owner: what the checkpoint belongs to (trial keys). A folder that holds somebody else's is not restored from.
+    """
+
+    def __init__(self, folder: Path, owner: list[str]):
+        self.owner = owner
+        self.manager = ocp.CheckpointManager(
+            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+        )
+
+    def save(self, epochs_done: int, state: TrainState, history: History) -> None:
+        """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
+        facts = {"owner": self.owner, "history": dataclasses.asdict(history)}
+        self.manager.save(
+            epochs_done,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)),
+        )
+
+    def restore(self, abstract_state: Any) -> tuple[int, TrainState, History] | None:
+        """Epochs done, state and history of the newest whole checkpoint of this owner, or None."""
+        newest = self.manager.latest_step()
+        if newest is None:
+            return None
+        facts = self.manager.restore(newest, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+        if facts["owner"] != self.owner:
+            self.manager.delete(newest)
+            return None
+        target = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        state = self.manager.restore(newest, args=target)["state"]
+        return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
+
+    def close(self) -> None:
+        """Wait until the last save is on the disk."""
+        self.manager.wait_until_finished()
+        self.manager.close()

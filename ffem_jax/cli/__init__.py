@@ -1,0 +1,71 @@
+"""`ffem <command>`: finds the command, runs it, turns what it raises into one line and an exit status.
+
+Standard output holds results and nothing else; what is said on the way goes to standard error. Each command is a
+module here with a `run(words) -> int`, imported when it is asked for, as are Hydra, JAX and rich inside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from ffem_jax import __version__
+from ffem_jax.cli.terminal import BAD_USAGE, DONE, INTERRUPTED, UsageError, say
+
+# Command -> its module and what it does.
+COMMANDS = {
+    "train": ("ffem_jax.cli.train", "train and evaluate one network"),
+    "sweep": ("ffem_jax.cli.sweep", "train the networks of sweeps/NAME.yaml; started again, it goes on"),
+    "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
+    "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 a trial failed, 2 bad usage, 130 interrupted."""
+    words = list(sys.argv[1:] if words is None else words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(make_help())
+        return DONE if words else BAD_USAGE
+    if words[0] == "--version":
+        print(f"ffem {__version__}")
+        return DONE
+    if words[0] not in COMMANDS:
+        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(COMMANDS)}"
+        return complain(f"there is no command {words[0]!r}; {hint}")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {message}")
+        try:
+            return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") or not is_for_the_user(error):
+                raise
+            return complain(str(error))
+
+
+def is_for_the_user(error: Exception) -> bool:
+    """Whether the error tells the user what to do; any other is a mistake in the package and keeps its traceback."""
+    is_ours = isinstance(error, ValueError) and type(error).__module__.startswith("ffem_jax.")
+    return is_ours or isinstance(error, UsageError | OSError)
+
+
+def complain(message: str) -> int:
+    """Say what is wrong, in one line."""
+    say(f"ffem: error: {' '.join(message.split())}")
+    return BAD_USAGE
+
+
+def make_help() -> str:
+    """What `ffem --help` prints."""
+    commands = "\n".join(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "usage: ffem COMMAND ...\n\nSearch small face-feature networks under a hard size limit.\n\n"
+        f"{commands}\n\nffem COMMAND --help says more; ffem --version."
+    )

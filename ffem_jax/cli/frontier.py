@@ -1,0 +1,57 @@
+"""`ffem frontier RECORDS...`: which of the recorded networks no other beats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.spec import PRECISIONS
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the Pareto table, and write the figure and the report."""
+    parser = Parser("frontier", "The Pareto frontier of recorded trials: table, figure, report.")
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    parser.add_argument("--against", choices=("bytes", "params", "macs"), default="bytes", help="the cost (bytes)")
+    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: frontier/ beside the first records")
+    options = parser.parse_intermixed_args(words)
+
+    from ffem_jax.frontier import write_frontier
+    from ffem_jax.records import latest_records, read_records
+    from ffem_jax.sweep import check_writable
+
+    paths = find_records(options.records)
+    out = options.out or paths[0].parent / "frontier"
+    check_writable(out, "--out DIR")
+    result = write_frontier(
+        latest_records(record for path in paths for record in read_records(path)),
+        out,
+        cap_mb=options.cap_mb,
+        precision=options.precision,
+        against=options.against,
+        metric=options.metric,
+    )
+    if options.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        print_table(result.table)
+        say(f"frontier: {out}")
+    return DONE
+
+
+def find_records(paths: Sequence[Path]) -> list[Path]:
+    """The records files that `paths` name, folders searched. Raises UsageError for a path that holds none."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist; give a records file or a sweep's folder")
+        files = sorted(path.rglob("records.jsonl")) if path.is_dir() else [path]
+        if not files:
+            raise UsageError(f"{path} holds no records.jsonl; give a records file or a sweep's folder")
+        found += files
+    return found

@@ -1,0 +1,108 @@
+"""`ffem sweep NAME [key=value ...]`: a question's networks, trained, with the frontier drawn at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.cli.terminal import (
+    DONE,
+    FAILED,
+    OverridesParser,
+    UsageError,
+    keep_stdout_clean,
+    print_table,
+    say,
+    say_how_to_go_on,
+)
+
+if TYPE_CHECKING:
+    from ffem_jax.records import TrialRecord
+
+
+def run(words: Sequence[str]) -> int:
+    """Train the networks of sweeps/NAME.yaml."""
+    from ffem_jax.config import find_sweep
+
+    parser = OverridesParser(
+        "sweep NAME", "Train the networks of sweeps/NAME.yaml. Killed and started again, it goes on."
+    )
+    parser.add_argument("--list", action="store_true", help="the sweeps there are, and what each of them asks")
+    options = parser.parse_intermixed_args(words)
+    if options.list:
+        return list_sweeps(options)
+    if not options.overrides or "=" in options.overrides[0]:
+        raise UsageError("which sweep? ffem sweep NAME [key=value ...]; ffem sweep --list names them")
+    name = options.overrides.pop(0)
+    find_sweep(name, options.config_dir)
+    return run_sweep(name, options, ["sweep", *words])
+
+
+def list_sweeps(options: argparse.Namespace) -> int:
+    """Print each sweep's name and the question it asks."""
+    from ffem_jax.config import find_sweeps, read_question
+
+    questions = {name: read_question(path) for name, path in sorted(find_sweeps(options.config_dir).items())}
+    if options.json:
+        print(json.dumps(questions))
+    else:
+        for name, question in questions.items():
+            print(f"{name:12} {question}")
+    return DONE
+
+
+def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
+    from ffem_jax.config import open_composer
+    from ffem_jax.progress import label_trials, read_recorded
+    from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
+
+    with open_composer(options.config_dir) as composer, keep_stdout_clean():
+        plan = plan_sweep(composer, name, options.overrides, options.config_dir)
+        prepare_sweep(plan)
+        done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
+        say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
+        say(f"records: {plan.records_path}")
+        with say_how_to_go_on(words):
+            results = launch_sweep(composer, plan, say)
+    records = collect_records(results)
+    errors = [result.error for result in results if result.error]
+    frontier_dir, cap = plan.sweep_dir / "frontier", plan.jobs[0].run
+    drawn = draw_frontier(records, frontier_dir, cap.cap_mb, cap.cap_precision)
+    if options.json:
+        counts = {status: sum(r.status == status for r in records) for status in ("done", "over_cap", "failed")}
+        paths = {"sweep_dir": str(plan.sweep_dir), "records": str(plan.records_path)}
+        print(json.dumps({**paths, **counts, "errors": errors, "frontier": drawn.to_dict() if drawn else None}))
+    elif drawn:
+        print_table(drawn.table)
+        say(f"frontier: {frontier_dir}")
+    for line in describe_untrained(records, errors, label_trials(plan.trials)):
+        say(line)
+    return FAILED if errors or any(record.status == "failed" for record in records) else DONE
+
+
+def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, precision: str) -> Any:
+    """Write the frontier of the sweep's own trials; None, and a line that says why, where there is none."""
+    from ffem_jax.frontier import FrontierError, write_frontier
+
+    try:
+        return write_frontier(records, out, cap_mb=cap_mb, precision=precision)
+    except FrontierError as error:
+        say(f"no frontier: {error}")
+        return None
+
+
+def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
+    """The trials that have no accuracy, and why: first those over the cap, then those that failed."""
+    from ffem_jax.progress import describe_record, identify
+
+    lines = []
+    for status, title in (("over_cap", "over the cap"), ("failed", "failed")):
+        rows = [record for record in records if record.status == status]
+        found = [f"  {describe_record(row, labels.get(identify(row.spec), ''))} [{row.trial_key}]" for row in rows]
+        found += [f"  {error}" for error in errors] if status == "failed" else []
+        lines += [f"{title}: {len(found)}", *found] if found else []
+    return lines

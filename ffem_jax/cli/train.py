@@ -1,0 +1,71 @@
+"""`ffem train [key=value ...]`: one trial, or with -m every combination."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ffem_jax.cli.terminal import DONE, FAILED, OverridesParser, UsageError, keep_stdout_clean, say, say_how_to_go_on
+
+if TYPE_CHECKING:
+    from ffem_jax.records import TrialRecord
+
+
+def run(words: Sequence[str]) -> int:
+    """Train and evaluate one network."""
+    parser = OverridesParser("train", "Train and evaluate one network; with -m, every combination of values.")
+    parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b means both: a sweep without a name")
+    parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
+    options = parser.parse_intermixed_args(words)
+    if options.cfg:
+        return print_config(options)
+    if options.multirun:
+        from ffem_jax.cli.sweep import run_sweep
+
+        return run_sweep("", options, ["train", *words])
+
+    from ffem_jax.config import open_composer
+    from ffem_jax.sweep import run_one
+
+    with open_composer(options.config_dir) as composer, keep_stdout_clean(), say_how_to_go_on(["train", *words]):
+        result = run_one(composer, options.overrides)
+    if result.bad_input:
+        raise UsageError(result.error)
+    if options.json:
+        rows = [json.loads(record.to_json()) for record in result.records]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
+    else:
+        for line in describe_results(result.records):
+            print(line)
+        print(f"folder: {result.out_dir}")
+    if result.error:
+        say(f"ffem: failed: {result.error}")
+    return FAILED if result.error or any(record.status == "failed" for record in result.records) else DONE
+
+
+def print_config(options: argparse.Namespace) -> int:
+    """Print the composed config, checked, as YAML or JSON; Hydra's own part is left out."""
+    from omegaconf import OmegaConf
+
+    from ffem_jax.config import open_composer, to_application
+    from ffem_jax.spec import to_plain
+
+    with open_composer(options.config_dir) as composer:
+        composer.parse(options.overrides)
+        plain = to_plain(to_application(composer.compose(options.overrides)))
+    print(json.dumps(plain) if options.json else OmegaConf.to_yaml(OmegaConf.create(plain)).rstrip())
+    return DONE
+
+
+def describe_results(records: Sequence[TrialRecord]) -> list[str]:
+    """The lines the command ends with."""
+    from ffem_jax.progress import describe_record
+
+    lines = []
+    for record in records:
+        lines.append(describe_record(record))
+        if record.status == "over_cap":
+            lines.append("train it all the same with run.train_over_cap=true, or raise run.cap_mb")
+    return lines

@@ -1,0 +1,232 @@
+"""One trial, or one network with several seeds, from spec to record: the part of a sweep that a launcher runs.
+
+In order: the faces, the trial's key, a lock, the records (done already?), the size limit, training, evaluation, the
+record. Whatever goes wrong with the network ends as a record; whatever is wrong with the request is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from ffem_jax import __version__
+from ffem_jax.data import Faces, load_faces
+from ffem_jax.data.protocols import Split, make_split
+from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
+from ffem_jax.spec import RunSpec, TrialSpec, resolve_network, to_plain, trial_key
+
+RECORDED_VERSIONS = ("jax", "flax", "optax", "numpy")
+
+
+def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path) -> list[TrialRecord]:
+    """Run `trial`, with each of run.seeds where there are any, and append a record for each to `records_path`.
+
+    A seed that the records hold as done is not run again (unless run.retrain); its record is returned. A network
+    over the cap is recorded so and not trained (unless run.train_over_cap). Training that raises, or whose loss
+    stops being finite, is recorded as failed. `out_dir` keeps trial.json and the checkpoint.
+
+    Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
+    """
+    seeds = run.seeds or (trial.seed,)
+    faces = load_faces(trial.data)
+    split = make_split(faces.labels, faces.content, trial.protocol, faces.people)
+    fingerprint = faces.fingerprint
+    trials = [dataclasses.replace(trial, seed=seed) for seed in seeds]
+    with ExitStack() as locks:
+        blank = []
+        for one in trials:
+            key = trial_key(one, fingerprint)
+            _wait_for_lock(locks, records_path, key, one)
+            blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
+        recorded = {record.trial_key: record for record in _read_existing(records_path)}
+        found = [recorded.get(record.trial_key) for record in blank]
+        done = [record for record in found if record is not None and record.status == "done" and not run.retrain]
+        ours = {record.trial_key for record in done}
+        missing = [record for record in blank if record.trial_key not in ours]
+        if missing:
+            _run(trial, run, missing, faces, split, out_dir)
+            for record in missing:
+                _append(records_path, record)
+        return [*done, *missing]
+
+
+def _wait_for_lock(locks: ExitStack, records_path: Path, key: str, trial: TrialSpec) -> None:
+    # Held by the operating system, so a killed process lets go of it.
+    lock = FileLock(records_path.parent / ".locks" / f"{key}.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        locks.enter_context(lock.acquire(timeout=0.5))
+    except Timeout:
+        from ffem_jax.training_bar import say
+
+        say(f"another process is training {trial.arch.name} seed {trial.seed} ({key}); waiting for its record")
+        locks.enter_context(lock)
+
+
+def _read_existing(records_path: Path) -> list[TrialRecord]:
+    return latest_records(read_records(records_path)) if records_path.exists() else []
+
+
+def _make_record(
+    trial: TrialSpec, key: str, faces: Faces, split: Split, fingerprint: str, out_dir: Path
+) -> TrialRecord:
+    return TrialRecord(
+        trial_key=key,
+        spec=to_plain(trial),
+        seed=trial.seed,
+        status="failed",
+        arch=trial.arch.name,
+        data=trial.data.name,
+        data_variant=faces.variant,
+        data_fingerprint=fingerprint,
+        synthetic=faces.synthetic,
+        protocol=trial.protocol.name,
+        recipe=trial.recipe.name,
+        resolution=trial.data.resolution,
+        people=len(faces.people),
+        train_images=len(split.train),
+        tested=len(split.test),
+        versions={"ffem_jax": __version__, **{name: version(name) for name in RECORDED_VERSIONS}},
+        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        trial_dir=out_dir.name,
+    )
+
+
+def _run(
+    trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path
+) -> None:
+    """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
+    from ffem_jax.cost import compute_cost
+
+    started = time.perf_counter()
+    try:
+        enable_compilation_cache()
+        cost = compute_cost(trial.arch, trial.data.resolution)
+        for record in records:
+            for name, value in cost.to_dict().items():
+                setattr(record, name, value)
+        if cost.get_bytes(run.cap_precision) > run.cap_mb * 1e6 and not run.train_over_cap:
+            for record in records:
+                record.status = "over_cap"
+        else:
+            _train(trial, run, records, faces, split, out_dir)
+    except Exception as error:
+        for record in records:
+            record.status, record.error = "failed", describe_error(error)
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+    for record in records:
+        record.wall_seconds = round(time.perf_counter() - started, 3)
+
+
+def _train(
+    trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path
+) -> None:
+    import numpy as np
+
+    from ffem_jax.checkpoint import TrialCheckpoint
+    from ffem_jax.evaluate import compute_metrics
+    from ffem_jax.training_bar import TrainingBar
+    from ffem_jax.train import Trainer
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
+    (out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
+    network = resolve_network(trial.arch)
+    seeds = [record.seed for record in records]
+    trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, split.test)
+    with ExitStack() as stack:
+        checkpoint = restored = None
+        if run.checkpoint:
+            checkpoint = TrialCheckpoint(out_dir / "checkpoint", [record.trial_key for record in records])
+            stack.callback(checkpoint.close)
+            restored = None if run.retrain else checkpoint.restore(trainer.abstract_state)
+        bar = stack.enter_context(TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress))
+        training = trainer.fit(
+            restored=restored, on_epoch=checkpoint.save if checkpoint else None, on_progress=bar.update
+        )
+    everything = np.concatenate([split.test, split.train])
+    embeddings, logits = trainer.embed(training.state, everything)
+    shape = (len(records), len(everything), -1)
+    embeddings, logits = embeddings.reshape(shape), logits.reshape(shape)
+    tests, history = len(split.test), training.history
+    for index, record in enumerate(records):
+        record.epochs = len(history.loss)
+        record.loss = [epoch[index] for epoch in history.loss]
+        record.train_accuracy = [epoch[index] for epoch in history.train_accuracy]
+        record.validation_accuracy = [epoch[index] for epoch in history.validation_accuracy]
+        record.train_images_per_second = training.images_per_second
+        record.compile_seconds = round(training.compile_seconds, 3)
+        record.device = describe_device()
+        if history.bad_steps[index]:
+            record.error = f"the loss is not finite: {history.bad_steps[index]}; try a smaller recipe.learning_rate"
+            continue
+        metrics = compute_metrics(
+            logits[index, :tests],
+            embeddings[index, :tests],
+            faces.labels[split.test],
+            embeddings[index, tests:],
+            faces.labels[split.train],
+            trial.protocol,
+        )
+        for name, value in metrics.items():
+            setattr(record, name, value)
+        record.status = "done"
+
+
+def _append(records_path: Path, record: TrialRecord) -> None:
+    try:
+        append_record(records_path, record)
+    except OSError as error:
+        kept = " The checkpoint is kept: the same command records it without training again." if record.epochs else ""
+        raise OSError(
+            error.errno, f"the record of {record.arch} seed {record.seed} could not be written ({error.strerror}).{kept}"
+        ) from error
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def describe_device() -> str:
+    """The device that trains: an accelerator's name, or the CPU's with its core count."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.device_kind} ({device.platform})"
+    return f"{_read_cpu_name()} ({os.cpu_count()} cores, cpu)"
+
+
+def _read_cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder; JAX_COMPILATION_CACHE_DIR chooses another, empty none."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        settings: dict[str, Any] = {
+            "jax_compilation_cache_dir": str(user_cache_path("ffem_jax") / "compiled"),
+            "jax_persistent_cache_min_compile_time_secs": 0.5,
+        }
+        for name, value in settings.items():
+            jax.config.update(name, value)

@@ -1,0 +1,52 @@
+"""What every test shares: where real faces lie, a cache of the run's own, and settings that make runs repeat."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Golden values hold on the CPU; a run on another device asks for it by name.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# A loaded machine is no bug, so no deadline; CI draws the same examples every time.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+_cache = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give decoded faces an empty cache folder, shared by the workers: no test reads what another run left."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_cache] = tempfile.mkdtemp(prefix="ffem-tests-")
+        os.environ["FFEM_CACHE_DIR"] = config.stash[_cache]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's cache folder."""
+    if _cache in config.stash:
+        shutil.rmtree(config.stash[_cache], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def lfw_root() -> Path:
+    """The folder of Labeled Faces in the Wild: FFEM_LFW_ROOT, or ../shared/data/lfw beside the checkout."""
+    root = Path(os.environ.get("FFEM_LFW_ROOT") or REPOSITORY.parent / "shared" / "data" / "lfw")
+    if not root.is_dir():
+        pytest.skip(f"no Labeled Faces in the Wild at {root}; set FFEM_LFW_ROOT")
+    return root

@@ -1,0 +1,285 @@
+"""Labeled Faces in the Wild: on made-up copies of its layout, and on the real one where it is at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_folders import make_picture, write_people
+from PIL import Image
+
+from ffem_jax.data import DataError, lfw, load_faces
+from ffem_jax.data.decode import crop_face
+from ffem_jax.data.download import Download
+from ffem_jax.data.protocols import make_split
+from ffem_jax.spec import DataSpec, ProtocolSpec
+
+PEOPLE = {"Ann_Lee": 3, "Bob_Ray": 5, "Cy_Coe": 1, "Dan_Day": 3}
+
+
+def spec_of(root, **options) -> DataSpec:
+    return DataSpec(**{"name": "lfw", "root": str(root), "resolution": 16, **options})
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folder, folder.name)
+    return archive
+
+
+# ------------------------------------------------------------------------------ where the faces are
+
+
+@pytest.mark.parametrize(
+    ("inner", "root", "variant"),
+    [
+        ("lfw-deepfunneled", ".", "deepfunneled"),
+        ("lfw_funneled", ".", "funneled"),
+        ("lfw", ".", "original"),
+        ("lfw", "lfw", "original"),
+        ("lfw_funneled", "lfw_funneled", "funneled"),
+        ("lfw-deepfunneled/lfw-deepfunneled", ".", "deepfunneled"),
+        ("mine", "mine", ""),
+    ],
+)
+def test_the_people_are_found_and_the_edition_named(tmp_path, inner, root, variant):
+    write_people(tmp_path / inner, PEOPLE)
+    faces = load_faces(spec_of(tmp_path / root))
+    assert faces.variant == variant
+    assert faces.people == ("Ann_Lee", "Bob_Ray", "Dan_Day")
+    assert faces.names[:4] == (*(f"Ann_Lee/Ann_Lee_000{n}.jpg" for n in (1, 2, 3)), "Bob_Ray/Bob_Ray_0001.jpg")
+    assert "1 of 4 people" in faces.notes[0]
+
+
+def test_the_environment_names_the_folder_and_the_spec_goes_before_it(tmp_path, monkeypatch):
+    write_people(tmp_path / "a" / "lfw", PEOPLE)
+    write_people(tmp_path / "b" / "lfw_funneled", PEOPLE)
+    monkeypatch.setenv("FFEM_LFW_ROOT", str(tmp_path / "a"))
+    assert load_faces(spec_of("")).variant == "original"
+    assert load_faces(spec_of(tmp_path / "b")).variant == "funneled"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere", "is not there"), ("file", "is no folder"), ("empty", "no LFW")]
+)
+def test_a_folder_without_lfw_says_what_it_must_hold(tmp_path, name, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=message) as error:
+        load_faces(spec_of(tmp_path / name))
+    assert "lfw-deepfunneled" in str(error.value)
+    assert "lfw-funneled.tgz" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_gives_what_its_folder_gives(tmp_path):
+    folder = write_people(tmp_path / "a" / "lfw_funneled", PEOPLE)
+    (tmp_path / "b").mkdir()
+    pack(folder, tmp_path / "b" / "lfw-funneled.tgz")
+    table = "path,glasses\nBob_Ray/Bob_Ray_0002.jpg,0.7\n"
+    for side in "ab":
+        (tmp_path / side / "attributes.csv").write_text(table)
+    left, right = load_faces(spec_of(tmp_path / "a")), load_faces(spec_of(tmp_path / "b"))
+    assert left.fingerprint == right.fingerprint
+    assert (left.names, left.content, left.variant) == (right.names, right.content, right.variant)
+    assert np.nansum(left.attributes["glasses"]) == np.nansum(right.attributes["glasses"]) == 0.7
+    assert sorted(os.listdir(tmp_path / "b")) == ["attributes.csv", "lfw-funneled.tgz"]  # unpacked nowhere
+
+
+def test_a_damaged_archive_says_so(tmp_path):
+    folder = write_people(tmp_path / "lfw_funneled", PEOPLE)
+    archive = pack(folder, tmp_path / "lfw-funneled.tgz")
+    shutil.rmtree(folder)
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(DataError, match="is damaged") as error:
+        load_faces(spec_of(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_folder_the_archive_is_downloaded_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("FFEM_LFW_ROOT", raising=False)
+    archive = pack(write_people(tmp_path / "lfw_funneled", PEOPLE), tmp_path / "served.tgz")
+    data = archive.read_bytes()
+    offered = Download("lfw-funneled.tgz", archive.as_uri(), len(data), hashlib.sha256(data).hexdigest())
+    monkeypatch.setattr(lfw, "FUNNELED", offered)
+    cache = tmp_path / "cache"
+    faces = load_faces(spec_of("", cache_dir=str(cache)))
+    assert faces.variant == "funneled"
+    assert len(faces.names) == 11
+    assert (cache / "lfw-funneled.tgz").read_bytes() == data
+    archive.unlink()
+    assert load_faces(spec_of("", cache_dir=str(cache), resolution=20)).names == faces.names
+
+
+def test_the_published_archive_is_the_one_scikit_learn_fetches():
+    assert lfw.FUNNELED.url == "https://ndownloader.figshare.com/files/5976015"
+    assert lfw.FUNNELED.sha256 == "b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a"
+
+
+# -------------------------------------------------------------------------------- what is selected
+
+
+def test_people_and_images_are_selected_as_the_spec_says(tmp_path):
+    write_people(tmp_path / "lfw", {**PEOPLE, "Eve_Fay": 4})
+    faces = load_faces(spec_of(tmp_path, people=3, max_images=2))
+    assert faces.people == ("Ann_Lee", "Bob_Ray", "Eve_Fay")  # Ann before Dan, who has as many
+    assert [name[-8:-4] for name in faces.names] == ["0001", "0002"] * 3
+
+
+def test_lfw52_is_52_people_with_30_images_at_most(tmp_path):
+    counts = {f"P_{number:02d}": 3 + number % 2 for number in range(60)} | {"Q_Q": 33}
+    write_people(tmp_path / "lfw", counts)
+    faces = load_faces(spec_of(tmp_path, name="lfw52"))
+    expected = sorted(sorted(counts, key=lambda person: (-counts[person], person))[:52])
+    assert list(faces.people) == expected
+    assert np.bincount(faces.labels).tolist() == [min(30, counts[person]) for person in expected]
+    assert "not the whole of lfw52" in faces.notes[-1]
+
+
+@pytest.mark.parametrize("other", [{"people": 10}, {"max_images": 5}])
+def test_lfw52_cannot_be_something_else(tmp_path, other):
+    with pytest.raises(DataError, match="take data=lfw"):
+        load_faces(spec_of(tmp_path, name="lfw52", **other))
+
+
+def test_pixels_are_those_of_the_file(tmp_path):
+    write_people(tmp_path / "lfw", PEOPLE)
+    faces = load_faces(spec_of(tmp_path, crop=0.5))
+    for image, name in zip(faces.images, faces.names, strict=True):
+        np.testing.assert_array_equal(image, crop_face(Image.open(tmp_path / "lfw" / name), 0.5, 16))
+
+
+# ------------------------------------------------------------------------------- the prepared files
+
+
+def prepared_records(cache: Path) -> list[Path]:
+    return sorted(cache.glob("lfw-*/faces_in_the_wild/*/*.array_record*"))
+
+
+def test_it_is_prepared_once_for_all_resolutions(tmp_path, monkeypatch):
+    write_people(tmp_path / "lfw", PEOPLE)
+    cache = tmp_path / "cache"
+    load_faces(spec_of(tmp_path, cache_dir=str(cache)))
+    assert len(prepared_records(cache)) == 1
+    monkeypatch.setattr(lfw, "read_folder", lambda folder: pytest.fail("prepared again"))
+    assert load_faces(spec_of(tmp_path, cache_dir=str(cache), resolution=20)).images.shape == (11, 20, 20, 3)
+
+
+def test_two_processes_at_once_prepare_it_once(tmp_path):
+    write_people(tmp_path / "lfw", PEOPLE)
+    cache = tmp_path / "cache"
+    program = (
+        "import sys\nfrom ffem_jax.spec import DataSpec\nfrom ffem_jax.data import load_faces\n"
+        f"spec = DataSpec(name='lfw', root={str(tmp_path)!r}, cache_dir={str(cache)!r}, resolution=int(sys.argv[1]))\n"
+        "assert len(load_faces(spec).names) == 11\n"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", program, side]) for side in ("16", "20")]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert len(prepared_records(cache)) == 1
+    assert len(list(cache.glob("*.npz"))) == 2
+
+
+def test_a_changed_picture_is_prepared_again(tmp_path):
+    write_people(tmp_path / "lfw", PEOPLE)
+    before = load_faces(spec_of(tmp_path))
+    make_picture(99).save(tmp_path / "lfw" / "Dan_Day" / "Dan_Day_0003.jpg")
+    os.utime(tmp_path / "lfw" / "Dan_Day" / "Dan_Day_0003.jpg", ns=(1, 1))
+    after = load_faces(spec_of(tmp_path))
+    assert before.content[:-1] == after.content[:-1]
+    assert before.content[-1] != after.content[-1]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_damaged_prepared_files_are_made_again(tmp_path, kept):
+    write_people(tmp_path / "lfw", PEOPLE)
+    cache = tmp_path / "cache"
+    first = load_faces(spec_of(tmp_path, cache_dir=str(cache)))
+    record = prepared_records(cache)[0]
+    record.write_bytes(record.read_bytes()[: int(kept * record.stat().st_size)])
+    second = load_faces(spec_of(tmp_path, cache_dir=str(cache), max_images=9))
+    assert second.fingerprint == first.fingerprint
+
+
+def test_without_a_cache_it_works_and_leaves_nothing(tmp_path, monkeypatch):
+    write_people(tmp_path / "lfw", PEOPLE)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    faces = load_faces(spec_of(tmp_path, cache_dir=str(tmp_path / "file" / "cache")))
+    assert len(faces.names) == 11
+    assert "cannot be written" in faces.notes[-1]
+    # TFDS itself forgets an empty folder of this ending each time a builder is made.
+    assert [name for name in os.listdir(tmp_path / "temporary") if not name.endswith("tfds")] == []
+
+
+def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
+    write_people(tmp_path / "lfw", PEOPLE)
+    program = (
+        "import sys\n"
+        "from ffem_jax.spec import DataSpec\nfrom ffem_jax.data import load_faces\n"
+        f"spec = DataSpec(**{dataclasses.asdict(spec_of(tmp_path, cache_dir=str(tmp_path / 'cache')))!r})\n"
+        "assert len(load_faces(spec).names) == 11\n"
+        "assert 'tensorflow_datasets' in sys.modules\n"
+        "assert not [name for name in sys.modules if name == 'tensorflow' or name.startswith('tensorflow.')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+# ------------------------------------------------------------------------------------ the real one
+
+
+@pytest.fixture(scope="module")
+def lfw52(lfw_root):
+    return load_faces(DataSpec(name="lfw52", root=str(lfw_root), resolution=32, crop=0.56))
+
+
+def test_lfw52_is_as_defined(lfw52, lfw_root):
+    assert lfw52.images.shape == (1467, 32, 32, 3)
+    assert len(lfw52.people) == 52
+    assert lfw52.notes == ()
+    # The definition again, by other means.
+    source = lfw.find_source(DataSpec(root=str(lfw_root))).path
+    counts = Counter(path.parent.name for path in source.glob("*/*.jpg"))
+    chosen = sorted(counts, key=lambda person: (-counts[person], person))[:52]
+    assert list(lfw52.people) == sorted(chosen)
+    expected = [f"{p}/{p}_{n:04d}.jpg" for p in sorted(chosen) for n in range(1, min(30, counts[p]) + 1)]
+    assert list(lfw52.names) == expected
+
+
+def test_lfw52_has_the_middle_of_each_frame(lfw52, lfw_root):
+    source = lfw.find_source(DataSpec(root=str(lfw_root))).path
+    for index in (0, 700, 1466):
+        middle = Image.open(source / lfw52.names[index]).convert("RGB").crop((55, 55, 195, 195))
+        expected = middle.resize((32, 32), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(lfw52.images[index], np.asarray(expected))
+
+
+def test_lfw52_has_its_attributes(lfw52):
+    glasses = lfw52.attributes["eyeglasses_probability"]
+    assert glasses.dtype == np.float64
+    assert np.nanmin(glasses) >= 0
+    assert np.nanmax(glasses) <= 1
+    assert 0.05 < np.mean(glasses > 0.5) < 0.5
+    assert set(lfw52.attributes["gender"]) <= {"male", "female", ""}
+    # A person's gender is one.
+    for label in range(52):
+        assert len(set(lfw52.attributes["gender"][lfw52.labels == label]) - {""}) == 1
+
+
+def test_lfw52_splits_as_defined(lfw52):
+    holdout = make_split(lfw52.labels, lfw52.content, ProtocolSpec())
+    assert (len(holdout.train), len(holdout.test)) == (1363, 104)
+    assert holdout.notes == ()
+    folds = [make_split(lfw52.labels, lfw52.content, ProtocolSpec(name="kfold", fold=fold)) for fold in range(5)]
+    assert sorted(len(split.test) for split in folds) == [293, 293, 293, 294, 294]

@@ -1,0 +1,82 @@
+"""The two forms of each convolution agree, forward and backward, and with a plain sum in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ffem_jax.models.convolutions import FORMS, depthwise_conv, full_conv, use_convolution_form
+
+SHAPES = [(8, 8, 4), (7, 9, 3), (1, 1, 5), (2, 3, 2)]
+
+
+def draw(height, width, channels, kernel_shape):
+    random = np.random.default_rng(height * 100 + width * 10 + channels)
+    x = random.normal(size=(2, height, width, channels)).astype(np.float32)
+    return x, random.normal(size=kernel_shape).astype(np.float32)
+
+
+def convolve_plainly(x, weight, stride):
+    """The definition, in float64: weight [3, 3, in, out], or [3, 3, 1, channels] a channel each."""
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    batch, height, width, _ = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    out = np.zeros((batch, -(-height // stride), -(-width // stride), weight.shape[-1]))
+    for row in range(out.shape[1]):
+        for column in range(out.shape[2]):
+            window = padded[:, row * stride : row * stride + 3, column * stride : column * stride + 3]
+            if weight.shape[2] == 1:
+                out[:, row, column] = (window * weight[None, :, :, 0]).sum((1, 2))
+            else:
+                out[:, row, column] = np.einsum("nijc,ijck->nk", window, weight)
+    return out
+
+
+CASES = [
+    (conv, shape, stride, kernel)
+    for conv, kernel in ((depthwise_conv, lambda c: (3, 3, 1, c)), (full_conv, lambda c: (3, 3, c, 6)))
+    for shape in SHAPES
+    for stride in (1, 2)
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("conv", "shape", "stride", "kernel"), CASES)
+def test_forward_is_the_definition(conv, shape, stride, kernel, form):
+    x, weight = draw(*shape, kernel(shape[-1]))
+    with use_convolution_form(form):
+        out = jax.jit(lambda x, w: conv(x, w, stride))(x, weight)
+    wanted = convolve_plainly(x, weight, stride)
+    assert out.shape == wanted.shape
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("conv", "shape", "stride", "kernel"), CASES)
+def test_gradients_of_both_forms_agree(conv, shape, stride, kernel):
+    x, weight = draw(*shape, kernel(shape[-1]))
+
+    def compute(form):
+        def loss(x, w):
+            with use_convolution_form(form):
+                out = conv(x, w, stride)
+            return jnp.sum(jnp.sin(out))
+
+        return jax.jit(jax.grad(loss, (0, 1)))(x, weight)
+
+    for shifted, xla in zip(compute("shifted"), compute("xla"), strict=True):
+        assert shifted.shape == xla.shape
+        np.testing.assert_allclose(shifted, xla, rtol=1e-3, atol=1e-4)
+
+
+def test_depthwise_gradient_is_that_of_finite_differences():
+    x, weight = draw(5, 6, 3, (3, 3, 1, 3))
+    with jax.enable_x64(True), use_convolution_form("shifted"):
+        check_grads(
+            lambda x, w: depthwise_conv(x, w, 2), (jnp.asarray(x, jnp.float64), jnp.asarray(weight, jnp.float64)), 1
+        )
+
+
+def test_unknown_form_names_the_choices():
+    with pytest.raises(ValueError, match="xla, shifted"), use_convolution_form("fast"):
+        pass

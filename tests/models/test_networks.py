@@ -1,0 +1,155 @@
+"""Golden counts of the paper's Table 1, and one conformance suite over every preset, attention, position and choice."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ffem_jax.models import PRESETS, build_model
+from ffem_jax.models.attention import ATTENTIONS
+from ffem_jax.spec import (
+    ACTIVATIONS,
+    ATTENTION_KINDS,
+    ATTENTION_POSITIONS,
+    FUSIONS,
+    POOLINGS,
+    ArchSpec,
+    AttentionSpec,
+    StageSpec,
+)
+
+SMALL = ArchSpec(
+    name="small",
+    stem_channels=8,
+    stages=(StageSpec(1, 8, 1, 1), StageSpec(3, 12, 2, 2), StageSpec(2, 16, 1, 2)),
+    head_channels=24,
+    embedding_dim=16,
+)
+
+
+def count_params(module: nnx.Module) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def abstract(arch: ArchSpec, resolution: int = 96):
+    return nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
+
+
+def test_cumulative_parameters_are_those_of_the_papers_table():
+    network = abstract(PRESETS["ffem"])
+    parts = [network.stem, *network.blocks]
+    cumulative = np.cumsum([count_params(part) for part in parts])
+    # Stem, then after the bottlenecks of 16, 24, 32, 64, 96, 160 and 320 channels.
+    ends = np.cumsum([0, 1, 2, 2, 3, 2, 3, 1])
+    assert cumulative[ends].tolist() == [928, 1_824, 15_792, 40_640, 170_240, 355_136, 1_150_400, 1_624_320]
+    assert cumulative[-1] + count_params(network.head.conv) == 2_036_480
+    assert count_params(network) == 2_200_448
+
+
+@pytest.mark.parametrize(
+    ("arch", "params"),
+    [
+        (PRESETS["ffem"], 2_200_448),
+        (PRESETS["ffem_am"], 2_200_456),
+        (PRESETS["ffem_se"], 2_200_448 + 116_382),
+        (dataclasses.replace(PRESETS["ffem_se"], attention=AttentionSpec(kind="se", reduction=4)), 2_663_000),
+        (dataclasses.replace(PRESETS["mobilenetv2"], embedding_dim=1000), 3_504_872),
+        # Of a calibration run in PyTorch, written independently.
+        (dataclasses.replace(PRESETS["ffem"], width_multiplier=0.5, head_channels=0), 450_240),
+    ],
+)
+def test_golden_parameter_counts(arch, params):
+    assert count_params(abstract(arch)) == params
+
+
+def test_ffem_am_attends_in_32_and_960_channels():
+    network = abstract(PRESETS["ffem_am"])
+    attended = [index for index, block in enumerate(network.blocks) if block.attention is not None]
+    assert attended == [0, 13]
+    assert [network.blocks[index].attention.conv.kernel.shape[0] for index in attended] == [3, 5]
+
+
+def test_the_attention_registry_and_the_specs_choices_agree():
+    assert {"none", *ATTENTIONS} == set(ATTENTION_KINDS)
+
+
+VARIANTS = {
+    **{f"preset-{name}": (arch, 32) for name, arch in PRESETS.items()},
+    **{
+        f"attention-{kind}-{position}-{fusion}": (
+            dataclasses.replace(
+                SMALL, attention=AttentionSpec(kind=kind, placement="all", position=position, fusion=fusion)
+            ),
+            16,
+        )
+        for kind in ATTENTIONS
+        for position in ATTENTION_POSITIONS
+        for fusion in FUSIONS
+    },
+    **{f"activation-{name}": (dataclasses.replace(SMALL, activation=name), 16) for name in ACTIVATIONS},
+    **{f"pooling-{name}": (dataclasses.replace(SMALL, pooling=name, head_channels=0), 24) for name in POOLINGS},
+    "stem-stride-1": (dataclasses.replace(SMALL, stem_stride=1), 16),
+    "odd-resolution": (SMALL, 23),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_conformance(name):
+    """Shape, finiteness, sensitivity to each image, running statistics that move, and a gradient everywhere."""
+    arch, resolution = VARIANTS[name]
+    graph, params, rest = nnx.split(
+        nnx.jit(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))(), nnx.Param, ...
+    )
+    pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3)), jnp.uint8)
+
+    @jax.jit
+    def compute(params, rest, pixels):
+        def loss(params):
+            model = nnx.merge(graph, params, rest, copy=True)
+            model.train()
+            embeddings = model(pixels)
+            # A random direction: the sum itself has no gradient behind a BatchNorm.
+            direction = jax.random.normal(jax.random.key(1), embeddings.shape)
+            return jnp.sum(embeddings * direction), (embeddings, nnx.state(model, nnx.BatchStat))
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (_, (embeddings, moved)), grads = compute(params, rest, pixels)
+    assert embeddings.shape == (4, arch.embedding_dim)
+    assert embeddings.dtype == jnp.float32
+    assert np.isfinite(embeddings).all()
+    assert not np.allclose(embeddings[0], embeddings[1], atol=1e-4)
+    before = jax.tree.leaves(nnx.filter_state(rest, nnx.BatchStat))
+    assert all(not np.array_equal(old, new) for old, new in zip(before, jax.tree.leaves(moved), strict=True))
+    dead = [jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(grads) if not np.any(np.asarray(g))]
+    # 2 x 2 pixels at the end and zero-centred starts leave a ReLU6 or two dark; whole parameters must not be.
+    assert not dead
+
+    compiled = compute._cache_size()
+    compute(params, rest, pixels + 1)
+    assert compute._cache_size() == compiled == 1
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_attention_scales_channels_by_a_gate_between_0_and_1(kind):
+    attention = ATTENTIONS[kind](12, 3, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 5, 12)), jnp.float32)
+    gate = np.asarray(attention(x) / x)
+    assert np.ptp(gate, axis=(1, 2)).max() < 1e-5  # one number a channel and image
+    assert (gate > 0).all()
+    assert (gate < 1).all()
+    residual = ATTENTIONS[kind](12, 3, "residual", rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(residual(x), x + attention(x), rtol=1e-5, atol=1e-6)
+
+
+def test_eca_is_a_convolution_across_channels_with_zeros_beyond():
+    attention = ATTENTIONS["eca"](4, 3, rngs=nnx.Rngs(0))
+    attention.conv.kernel[...] = jnp.asarray([1.0, 10.0, 100.0]).reshape(3, 1, 1)
+    means = np.asarray([0.01, 0.02, 0.03, 0.04], np.float32)
+    x = jnp.broadcast_to(means, (1, 2, 2, 4))
+    padded = np.concatenate([[0], means, [0]])
+    wanted = [padded[c] + 10 * padded[c + 1] + 100 * padded[c + 2] for c in range(4)]
+    np.testing.assert_allclose(attention(x)[0, 0, 0] / means, 1 / (1 + np.exp(-np.asarray(wanted))), rtol=1e-5)

@@ -1,0 +1,135 @@
+"""What is shipped: a wheel that finds its config and its sweeps from any folder, pins that fit, no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
+
+
+def normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_constraints() -> dict[str, Requirement]:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {normalise(pin.name): pin for pin in pins}
+
+
+# ---------------------------------------------------------------------------------- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the backend itself: nothing is downloaded."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = {name for name in names if ".dist-info/" not in name}
+    expected = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "ffem_jax").rglob("*.py")}
+    expected.add("ffem_jax/py.typed")
+    for folder in ("conf", "sweeps"):
+        shipped = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / folder).rglob("*.yaml")}
+        assert shipped, f"{folder}/ is empty"
+        expected |= {f"ffem_jax/{name}" for name in shipped}
+    assert packed == expected
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_an_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zipfile.ZipFile(wheel).extractall(installed)
+    script = (
+        "from ffem_jax.config import find_conf_dir, find_sweep\n"
+        "print(find_conf_dir())\n"
+        "print(find_sweep('quickstart'))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    package = installed / "ffem_jax"
+    assert result.stdout.split() == [str(package / "conf"), str(package / "sweeps" / "quickstart.yaml")]
+
+
+def test_the_wheel_installs_the_command(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert "ffem = ffem_jax.cli:main" in archive.read(name).decode()
+
+
+# ------------------------------------------------------------------------------------ the pins
+
+
+def test_constraints_are_exact_versions_and_name_no_host() -> None:
+    text = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@|--(index|extra-index|find-links|trusted)", text)
+    for pin in read_constraints().values():
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert "*" not in specifier.version
+
+
+@pytest.mark.parametrize("requirement", [*CORE, *EXTRAS["dev"]], ids=str)
+def test_a_requirement_is_pinned_within_its_bounds(requirement: Requirement) -> None:
+    pin = read_constraints()[normalise(requirement.name)]
+    (specifier,) = pin.specifier
+    assert requirement.specifier.contains(specifier.version), f"{pin} is outside {requirement}"
+
+
+def test_no_tensorflow_is_asked_for() -> None:
+    asked = {normalise(requirement.name) for requirement in [*CORE, *(r for rs in EXTRAS.values() for r in rs)]}
+    tensorflow = {"tensorflow", "tensorflow-cpu", "tf-nightly", "tensorflow-gpu"}
+    assert not asked & tensorflow
+    assert not set(read_constraints()) & tensorflow
+
+
+def test_the_extras_are_those_promised() -> None:
+    assert {"gpu", "export", "ray", "slurm", "dev"} <= set(EXTRAS)
+
+
+# --------------------------------------------------------------------------------- the checkout
+
+
+def list_tracked_files() -> list[str]:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-c", f"safe.directory={REPOSITORY}", "ls-files", "-z"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+
+
+def test_no_photograph_is_in_the_repository() -> None:
+    photographs = [name for name in list_tracked_files() if re.search(r"\.(jpe?g|webp|pgm|heic)$", name, re.IGNORECASE)]
+    assert photographs == []
+
+
+def test_the_pre_commit_hooks_are_local() -> None:
+    text = (REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"repo: (\S+)", text) == ["local"]

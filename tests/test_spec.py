@@ -1,0 +1,499 @@
+"""Specs: what they refuse, what they resolve to, and when two of them are the same trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ffem_jax.spec import (
+    ATTENTION_KINDS,
+    ATTENTION_POSITIONS,
+    FFEM_STAGES,
+    FUSIONS,
+    PLACEMENTS,
+    ArchSpec,
+    AttentionSpec,
+    DataSpec,
+    NetworkSpec,
+    ProtocolSpec,
+    RecipeSpec,
+    RunSpec,
+    SpecError,
+    StageSpec,
+    TrialSpec,
+    compute_eca_kernel_size,
+    resolve_network,
+    scale_channels,
+    scale_repeats,
+    to_plain,
+    trial_key,
+)
+
+FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
+
+
+def attended(arch: ArchSpec) -> list[int]:
+    """The bottlenecks of `arch` that have attention."""
+    return [index for index, block in enumerate(resolve_network(arch).blocks) if block.attention]
+
+
+# -------------------------------------------------------------------------------- ECA kernels
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"),
+    [
+        *[(channels, 3) for channels in (8, 16, 24, 32, 48, 64, 96)],
+        *[(channels, 5) for channels in (128, 144, 192, 256, 384, 512, 576, 960, 1280)],
+    ],
+)
+def test_the_adaptive_rule_gives_the_kernels_of_the_paper(channels: int, size: int) -> None:
+    assert compute_eca_kernel_size(channels, AttentionSpec(kind="eca")) == size
+
+
+@pytest.mark.parametrize(
+    ("channels", "gamma", "b", "size"),
+    [
+        (128, 1.0, 0.0, 7),  # log2 = 7, odd
+        (256, 1.0, 0.0, 9),  # log2 = 8, even: one up
+        (32, 1.0, 0.0, 5),
+        (32, 4.0, 1.0, 1),  # 6 / 4 is cut to 1
+        (8, 8.0, 1.0, 1),  # 4 / 8 is cut to 0: one up, never an empty kernel
+        (32, 2.0, -5.0, 1),
+        (32, -2.0, 1.0, 3),  # the absolute value
+        (960, 2.0, 3.0, 7),
+    ],
+)
+def test_the_adaptive_rule_follows_gamma_and_b(channels: int, gamma: float, b: float, size: int) -> None:
+    assert compute_eca_kernel_size(channels, AttentionSpec(kind="eca", gamma=gamma, b=b)) == size
+
+
+@given(
+    channels=st.integers(1, 4096),
+    gamma=st.floats(0.25, 8).map(lambda value: round(value, 2)),
+    b=st.floats(-8, 8).map(lambda value: round(value, 2)),
+)
+def test_an_adaptive_kernel_is_odd_and_within_one_of_the_formula(channels: int, gamma: float, b: float) -> None:
+    size = compute_eca_kernel_size(channels, AttentionSpec(kind="eca", gamma=gamma, b=b))
+    exact = abs((math.log2(channels) + b) / gamma)
+    assert size % 2 == 1
+    assert size >= 1
+    assert exact - 1 < size <= exact + 1
+
+
+def test_the_other_kernel_rules() -> None:
+    fixed = AttentionSpec(kind="eca", kernel="fixed", kernel_size=9)
+    released = AttentionSpec(kind="eca", kernel="mobilenetv2")
+    assert [compute_eca_kernel_size(channels, fixed) for channels in (8, 96, 1280)] == [9, 9, 9]
+    assert [compute_eca_kernel_size(channels, released) for channels in (16, 95, 96, 960)] == [1, 1, 3, 3]
+
+
+# ---------------------------------------------------------------------------------- placement
+
+
+@pytest.mark.parametrize(
+    ("placement", "indices"),
+    [
+        ("first", [0]),
+        ("last", [13]),
+        ("first_last", [0, 13]),
+        ("all", list(range(14))),
+        ((0, 13), [0, 13]),
+        ([13, 0, 0, -1, -14], [0, 13]),
+        ([5], [5]),
+        ([], []),
+    ],
+)
+def test_a_placement_names_bottlenecks(placement: Any, indices: list[int]) -> None:
+    assert attended(ArchSpec(attention=AttentionSpec(kind="eca", placement=placement))) == indices
+
+
+@pytest.mark.parametrize("placement", [*PLACEMENTS, [0, 99]])
+def test_no_attention_is_placed_nowhere(placement: Any) -> None:
+    assert attended(ArchSpec(attention=AttentionSpec(kind="none", placement=placement))) == []
+
+
+def test_first_and_last_of_one_bottleneck_are_the_same() -> None:
+    stages = (StageSpec(1, 16, 1, 1),)
+    for placement in PLACEMENTS:
+        assert attended(ArchSpec(stages=stages, attention=AttentionSpec(kind="se", placement=placement))) == [0]
+
+
+def test_last_follows_the_depth() -> None:
+    arch = replace(FFEM_AM, depth_multiplier=2.0)
+    assert arch.block_count == 28
+    assert attended(arch) == [0, 27]
+
+
+def test_attention_sees_the_channels_of_its_position() -> None:
+    def sizes(kind: str, position: str, **values: Any) -> list[int]:
+        attention = AttentionSpec(kind=kind, position=position, **values)
+        blocks = resolve_network(ArchSpec(attention=attention)).blocks
+        return [block.attention[3] for block in blocks if block.attention]
+
+    # After the depthwise: 32 and 960 channels; after the projection: 16 and 320.
+    assert sizes("eca", "depthwise") == [3, 5]
+    assert sizes("eca", "projection") == [3, 5]
+    assert sizes("eca", "depthwise", kernel="mobilenetv2") == [1, 3]
+    assert sizes("se", "depthwise") == [2, 60]
+    assert sizes("se", "projection") == [1, 20]
+    assert sizes("se", "depthwise", reduction=4) == [8, 240]
+    assert sizes("se", "depthwise", reduction=10**6) == [1, 1]
+
+
+# ------------------------------------------------------------------------ width, depth, stages
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The rounding of the MobileNetV2 reference code, as its paper's authors describe it."""
+    nearest = max(divisor, divisor * math.floor((value + divisor / 2) / divisor))
+    return nearest + divisor if nearest < 0.9 * value else nearest
+
+
+@given(channels=st.integers(1, 2048), multiplier=st.floats(0.05, 8).filter(lambda value: value != 1.0))
+def test_width_rounds_as_mobilenetv2_does(channels: int, multiplier: float) -> None:
+    scaled = scale_channels(channels, multiplier)
+    assert scaled == make_divisible(channels * multiplier)
+    assert scaled % 8 == 0
+    assert scaled >= max(8, 0.9 * channels * multiplier)
+
+
+@pytest.mark.parametrize(
+    ("channels", "multiplier", "scaled"),
+    [(32, 0.5, 16), (16, 0.35, 8), (24, 0.5, 16), (24, 0.75, 24), (320, 1.4, 448), (96, 0.35, 32), (18, 0.05, 8)],
+)
+def test_width_by_hand(channels: int, multiplier: float, scaled: int) -> None:
+    assert scale_channels(channels, multiplier) == scaled
+
+
+@given(channels=st.integers(1, 4096))
+def test_width_one_leaves_channels_as_written(channels: int) -> None:
+    assert scale_channels(channels, 1.0) == channels
+
+
+@pytest.mark.parametrize(
+    ("repeats", "multiplier", "scaled"),
+    [(3, 1.0, 3), (3, 0.5, 2), (2, 0.5, 1), (1, 0.05, 1), (3, 1.4, 5), (3, 4 / 3, 4), (10, 1.1, 11), (3, 2.0, 6)],
+)
+def test_depth_rounds_up_and_never_to_nothing(repeats: int, multiplier: float, scaled: int) -> None:
+    assert scale_repeats(repeats, multiplier) == scaled
+
+
+def test_ffem_resolves_to_table_1() -> None:
+    network = resolve_network(ArchSpec())
+    rows = [(block.in_channels, block.hidden_channels, block.out_channels, block.stride) for block in network.blocks]
+    assert rows == [
+        # in, hidden, out, stride
+        (32, 32, 16, 1),
+        (16, 96, 24, 2),
+        (24, 144, 24, 1),
+        (24, 144, 32, 2),
+        (32, 192, 32, 1),
+        (32, 192, 64, 2),
+        (64, 384, 64, 1),
+        (64, 384, 64, 1),
+        (64, 384, 96, 1),
+        (96, 576, 96, 1),
+        (96, 576, 160, 2),
+        (160, 960, 160, 1),
+        (160, 960, 160, 1),
+        (160, 960, 320, 1),
+    ]
+    assert (network.stem_channels, network.head_channels, network.embedding_dim) == (32, 1280, 128)
+    assert network.total_stride == 32
+    assert resolve_network(ArchSpec(stem_stride=1)).total_stride == 16
+
+
+def test_the_head_is_widened_but_never_narrowed_and_may_be_left_out() -> None:
+    assert resolve_network(ArchSpec(width_multiplier=0.5)).head_channels == 1280
+    assert resolve_network(ArchSpec(width_multiplier=1.4)).head_channels == 1792
+    bare = resolve_network(ArchSpec(head_channels=0))
+    assert (bare.head_channels, bare.trunk_channels) == (0, 320)
+    assert resolve_network(ArchSpec()).trunk_channels == 1280
+
+
+stages_strategy = st.lists(
+    st.builds(
+        StageSpec,
+        expansion=st.integers(1, 8),
+        channels=st.integers(1, 400),
+        repeats=st.integers(1, 4),
+        stride=st.sampled_from((1, 2)),
+    ),
+    min_size=1,
+    max_size=5,
+).map(tuple)
+attention_strategy = st.builds(
+    AttentionSpec,
+    kind=st.sampled_from(ATTENTION_KINDS),
+    placement=st.sampled_from(PLACEMENTS),
+    position=st.sampled_from(ATTENTION_POSITIONS),
+    fusion=st.sampled_from(FUSIONS),
+    reduction=st.integers(1, 64),
+)
+arch_strategy = st.builds(
+    ArchSpec,
+    stem_channels=st.integers(1, 64),
+    stem_stride=st.sampled_from((1, 2)),
+    stages=stages_strategy,
+    width_multiplier=st.sampled_from((0.25, 0.5, 1.0, 1.4)),
+    depth_multiplier=st.sampled_from((0.3, 0.5, 1.0, 2.0)),
+    head_channels=st.sampled_from((0, 320, 1280)),
+    attention=attention_strategy,
+)
+
+
+@given(arch=arch_strategy)
+def test_any_network_hangs_together(arch: ArchSpec) -> None:
+    network = resolve_network(arch)
+    assert len(network.blocks) == arch.block_count
+    channels = network.stem_channels
+    for block in network.blocks:
+        assert block.in_channels == channels
+        assert block.hidden_channels % block.in_channels == 0
+        channels = block.out_channels
+    downsampling = sum(stage.stride == 2 for stage in arch.stages)
+    assert network.total_stride == arch.stem_stride * 2**downsampling
+    assert attended(arch) == list(arch.attention.indices(arch.block_count))
+
+
+# ------------------------------------------------------------------------- one network, one key
+
+TRIAL = TrialSpec(arch=FFEM_AM)
+
+
+def change(trial: TrialSpec, path: str, value: Any) -> TrialSpec:
+    """`trial` with the field at the dotted `path` set to `value`."""
+
+    def walk(spec: Any, parts: list[str]) -> Any:
+        head, *rest = parts
+        return replace(spec, **{head: walk(getattr(spec, head), rest) if rest else value})
+
+    changed = walk(trial, path.split("."))
+    assert isinstance(changed, TrialSpec)
+    return changed
+
+
+def test_the_key_is_the_same_in_every_process_and_release() -> None:
+    # If this fails, results recorded before are no longer found: raise KEY_VERSION on purpose, or undo the change.
+    assert (trial_key(TRIAL), trial_key(TRIAL, "0123456789abcdef")) == ("d55086b73b2ef360", "5b895114048e1127")
+    script = (
+        "from ffem_jax.spec import ArchSpec, AttentionSpec, TrialSpec, trial_key\n"
+        "print(trial_key(TrialSpec(arch=ArchSpec(name='ffem_am', attention=AttentionSpec(kind='eca')))))\n"
+    )
+    command = [sys.executable, "-c", script]
+    repository = Path(__file__).resolve().parent.parent
+    assert subprocess.run(command, capture_output=True, text=True, cwd=repository).stdout == "d55086b73b2ef360\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("arch.name", "renamed"),
+        ("recipe.name", "renamed"),
+        ("data.cache_dir", "elsewhere"),
+        ("arch.attention.placement", (0, 13)),
+        ("arch.attention.placement", [-1, 0]),
+        ("arch.attention.reduction", 4),  # SE's, and this is ECA
+        ("arch.attention.kernel_size", 9),  # the kernel is adaptive
+        ("arch.attention.gamma", 2.1),  # the same kernels at 32 and at 960 channels
+        ("arch.depth_multiplier", 0.999),  # rounds up to the same repeats
+        ("protocol.folds", 7),  # holdout has none
+    ],
+)
+def test_what_decides_nothing_leaves_the_key(path: str, value: Any) -> None:
+    changed = change(TRIAL, path, value)
+    assert changed != TRIAL
+    assert trial_key(changed) == trial_key(TRIAL)
+    assert trial_key(changed, "faces") == trial_key(TRIAL, "faces")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 1),
+        ("arch.attention.kind", "none"),
+        ("arch.attention.kind", "se"),
+        ("arch.attention.placement", "all"),
+        ("arch.attention.position", "projection"),
+        ("arch.attention.fusion", "residual"),
+        ("arch.attention.gamma", 1.0),
+        ("arch.stem_stride", 1),
+        ("arch.width_multiplier", 0.5),
+        ("arch.depth_multiplier", 0.5),
+        ("arch.head_channels", 0),
+        ("arch.pooling", "global_depthwise"),
+        ("arch.activation", "prelu"),
+        ("arch.embedding_dim", 64),
+        ("data.resolution", 64),
+        ("protocol.test_per_person", 3),
+        ("protocol.split_seed", 1),
+        ("protocol.name", "kfold"),
+        ("recipe.epochs", 31),
+        ("recipe.learning_rate", 0.05),
+        ("recipe.flip_test", True),
+    ],
+)
+def test_what_decides_a_result_changes_the_key(path: str, value: Any) -> None:
+    assert trial_key(change(TRIAL, path, value)) != trial_key(TRIAL)
+    assert trial_key(change(TRIAL, path, value), "faces") != trial_key(TRIAL, "faces")
+
+
+def test_every_recipe_field_but_the_name_decides() -> None:
+    choices = {"optimizer": "adamw", "schedule": "constant"}
+    for field in dataclasses.fields(RecipeSpec):
+        now = getattr(TRIAL.recipe, field.name)
+        if field.name in choices:
+            other: Any = choices[field.name]
+        elif isinstance(now, bool):
+            other = not now
+        elif isinstance(now, int):
+            other = now + 1
+        elif isinstance(now, float):
+            other = now / 2 or 0.5
+        else:
+            assert field.name == "name"
+            continue
+        assert trial_key(change(TRIAL, f"recipe.{field.name}", other)) != trial_key(TRIAL), field.name
+
+
+def test_the_fold_decides_under_kfold_alone() -> None:
+    kfold = change(TRIAL, "protocol.name", "kfold")
+    assert trial_key(change(kfold, "protocol.fold", 1)) != trial_key(kfold)
+    assert trial_key(change(kfold, "protocol.test_per_person", 5)) == trial_key(kfold)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("data.root", "another/folder"), ("data.name", "folder"), ("data.people", 5)]
+)
+def test_the_faces_fingerprint_stands_for_the_faces(path: str, value: Any) -> None:
+    changed = change(TRIAL, path, value)
+    assert trial_key(changed, "faces") == trial_key(TRIAL, "faces")
+    assert trial_key(changed) != trial_key(TRIAL)
+    assert trial_key(TRIAL, "faces") != trial_key(TRIAL, "other faces")
+
+
+@given(arch=arch_strategy)
+def test_the_kernel_rule_matters_only_by_its_kernels(arch: ArchSpec) -> None:
+    adaptive = replace(arch, attention=AttentionSpec(kind="eca", placement=[0]))
+    (kind, position, fusion, size) = resolve_network(adaptive).blocks[0].attention or ("", "", "", 0)
+    fixed = replace(arch, attention=AttentionSpec(kind=kind, placement="first", kernel="fixed", kernel_size=size))
+    assert (position, fusion) == ("depthwise", "scale")
+    assert resolve_network(fixed) == resolve_network(adaptive)
+    data = DataSpec(resolution=512)
+    assert trial_key(TrialSpec(arch=fixed, data=data)) == trial_key(TrialSpec(arch=adaptive, data=data))
+
+
+@given(first=arch_strategy, second=arch_strategy)
+def test_keys_are_equal_exactly_where_networks_are(first: ArchSpec, second: ArchSpec) -> None:
+    data = DataSpec(resolution=512)
+    keys = [trial_key(TrialSpec(arch=arch, data=data)) for arch in (first, second)]
+    assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
+    assert (keys[0] == keys[1]) == (resolve_network(first) == resolve_network(second))
+
+
+def test_every_field_of_the_network_is_in_the_key() -> None:
+    # A field added to NetworkSpec enters the key by itself: this holds that it stays so.
+    network = resolve_network(ArchSpec())
+    assert {field.name for field in dataclasses.fields(NetworkSpec)} == set(dataclasses.asdict(network))
+
+
+def test_a_spec_as_plain_json_keeps_every_field() -> None:
+    plain = to_plain(change(TRIAL, "arch.attention.placement", [0, 13]))
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["arch"]["attention"]["placement"] == [0, 13]
+    assert plain["arch"]["stages"][0] == {"expansion": 1, "channels": 16, "repeats": 1, "stride": 1}
+    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)}
+
+
+# -------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AttentionSpec(kind="cbam"), "arch.attention.kind='cbam' is not known; choose one of: none, eca, se"),
+        (
+            lambda: AttentionSpec(placement="middle"),
+            "arch.attention.placement='middle' is not known; choose one of: first, last, first_last, all",
+        ),
+        (
+            lambda: AttentionSpec(placement=3),
+            "choose one of: first, last, first_last, all, or a list of bottleneck indices such as [0,13]",
+        ),
+        (lambda: AttentionSpec(placement=["a"]), "or a list of bottleneck indices such as [0,13]"),
+        (lambda: AttentionSpec(placement=[0.5]), "or a list of bottleneck indices such as [0,13]"),
+        (lambda: AttentionSpec(placement=None), "or a list of bottleneck indices such as [0,13]"),
+        (lambda: AttentionSpec(position="stem"), "choose one of: depthwise, projection"),
+        (lambda: AttentionSpec(fusion="sum"), "choose one of: scale, residual"),
+        (lambda: AttentionSpec(kernel="even"), "choose one of: adaptive, fixed, mobilenetv2"),
+        (lambda: AttentionSpec(gamma=0.0), "arch.attention.gamma=0.0 must be finite and not 0"),
+        (lambda: AttentionSpec(gamma=math.nan), "arch.attention.gamma=nan must be finite and not 0"),
+        (lambda: AttentionSpec(b=math.inf), "arch.attention.b=inf must be finite"),
+        (lambda: AttentionSpec(kernel_size=4), "arch.attention.kernel_size=4 must be odd"),
+        (lambda: AttentionSpec(kernel_size=-1), "arch.attention.kernel_size=-1 must be at least 1"),
+        (lambda: AttentionSpec(reduction=0), "arch.attention.reduction=0 must be at least 1"),
+        (
+            lambda: ArchSpec(attention=AttentionSpec(kind="eca", placement=[0, 14])),
+            "arch.attention.placement=[0, 14] names bottleneck 14; this network has 14: 0 to 13",
+        ),
+        (lambda: StageSpec(stride=3), "arch.stages.stride=3 must be 1 or 2"),
+        (lambda: StageSpec(repeats=0), "arch.stages.repeats=0 must be at least 1"),
+        (lambda: ArchSpec(stages=()), "arch.stages is empty; a network needs at least one stage"),
+        (lambda: ArchSpec(stem_stride=4), "arch.stem_stride=4 must be 1 or 2"),
+        (lambda: ArchSpec(width_multiplier=0.0), "arch.width_multiplier=0.0 must be between 0.05 and 8.0"),
+        (lambda: ArchSpec(depth_multiplier=math.nan), "arch.depth_multiplier=nan must be between 0.05 and 8.0"),
+        (lambda: ArchSpec(head_channels=-1), "arch.head_channels=-1 must be at least 0"),
+        (lambda: ArchSpec(pooling="max"), "choose one of: average, global_depthwise"),
+        (lambda: ArchSpec(activation="gelu"), "choose one of: relu6, prelu, hard_swish"),
+        (lambda: ArchSpec(embedding_dim=0), "arch.embedding_dim=0 must be at least 1"),
+        (
+            lambda: DataSpec(name="casia"),
+            "data.name='casia' is not known; choose one of: lfw52, lfw, folder, synthetic",
+        ),
+        (lambda: DataSpec(resolution=8), "data.resolution=8 must be between 16 and 512"),
+        (lambda: DataSpec(crop=1.5), "data.crop=1.5 must be between 0.05 and 1.0"),
+        (lambda: ProtocolSpec(name="loo"), "choose one of: holdout, kfold"),
+        (lambda: ProtocolSpec(folds=1), "protocol.folds=1 must be at least 2"),
+        (lambda: ProtocolSpec(folds=5, fold=5), "protocol.fold=5 must be between 0 and 4"),
+        (lambda: ProtocolSpec(sigma=1.5), "protocol.sigma=1.5 must be between 0.0 and 1.0"),
+        (lambda: RecipeSpec(optimizer="lion"), "choose one of: sgd, adamw"),
+        (lambda: RecipeSpec(schedule="step"), "choose one of: exponential, one_cycle, constant"),
+        (lambda: RecipeSpec(batch_size=1), "recipe.batch_size=1 must be at least 2"),
+        (lambda: RecipeSpec(learning_rate=math.nan), "recipe.learning_rate=nan must be at least 0.0"),
+        (lambda: RecipeSpec(erase=1.0), "recipe.erase=1.0 must be between 0.0 and 0.9"),
+        (lambda: TrialSpec(seed=-1), "seed=-1 must be between 0 and 2147483647"),
+        (
+            lambda: TrialSpec(data=DataSpec(resolution=31)),
+            "data.resolution=31 is too small for this network's total stride of 32; take at least 32, "
+            "or arch.stem_stride=1",
+        ),
+        (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
+        (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
+        (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),
+    ],
+)
+def test_a_wrong_value_gets_one_line_that_says_what_is_right(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_specs_are_frozen_and_hashable_where_they_name_a_network() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ArchSpec().name = "other"  # type: ignore[misc]
+    assert len({FFEM_AM, replace(FFEM_AM), ArchSpec()}) == 2
+    assert ArchSpec().stages is FFEM_STAGES
+    assert hash(AttentionSpec(placement=[0, 1])) == hash(AttentionSpec(placement=(0, 1)))
