@@ -29,6 +29,7 @@ ACTIVATIONS = ("relu6", "prelu", "hard_swish")
 DATA_SETS = ("lfw52", "lfw", "folder", "synthetic")
 PROTOCOLS = ("holdout", "kfold")
 OPTIMIZERS = ("sgd", "adamw")
+LOSSES = ("softmax", "normalized_softmax")
 SCHEDULES = ("exponential", "one_cycle", "constant")
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -364,8 +365,10 @@ class RecipeSpec:
 
     schedule: `exponential` (learning_rate * decay ** epoch), `one_cycle` (up over
         warmup_fraction, cosine down to nothing) or `constant`.
+    loss: `softmax` over a dense layer of the embedding, or `normalized_softmax`: of scale * the cosine between
+        embedding and each person's weight vector (NormFace), which is what matching by distance then compares.
     clip_norm: the gradient's norm over all parameters is cut to this; 0 leaves it.
-    crop_padding: the random crop's reach, as a fraction of the side (1/12 is 8 pixels at 96).
+    crop_padding: the random crop's reach, as a fraction of the side (1/48 is 2 pixels at 96).
     flip: mirror every second image at random. brightness, contrast: largest relative change.
     erase: the largest erased square's side, as a fraction of the image's side.
     flip_test: average the embeddings of an image and its mirror when evaluating.
@@ -380,11 +383,13 @@ class RecipeSpec:
     nesterov: bool = True
     schedule: str = "one_cycle"
     decay: float = 0.96
-    warmup_fraction: float = 0.2
+    warmup_fraction: float = 0.1
     weight_decay: float = 5e-4
     clip_norm: float = 0.0
+    loss: str = "normalized_softmax"
+    scale: float = 16.0
     label_smoothing: float = 0.1
-    crop_padding: float = 0.0833
+    crop_padding: float = 0.0
     flip: bool = True
     brightness: float = 0.0
     contrast: float = 0.0
@@ -395,6 +400,8 @@ class RecipeSpec:
         check_range("recipe.epochs", self.epochs, 1)
         check_range("recipe.batch_size", self.batch_size, 2)
         check_choice("recipe.optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("recipe.loss", self.loss, LOSSES)
+        check_range("recipe.scale", self.scale, 0.1)
         check_choice("recipe.schedule", self.schedule, SCHEDULES)
         check_range("recipe.learning_rate", self.learning_rate, 0.0)
         check_range("recipe.momentum", self.momentum, 0.0, 0.9999)
@@ -478,8 +485,6 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
     """
     protocol = dataclasses.asdict(trial.protocol)
     unused = ("folds", "fold") if trial.protocol.name == "holdout" else ("test_per_person",)
-    recipe = dataclasses.asdict(trial.recipe)
-    del recipe["name"]
     if data_fingerprint:
         data: Any = data_fingerprint
     else:
@@ -490,7 +495,22 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         "resolution": trial.data.resolution,
         "data": data,
         "protocol": {k: v for k, v in protocol.items() if k not in unused},
-        "recipe": recipe,
+        "recipe": _select_effective(trial.recipe),
         "seed": trial.seed,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _select_effective(recipe: RecipeSpec) -> dict[str, Any]:
+    """The recipe's values that training reads, each of the type it is declared with: 1 and 1.0 are one rate."""
+    unused = {"name"}
+    if recipe.loss == "softmax":
+        unused.add("scale")
+    if recipe.schedule != "exponential":
+        unused.add("decay")
+    if recipe.schedule != "one_cycle":
+        unused.add("warmup_fraction")
+    if recipe.optimizer != "sgd" or not recipe.momentum:
+        unused.add("nesterov")
+    values = {f.name: (getattr(recipe, f.name), f.type) for f in dataclasses.fields(recipe)}
+    return {name: float(v) if kind == "float" else v for name, (v, kind) in values.items() if name not in unused}

@@ -19,9 +19,9 @@ from flax import nnx
 from jax import lax
 
 from ffem_jax.data.augment import augment_images
-from ffem_jax.losses import compute_cross_entropy
+from ffem_jax.losses import compute_cross_entropy, normalize
 from ffem_jax.models import build_model
-from ffem_jax.models.blocks import classifier_init
+from ffem_jax.models.blocks import kernel_init
 from ffem_jax.recipes import compute_learning_rates, make_optimizer
 from ffem_jax.spec import NetworkSpec, RecipeSpec, SpecError
 
@@ -48,14 +48,20 @@ class EpochSums(NamedTuple):
 class FaceClassifier(nnx.Module):
     """The network and the dense layer over the people that training needs and deployment drops."""
 
-    def __init__(self, network: NetworkSpec, resolution: int, people: int, *, rngs: nnx.Rngs):
+    def __init__(self, network: NetworkSpec, resolution: int, people: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
         self.network = build_model(network, resolution, rngs=rngs)
-        self.classifier = nnx.Linear(network.embedding_dim, people, kernel_init=classifier_init, rngs=rngs)
+        self.scale = recipe.scale if recipe.loss == "normalized_softmax" else None
+        self.classifier = nnx.Linear(
+            network.embedding_dim, people, use_bias=self.scale is None, kernel_init=kernel_init, rngs=rngs
+        )
 
     def __call__(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, people]."""
         embeddings = self.network(pixels)
-        return embeddings, self.classifier(embeddings)
+        if self.scale is None:
+            return embeddings, self.classifier(embeddings)
+        people = normalize(self.classifier.kernel[...], axis=0)
+        return embeddings, self.scale * normalize(embeddings, axis=1) @ people
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,11 @@ def build_program(network: NetworkSpec, resolution: int, people: int, recipe: Re
     optimizer = make_optimizer(recipe)
 
     def build(key):
-        model = FaceClassifier(network, resolution, people, rngs=nnx.Rngs(params=key))
+        model = FaceClassifier(network, resolution, people, recipe, rngs=nnx.Rngs(params=key))
         graph, params, statistics = nnx.split(model, nnx.Param, ...)
         return graph, nnx.as_pure(params), nnx.as_pure(statistics)
 
-    graph = nnx.split(nnx.eval_shape(lambda: FaceClassifier(network, resolution, people, rngs=nnx.Rngs(0))))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: FaceClassifier(network, resolution, people, recipe, rngs=nnx.Rngs(0))))[0]
 
     def init(key):
         _, params, statistics = build(key)
@@ -244,7 +250,16 @@ class Trainer:
             while first < self.steps_per_epoch:
                 last = min(first + stride, self.steps_per_epoch)
                 started = time.perf_counter()
-                arguments = (self.images, self.labels, self.pool, len(self.train), self.rates[epoch], epoch, first, last)
+                arguments = (
+                    self.images,
+                    self.labels,
+                    self.pool,
+                    len(self.train),
+                    self.rates[epoch],
+                    epoch,
+                    first,
+                    last,
+                )
                 state, sums = self._train_steps(state, self.keys, *arguments)
                 bad_step = np.atleast_1d(jax.device_get(sums.bad_step))
                 elapsed = time.perf_counter() - started

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,12 @@ def _make_record(
         train_images=len(split.train),
         tested=len(split.test),
         versions={"ffem_jax": __version__, **{name: version(name) for name in RECORDED_VERSIONS}},
-        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         trial_dir=out_dir.name,
     )
 
 
-def _run(
-    trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path
-) -> None:
+def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path) -> None:
     """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost import compute_cost
 
@@ -137,8 +135,8 @@ def _train(
 
     from ffem_jax.checkpoint import TrialCheckpoint
     from ffem_jax.evaluate import compute_metrics
-    from ffem_jax.training_bar import TrainingBar
     from ffem_jax.train import Trainer
+    from ffem_jax.training_bar import TrainingBar
 
     out_dir.mkdir(parents=True, exist_ok=True)
     specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
@@ -191,7 +189,8 @@ def _append(records_path: Path, record: TrialRecord) -> None:
     except OSError as error:
         kept = " The checkpoint is kept: the same command records it without training again." if record.epochs else ""
         raise OSError(
-            error.errno, f"the record of {record.arch} seed {record.seed} could not be written ({error.strerror}).{kept}"
+            error.errno,
+            f"the record of {record.arch} seed {record.seed} could not be written ({error.strerror}).{kept}",
         ) from error
 
 

@@ -21,7 +21,9 @@ def augment_images(key: jax.Array, images: jax.Array, recipe: RecipeSpec) -> jax
         # The border is repeated outwards: black edges would be a feature that no test image has.
         padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="edge")
         corners = jax.random.randint(crop_key, (count, 2), 0, 2 * padding + 1)
-        images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (*corner, 0), (side, side, 3)))(padded, corners)
+        images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (*corner, 0), (side, side, 3)))(
+            padded, corners
+        )
     if recipe.flip:
         mirrored = jax.random.bernoulli(flip_key, shape=(count, 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)

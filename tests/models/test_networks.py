@@ -100,9 +100,7 @@ VARIANTS = {
 def test_conformance(name):
     """Shape, finiteness, sensitivity to each image, running statistics that move, and a gradient everywhere."""
     arch, resolution = VARIANTS[name]
-    graph, params, rest = nnx.split(
-        nnx.jit(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))(), nnx.Param, ...
-    )
+    graph, params, rest = nnx.split(nnx.jit(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))(), nnx.Param, ...)
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3)), jnp.uint8)
 
     @jax.jit
