@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ffem_jax.train import History, TrainState
+from ffem_jax.program import TrainState
+from ffem_jax.train import History
 
 
 class TrialCheckpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -101,12 +102,12 @@ class _OneKey:
 
 
 @lru_cache(maxsize=100_000)
-def _trace_part(kind: type[nnx.Module], arguments: tuple[Any, ...], channels: int, size: int) -> Cost:
+def _trace_part(kind: Callable[..., nnx.Module], arguments: tuple[Any, ...], channels: int, size: int) -> Cost:
     return trace_cost(_build_abstract(kind, arguments), (1, size, size, channels))
 
 
 @lru_cache(maxsize=100_000)
-def _build_abstract(kind: type[nnx.Module], arguments: tuple[Any, ...]) -> nnx.Module:
+def _build_abstract(kind: Callable[..., nnx.Module], arguments: tuple[Any, ...]) -> nnx.Module:
     return nnx.eval_shape(lambda: kind(*arguments, rngs=_OneKey()))
 
 
@@ -139,12 +140,13 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
 def _count_macs(jaxpr: Jaxpr) -> int:
     total = 0
     for equation in walk_equations(jaxpr):
-        outputs = math.prod(equation.outvars[0].aval.shape)
-        left, right = (v.aval.shape for v in equation.invars[:2]) if len(equation.invars) > 1 else ((), ())
+        if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
+            continue
+        left, right, out = (v.aval.shape for v in (*equation.invars[:2], equation.outvars[0]))  # type: ignore[attr-defined]
+        numbers = equation.params["dimension_numbers"]
         if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += outputs * math.prod(left[axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            out_axis = equation.params["dimension_numbers"].rhs_spec[0]
-            total += outputs * math.prod(right) // right[out_axis]
+            (contracted, _), _ = numbers
+            total += math.prod(out) * math.prod(left[axis] for axis in contracted)
+        else:
+            total += math.prod(out) * math.prod(right) // right[numbers.rhs_spec[0]]
     return total

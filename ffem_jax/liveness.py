@@ -30,6 +30,8 @@ def _inline(jaxpr: Jaxpr, names: dict[Var, Any]) -> Iterator[tuple[JaxprEqn, dic
             continue
         inner = getattr(inner, "jaxpr", inner)
         inside = dict(zip(inner.invars, (_resolve(v, names) for v in equation.invars), strict=True))
+        # A function that is called twice is traced once: each call's results are values of their own.
+        inside.update((v, Var(v.aval)) for step in inner.eqns for v in step.outvars)
         yield from _inline(inner, inside)
         for outer, result in zip(equation.outvars, inner.outvars, strict=True):
             names[outer] = _resolve(result, inside)
@@ -49,12 +51,11 @@ def compute_peak_bytes(jaxpr: Jaxpr, source: Var) -> int:
     steps = [
         (
             equation.primitive.name,
-            [_resolve(v, names) for v in equation.invars if not isinstance(v, Literal)],
+            [v for v in (_resolve(v, names) for v in equation.invars) if not isinstance(v, Literal)],
             [_resolve(v, names) for v in equation.outvars],
         )
         for equation, names in _inline(jaxpr, {})
     ]
-    # Names of results are known only once their call has been walked: resolve the program's own outputs last.
     last_heavy_use: dict[Any, int] = {}
     for index, (name, inputs, _) in enumerate(steps):
         if name not in IN_PLACE:
@@ -74,7 +75,12 @@ def compute_peak_bytes(jaxpr: Jaxpr, source: Var) -> int:
                     v
                     for v in live
                     if name == "broadcast_in_dim"
-                    or (name in IN_PLACE and _bytes(v) >= _bytes(output) and last_heavy_use.get(v, -1) <= index)
+                    or (
+                        name in IN_PLACE
+                        # A broadcast operand looks as large as the output and is not.
+                        and _bytes(buffer_of[v]) >= _bytes(output)
+                        and last_heavy_use.get(v, -1) <= index
+                    )
                 ),
                 None,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,7 +27,7 @@ class PReLU(nnx.Module):
         return jnp.where(x > 0, x, x * self.slope[...])
 
 
-def make_activation(name: str, channels: int):
+def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
     """The activation `name` (spec.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
     if name == "prelu":
         return PReLU(channels)
@@ -95,10 +97,10 @@ class Bottleneck(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x if self.expand is None else self.expand(x)
         y = self.depthwise(y)
-        if self.position == "depthwise":
+        if self.attention is not None and self.position == "depthwise":
             y = self.attention(y)
         y = self.project(y)
-        if self.position == "projection":
+        if self.attention is not None and self.position == "projection":
             y = self.attention(y)
         return x + y if self.shortcut else y
 

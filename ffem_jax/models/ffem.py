@@ -1,4 +1,4 @@
-"""FFEM (Xiao et al., Electronics 2024, 13, 201), without attention and with ECA or SE in its first and last bottleneck."""
+"""FFEM (Xiao et al., Electronics 2024, 13, 201): plain, and with ECA or SE in its first and last bottleneck."""
 
 from ffem_jax.spec import ArchSpec, AttentionSpec
 

@@ -1,0 +1,166 @@
+"""The loop: it learns, repeats itself, goes on where it stopped, trains seeds side by side and sees a NaN."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ffem_jax.checkpoint import TrialCheckpoint
+from ffem_jax.spec import ArchSpec, AttentionSpec, RecipeSpec, SpecError, StageSpec, resolve_network
+from ffem_jax.train import Trainer
+
+NETWORK = resolve_network(
+    ArchSpec(
+        stem_channels=8,
+        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
+        head_channels=0,
+        embedding_dim=8,
+        attention=AttentionSpec(kind="eca", placement="all"),
+    )
+)
+# Mirrored, two of the four people would be the other two.
+RECIPE = RecipeSpec(epochs=15, batch_size=8, flip=False)
+PEOPLE, PER_PERSON, SIDE = 4, 12, 16
+
+
+def draw_faces():
+    """Four people, told apart by the place of a bright square; noise on everything."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(PEOPLE), PER_PERSON)
+    images = random.integers(0, 120, (len(labels), SIDE, SIDE, 3))
+    for image, label in zip(images, labels, strict=True):
+        row, column = 4 + 8 * (label // 2), 4 + 8 * (label % 2)
+        image[row - 3 : row + 3, column - 3 : column + 3] += 120
+    test = np.arange(0, len(labels), 4)
+    return images.astype(np.uint8), labels, np.setdiff1d(np.arange(len(labels)), test), test
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return Trainer(NETWORK, RECIPE, [0], *draw_faces())
+
+
+@pytest.fixture(scope="module")
+def trained(trainer):
+    return trainer.fit()
+
+
+def assert_same(left, right):
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_learns_to_tell_four_people_apart(trained):
+    history = trained.history
+    assert len(history.loss) == len(history.train_accuracy) == len(history.validation_accuracy) == RECIPE.epochs
+    assert history.loss[-1][0] < history.loss[0][0]
+    assert history.validation_accuracy[-1][0] >= 0.75
+    assert trained.images_per_second > 0
+    assert trained.compile_seconds > 0
+
+
+def test_every_parameter_moves(trainer, trained):
+    fresh = trainer.init()
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(fresh.params)]
+    leaves = zip(names, jax.tree.leaves(fresh.params), jax.tree.leaves(trained.state.params), strict=True)
+    assert not [name for name, old, new in leaves if np.array_equal(old, new)]
+
+
+def test_the_same_seed_gives_the_same_network_and_another_gives_another(trainer, trained, monkeypatch):
+    again = trainer.fit()
+    assert_same(trained.state.params, again.state.params)
+    assert trained.history == again.history
+    # The program is the same for every seed; only the key differs.
+    monkeypatch.setattr(trainer, "keys", jax.random.key(1))
+    assert trainer.fit().history.loss != trained.history.loss
+
+
+def test_validation_accuracy_is_the_share_of_test_images_classified_right(trainer, trained):
+    _, logits = trainer.embed(trained.state, trainer.test)
+    right = np.mean(logits.argmax(-1) == trainer.labels_host[trainer.test])
+    assert trained.history.validation_accuracy[-1] == [right]
+
+
+def test_embeddings_do_not_depend_on_the_batch_they_are_in(trainer, trained):
+    embeddings, _ = trainer.embed(trained.state, np.arange(PEOPLE * PER_PERSON))
+    alone, _ = trainer.embed(trained.state, np.asarray([5]))
+    np.testing.assert_allclose(alone[0], embeddings[5], rtol=1e-5, atol=1e-5)
+
+
+def test_a_checkpoint_goes_on_to_the_very_same_network(trainer, trained, tmp_path):
+    """Stopped after two epochs, restored by another object, finished: nothing differs from the run in one go."""
+
+    class Stop(Exception):
+        pass
+
+    first = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+
+    def save_then_stop(done, state, history):
+        first.save(done, state, history)
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trainer.fit(on_epoch=save_then_stop)
+    first.close()
+
+    second = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    restored = second.restore(trainer.abstract_state)
+    second.close()
+    assert restored is not None
+    assert restored[0] == 2
+    assert len(restored[2].loss) == 2
+    finished = trainer.fit(restored=restored)
+    assert_same(finished.state, trained.state)
+    assert finished.history == trained.history
+
+
+def test_every_saved_epoch_is_the_epoch_as_it_was(trainer, tmp_path):
+    """Saving goes on while training overwrites its buffers: the disk must not see that."""
+    states = []
+    checkpoint = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+
+    def save(done, state, history):
+        checkpoint.save(done, state, history)
+        states.append(jax.tree.map(np.array, state))
+
+    trainer.fit(on_epoch=save)
+    checkpoint.close()
+    restored = TrialCheckpoint(tmp_path / "checkpoint", ["key"]).restore(trainer.abstract_state)
+    assert restored[0] == RECIPE.epochs
+    assert_same(restored[1], states[-1])
+
+
+def test_somebody_elses_checkpoint_is_not_taken(trainer, trained, tmp_path):
+    mine = TrialCheckpoint(tmp_path / "checkpoint", ["mine"])
+    mine.save(RECIPE.epochs, trained.state, trained.history)
+    mine.close()
+    other = TrialCheckpoint(tmp_path / "checkpoint", ["other"])
+    assert other.restore(trainer.abstract_state) is None
+    other.close()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(trainer, monkeypatch):
+    rates = trainer.rates.copy()
+    rates[1:, 2] = np.nan
+    monkeypatch.setattr(trainer, "rates", rates)
+    training = trainer.fit()
+    # The third step of the second epoch makes the parameters NaN, and the fourth sees it.
+    assert training.history.bad_steps == ["epoch 2, step 4"]
+    assert len(training.history.loss) == 2
+
+
+def test_seeds_side_by_side_are_the_seeds_one_by_one(trained):
+    together = Trainer(NETWORK, RECIPE, [0, 1], *draw_faces()).fit()
+    assert np.shape(together.history.loss) == (RECIPE.epochs, 2)
+    # As one program the sums come in another order: equal within rounding, which training slowly widens.
+    np.testing.assert_allclose(together.history.loss[0][0], trained.history.loss[0][0], rtol=1e-3)
+    assert together.history.validation_accuracy[-1][0] >= 0.75
+    assert together.history.loss[0][0] != together.history.loss[0][1]
+
+
+def test_a_batch_larger_than_the_training_side_is_refused_in_one_line():
+    with pytest.raises(SpecError, match="batch_size=64 is more than the 36 training images") as caught:
+        Trainer(NETWORK, dataclasses.replace(RECIPE, batch_size=64), [0], *draw_faces())
+    assert "\n" not in str(caught.value)
