@@ -12,8 +12,7 @@ import argparse
 import random
 import time
 
-from ffem_jax.cost import Cost, _trace_part, compute_cost
-from ffem_jax.spec import (
+from ffem_jax.arch import (
     FFEM_STAGES,
     PLACEMENTS,
     POOLINGS,
@@ -23,6 +22,7 @@ from ffem_jax.spec import (
     StageSpec,
     resolve_network,
 )
+from ffem_jax.cost import Cost, _trace_part, compute_cost
 
 CAP_BYTES = 10_000_000
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.spec import RunSpec, TrialSpec, check_choice, check_range
+from ffem_jax.arch import check_choice, check_range
+from ffem_jax.spec import RunSpec, TrialSpec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.liveness import Jaxpr, compute_peak_bytes, walk_equations
 from ffem_jax.models import compute_map_sizes, head_arguments
 from ffem_jax.models.blocks import Bottleneck, Head, Stem
 from ffem_jax.models.convolutions import use_convolution_form
-from ffem_jax.spec import ArchSpec, NetworkSpec, resolve_network
 
 # A TensorFlow.js graph model spends on its topology file about this much for each weight tensor (its node, its
 # manifest entry, its share of the operations) and about this much once. An estimate.

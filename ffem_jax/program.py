@@ -16,12 +16,13 @@ from flax import nnx
 from jax import lax
 from jax.stages import Wrapped
 
+from ffem_jax.arch import NetworkSpec
 from ffem_jax.data.augment import augment_images
 from ffem_jax.losses import compute_cross_entropy, normalize
 from ffem_jax.models import build_model
 from ffem_jax.models.blocks import kernel_init
 from ffem_jax.recipes import make_optimizer
-from ffem_jax.spec import NetworkSpec, RecipeSpec
+from ffem_jax.spec import RecipeSpec
 
 
 class TrainState(NamedTuple):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.arch import SpecError
 from ffem_jax.config import (
     AUTO_DIR,
     CONFIG_NAME,
@@ -30,7 +31,7 @@ from ffem_jax.config import (
 )
 from ffem_jax.progress import RecordFollower, read_recorded
 from ffem_jax.records import TrialRecord, latest_records
-from ffem_jax.spec import RunSpec, SpecError, TrialSpec, trial_key
+from ffem_jax.spec import RunSpec, TrialSpec, trial_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -191,17 +192,26 @@ def drop_repeated(jobs: Iterable[Job]) -> list[Job]:
     return kept
 
 
-def prepare_sweep(plan: SweepPlan) -> None:
+def prepare_sweep(plan: SweepPlan) -> list[str]:
     """Find what would stop every trial before the first is launched: a folder that cannot be written, a bad data set.
 
-    Loading the data once also leaves them decoded for trials that start side by side. Raises ConfigError, DataError.
+    Loading the data once also leaves them decoded for trials that start side by side. Returns what the user should
+    know of the data. Raises ConfigError, DataError.
     """
-    from ffem_jax.data import load_faces
-
     check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
     check_writable(plan.records_path.parent, "run.records=FILE")
-    for spec in dict.fromkeys(trial.data for trial in plan.trials):
-        load_faces(spec)
+    return check_data(plan.trials)
+
+
+def check_data(trials: Sequence[TrialSpec]) -> list[str]:
+    """Load and split the data of `trials`; returns a note for each thing left out or odd. Raises DataError."""
+    from ffem_jax.data import protocols
+
+    notes: dict[str, None] = {}
+    for data, protocol in dict.fromkeys((trial.data, trial.protocol) for trial in trials):
+        faces, split = protocols.load_split(data, protocol)
+        notes.update(dict.fromkeys([*faces.notes, *split.notes]))
+    return list(notes)
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -217,10 +227,11 @@ def check_writable(folder: Path, option: str) -> None:
 # ---------------------------------------------------------------------------------- launching
 
 
-def run_one(composer: Composer, overrides: Sequence[str]) -> JobResult:
+def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str], None] = print) -> JobResult:
     """Run one job here and now, in `hydra.run.dir` or in outputs/train/<network>-seed<seed>-<key>.
 
-    Raises ConfigError or SpecError for overrides that mean no trial, or a folder that cannot be written.
+    Says through `report` what the user should know of the data. Raises ConfigError or SpecError for overrides that
+    mean no trial or a folder that cannot be written, DataError for data that cannot be used.
     """
     from hydra.core.utils import run_job
 
@@ -235,6 +246,8 @@ def run_one(composer: Composer, overrides: Sequence[str]) -> JobResult:
     records_path = Path(job.run.records or out_dir / "records.jsonl").absolute()
     check_writable(out_dir, "hydra.run.dir=DIR")
     check_writable(records_path.parent, "run.records=FILE")
+    for note in check_data(job.trials):
+        report(note)
     places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
     config = composer.compose([*overrides, *places])
     returned = run_job(run_trial_job, config, "hydra.run.dir", None, _make_context(composer, config))

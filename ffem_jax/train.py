@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ffem_jax.arch import NetworkSpec, SpecError
 from ffem_jax.program import EpochSums, TrainState, build_program
 from ffem_jax.recipes import compute_learning_rates
-from ffem_jax.spec import NetworkSpec, RecipeSpec, SpecError
+from ffem_jax.spec import RecipeSpec
 
 # Images embedded at a time, whatever the training batch.
 EMBED_BATCH = 64

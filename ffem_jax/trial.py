@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import platform
 import time
@@ -21,10 +22,13 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from ffem_jax import __version__
-from ffem_jax.data import Faces, load_faces
-from ffem_jax.data.protocols import Split, make_split
+from ffem_jax.arch import SpecError, resolve_network
+from ffem_jax.data import Faces
+from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.spec import RunSpec, TrialSpec, resolve_network, to_plain, trial_key
+from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
+
+log = logging.getLogger(__name__)
 
 RECORDED_VERSIONS = ("jax", "flax", "optax", "numpy")
 
@@ -39,8 +43,7 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
     """
     seeds = run.seeds or (trial.seed,)
-    faces = load_faces(trial.data)
-    split = make_split(faces.labels, faces.content, trial.protocol, faces.people)
+    faces, split = load_split(trial.data, trial.protocol)
     fingerprint = faces.fingerprint
     trials = [dataclasses.replace(trial, seed=seed) for seed in seeds]
     with ExitStack() as locks:
@@ -119,11 +122,13 @@ def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Face
                 record.status = "over_cap"
         else:
             _train(trial, run, records, faces, split, out_dir)
+    except SpecError:
+        raise
     except Exception as error:
         for record in records:
             record.status, record.error = "failed", describe_error(error)
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
+        # The console gets one line, from the record; the traceback is for the trial's ffem.log.
+        log.info("%s seed %s failed", trial.arch.name, trial.seed, exc_info=True)
     for record in records:
         record.wall_seconds = round(time.perf_counter() - started, 3)
 

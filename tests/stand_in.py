@@ -76,12 +76,13 @@ def write_frontier(records: list[TrialRecord], out: Path, **_: Any) -> Drawn:
 
 def install() -> None:
     """Put the stand-ins where the package looks."""
-    import ffem_jax.data
+    from ffem_jax.data import protocols
 
     sys.modules["ffem_jax.trial"] = trial = types.ModuleType("ffem_jax.trial")
     trial.__dict__["run_trials"] = run_trials
     frontier.write_frontier = write_frontier  # type: ignore[assignment]
-    ffem_jax.data.load_faces = lambda spec: None  # type: ignore[assignment,return-value]
+    nothing = types.SimpleNamespace(notes=())
+    protocols.load_split = lambda data, protocol: (nothing, nothing)  # type: ignore[assignment,return-value]
 
 
 def write_sitecustomize(folder: Path) -> dict[str, str]:

@@ -22,12 +22,12 @@ from ffem_jax.spec import TrialSpec
 @pytest.fixture(autouse=True)
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A folder of the test's own, no training, and logging put back as Hydra found it."""
-    import ffem_jax.data
+    from ffem_jax.data import protocols
 
     monkeypatch.chdir(tmp_path)
     # Set to what they are, so that monkeypatch puts them back.
     monkeypatch.setitem(sys.modules, "ffem_jax.trial", ModuleType("ffem_jax.trial"))
-    monkeypatch.setattr(ffem_jax.data, "load_faces", ffem_jax.data.load_faces)
+    monkeypatch.setattr(protocols, "load_split", protocols.load_split)
     monkeypatch.setattr(frontier, "write_frontier", frontier.write_frontier)
     stand_in.install()
     root = logging.getLogger()

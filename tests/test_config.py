@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ffem_jax import config as configuration
+from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec
 from ffem_jax.config import Composer, ConfigError, LauncherSpec, open_composer, to_application, to_specs
-from ffem_jax.spec import ArchSpec, AttentionSpec, RecipeSpec, RunSpec, SpecError, StageSpec, TrialSpec
+from ffem_jax.spec import RecipeSpec, RunSpec, TrialSpec
 
 GROUPS = configuration.list_groups()
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]

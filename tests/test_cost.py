@@ -8,10 +8,11 @@ import pytest
 from flax import nnx
 
 from ffem_jax import cost
+from ffem_jax.arch import ArchSpec, AttentionSpec, BlockSpec, StageSpec
 from ffem_jax.cost import Cost, compute_cost, trace_cost
 from ffem_jax.models import PRESETS, build_model
 from ffem_jax.models.blocks import Bottleneck
-from ffem_jax.spec import PRECISIONS, ArchSpec, AttentionSpec, BlockSpec, StageSpec
+from ffem_jax.spec import PRECISIONS
 
 GOLDEN = Path(__file__).parent / "golden" / "costs.json"
 

@@ -1,6 +1,7 @@
 """Peak memory of programs small enough to be worked by hand."""
 
 import dataclasses
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,8 @@ WORKED = {
     "sums over weights are not counted": (lambda w, x: x @ (w @ w + jnp.exp(w) @ w), 2 * UNIT),
     "a broadcast gate takes no memory": (lambda w, x: x * jnp.broadcast_to(jnp.mean(x, axis=0), (8, 8)), UNIT + ROW),
     "nor can a result be written over it": (
-        lambda w, x: (gated := x * jnp.broadcast_to(jnp.mean(x, axis=0), (8, 8)), gated @ w + x @ w)[1],
-        3 * UNIT,
+        lambda w, x: (gated := x * jnp.broadcast_to(jnp.mean(x, axis=0), (8, 8)), gated @ w + gated @ w + x @ w)[1],
+        4 * UNIT,
     ),
     "one jitted function called twice": (lambda w, x: x + (y := product(w, x)) + product(w, y), 3 * UNIT),
     "jit inside jit": (lambda w, x: jax.jit(lambda x: product(w, product(w, x)) + x)(x), 3 * UNIT),
@@ -81,9 +82,9 @@ def test_a_chain_peaks_at_its_widest_pair_of_neighbours(widths, activated):
             x = jnp.tanh(x @ weight) if activated else x @ weight
         return x
 
-    weights = [jax.ShapeDtypeStruct(pair, jnp.float32) for pair in zip(widths, widths[1:], strict=False)]
+    weights = [jax.ShapeDtypeStruct(pair, jnp.float32) for pair in pairwise(widths)]
     jaxpr = jax.make_jaxpr(chain)(weights, jax.ShapeDtypeStruct((3, widths[0]), jnp.float32)).jaxpr
-    widest = max(left + right for left, right in zip(widths, widths[1:], strict=False))
+    widest = max(left + right for left, right in pairwise(widths))
     assert compute_peak_bytes(jaxpr, jaxpr.invars[-1]) == 4 * 3 * widest
 
 

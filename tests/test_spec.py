@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffem_jax.spec import (
+from ffem_jax.arch import (
     ATTENTION_KINDS,
     ATTENTION_POSITIONS,
     FFEM_STAGES,
@@ -24,21 +24,15 @@ from ffem_jax.spec import (
     PLACEMENTS,
     ArchSpec,
     AttentionSpec,
-    DataSpec,
     NetworkSpec,
-    ProtocolSpec,
-    RecipeSpec,
-    RunSpec,
     SpecError,
     StageSpec,
-    TrialSpec,
     compute_eca_kernel_size,
     resolve_network,
     scale_channels,
     scale_repeats,
-    to_plain,
-    trial_key,
 )
+from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
 
 FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
 

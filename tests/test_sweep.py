@@ -13,9 +13,10 @@ import pytest
 import stand_in
 
 from ffem_jax import progress, sweep
+from ffem_jax.arch import SpecError, resolve_network
 from ffem_jax.config import ConfigError, open_composer
 from ffem_jax.records import append_record
-from ffem_jax.spec import SpecError, resolve_network, trial_key
+from ffem_jax.spec import trial_key
 from ffem_jax.sweep import SweepPlan
 
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
 from ffem_jax.checkpoint import TrialCheckpoint
-from ffem_jax.spec import ArchSpec, AttentionSpec, RecipeSpec, SpecError, StageSpec, resolve_network
+from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
 
 NETWORK = resolve_network(

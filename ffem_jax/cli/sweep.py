@@ -62,7 +62,8 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
         plan = plan_sweep(composer, name, options.overrides, options.config_dir)
-        prepare_sweep(plan)
+        for note in prepare_sweep(plan):
+            say(note)
         done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
         say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
         say(f"records: {plan.records_path}")

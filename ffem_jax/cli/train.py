@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.sweep import run_one
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean(), say_how_to_go_on(["train", *words]):
-        result = run_one(composer, options.overrides)
+        result = run_one(composer, options.overrides, say)
     if result.bad_input:
         raise UsageError(result.error)
     if options.json:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from ffem_jax.data import DataError
-from ffem_jax.spec import ProtocolSpec
+from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.spec import DataSpec, ProtocolSpec
 
 # The images of one content, by index.
 Group = list[int]
@@ -29,6 +30,18 @@ class Split:
     train: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+
+
+def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
+    """The faces of `data` and how `protocol` splits them. Raises DataError as `load_faces` and `make_split` do.
+
+    The trials of a sweep that share a process share the decoded faces.
+    """
+    faces = _load_once(data)
+    return faces, make_split(faces.labels, faces.content, protocol, faces.people)
+
+
+_load_once = lru_cache(maxsize=2)(load_faces)
 
 
 def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, people: Sequence[str] = ()) -> Split:

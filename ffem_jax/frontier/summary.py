@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec, resolve_network
 from ffem_jax.frontier.labels import describe_placement, make_labels
 from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.records import TrialRecord, latest_records
-from ffem_jax.spec import ArchSpec, AttentionSpec, StageSpec, resolve_network
 
 METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
 

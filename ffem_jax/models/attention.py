@@ -44,5 +44,5 @@ def _fuse(x: jax.Array, gate: jax.Array, fusion: str) -> jax.Array:
 
 
 # Every kind but `none`: a class called as cls(channels, size, fusion, rngs=rngs), where size is what
-# spec.resolve_network makes of the kind's own options.
+# arch.resolve_network makes of the kind's own options.
 ATTENTIONS = {"eca": EfficientChannelAttention, "se": SqueezeExcitation}

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffem_jax.arch import BlockSpec
 from ffem_jax.models.attention import ATTENTIONS
 from ffem_jax.models.convolutions import depthwise_conv, full_conv
-from ffem_jax.spec import BlockSpec
 
 # PyTorch's default for convolutions and dense layers: uniform, of variance 1 / (3 * inputs). A normal draw takes twice
 # as long to compile.
@@ -28,7 +28,7 @@ class PReLU(nnx.Module):
 
 
 def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
-    """The activation `name` (spec.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
+    """The activation `name` (arch.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
     if name == "prelu":
         return PReLU(channels)
     return {"relu6": nnx.relu6, "hard_swish": nnx.hard_swish, "linear": nnx.identity}[name]

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from ffem_jax.arch import ArchSpec, AttentionSpec
 from ffem_jax.metrics import compute_wilson_interval
 from ffem_jax.records import TrialRecord
-from ffem_jax.spec import ArchSpec, AttentionSpec, DataSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
 
 
 def build_record(

@@ -46,7 +46,7 @@ def test_recipes_are_called_by_name(make_record):
 
 
 def test_stage_tables_fall_back_on_names_and_then_on_numbers(make_record):
-    from ffem_jax.spec import StageSpec
+    from ffem_jax.arch import StageSpec
 
     stages = [(StageSpec(channels=8 * n),) for n in (1, 2, 3)]
     settings = [{"arch": {"name": name, "stages": s}} for name, s in zip(["a", "a", "b"], stages, strict=True)]

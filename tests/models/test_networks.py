@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffem_jax.models import PRESETS, build_model
-from ffem_jax.models.attention import ATTENTIONS
-from ffem_jax.spec import (
+from ffem_jax.arch import (
     ACTIVATIONS,
     ATTENTION_KINDS,
     ATTENTION_POSITIONS,
@@ -20,6 +18,8 @@ from ffem_jax.spec import (
     AttentionSpec,
     StageSpec,
 )
+from ffem_jax.models import PRESETS, build_model
+from ffem_jax.models.attention import ATTENTIONS
 
 SMALL = ArchSpec(
     name="small",

@@ -1,0 +1,195 @@
+"""One trial from spec to record: done, skipped, refused, failed, interrupted; on drawn faces, so small as to be quick."""
+
+import dataclasses
+import json
+import multiprocessing
+
+import pytest
+
+import ffem_jax.train
+from ffem_jax.arch import ArchSpec, SpecError, StageSpec
+from ffem_jax.data import DataError
+from ffem_jax.data.protocols import load_split
+from ffem_jax.records import TrialRecord, read_records
+from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.trial import describe_error, run_trials
+
+TRIAL = TrialSpec(
+    arch=ArchSpec(
+        name="small",
+        stem_channels=8,
+        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
+        head_channels=0,
+        embedding_dim=8,
+    ),
+    data=DataSpec(name="synthetic", people=3, images_per_person=8, resolution=16),
+    protocol=ProtocolSpec(test_per_person=2),
+    recipe=RecipeSpec(epochs=3, batch_size=6),
+)
+RUN = RunSpec(progress=False)
+
+
+def run(folder, trial=TRIAL, name="trial", **changes):
+    return run_trials(trial, dataclasses.replace(RUN, **changes), folder / name, folder / "records.jsonl")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run(folder)[0]
+
+
+def test_a_finished_trial_records_all_it_promises(finished):
+    folder, record = finished
+    assert record.status == "done"
+    assert record.error == ""
+    faces, split = load_split(TRIAL.data, TRIAL.protocol)
+    assert record.trial_key == trial_key(TRIAL, faces.fingerprint)
+    assert record.spec == to_plain(TRIAL)
+    assert (record.tested, record.train_images, record.people) == (6, 18, 3)
+    assert (record.synthetic, record.data, record.protocol, record.recipe) == (True, "synthetic", "holdout", "modern")
+    assert record.accuracy == record.correct / record.tested
+    assert record.accuracy_gallery == record.correct_gallery / record.tested
+    assert record.accuracy_low <= record.accuracy <= record.accuracy_high
+    assert record.epochs == len(record.loss) == len(record.train_accuracy) == len(record.validation_accuracy) == 3
+    # What is reported is the network after its last epoch, not the best of them.
+    assert record.accuracy == pytest.approx(record.validation_accuracy[-1])
+    assert record.params > 0
+    assert record.bytes_int8 < record.bytes_float16 < record.bytes_float32
+    assert record.train_images_per_second > 0
+    assert record.wall_seconds >= record.compile_seconds > 0
+    assert record.device
+    assert record.versions["jax"]
+    missing = [f.name for f in dataclasses.fields(TrialRecord) if getattr(record, f.name) is None]
+    assert not missing
+    assert read_records(folder / "records.jsonl") == [record]
+    kept = json.loads((folder / "trial" / "trial.json").read_text())
+    assert kept["specs"] == [record.spec]
+
+
+def test_a_recorded_trial_is_returned_and_not_run_again(finished, monkeypatch):
+    folder, record = finished
+    monkeypatch.setattr(ffem_jax.train, "Trainer", None)
+    renamed = dataclasses.replace(TRIAL, arch=dataclasses.replace(TRIAL.arch, name="another name"))
+    assert run(folder) == run(folder, renamed, "elsewhere") == [record]
+    assert len(read_records(folder / "records.jsonl")) == 1
+
+
+def test_a_network_over_the_cap_is_recorded_and_not_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(ffem_jax.train, "Trainer", None)
+    (record,) = run(tmp_path, cap_mb=0.001)
+    assert record.status == "over_cap"
+    assert record.bytes_float32 > 1000
+    assert record.accuracy is None
+    assert read_records(tmp_path / "records.jsonl") == [record]
+
+
+def test_the_cap_is_checked_at_the_precision_asked_for(finished, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("would train")
+
+    monkeypatch.setattr(ffem_jax.train, "Trainer", refuse)
+    _, known = finished
+    between = (known.bytes_int8 + known.bytes_float16) / 2e6
+    assert run(tmp_path, cap_mb=between, cap_precision="float16")[0].status == "over_cap"
+    assert run(tmp_path, cap_mb=between, cap_precision="int8")[0].error == "RuntimeError: would train"
+    assert run(tmp_path, cap_mb=between, train_over_cap=True)[0].error == "RuntimeError: would train"
+
+
+def test_a_trial_that_raises_is_recorded_as_failed_and_tried_again_next_time(finished, tmp_path, monkeypatch):
+    def break_down(*_):
+        raise MemoryError("no room for the activations\nsecond line")
+
+    monkeypatch.setattr(ffem_jax.train, "Trainer", break_down)
+    (record,) = run(tmp_path)
+    assert record.status == "failed"
+    assert record.error == "MemoryError: no room for the activations"
+    assert record.params == finished[1].params
+    run(tmp_path)
+    assert [r.status for r in read_records(tmp_path / "records.jsonl")] == ["failed", "failed"]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_fails_with_its_step(tmp_path):
+    recipe = dataclasses.replace(TRIAL.recipe, learning_rate=1e30, loss="softmax")
+    (record,) = run(tmp_path, dataclasses.replace(TRIAL, recipe=recipe))
+    assert record.status == "failed"
+    assert "the loss is not finite: epoch 1, step " in record.error
+    assert record.accuracy is None
+    assert read_records(tmp_path / "records.jsonl")[0].status == "failed"
+
+
+@pytest.mark.slow
+def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_path, monkeypatch):
+    fit = ffem_jax.train.Trainer.fit
+    begun = []
+
+    def interrupt(self, *, restored, on_epoch, on_progress):
+        def save_then_stop(done, state, history):
+            on_epoch(done, state, history)
+            if done == 2:
+                raise KeyboardInterrupt
+
+        begun.append(restored[0] if restored else 0)
+        return fit(self, restored=restored, on_epoch=save_then_stop, on_progress=on_progress)
+
+    monkeypatch.setattr(ffem_jax.train.Trainer, "fit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not (tmp_path / "records.jsonl").exists()
+    (record,) = run(tmp_path)
+    assert begun == [0, 2]
+    whole = finished[1]
+    assert (record.trial_key, record.status) == (whole.trial_key, "done")
+    assert (record.loss, record.train_accuracy, record.accuracy) == (whole.loss, whole.train_accuracy, whole.accuracy)
+
+
+@pytest.mark.slow
+def test_seeds_as_one_program_leave_a_record_each(finished, tmp_path):
+    records = run(tmp_path, seeds=(0, 3))
+    assert [r.seed for r in records] == [0, 3]
+    assert [r.status for r in records] == ["done", "done"]
+    assert records[0].trial_key == finished[1].trial_key
+    assert records[0].loss != records[1].loss
+    # One of them recorded already: only the other is run.
+    more = run(tmp_path, seeds=(0, 3), name="again")
+    assert [r.started_at for r in more] == [r.started_at for r in records]
+
+
+def test_bad_data_and_a_bad_batch_are_not_recorded_as_trials(tmp_path):
+    with pytest.raises(DataError, match="test_per_person"):
+        run(tmp_path, dataclasses.replace(TRIAL, protocol=ProtocolSpec(test_per_person=8)))
+    large = dataclasses.replace(TRIAL, recipe=dataclasses.replace(TRIAL.recipe, batch_size=1000))
+    with pytest.raises(SpecError, match="batch_size=1000 is more than the 18 training images"):
+        run(tmp_path, large)
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_a_record_that_cannot_be_written_says_so(finished, tmp_path, monkeypatch):
+    def fill_up(path, record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ffem_jax.trial.append_record", fill_up)
+    with pytest.raises(OSError, match=r"record of small seed 0 could not be written \(No space left on device\)"):
+        run(tmp_path, cap_mb=0.001)
+
+
+def _run_in_process(folder):
+    run(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_asked_for_one_trial_run_it_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_run_in_process, args=(tmp_path,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(read_records(tmp_path / "records.jsonl")) == 1
+
+
+def test_errors_are_described_in_one_line():
+    assert describe_error(ValueError("one\ntwo")) == "ValueError: one"
+    assert describe_error(KeyboardInterrupt()) == "KeyboardInterrupt"
