@@ -37,16 +37,21 @@ def label_trials(trials: Sequence[TrialSpec]) -> dict[str, str]:
 
 
 def identify(spec: dict[str, Any]) -> str:
-    """A trial's spec without its seed, as text that can be compared."""
-    return json.dumps({name: value for name, value in spec.items() if name != "seed"}, sort_keys=True)
+    """A trial's spec without its seed, fold and split, as text that can be compared: the trials one label stands for."""
+    protocol = {name: value for name, value in spec["protocol"].items() if name not in ("fold", "split_seed")}
+    return _to_text({name: value for name, value in spec.items() if name != "seed"} | {"protocol": protocol})
 
 
 def read_recorded(path: Path, trials: Sequence[TrialSpec]) -> list[TrialRecord]:
     """The latest record of each of `trials` at `path`, judged by their specs; a file that is not there holds none."""
     if not path.exists():
         return []
-    asked = {(identify(to_plain(trial)), trial.seed) for trial in trials}
-    return [r for r in latest_records(read_records(path)) if (identify(r.spec), r.seed) in asked]
+    asked = {_to_text(to_plain(trial)) for trial in trials}
+    return [record for record in latest_records(read_records(path)) if _to_text(record.spec) in asked]
+
+
+def _to_text(spec: dict[str, Any]) -> str:
+    return json.dumps(spec, sort_keys=True)
 
 
 class RecordFollower(threading.Thread):

@@ -42,7 +42,7 @@ class DataSpec:
     crop: the square that is kept, as fractions of the frame's side, centred: lfw's face is the middle 140 of 250
         pixels. 1 keeps the whole picture.
     images_per_person, difficulty, seed: synthetic faces only; `seed` draws the people.
-    cache_dir: where decoded arrays are kept; empty is the user's cache folder. Decides nothing.
+    cache_dir: where decoded arrays and compiled programs are kept; empty is the user's cache folder. Decides nothing.
     """
 
     name: str = "lfw52"

@@ -16,14 +16,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from ffem_jax import __version__
 from ffem_jax.arch import SpecError, resolve_network
 from ffem_jax.data import Faces
+from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
@@ -112,7 +111,7 @@ def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Face
 
     started = time.perf_counter()
     try:
-        enable_compilation_cache()
+        enable_compilation_cache(find_cache_folder(trial.data) / "compiled")
         cost = compute_cost(trial.arch, trial.data.resolution)
         for record in records:
             for name, value in cost.to_dict().items():
@@ -223,14 +222,10 @@ def _read_cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def enable_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder; JAX_COMPILATION_CACHE_DIR chooses another, empty none."""
+def enable_compilation_cache(folder: Path) -> None:
+    """Keep compiled programs in `folder`; the environment's JAX_COMPILATION_CACHE_DIR chooses another, empty none."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        settings: dict[str, Any] = {
-            "jax_compilation_cache_dir": str(user_cache_path("ffem_jax") / "compiled"),
-            "jax_persistent_cache_min_compile_time_secs": 0.5,
-        }
-        for name, value in settings.items():
-            jax.config.update(name, value)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -131,7 +131,7 @@ def test_train_prints_the_record_and_nothing_else(capsys: pytest.CaptureFixture[
     record = json.loads(out)
     assert (status, record["seed"], record["status"], record["accuracy"]) == (0, 3, "done", 0.75)
     assert "a library prints" in err
-    folder = tmp_path / "outputs" / "train" / f"ffem-seed3-{record['trial_key']}"
+    folder = tmp_path / "outputs" / "train" / f"ffem_am-eca-first_last-seed3-{record['trial_key']}"
     assert (folder / "records.jsonl").exists()
 
 

@@ -86,9 +86,11 @@ def test_lfw52_is_the_data_readme_s(composer: Composer) -> None:
     assert (data.people, data.max_images, data.crop) == (52, 30, 0.56)
 
 
-def test_left_alone_it_is_ffem_on_lfw52(composer: Composer) -> None:
+def test_left_alone_it_is_ffem_am_on_lfw52(composer: Composer) -> None:
+    from ffem_jax.models import PRESETS
+
     trial, run = compose(composer)
-    assert (trial.arch, trial.data.name, trial.protocol.name, trial.seed) == (ArchSpec(), "lfw52", "holdout", 0)
+    assert (trial.arch, trial.data.name, trial.protocol.name, trial.seed) == (PRESETS["ffem_am"], "lfw52", "holdout", 0)
     assert run == RunSpec()
 
 

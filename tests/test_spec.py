@@ -281,14 +281,14 @@ def change(trial: TrialSpec, path: str, value: Any) -> TrialSpec:
 
 def test_the_key_is_the_same_in_every_process_and_release() -> None:
     # If this fails, results recorded before are no longer found: raise KEY_VERSION on purpose, or undo the change.
-    assert (trial_key(TRIAL), trial_key(TRIAL, "0123456789abcdef")) == ("d55086b73b2ef360", "5b895114048e1127")
+    assert (trial_key(TRIAL), trial_key(TRIAL, "0123456789abcdef")) == ("a9b262c8f6e1b892", "27d57138058c8419")
     script = (
         "from ffem_jax.spec import ArchSpec, AttentionSpec, TrialSpec, trial_key\n"
         "print(trial_key(TrialSpec(arch=ArchSpec(name='ffem_am', attention=AttentionSpec(kind='eca')))))\n"
     )
     command = [sys.executable, "-c", script]
     repository = Path(__file__).resolve().parent.parent
-    assert subprocess.run(command, capture_output=True, text=True, cwd=repository).stdout == "d55086b73b2ef360\n"
+    assert subprocess.run(command, capture_output=True, text=True, cwd=repository).stdout == "a9b262c8f6e1b892\n"
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_what_decides_a_result_changes_the_key(path: str, value: Any) -> None:
 
 
 def test_every_recipe_field_but_the_name_decides() -> None:
-    choices = {"optimizer": "adamw", "schedule": "constant"}
+    choices = {"optimizer": "adamw", "schedule": "constant", "loss": "softmax"}
     for field in dataclasses.fields(RecipeSpec):
         now = getattr(TRIAL.recipe, field.name)
         if field.name in choices:
@@ -359,7 +359,24 @@ def test_every_recipe_field_but_the_name_decides() -> None:
         else:
             assert field.name == "name"
             continue
-        assert trial_key(change(TRIAL, f"recipe.{field.name}", other)) != trial_key(TRIAL), field.name
+        # decay is read by its own schedule alone.
+        base = change(TRIAL, "recipe.schedule", "exponential") if field.name == "decay" else TRIAL
+        assert trial_key(change(base, f"recipe.{field.name}", other)) != trial_key(base), field.name
+
+
+@pytest.mark.parametrize(
+    ("chosen", "value", "unused", "other"),
+    [
+        ("loss", "softmax", "scale", 30.0),
+        ("schedule", "one_cycle", "decay", 0.5),
+        ("schedule", "constant", "warmup_fraction", 0.5),
+        ("optimizer", "adamw", "nesterov", False),
+        ("learning_rate", 1.0, "learning_rate", 1),
+    ],
+)
+def test_what_a_recipe_does_not_read_does_not_decide(chosen: str, value: Any, unused: str, other: Any) -> None:
+    base = change(TRIAL, f"recipe.{chosen}", value)
+    assert trial_key(change(base, f"recipe.{unused}", other)) == trial_key(base)
 
 
 def test_the_fold_decides_under_kfold_alone() -> None:

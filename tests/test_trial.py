@@ -1,4 +1,4 @@
-"""One trial from spec to record: done, skipped, refused, failed, interrupted; on drawn faces, so small as to be quick."""
+"""One trial from spec to record: done, skipped, refused, failed, interrupted; on drawn faces, in seconds."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_a_finished_trial_records_all_it_promises(finished):
     folder, record = finished
     assert record.status == "done"
     assert record.error == ""
-    faces, split = load_split(TRIAL.data, TRIAL.protocol)
+    faces, _ = load_split(TRIAL.data, TRIAL.protocol)
     assert record.trial_key == trial_key(TRIAL, faces.fingerprint)
     assert record.spec == to_plain(TRIAL)
     assert (record.tested, record.train_images, record.people) == (6, 18, 3)
