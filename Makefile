@@ -11,13 +11,12 @@ MARK ?= not slow
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all test-slow lint format clean
+.PHONY: help quickstart test test-slow lint format clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
-	@echo "make test-all     make test with the slow tests too, as .ci/run does"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
@@ -28,9 +27,6 @@ quickstart: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "$(MARK)"
-
-test-all: MARK =
-test-all: test
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow

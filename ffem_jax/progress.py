@@ -37,7 +37,7 @@ def label_trials(trials: Sequence[TrialSpec]) -> dict[str, str]:
 
 
 def identify(spec: dict[str, Any]) -> str:
-    """A trial's spec without its seed, fold and split, as text that can be compared: the trials one label stands for."""
+    """A trial's spec without its seed, fold and split, as text: the same for all trials that one label stands for."""
     protocol = {name: value for name, value in spec["protocol"].items() if name not in ("fold", "split_seed")}
     return _to_text({name: value for name, value in spec.items() if name != "seed"} | {"protocol": protocol})
 

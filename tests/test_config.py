@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ffem_jax import config as configuration
-from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec
+from ffem_jax.arch import AttentionSpec, SpecError, StageSpec
 from ffem_jax.config import Composer, ConfigError, LauncherSpec, open_composer, to_application, to_specs
 from ffem_jax.spec import RecipeSpec, RunSpec, TrialSpec
 

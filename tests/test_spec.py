@@ -283,7 +283,7 @@ def test_the_key_is_the_same_in_every_process_and_release() -> None:
     # If this fails, results recorded before are no longer found: raise KEY_VERSION on purpose, or undo the change.
     assert (trial_key(TRIAL), trial_key(TRIAL, "0123456789abcdef")) == ("a9b262c8f6e1b892", "27d57138058c8419")
     script = (
-        "from ffem_jax.spec import ArchSpec, AttentionSpec, TrialSpec, trial_key\n"
+        "from ffem_jax.arch import ArchSpec, AttentionSpec\nfrom ffem_jax.spec import TrialSpec, trial_key\n"
         "print(trial_key(TrialSpec(arch=ArchSpec(name='ffem_am', attention=AttentionSpec(kind='eca')))))\n"
     )
     command = [sys.executable, "-c", script]
