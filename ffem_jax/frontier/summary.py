@@ -31,8 +31,8 @@ class NetworkSummary:
     accuracy: the mean over seeds, pooled over folds by their number of images.
     accuracy_low, accuracy_high: its 95 % Wilson interval with n = `tested`, the number of distinct test images.
         Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
-        another seed would change is `seed_deviation` (sample standard deviation over seeds, None for one seed or
-        where the seeds saw different folds).
+        another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
+        on its split; None for a single run, or where a run lacks a fold.
     seeds, folds: those that are done. failed_trials: those that failed. errors: their messages.
     """
 
@@ -195,22 +195,24 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     accuracy, tested = right / images, max(distinct.values())
     low, high = compute_wilson_interval(accuracy * tested, tested)
 
-    seeds = tuple(sorted({record.seed for record in done}))
-    balanced = all(set(cell) == set(seeds) for cell in cells.values())
-    by_seed = [
-        sum(cell[seed][0] for cell in cells.values()) / sum(cell[seed][1] for cell in cells.values())
-        for seed in (seeds if balanced else ())
-    ]
     protocol = done[0].spec.get("protocol", {})
     wanted = protocol.get("folds", 1) if protocol.get("name") == "kfold" else 1
+    seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
+    # A run is a seed on a split, all folds of it; a sweep may give each seed a split of its own.
+    runs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for (split, _), cell in cells.items():
+        for seed, counts in cell.items():
+            runs[seed, split].append(counts)
+    complete = all(len(run) >= wanted for run in runs.values())
+    by_run = [sum(c for c, _ in run) / sum(n for _, n in run) for run in runs.values()] if complete else []
     return {
         "seeds": seeds,
         "folds": folds,
-        "complete": balanced and len(folds) >= wanted,
+        "complete": complete,
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
-        "seed_deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
+        "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
         "tested": tested,
     }
