@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
+import absl.logging
 import hypothesis
 import pytest
 
@@ -20,6 +22,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# Hydra sets logging up anew and so closes every handler; absl's, which Orbax brings, would close pytest's capture too.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 _cache = pytest.StashKey[str]()
 
