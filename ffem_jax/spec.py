@@ -182,6 +182,7 @@ class RunSpec:
     seeds: train these seeds of one network as one program (vmap); empty trains `seed` alone.
     checkpoint: keep an Orbax checkpoint after every epoch, and go on from it.
     progress: draw progress bars (drawn only on a terminal).
+    cores: CPU cores that the trial's batches are split over, where JAX has not started yet; 0 for all.
     """
 
     records: str = ""
@@ -192,8 +193,10 @@ class RunSpec:
     seeds: tuple[int, ...] = ()
     checkpoint: bool = True
     progress: bool = True
+    cores: int = 0
 
     def __post_init__(self) -> None:
+        check_range("run.cores", self.cores, 0)
         check_range("run.cap_mb", self.cap_mb, 0.0)
         check_choice("run.cap_precision", self.cap_precision, PRECISIONS)
         object.__setattr__(self, "seeds", tuple(self.seeds))

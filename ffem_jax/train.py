@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ffem_jax.arch import NetworkSpec, SpecError
-from ffem_jax.program import EpochSums, TrainState, build_program
+from ffem_jax.devices import make_batch_mesh
+from ffem_jax.program import BATCH_AXIS, EpochSums, TrainState, build_program
 from ffem_jax.recipes import compute_learning_rates
 from ffem_jax.spec import RecipeSpec
 
 # Images embedded at a time, whatever the training batch.
 EMBED_BATCH = 64
+
+UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 @dataclass
@@ -69,25 +74,36 @@ class Trainer:
             )
         self.recipe, self.seeds, self.train, self.test = recipe, tuple(seeds), train, test
         self.labels_host = labels
-        self.images, self.labels = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+        mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size)
+        self._whole = NamedSharding(mesh, PartitionSpec())
+        self._embed_batch = -(-EMBED_BATCH // mesh.size) * mesh.size
+        self.images = jax.device_put(images, self._whole)
+        self.labels = jax.device_put(labels.astype(np.int32), self._whole)
         pool = np.zeros(len(labels), np.int32)
         pool[: len(train)] = train
-        self.pool = jnp.asarray(pool)
+        self.pool = jax.device_put(pool, self._whole)
         self.steps_per_epoch = len(train) // recipe.batch_size
         people = int(labels.max()) + 1
-        program = build_program(network, images.shape[1], people, recipe, len(self.seeds))
+        program = build_program(network, images.shape[1], people, recipe, mesh, len(self.seeds))
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
-        self.keys = keys if len(self.seeds) > 1 else keys[0]
+        self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
         # Rates are padded to one length for all folds, so that a fold with an image more shares the program.
         self.rates = np.zeros((recipe.epochs, len(labels) // recipe.batch_size), np.float32)
         self.rates[:, : self.steps_per_epoch] = compute_learning_rates(recipe, self.steps_per_epoch)
 
         started = time.perf_counter()
-        self._init = program.init.lower(self.keys).compile()
-        abstract = jax.eval_shape(program.init, self.keys)
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole),
+            jax.eval_shape(program.init, self.keys),
+        )
         steps = (abstract, self._zero_sums(), *self._faces, self.rates[0], 0, 0, 0)
-        self._train_steps = program.train_steps.lower(*steps).compile()
-        self._embed = program.embed.lower(abstract, self.images, np.zeros(EMBED_BATCH, np.int32)).compile()
+        embedded = (abstract, self.images, np.zeros(self._embed_batch, np.int32))
+        # One is traced, in Python, while another is compiled, outside it. init runs once, so it need not run fast.
+        with ThreadPoolExecutor() as pool_of_threads:
+            init = pool_of_threads.submit(program.init.lower(self.keys).compile, UNOPTIMIZED)
+            train_steps = pool_of_threads.submit(program.train_steps.lower(*steps).compile)
+            embed = pool_of_threads.submit(program.embed.lower(*embedded).compile)
+            self._init, self._train_steps, self._embed = init.result(), train_steps.result(), embed.result()
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = abstract
 
@@ -101,7 +117,8 @@ class Trainer:
 
     def _zero_sums(self) -> EpochSums:
         shape = () if len(self.seeds) == 1 else (len(self.seeds),)
-        return EpochSums(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32))
+        sums = EpochSums(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32))
+        return jax.device_put(sums, self._whole)
 
     def fit(
         self,
@@ -150,8 +167,8 @@ class Trainer:
 
     def embed(self, state: TrainState, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings [(seed,) index, embedding_dim] and logits [(seed,) index, people] of those images, float32."""
-        padded = np.zeros(-(-len(indices) // EMBED_BATCH) * EMBED_BATCH, np.int32)
+        padded = np.zeros(-(-len(indices) // self._embed_batch) * self._embed_batch, np.int32)
         padded[: len(indices)] = indices
-        batches = [self._embed(state, self.images, batch) for batch in padded.reshape(-1, EMBED_BATCH)]
+        batches = [self._embed(state, self.images, batch) for batch in padded.reshape(-1, self._embed_batch)]
         embeddings, logits = (np.concatenate(parts, axis=-2) for parts in zip(*jax.device_get(batches), strict=True))
         return embeddings[..., : len(indices), :], logits[..., : len(indices), :]

@@ -108,9 +108,11 @@ def _make_record(
 def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path) -> None:
     """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost import compute_cost
+    from ffem_jax.devices import use_cpu_cores
 
     started = time.perf_counter()
     try:
+        use_cpu_cores(run.cores)
         enable_compilation_cache(find_cache_folder(trial.data) / "compiled")
         cost = compute_cost(trial.arch, trial.data.resolution)
         for record in records:

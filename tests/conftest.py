@@ -16,6 +16,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Golden values hold on the CPU; a run on another device asks for it by name.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# As on the machines of users: more than one core, each a device.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 # A loaded machine is no bug, so no deadline; CI draws the same examples every time.

@@ -22,6 +22,7 @@ LAYERS = {
     "config": 1,
     "models": 1,
     "data": 1,
+    "devices": 1,
     "losses": 1,
     "training_bar": 1,
     "liveness": 1,

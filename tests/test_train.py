@@ -8,6 +8,7 @@ import pytest
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
 from ffem_jax.checkpoint import TrialCheckpoint
+from ffem_jax.models.convolutions import use_convolution_form
 from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
 
@@ -75,6 +76,27 @@ def test_the_same_seed_gives_the_same_network_and_another_gives_another(trainer,
     # The program is the same for every seed; only the key differs.
     monkeypatch.setattr(trainer, "keys", jax.random.key(1))
     assert trainer.fit().history.loss != trained.history.loss
+
+
+def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
+    """A few steps of plain SGD from one start: the same losses and weights within rounding."""
+    recipe = dataclasses.replace(RECIPE, epochs=1, optimizer="sgd", learning_rate=0.05, flip=True, crop_padding=0.1)
+    faces = draw_faces()
+
+    def train(form, cores):
+        monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:cores])
+        with use_convolution_form(form):
+            trainer = Trainer(NETWORK, recipe, [0], *faces)
+        training = trainer.fit()
+        assert len(trainer.images.sharding.device_set) == cores
+        return training.history.loss[0][0], training.state
+
+    reference_loss, reference = train("xla", 1)
+    for form, cores in (("streamed", 1), ("streamed", 2)):
+        loss, state = train(form, cores)
+        assert loss == pytest.approx(reference_loss, rel=1e-4)
+        for (path, left), right in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(reference), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
 
 
 def test_validation_accuracy_is_the_share_of_test_images_classified_right(trainer, trained):

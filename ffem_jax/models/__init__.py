@@ -9,6 +9,8 @@ from flax import nnx
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.models import ffem, mobilenetv2
 from ffem_jax.models.blocks import Bottleneck, Head, Stem
+from ffem_jax.models.convolutions import get_convolution_form
+from ffem_jax.models.streaming import stream_trunk
 
 PRESETS: dict[str, ArchSpec] = {**ffem.PRESETS, **mobilenetv2.PRESETS}
 
@@ -23,7 +25,10 @@ class FaceNetwork(nnx.Module):
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        x = self.stem(normalize_pixels(pixels))
+        x = normalize_pixels(pixels)
+        if get_convolution_form() == "streamed":
+            return self.head(stream_trunk(self.stem, self.blocks, x))
+        x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         return self.head(x)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from ffem_jax.arch import BlockSpec
 from ffem_jax.models.attention import ATTENTIONS
-from ffem_jax.models.convolutions import depthwise_conv, full_conv
+from ffem_jax.models.convolutions import depthwise_conv, full_conv, pointwise_conv
 
 # PyTorch's default for convolutions and dense layers: uniform, of variance 1 / (3 * inputs). A normal draw takes twice
 # as long to compile.
@@ -27,11 +27,28 @@ class PReLU(nnx.Module):
         return jnp.where(x > 0, x, x * self.slope[...])
 
 
+@jax.custom_jvp
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6), of slope 0 where it bends, as PyTorch's."""
+    return jnp.clip(x, 0.0, 6.0)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    return relu6(x), jnp.where((x > 0) & (x < 6), tangent, 0)
+
+
 def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
     """The activation `name` (arch.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
     if name == "prelu":
         return PReLU(channels)
-    return {"relu6": nnx.relu6, "hard_swish": nnx.hard_swish, "linear": nnx.identity}[name]
+    activations: dict[str, Callable[[jax.Array], jax.Array]] = {
+        "relu6": relu6,
+        "hard_swish": nnx.hard_swish,
+        "linear": nnx.identity,
+    }
+    return activations[name]
 
 
 def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
@@ -48,7 +65,7 @@ class Pointwise(nnx.Module):
         self.activation = make_activation(activation, out_channels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.activation(self.norm(self.conv(x)))
+        return self.activation(self.norm(pointwise_conv(x, self.conv.kernel[...])))
 
 
 class Depthwise(nnx.Module):

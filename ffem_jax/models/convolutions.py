@@ -1,9 +1,9 @@
-"""3x3 convolutions in the form that is fast where they run: which form is decided here and nowhere else.
+"""Convolutions in the form that is fast where they run: which form is decided here and nowhere else.
 
-On a CPU, XLA's grouped convolution is about nine times slower than the sum of nine shifted copies of the input,
-each times its weight, and its gradient for a strided convolution of three channels costs a quarter of a whole
-training step; on an accelerator XLA's own are the fast ones. Both forms compute the same numbers and are
-tested against each other.
+`xla` is XLA's own convolution and the plain definition of each block: the fast one on an accelerator. On a CPU, XLA's
+grouped convolution is many times slower than nine shifted multiply-adds, and a step is bound by the memory that the
+expanded maps go through: `streamed` takes a few images at a time that stay in the cache (streaming.py). Both forms
+compute the same numbers and are tested against each other.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-FORMS = ("xla", "shifted")
+FORMS = ("xla", "streamed")
 
 _form: ContextVar[str | None] = ContextVar("convolution_form", default=None)
 
 
 @contextlib.contextmanager
 def use_convolution_form(form: str) -> Iterator[None]:
-    """Trace convolutions in `form`, `xla` or `shifted`, whatever the backend."""
+    """Trace networks in `form`, `xla` or `streamed`, whatever the backend."""
     if form not in FORMS:
         raise ValueError(f"convolution form {form!r} is not known; choose one of: {', '.join(FORMS)}")
     token = _form.set(form)
@@ -34,8 +34,14 @@ def use_convolution_form(form: str) -> Iterator[None]:
         _form.reset(token)
 
 
-def _get_form() -> str:
-    return _form.get() or ("shifted" if jax.default_backend() == "cpu" else "xla")
+def get_convolution_form() -> str:
+    """The form that networks are traced in now."""
+    return _form.get() or ("streamed" if jax.default_backend() == "cpu" else "xla")
+
+
+def compute_output_size(shape: tuple[int, ...], stride: int) -> tuple[int, int]:
+    """Rows and columns that a 3x3 convolution, one pixel of zeros around, makes of [N, H, W, C]."""
+    return -(-shape[1] // stride), -(-shape[2] // stride)
 
 
 def depthwise_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
@@ -43,9 +49,10 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
 
     x [N, H, W, C], weight [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
-    if _get_form() == "xla":
+    if get_convolution_form() == "xla":
         return _xla_conv(x, weight, stride, groups=x.shape[-1])
-    return _shifted_depthwise(x, weight[:, :, 0], stride)
+    _, columns = compute_output_size(x.shape, stride)
+    return shifted_depthwise(x, make_taps(weight, columns), stride)
 
 
 def full_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
@@ -53,11 +60,15 @@ def full_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
 
     x [N, H, W, C], weight [3, 3, C, K] -> [N, ceil(H / stride), ceil(W / stride), K].
     """
-    if _get_form() == "xla":
+    if get_convolution_form() == "xla":
         return _xla_conv(x, weight, stride, groups=1)
-    rows, columns = (-(-size // stride) for size in x.shape[1:3])
-    patches = jnp.concatenate(_shifts(_pad(x), rows, columns, stride), axis=-1)
-    return patches @ weight.reshape(-1, weight.shape[-1])
+    patches = jnp.concatenate(_shifts(_pad(x), *compute_output_size(x.shape, stride), stride), axis=-1)
+    return _product(patches, weight.reshape(-1, weight.shape[-1]))
+
+
+def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """1x1 convolution. x [..., in], weight [in, out] -> [..., out]."""
+    return x @ weight if get_convolution_form() == "xla" else _product(x, weight)
 
 
 def _xla_conv(x: jax.Array, weight: jax.Array, stride: int, groups: int) -> jax.Array:
@@ -69,6 +80,35 @@ def _xla_conv(x: jax.Array, weight: jax.Array, stride: int, groups: int) -> jax.
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return x @ weight
+
+
+def _product_forward(x, weight):
+    return x @ weight, (x, weight)
+
+
+def _product_backward(residuals, grad):
+    # With its positions in several axes XLA copies x transposed and takes its fast product; flat, it does neither.
+    x, weight = residuals
+    positions = tuple(range(x.ndim - 1))
+    return grad @ weight.T, lax.dot_general(x, grad, ((positions, positions), ((), ())))
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def compute_second_moments(x: jax.Array) -> jax.Array:
+    """Sums over positions of the products of each two channels: [..., C] -> [C, C]."""
+    flat = x.reshape(-1, x.shape[-1])
+    return lax.dot_general(flat, flat, (((0,), (0,)), ((), ())))
+
+
+compute_second_moments.defvjp(lambda x: (compute_second_moments(x), x), lambda x, grad: (x @ (grad + grad.T),))
 
 
 def _pad(x: jax.Array) -> jax.Array:
@@ -90,45 +130,44 @@ def _shifts(padded: jax.Array, rows: int, columns: int, stride: int) -> list[jax
     ]
 
 
-def _multiply_add(padded: jax.Array, weight: jax.Array, rows: int, columns: int, stride: int) -> jax.Array:
+def _multiply_add(padded: jax.Array, weights: list[jax.Array], rows: int, columns: int, stride: int) -> jax.Array:
     taps = _shifts(padded, rows, columns, stride)
-    flat = weight.reshape(9, -1)
-    total = taps[0] * flat[0]
-    for tap, w in zip(taps[1:], flat[1:], strict=True):
-        total = total + tap * w
+    total = taps[0] * weights[0]
+    for tap, weight in zip(taps[1:], weights[1:], strict=True):
+        total = total + tap * weight
     return total
 
 
-def _add_all(totals, more):
-    return [a + b for a, b in zip(totals, more, strict=True)]
+def make_taps(weight: jax.Array, columns: int) -> tuple[jax.Array, ...]:
+    """The nine weights [1, 1, columns, C] of a depthwise kernel [3, 3, 1, C], one and the same for every column.
+
+    The gradient then comes as sums over rows, an elementwise loop that LLVM vectorises, and the sum over columns is
+    left to what made the taps: outside a loop over images it is done once. Summed over all positions at once, the
+    kernel's gradient takes three times as long.
+    """
+    return tuple(jnp.broadcast_to(tap, (1, 1, columns, tap.size)) for tap in weight.reshape(9, 1, 1, 1, -1))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shifted_depthwise(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
-    rows, columns = (-(-size // stride) for size in x.shape[1:3])
-    return _multiply_add(_pad(x), weight, rows, columns, stride)
+def shifted_depthwise(x: jax.Array, taps: tuple[jax.Array, ...], stride: int) -> jax.Array:
+    """`depthwise_conv` with the kernel as `make_taps` gives it, as nine shifted multiply-adds."""
+    return _multiply_add(_pad(x), _get_weights(taps), *compute_output_size(x.shape, stride), stride)
 
 
-def _shifted_forward(x, weight, stride):
-    return _shifted_depthwise(x, weight, stride), (x, weight)
+def _get_weights(taps):
+    return [tap[0, 0, 0] for tap in taps]
+
+
+def _shifted_forward(x, taps, stride):
+    return shifted_depthwise(x, taps, stride), (x, taps)
 
 
 def _shifted_backward(stride, residuals, grad):
-    x, weight = residuals
+    x, taps = residuals
+    batch, height, width, channels = x.shape
     rows, columns = grad.shape[1:3]
     padded = _pad(x)
-
-    # An image at a time stays in the cache, and one variadic reduction reads it once for all nine sums:
-    # 3 to 8 times faster on a CPU than one reduction over the whole batch.
-    def add_image(total, pair):
-        image, image_grad = (side[None] for side in pair)
-        products = [tap * image_grad for tap in _shifts(image, rows, columns, stride)]
-        sums = lax.reduce(products, [jnp.zeros((), x.dtype)] * 9, _add_all, (0, 1, 2))
-        return total + jnp.stack(sums), None
-
-    grad_weight, _ = lax.scan(add_image, jnp.zeros((9, x.shape[-1]), x.dtype), (padded, grad))
     # The input's gradient is the stride-1 convolution of the spread-out gradient with the kernel turned round.
-    height, width = x.shape[1:3]
     spread = lax.pad(
         grad,
         jnp.zeros((), grad.dtype),
@@ -139,8 +178,24 @@ def _shifted_backward(stride, residuals, grad):
             (0, 0, 0),
         ),
     )
-    grad_x = _multiply_add(spread, weight[::-1, ::-1], height, width, 1)
-    return grad_x, grad_weight.reshape(weight.shape)
+    grad_x = _multiply_add(spread, _get_weights(taps)[::-1], height, width, 1)
+
+    def take_row(array, image, row, column):
+        end = (image + 1, row + 1, column + (columns - 1) * stride + 1, channels)
+        return lax.slice(array, (image, row, column, 0), end, (1, 1, stride, 1))
+
+    # Both sides are read from padded arrays, and more than fifteen times each: XLA then keeps these in memory rather
+    # than computing them anew at every use, which would also keep the loop from being vectorised.
+    grad_taps = [
+        sum(
+            take_row(padded, image, row * stride + i, j) * take_row(spread, image, 1 + row * stride, 1)
+            for image in range(batch)
+            for row in range(rows)
+        )
+        for i in range(3)
+        for j in range(3)
+    ]
+    return grad_x, tuple(grad_taps)
 
 
-_shifted_depthwise.defvjp(_shifted_forward, _shifted_backward)
+shifted_depthwise.defvjp(_shifted_forward, _shifted_backward)

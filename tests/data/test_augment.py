@@ -122,3 +122,11 @@ def test_several_seeds_drawn_as_one_program_are_those_drawn_apart():
     together = jax.jit(jax.vmap(partial(augment_images, recipe=recipe), in_axes=(0, None)))(keys, images)
     for seed, found in zip((1, 2), together, strict=True):
         np.testing.assert_allclose(augment(images, seed=seed, **EVERYTHING), found, atol=1e-3)
+
+
+def test_parts_of_a_batch_are_augmented_as_the_whole_is():
+    images = jnp.asarray(make_images())
+    recipe = RecipeSpec(flip=True, crop_padding=0.2, brightness=0.2, contrast=0.2, erase=0.5)
+    whole = augment_images(jax.random.key(3), images, recipe)
+    halves = [augment_images(jax.random.key(3), images[first : first + 24], recipe, 48, first) for first in (0, 24)]
+    np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-6, atol=1e-4)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ffem_jax.models.convolutions import FORMS, depthwise_conv, full_conv, use_convolution_form
+from ffem_jax.models.convolutions import (
+    FORMS,
+    compute_second_moments,
+    depthwise_conv,
+    full_conv,
+    pointwise_conv,
+    use_convolution_form,
+)
 
 SHAPES = [(8, 8, 4), (7, 9, 3), (1, 1, 5), (2, 3, 2)]
 
@@ -64,19 +71,37 @@ def test_gradients_of_both_forms_agree(conv, shape, stride, kernel):
 
         return jax.jit(jax.grad(loss, (0, 1)))(x, weight)
 
-    for shifted, xla in zip(compute("shifted"), compute("xla"), strict=True):
-        assert shifted.shape == xla.shape
-        np.testing.assert_allclose(shifted, xla, rtol=1e-3, atol=1e-4)
+    for streamed, xla in zip(compute("streamed"), compute("xla"), strict=True):
+        assert streamed.shape == xla.shape
+        np.testing.assert_allclose(streamed, xla, rtol=1e-3, atol=1e-4)
 
 
-def test_depthwise_gradient_is_that_of_finite_differences():
-    x, weight = draw(5, 6, 3, (3, 3, 1, 3))
-    with jax.enable_x64(True), use_convolution_form("shifted"):
-        # Reverse mode alone: a gradient of one's own has no forward mode.
-        arguments = jnp.asarray(x, jnp.float64), jnp.asarray(weight, jnp.float64)
-        check_grads(lambda x, w: depthwise_conv(x, w, 2), arguments, order=1, modes=["rev"])
+def check_gradients(function, *shapes):
+    """Reverse mode, all there is of a gradient of one's own, against finite differences in float64."""
+    random = np.random.default_rng(0)
+    with jax.enable_x64(True), use_convolution_form("streamed"):
+        arguments = [jnp.asarray(random.normal(size=shape)) for shape in shapes]
+        assert arguments[0].dtype == jnp.float64
+        check_grads(function, arguments, order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 5, 6, 3), (1, 1, 1, 2), (3, 4, 2, 1)])
+def test_depthwise_gradient_is_that_of_finite_differences(shape, stride):
+    check_gradients(lambda x, weight: depthwise_conv(x, weight, stride), shape, (3, 3, 1, shape[-1]))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 7), (7, 3)])
+def test_pointwise_gradient_is_that_of_finite_differences(inputs, outputs):
+    check_gradients(pointwise_conv, (2, 4, 3, inputs), (inputs, outputs))
+
+
+def test_second_moments_and_their_gradient():
+    x = np.random.default_rng(1).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_allclose(compute_second_moments(x), np.einsum("nhwc,nhwd->cd", x, x), rtol=1e-5, atol=1e-5)
+    check_gradients(lambda x: jnp.sin(compute_second_moments(x)), (2, 3, 4, 5))
 
 
 def test_unknown_form_names_the_choices():
-    with pytest.raises(ValueError, match="xla, shifted"), use_convolution_form("fast"):
+    with pytest.raises(ValueError, match="xla, streamed"), use_convolution_form("fast"):
         pass

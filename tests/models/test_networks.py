@@ -20,6 +20,7 @@ from ffem_jax.arch import (
 )
 from ffem_jax.models import PRESETS, build_model
 from ffem_jax.models.attention import ATTENTIONS
+from ffem_jax.models.convolutions import use_convolution_form
 
 SMALL = ArchSpec(
     name="small",
@@ -95,7 +96,8 @@ VARIANTS = {
 
 @pytest.mark.parametrize(("arch", "resolution"), VARIANTS.values(), ids=VARIANTS)
 def test_conformance(arch, resolution):
-    check_conformance(arch, resolution, compiled=False)
+    with use_convolution_form("xla"):
+        check_conformance(arch, resolution, compiled=False)
 
 
 @pytest.mark.slow
@@ -106,8 +108,8 @@ def test_conformance_of_presets(name):
 
 def check_conformance(arch, resolution, *, compiled):
     """Shape, finiteness, sensitivity to each image, running statistics that move, a gradient everywhere, and, where
-    it is compiled, one compilation for two calls. Small networks go operation by operation: their operations are
-    compiled once for all variants."""
+    it is compiled, one compilation for two calls. Small networks go operation by operation, in the plain form: their
+    operations are compiled once for all variants. test_streaming.py holds the other form equal to it."""
     transform = jax.jit if compiled else (lambda function: function)
     graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3)), jnp.uint8)

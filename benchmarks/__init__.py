@@ -1,0 +1,1 @@
+"""Benchmarks: speed against other libraries, and the cost model's own."""
