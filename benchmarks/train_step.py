@@ -72,7 +72,7 @@ class Ours(Contestant):
         while steps:
             sums, last = trainer._zero_sums(), min(steps, trainer.steps_per_epoch)
             arguments = (sums, *trainer._faces, trainer.rates[0], self.epoch, 0, last)
-            self.state, sums = trainer._train_steps(self.state, *arguments)
+            self.state, sums = trainer._program.train_steps(self.state, *arguments)
             jax.device_get(sums)
             self.epoch, steps = self.epoch + 1, steps - last
 

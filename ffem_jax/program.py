@@ -6,7 +6,10 @@ goes on from a checkpoint makes the very steps that it would have made.
 
 from __future__ import annotations
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +18,15 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
-from jax.stages import Wrapped
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Compiled, Wrapped
 
 from ffem_jax.arch import NetworkSpec
 from ffem_jax.data.augment import augment_images
 from ffem_jax.losses import compute_cross_entropy, normalize
 from ffem_jax.models import build_model
 from ffem_jax.models.blocks import kernel_init
+from ffem_jax.models.convolutions import get_convolution_form
 from ffem_jax.recipes import make_optimizer
 from ffem_jax.spec import RecipeSpec
 
@@ -82,6 +86,72 @@ class Program:
     init: Wrapped
     train_steps: Wrapped
     embed: Wrapped
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies."""
+
+    init: Compiled
+    train_steps: Compiled
+    embed: Compiled
+    abstract_state: TrainState
+
+
+def compile_program(
+    network: NetworkSpec,
+    recipe: RecipeSpec,
+    mesh: Mesh,
+    seeds: int,
+    image_shape: tuple[int, int, int, int],
+    people: int,
+    embed_batch: int,
+) -> CompiledProgram:
+    """The program for `image_shape` [image, R, R, 3] faces in all, `embed_batch` at a time embedded, compiled.
+
+    Trials that differ in seed, fold or learning rate get one and the same program, compiled once in this process.
+    """
+    unscheduled = dataclasses.replace(recipe, **_NO_SCHEDULE)
+    context = (get_convolution_form(), jax.default_matmul_precision.value)
+    return _compile_program(network, unscheduled, mesh, seeds, image_shape, people, embed_batch, context)
+
+
+# Values of a schedule, which enter a program with the rates that they make.
+_NO_SCHEDULE: dict[str, Any] = {
+    "name": "",
+    "epochs": 1,
+    "learning_rate": 1.0,
+    "schedule": "constant",
+    "decay": 1.0,
+    "warmup_fraction": 0.0,
+}
+# init runs once: it is compiled fast, and need not run fast.
+_UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+
+
+@lru_cache(maxsize=8)
+def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_batch, context):
+    # context is what else a trace depends on; it is part of the cache's key, and tracing reads it by itself.
+    program = build_program(network, image_shape[1], people, recipe, mesh, seeds)
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def shaped(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+
+    images, each = image_shape[0], (seeds,) if seeds > 1 else ()
+    keys = shaped(each, jax.random.key(0).dtype)
+    state = jax.tree.map(lambda leaf: shaped(leaf.shape, leaf.dtype), jax.eval_shape(program.init, keys))
+    sums = EpochSums(shaped(each, jnp.float32), shaped(each, jnp.int32), shaped(each, jnp.int32))
+    faces = shaped(image_shape, jnp.uint8), shaped((images,), jnp.int32), shaped((images,), jnp.int32)
+    rates = jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)
+    steps = (state, sums, keys, *faces, 0, rates, 0, 0, 0)
+    embedded = (state, faces[0], jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
+    # One is traced, in Python, while another is compiled, outside it.
+    with ThreadPoolExecutor() as threads:
+        init = threads.submit(program.init.lower(keys).compile, _UNOPTIMIZED)
+        train_steps = threads.submit(program.train_steps.lower(*steps).compile)
+        embed = threads.submit(program.embed.lower(*embedded).compile)
+        return CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
 
 
 def build_program(

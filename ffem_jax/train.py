@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import jax
@@ -14,14 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ffem_jax.arch import NetworkSpec, SpecError
 from ffem_jax.devices import make_batch_mesh
-from ffem_jax.program import BATCH_AXIS, EpochSums, TrainState, build_program
+from ffem_jax.program import BATCH_AXIS, EpochSums, TrainState, compile_program
 from ffem_jax.recipes import compute_learning_rates
 from ffem_jax.spec import RecipeSpec
 
 # Images embedded at a time, whatever the training batch.
 EMBED_BATCH = 64
-
-UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 @dataclass
@@ -84,7 +81,6 @@ class Trainer:
         self.pool = jax.device_put(pool, self._whole)
         self.steps_per_epoch = len(train) // recipe.batch_size
         people = int(labels.max()) + 1
-        program = build_program(network, images.shape[1], people, recipe, mesh, len(self.seeds))
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
         # Rates are padded to one length for all folds, so that a fold with an image more shares the program.
@@ -92,20 +88,9 @@ class Trainer:
         self.rates[:, : self.steps_per_epoch] = compute_learning_rates(recipe, self.steps_per_epoch)
 
         started = time.perf_counter()
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole),
-            jax.eval_shape(program.init, self.keys),
-        )
-        steps = (abstract, self._zero_sums(), *self._faces, self.rates[0], 0, 0, 0)
-        embedded = (abstract, self.images, np.zeros(self._embed_batch, np.int32))
-        # One is traced, in Python, while another is compiled, outside it. init runs once, so it need not run fast.
-        with ThreadPoolExecutor() as pool_of_threads:
-            init = pool_of_threads.submit(program.init.lower(self.keys).compile, UNOPTIMIZED)
-            train_steps = pool_of_threads.submit(program.train_steps.lower(*steps).compile)
-            embed = pool_of_threads.submit(program.embed.lower(*embedded).compile)
-            self._init, self._train_steps, self._embed = init.result(), train_steps.result(), embed.result()
+        self._program = compile_program(network, recipe, mesh, len(self.seeds), images.shape, people, self._embed_batch)
         self.compile_seconds = time.perf_counter() - started
-        self.abstract_state = abstract
+        self.abstract_state = self._program.abstract_state
 
     @property
     def _faces(self) -> tuple[jax.Array | int, ...]:
@@ -113,7 +98,7 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self._init(self.keys)
+        return self._program.init(self.keys)
 
     def _zero_sums(self) -> EpochSums:
         shape = () if len(self.seeds) == 1 else (len(self.seeds),)
@@ -144,7 +129,7 @@ class Trainer:
                 last = min(first + stride, self.steps_per_epoch)
                 started = time.perf_counter()
                 rates = self.rates[epoch]
-                state, sums = self._train_steps(state, sums, *self._faces, rates, epoch, first, last)
+                state, sums = self._program.train_steps(state, sums, *self._faces, rates, epoch, first, last)
                 loss, correct, bad_steps = (np.atleast_1d(total).tolist() for total in jax.device_get(sums))
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
@@ -169,6 +154,6 @@ class Trainer:
         """Embeddings [(seed,) index, embedding_dim] and logits [(seed,) index, people] of those images, float32."""
         padded = np.zeros(-(-len(indices) // self._embed_batch) * self._embed_batch, np.int32)
         padded[: len(indices)] = indices
-        batches = [self._embed(state, self.images, batch) for batch in padded.reshape(-1, self._embed_batch)]
+        batches = [self._program.embed(state, self.images, batch) for batch in padded.reshape(-1, self._embed_batch)]
         embeddings, logits = (np.concatenate(parts, axis=-2) for parts in zip(*jax.device_get(batches), strict=True))
         return embeddings[..., : len(indices), :], logits[..., : len(indices), :]

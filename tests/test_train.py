@@ -99,6 +99,17 @@ def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
             np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
 
 
+def test_trials_that_differ_in_seed_rate_or_fold_alone_share_one_program(trainer):
+    images, labels, train, test = draw_faces()
+    recipe = dataclasses.replace(RECIPE, name="other", learning_rate=0.01, schedule="exponential", epochs=2)
+    other = Trainer(NETWORK, recipe, [5], images, labels, np.concatenate([train[1:], test[:1]]), test[1:])
+    assert other._program is trainer._program
+    assert other.compile_seconds < 0.5
+    assert (
+        Trainer(NETWORK, dataclasses.replace(RECIPE, momentum=0.5), [0], *draw_faces())._program is not other._program
+    )
+
+
 def test_validation_accuracy_is_the_share_of_test_images_classified_right(trainer, trained):
     _, logits = trainer.embed(trained.state, trainer.test)
     right = np.mean(logits.argmax(-1) == trainer.labels_host[trainer.test])
