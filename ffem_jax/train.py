@@ -72,6 +72,7 @@ class Trainer:
         self.recipe, self.seeds, self.train, self.test = recipe, tuple(seeds), train, test
         self.labels_host = labels
         mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size)
+        self.device_count = mesh.size
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._embed_batch = -(-EMBED_BATCH // mesh.size) * mesh.size
         self.images = jax.device_put(images, self._whole)

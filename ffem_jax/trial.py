@@ -172,7 +172,7 @@ def _train(
         record.validation_accuracy = [epoch[index] for epoch in history.validation_accuracy]
         record.train_images_per_second = training.images_per_second
         record.compile_seconds = round(training.compile_seconds, 3)
-        record.device = describe_device()
+        record.device = describe_device(trainer.device_count)
         if history.bad_steps[index]:
             record.error = f"the loss is not finite: {history.bad_steps[index]}; try a smaller recipe.learning_rate"
             continue
@@ -206,14 +206,14 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def describe_device() -> str:
-    """The device that trains: an accelerator's name, or the CPU's with its core count."""
+def describe_device(count: int) -> str:
+    """What `count` devices of this process train on: an accelerator's name, or the CPU's with its cores."""
     import jax
 
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.device_kind} ({device.platform})"
-    return f"{_read_cpu_name()} ({os.cpu_count()} cores, cpu)"
+    return f"{_read_cpu_name()} ({count} of {os.cpu_count()} cores, cpu)"
 
 
 def _read_cpu_name() -> str:

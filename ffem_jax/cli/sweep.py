@@ -80,6 +80,8 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     elif drawn:
         print_table(drawn.table)
         say(f"frontier: {frontier_dir}")
+    if seconds := describe_seconds(records):
+        say(seconds)
     for line in describe_untrained(records, errors, label_trials(plan.trials)):
         say(line)
     return FAILED if errors or any(record.status == "failed" for record in records) else DONE
@@ -94,6 +96,17 @@ def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, prec
     except FrontierError as error:
         say(f"no frontier: {error}")
         return None
+
+
+def describe_seconds(records: Sequence[TrialRecord]) -> str:
+    """What the trained trials took, compiling apart; added up, though a launcher may run them side by side."""
+    # The seeds of one program share its folder, and their times.
+    trained = {record.trial_dir: record for record in records if record.compile_seconds is not None}.values()
+    if not trained:
+        return ""
+    wall = sum(record.wall_seconds or 0.0 for record in trained)
+    compiling = sum(record.compile_seconds or 0.0 for record in trained)
+    return f"trials took {wall / 60:.1f} min, added up; {compiling / 60:.1f} min of it tracing and compiling"
 
 
 def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
