@@ -41,13 +41,14 @@ def compute_paired_interval(
     totals, counts = _check_tables(totals, counts)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must be between 0 and 1, both excluded")
-    runs, tested = len(totals), counts.any(axis=0)
-    images = int(tested.sum())
+    tested = np.ix_(counts.any(axis=1), counts.any(axis=0))
+    totals, counts = totals[tested], counts[tested]
+    runs, images = counts.shape
     if not totals.any():
         reach = 1 - ((1 - confidence) / 2) ** (1 / images)
         return -reach, reach
     random = np.random.default_rng(seed)
-    changes = _draw_changes(totals[:, tested], counts[:, tested], draws, random)
+    changes = _draw_changes(totals, counts, draws, random)
     if runs > 1:
         changes = changes + _draw_changes(totals.T, counts.T, draws, random)
     low, high = np.quantile(changes, [(1 - confidence) / 2, (1 + confidence) / 2])
