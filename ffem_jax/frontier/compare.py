@@ -227,7 +227,13 @@ def _describe_left_out(
         notes.append("not compared: " + ", ".join(f"{count} {names[name]}" for name, count in status.items()))
     without = sum(factor not in read_settings(record) for record in alone if not factor.endswith(".name"))
     if without:
-        notes.append(f"{without} trials have no {shorten(factor)} and are not compared")
+        notes.append(f"not compared, for want of {shorten(factor)}: {_count(without)}")
     if len(alone) > without:
-        notes.append(f"{len(alone) - without} trials have no partner that differs in {shorten(factor)} alone")
+        notes.append(
+            f"not compared, for want of a partner that differs in nothing else: {_count(len(alone) - without)}"
+        )
     return notes
+
+
+def _count(trials: int) -> str:
+    return f"{trials} trial{'' if trials == 1 else 's'}"

@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import build_record
 from scipy.stats import binomtest
 
 from ffem_jax.frontier.compare import compare_records, write_comparison
@@ -19,12 +18,17 @@ IMAGES = 100
 NONE = {"kind": "none"}
 
 
-def record(hits, *, images=None, **settings):
-    """A record that got `hits` ("101...") of `images` (the first ones) right."""
-    images = list(range(len(hits))) if images is None else images
-    fields = {"data_fingerprint": "f" * 16, "pictures_fingerprint": "p" * 16, "test_images": images, "hits": hits}
-    made = build_record(correct=hits.count("1"), tested=len(hits), **{**fields, **settings})
-    return dataclasses.replace(made, trial_key=made.trial_key + settings.get("data_fingerprint", ""))
+@pytest.fixture
+def record(make_record):
+    """Makes a record that got `hits` ("101...") of `images` (the first ones) right."""
+
+    def make(hits, *, images=None, **settings):
+        images = list(range(len(hits))) if images is None else images
+        fields = {"data_fingerprint": "f" * 16, "pictures_fingerprint": "p" * 16, "test_images": images, "hits": hits}
+        made = make_record(correct=hits.count("1"), tested=len(hits), **{**fields, **settings})
+        return dataclasses.replace(made, trial_key=made.trial_key + settings.get("data_fingerprint", ""))
+
+    return make
 
 
 def draw_hits(seed, rate, images=IMAGES):
@@ -38,7 +42,7 @@ def eca(placement="first_last", **more):
 # -------------------------------------------------------------------------------- one pair, by hand
 
 
-def test_one_pair_by_hand():
+def test_one_pair_by_hand(record):
     # Of 20 images both are right on 8, the second alone on 7, the first alone on 1, neither on 4.
     first = record("1" * 8 + "0" * 7 + "1" + "0" * 4, attention=NONE)
     second = record("1" * 8 + "1" * 7 + "0" + "0" * 4, attention=eca(), params=2_200_456)
@@ -56,12 +60,12 @@ def test_one_pair_by_hand():
     assert comparison.notes == ()
 
 
-def test_the_order_of_the_records_does_not_turn_a_difference_around():
+def test_the_order_of_the_records_does_not_turn_a_difference_around(record):
     a, b = record(draw_hits(0, 0.9), attention=eca()), record(draw_hits(1, 0.5), attention=NONE)
     assert compare_records([a, b], "attention.kind").rows == compare_records([b, a], "attention.kind").rows
 
 
-def test_folds_are_one_test_and_seeds_are_not():
+def test_folds_are_one_test_and_seeds_are_not(record):
     folds = [(fold, list(range(fold, IMAGES, 5))) for fold in range(5)]
     records = [
         record(draw_hits(10 * seed + fold, 0.6), images=images, attention=attention, seed=seed,
@@ -82,7 +86,7 @@ def levels(comparison):
     return [(row.first, row.second, row.context, row.pairs) for row in comparison.rows]
 
 
-def test_no_attention_pairs_with_every_placement_and_contexts_get_a_row_each():
+def test_no_attention_pairs_with_every_placement_and_contexts_get_a_row_each(record):
     records = [record(draw_hits(i, 0.7), attention=a) for i, a in enumerate([NONE, eca("first"), eca("last")])]
     assert levels(compare_records(records, "attention.kind")) == [
         ("none", "eca", "placement first", 1),
@@ -91,10 +95,10 @@ def test_no_attention_pairs_with_every_placement_and_contexts_get_a_row_each():
     ]
     by_place = compare_records(records, "attention.placement")
     assert levels(by_place) == [("first", "last", "", 1)]
-    assert by_place.notes == ("1 trials have no attention.placement and are not compared",)
+    assert by_place.notes == ("not compared, for want of attention.placement: 1 trial",)
 
 
-def test_names_and_settings_that_nobody_reads_block_no_pair():
+def test_names_and_settings_that_nobody_reads_block_no_pair(record):
     a = record(draw_hits(0, 0.7), arch={"name": "ffem"}, attention={**NONE, "gamma": 1.0}, recipe={"name": "modern"})
     b = record(draw_hits(1, 0.7), arch={"name": "ffem_am"}, attention=eca(reduction=4), recipe={"name": "mine"})
     assert levels(compare_records([a, b], "attention.kind")) == [("none", "eca", "", 1)]
@@ -114,13 +118,13 @@ def test_names_and_settings_that_nobody_reads_block_no_pair():
         {"data_fingerprint": "0" * 16},
     ],
 )
-def test_what_differs_in_anything_else_is_no_pair(other):
+def test_what_differs_in_anything_else_is_no_pair(record, other):
     a, b = record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca(), **other)
     with pytest.raises(FrontierError, match="no two of 2 trials are equal in all but attention.kind"):
         compare_records([a, b], "attention.kind")
 
 
-def test_a_placement_is_known_by_its_bottlenecks():
+def test_a_placement_is_known_by_its_bottlenecks(record):
     records = [record(draw_hits(i, 0.7), attention=eca(p)) for i, p in enumerate(([0, -1], "all", [3]))]
     assert levels(compare_records(records, "attention.placement")) == [
         ("first_last", "all", "", 1),
@@ -129,7 +133,7 @@ def test_a_placement_is_known_by_its_bottlenecks():
     ]
 
 
-def test_a_name_stands_for_what_is_the_same_wherever_it_is_used():
+def test_a_name_stands_for_what_is_the_same_wherever_it_is_used(record):
     records = [
         record(draw_hits(i, 0.7), arch={"name": name, "width_multiplier": width}, attention=attention)
         for i, (name, width, attention) in enumerate(
@@ -143,13 +147,13 @@ def test_a_name_stands_for_what_is_the_same_wherever_it_is_used():
     ]
 
 
-def test_numbers_are_ordered_by_size():
+def test_numbers_are_ordered_by_size(record):
     records = [record(draw_hits(i, 0.7), arch={"width_multiplier": w}) for i, w in enumerate((1.5, 0.5, 1.0))]
     pairs = [(first, second) for first, second, *_ in levels(compare_records(records, "arch.width_multiplier"))]
     assert pairs == [("0.5", "1"), ("0.5", "1.5"), ("1", "1.5")]
 
 
-def test_resolutions_pair_by_their_pictures():
+def test_resolutions_pair_by_their_pictures(record):
     small = record(draw_hits(0, 0.6), data={"resolution": 48}, data_fingerprint="a" * 16)
     large = record(draw_hits(1, 0.7), data={"resolution": 96}, data_fingerprint="b" * 16)
     (row,) = compare_records([large, small], "data.resolution").rows
@@ -159,7 +163,7 @@ def test_resolutions_pair_by_their_pictures():
         compare_records([other, small], "data.resolution")
 
 
-def test_a_factor_over_two_resolutions_counts_a_picture_once():
+def test_a_factor_over_two_resolutions_counts_a_picture_once(record):
     records = [
         record(draw_hits(10 * size + i, 0.7), data={"resolution": size}, data_fingerprint=f"{size:016}", attention=a)
         for size in (48, 96)
@@ -176,7 +180,7 @@ def test_a_factor_over_two_resolutions_counts_a_picture_once():
 # ------------------------------------------------------------------------------------- what is refused
 
 
-def test_factors_that_do_not_vary_name_those_that_do():
+def test_factors_that_do_not_vary_name_those_that_do(record):
     records = [record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca())]
     with pytest.raises(FrontierError, match="factor='atention.kind' does not vary.* choose one of: attention.kind$"):
         compare_records(records, "atention.kind")
@@ -186,7 +190,7 @@ def test_factors_that_do_not_vary_name_those_that_do():
         compare_records(records[:1], "x")
 
 
-def test_two_data_sets_or_protocols_are_refused_by_name():
+def test_two_data_sets_or_protocols_are_refused_by_name(record):
     a = record(draw_hits(0, 0.7), attention=NONE)
     with pytest.raises(FrontierError, match=r"lfw52 \(1 trials\), synthetic \(1 trials\); compare the records of each"):
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), data={"name": "synthetic"})], "attention.kind")
@@ -194,24 +198,24 @@ def test_two_data_sets_or_protocols_are_refused_by_name():
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), protocol={"name": "kfold"})], "attention.kind")
 
 
-def test_nothing_done_and_bad_choices_are_refused():
+def test_nothing_done_and_bad_choices_are_refused(make_record):
     with pytest.raises(FrontierError, match="no trial of the 1 recorded is done"):
-        compare_records([build_record(status="failed")], "attention.kind")
+        compare_records([make_record(status="failed")], "attention.kind")
     with pytest.raises(FrontierError, match="metric='x' is not known"):
         compare_records([], "attention.kind", metric="x")
 
 
-def test_refused_and_failed_trials_are_counted():
+def test_refused_and_failed_trials_are_counted(record, make_record):
     records = [record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca())]
-    records += [build_record(status="over_cap", attention={"kind": "se"}), build_record(status="failed", seed=5)]
+    records += [make_record(status="over_cap", attention={"kind": "se"}), make_record(status="failed", seed=5)]
     assert compare_records(records, "attention.kind").notes == ("not compared: 1 over the cap, 1 failed",)
 
 
 # --------------------------------------------------------------------------------------- old records
 
 
-def test_records_without_hits_are_compared_unpaired_and_say_so():
-    old = [build_record(correct=c, attention=a, seed=s) for s in (0, 1) for c, a in ((70, NONE), (90, eca()))]
+def test_records_without_hits_are_compared_unpaired_and_say_so(make_record):
+    old = [make_record(correct=c, attention=a, seed=s) for s in (0, 1) for c, a in ((70, NONE), (90, eca()))]
     comparison = compare_records(old, "attention.kind")
     (row,) = comparison.rows
     # Two seeds on the same 104 images are no 208 images.
@@ -223,7 +227,7 @@ def test_records_without_hits_are_compared_unpaired_and_say_so():
     assert "Newcombe" in write_page(comparison)
 
 
-def test_pairs_without_hits_are_left_out_of_a_row_that_has_others():
+def test_pairs_without_hits_are_left_out_of_a_row_that_has_others(record):
     new = [record(draw_hits(i, 0.7), attention=a) for i, a in enumerate((NONE, eca()))]
     old = [dataclasses.replace(record(draw_hits(9, 0.7), attention=a, seed=1), hits="") for a in (NONE, eca())]
     comparison = compare_records(new + old, "attention.kind")
@@ -234,7 +238,7 @@ def test_pairs_without_hits_are_left_out_of_a_row_that_has_others():
     assert compare_records(moved, "attention.kind").rows[0].test == ""
 
 
-def test_the_gallery_has_hits_of_its_own():
+def test_the_gallery_has_hits_of_its_own(record):
     a, b = (record(draw_hits(i, 0.7), attention=k, hits_gallery="1" * IMAGES) for i, k in enumerate((NONE, eca())))
     (row,) = compare_records([a, b], "attention.kind", metric="accuracy_gallery").rows
     assert (row.only_first, row.only_second, row.p_value) == (0, 0, 1.0)
@@ -276,7 +280,7 @@ def make_row(**changes):
         ),
     ],
 )
-def test_a_sentence_claims_what_the_numbers_allow(changes, wanted):
+def test_a_sentence_claims_what_the_numbers_allow(record, changes, wanted):
     row = make_row(**changes)
     records = [record(draw_hits(i, 0.7), attention=a) for i, a in enumerate((NONE, eca()))]
     comparison = dataclasses.replace(compare_records(records, "attention.kind"), rows=(row, make_row()))
@@ -288,7 +292,7 @@ def test_numbers_are_written_without_a_signed_nought():
     assert [format_p(p) for p in (None, 1e-9, 0.0412, 1.0)] == ["-", "< 0.001", "0.041", "1"]
 
 
-def test_holm_counts_every_row_of_the_table():
+def test_holm_counts_every_row_of_the_table(record):
     records = [
         record(draw_hits(i, 0.5 + 0.1 * i), attention=a) for i, a in enumerate([NONE, eca("first"), eca("last")])
     ]
@@ -300,7 +304,7 @@ def test_holm_counts_every_row_of_the_table():
 # ------------------------------------------------------------------------------------------- on disk
 
 
-def test_page_json_and_figure_are_written_and_repeat(tmp_path):
+def test_page_json_and_figure_are_written_and_repeat(record, tmp_path):
     records = [
         record(draw_hits(i, 0.5 + 0.2 * i), attention=a, data={"name": "synthetic"})
         for i, a in enumerate([NONE, eca("first"), eca("last")])
