@@ -215,7 +215,7 @@ def _describe_left_out(
             "left out of the rows that have others"
             if len(blind) < len(pairs)
             else "the images of the two levels are treated as different ones, which makes the intervals wider than a "
-            "paired comparison would, and what another seed changes is not in them; train again for a paired one"
+            "paired comparison would, and what another seed changes is not in them; run.retrain=true records them"
         )
         notes.append(
             f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "
