@@ -90,7 +90,8 @@ def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
     rows: list[tuple[list[Pair], str, bool]] = []
     for _, group in sorted(by_levels.items(), key=lambda item: tuple(map(order.index, item[0]))):
         names = list(dict.fromkeys(name for pair in group for name in pair.context))
-        varying = [name for name in names if len({pair.context.get(name) for pair in group}) > 1]
+        # A setting that some lack is there or not by another one, which varies and is named.
+        varying = [n for n in names if len({pair.context[n] for pair in group if n in pair.context}) > 1]
         contexts: dict[str, list[Pair]] = {}
         for pair in group:
             words = [f"{_say(name)} {pair.context[name]}" for name in varying if name in pair.context]
@@ -102,7 +103,7 @@ def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
 
 
 def _say(name: str) -> str:
-    return name.split(".")[-1].replace("_", " ")
+    return "attention" if name == "arch.attention.kind" else name.split(".")[-1].replace("_", " ")
 
 
 def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, precision: str) -> ComparisonRow:

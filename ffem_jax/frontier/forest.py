@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS_A_LETTER = 4.9
+LONGEST_NAME = 52  # letters
 ROW_INCHES = 0.27
 HEAD_INCHES, FOOT_INCHES = 0.62, 0.62
 SHOWN, NOT_SHOWN = "#0072B2", "#606060"  # Okabe and Ito's blue; filled and hollow marks say the same
@@ -106,7 +107,9 @@ def _describe_marks() -> str:
 
 def _name_row(row: ComparisonRow, headed: bool) -> str:
     plain = f"{row.second} against {row.first}"
-    return (f"over {row.context}" if row.overall else row.context or plain) if headed else plain
+    name = (f"over {row.context}" if row.overall else row.context or plain) if headed else plain
+    # The table has it in full.
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:

@@ -147,6 +147,15 @@ def test_a_name_stands_for_what_is_the_same_wherever_it_is_used(record):
     ]
 
 
+def test_a_context_is_named_by_what_tells_it_from_the_others(record):
+    records = [
+        record(draw_hits(i, 0.7), arch={"width_multiplier": width}, attention=attention)
+        for i, (width, attention) in enumerate([(0.5, NONE), (1.0, NONE), (0.5, eca("all")), (1.0, eca("all"))])
+    ]
+    rows = compare_records(records, "arch.width_multiplier").rows
+    assert [row.context for row in rows] == ["attention none", "attention eca", "all 2"]
+
+
 def test_numbers_are_ordered_by_size(record):
     records = [record(draw_hits(i, 0.7), arch={"width_multiplier": w}) for i, w in enumerate((1.5, 0.5, 1.0))]
     pairs = [(first, second) for first, second, *_ in levels(compare_records(records, "arch.width_multiplier"))]
