@@ -29,8 +29,9 @@ def compute_metrics(
     Raises ValueError where an embedding is not finite or has no direction.
     """
     tested = len(labels)
-    correct = int((logits.argmax(axis=1) == labels).sum())
-    correct_gallery = int(compute_closed_set_hits(embeddings, labels, gallery, gallery_labels).sum())
+    hits = logits.argmax(axis=1) == labels
+    hits_gallery = compute_closed_set_hits(embeddings, labels, gallery, gallery_labels)
+    correct, correct_gallery = int(hits.sum()), int(hits_gallery.sum())
     low, high = compute_wilson_interval(correct, tested)
     gallery_low, gallery_high = compute_wilson_interval(correct_gallery, tested)
     calibrated = calibrate_sigma(gallery, gallery_labels, protocol.far_target)
@@ -46,6 +47,8 @@ def compute_metrics(
         "accuracy_gallery_low": gallery_low,
         "accuracy_gallery_high": gallery_high,
         "correct_gallery": correct_gallery,
+        "hits": _write_hits(hits),
+        "hits_gallery": _write_hits(hits_gallery),
         "sigma": protocol.sigma,
         "accepted": fixed.accepted_correct,
         "false_accept": fixed.false_accept,
@@ -53,3 +56,7 @@ def compute_metrics(
         "accepted_calibrated": chosen.accepted_correct,
         "false_accept_calibrated": chosen.false_accept,
     }
+
+
+def _write_hits(hits: np.ndarray) -> str:
+    return "".join("1" if hit else "0" for hit in hits)

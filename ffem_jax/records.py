@@ -29,9 +29,13 @@ class TrialRecord:
     spec: the whole TrialSpec, as nested dicts. arch, data, protocol, recipe repeat its names.
     synthetic: true where the faces are drawn, so that no reader takes the numbers for real ones.
     data_variant: which edition of a data set (`deepfunneled`, `funneled`), empty where there is one only.
+    data_fingerprint: of pixels, labels and order; pictures_fingerprint: of the pictures before crop and resolution,
+        equal where two trials of different resolutions see the same pictures in the same order.
     bytes_*, peak_activation_bytes: of the deployed model, see `cost.py`.
     accuracy, accuracy_low, accuracy_high, correct, tested: closed-set accuracy of the classifier on the test
         images, with its 95 % Wilson interval. *_gallery: of the nearest gallery embedding (Eq. 6).
+    test_images: the test images as indices into the data set's order, ascending: numbers and no names, since a
+        name is a person's. hits, hits_gallery: `1` or `0` for each of them, right or wrong. Empty in older records.
     accepted*, false_accept*: Eq. 7 at the fixed and at the calibrated threshold, see `evaluate.py`.
     loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation is the test side, looked
         at and never used to choose anything.
@@ -48,6 +52,7 @@ class TrialRecord:
     data: str = ""
     data_variant: str = ""
     data_fingerprint: str = ""
+    pictures_fingerprint: str = ""
     synthetic: bool = False
     protocol: str = ""
     recipe: str = ""
@@ -69,6 +74,9 @@ class TrialRecord:
     accuracy_gallery_low: float | None = None
     accuracy_gallery_high: float | None = None
     correct_gallery: int | None = None
+    test_images: list[int] = field(default_factory=list)
+    hits: str = ""
+    hits_gallery: str = ""
     sigma: float | None = None
     accepted: float | None = None
     false_accept: float | None = None

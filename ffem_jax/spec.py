@@ -234,13 +234,13 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         "resolution": trial.data.resolution,
         "data": data,
         "protocol": {k: v for k, v in protocol.items() if k not in unused},
-        "recipe": _select_effective(trial.recipe),
+        "recipe": select_effective(trial.recipe),
         "seed": trial.seed,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _select_effective(recipe: RecipeSpec) -> dict[str, Any]:
+def select_effective(recipe: RecipeSpec) -> dict[str, Any]:
     """The recipe's values that training reads, each of the type it is declared with: 1 and 1.0 are one rate."""
     unused = {"name"}
     if recipe.loss == "softmax":

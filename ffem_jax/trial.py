@@ -92,6 +92,7 @@ def _make_record(
         data=trial.data.name,
         data_variant=faces.variant,
         data_fingerprint=fingerprint,
+        pictures_fingerprint=faces.pictures_fingerprint,
         synthetic=faces.synthetic,
         protocol=trial.protocol.name,
         recipe=trial.recipe.name,
@@ -186,6 +187,7 @@ def _train(
         )
         for name, value in metrics.items():
             setattr(record, name, value)
+        record.test_images = split.test.tolist()
         record.status = "done"
 
 

@@ -42,6 +42,8 @@ def test_every_field_of_a_case_worked_by_hand():
         "accuracy_gallery_low": 0.300642,
         "accuracy_gallery_high": 0.954413,
         "correct_gallery": 3,
+        "hits": "1010",
+        "hits_gallery": "1110",
         "sigma": 0.1,
         "accepted": 2 / 4,  # the two at distance 0
         "false_accept": 0.0,
@@ -50,6 +52,8 @@ def test_every_field_of_a_case_worked_by_hand():
         "false_accept_calibrated": 2 / 4,  # 0.316 and 0.141; 0.447 is not below
     }
     assert set(found) == set(wanted)
+    texts = ("hits", "hits_gallery")
+    assert {name: found.pop(name) for name in texts} == {name: wanted.pop(name) for name in texts}
     assert found == pytest.approx(wanted, abs=2e-6)
     assert found["sigma_calibrated"] < math.sqrt(0.8) / 2 + 1e-12
 
@@ -57,7 +61,7 @@ def test_every_field_of_a_case_worked_by_hand():
 def test_every_field_is_one_of_a_records_and_of_a_type_that_json_has():
     found = measure()
     assert set(found) <= {f.name for f in dataclasses.fields(TrialRecord)}
-    assert {type(value) for value in found.values()} <= {int, float}
+    assert {type(value) for value in found.values()} <= {int, float, str}
 
 
 def test_the_far_target_is_met_on_the_gallery():

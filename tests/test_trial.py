@@ -50,6 +50,10 @@ def test_a_finished_trial_records_all_it_promises(finished):
     assert (record.synthetic, record.data, record.protocol, record.recipe) == (True, "synthetic", "holdout", "modern")
     assert record.accuracy == record.correct / record.tested
     assert record.accuracy_gallery == record.correct_gallery / record.tested
+    assert record.test_images == load_split(TRIAL.data, TRIAL.protocol)[1].test.tolist()
+    assert (record.hits.count("1"), len(record.hits)) == (record.correct, record.tested)
+    assert (record.hits_gallery.count("1"), len(record.hits_gallery)) == (record.correct_gallery, record.tested)
+    assert len(record.pictures_fingerprint) == 16
     assert record.accuracy_low <= record.accuracy <= record.accuracy_high
     assert record.epochs == len(record.loss) == len(record.train_accuracy) == len(record.validation_accuracy) == 3
     # What is reported is the network after its last epoch, not the best of them.

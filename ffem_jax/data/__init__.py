@@ -48,6 +48,14 @@ class Faces:
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
+    @property
+    def pictures_fingerprint(self) -> str:
+        """16 hexadecimal digits over `content`, labels and their order: equal for one selection of pictures at any
+        crop and resolution. Synthetic faces are drawn anew at each resolution and have one a resolution."""
+        digest = hashlib.sha256("\n".join(self.content).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
+        return digest.hexdigest()[:16]
+
 
 # Module of each data set; each has `load(spec: DataSpec) -> Faces`.
 LOADERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.summary import NetworkSummary
@@ -19,15 +19,15 @@ METRIC_NAMES = {
 }
 
 
-def describe_data(records: Sequence[TrialRecord], networks: Sequence[NetworkSummary]) -> str:
+def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
     """Data set, resolution, protocol and test images, in one line."""
     variants = sorted({record.data_variant for record in records if record.data_variant})
     data = records[0].data or str(records[0].spec.get("data", {}).get("name", "?"))
-    pixels = sorted({network.resolution for network in networks})
+    pixels = sorted(set(resolutions))
     size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
     protocol = records[0].spec.get("protocol", {})
     name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
-    tested = sorted({network.tested for network in networks if network.tested})
+    tested = sorted({images for images in tests if images})
     images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
     return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test images"
 

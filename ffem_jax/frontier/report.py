@@ -97,7 +97,7 @@ def write_frontier(
     networks = sorted(summarize_records(records, metric), key=_by_cost(question))
     _check_trained(networks, metric)
 
-    title = describe_data(records, networks)
+    title = describe_data(records, (n.resolution for n in networks), (n.tested for n in networks))
     synthetic = any(record.synthetic or record.data == "synthetic" for record in records)
     marks = question.mark_frontier(networks)
     result = FrontierResult(

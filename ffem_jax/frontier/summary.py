@@ -19,7 +19,7 @@ METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
 
 
 class FrontierError(ValueError):
-    """Records that no frontier can be drawn from. The message is one line and says what to do."""
+    """Records that no frontier and no comparison can be made of. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,13 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
     return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
 
 
-def check_comparable(records: Sequence[TrialRecord]) -> None:
-    """Raise FrontierError unless all records are of one data set and one protocol.
+def check_comparable(
+    records: Sequence[TrialRecord], *, advice: str = "draw a frontier of each alone", varying: str = ""
+) -> None:
+    """Raise FrontierError, which ends with `advice`, unless all records are of one data set and one protocol.
 
-    The resolution may differ. A folder is known by its pixels, since its path says nothing.
+    The resolution may differ, and so may the data setting `varying` (`data.crop`). A folder is known by its pixels,
+    since its path says nothing.
     """
     faces: Counter[str] = Counter()
     protocols: Counter[str] = Counter()
@@ -103,22 +106,21 @@ def check_comparable(records: Sequence[TrialRecord]) -> None:
         size = "folds" if protocol.get("name") == "kfold" else "test_per_person"
         protocols[f"{protocol.get('name', '?')} with {size}={protocol.get(size, '?')}"] += 1
         for field, value in data.items():
-            if field not in ("name", "root", "cache_dir", "resolution"):
+            if field not in ("name", "root", "cache_dir", "resolution") and f"data.{field}" != varying:
                 settings[f"data.{field}"].add(json.dumps(value))
-        if name == "folder" and record.data_fingerprint:
+        if name == "folder" and record.data_fingerprint and varying != "data.crop":
             folders[record.resolution].add(record.data_fingerprint)
 
-    apart = "draw a frontier of each alone"
     for what, counts in (("data sets", faces), ("protocols", protocols)):
         if len(counts) > 1:
             names = ", ".join(f"{name} ({count} trials)" for name, count in counts.items())
-            raise FrontierError(f"the records mix {what}: {names}; {apart}")
+            raise FrontierError(f"the records mix {what}: {names}; {advice}")
     mixed = [f"{field} ({', '.join(sorted(values))})" for field, values in settings.items() if len(values) > 1]
     if mixed:
-        raise FrontierError(f"the records mix settings of {next(iter(faces))}: {', '.join(mixed)}; {apart}")
+        raise FrontierError(f"the records mix settings of {next(iter(faces))}: {', '.join(mixed)}; {advice}")
     for resolution, fingerprints in folders.items():
         if len(fingerprints) > 1:
-            raise FrontierError(f"the records mix {len(fingerprints)} folders of faces at {resolution} px; {apart}")
+            raise FrontierError(f"the records mix {len(fingerprints)} folders of faces at {resolution} px; {advice}")
 
 
 def _identify_network(record: TrialRecord) -> str:

@@ -31,3 +31,18 @@ def compute_wilson_interval(correct: float, tested: int, confidence: float = 0.9
     low = 0.0 if correct == 0 else centre - reach
     high = 1.0 if correct == tested else centre + reach
     return low, high
+
+
+def compute_unpaired_interval(
+    first: tuple[float, int], second: tuple[float, int], confidence: float = 0.95
+) -> tuple[float, float]:
+    """An interval (low, high), in -1 to 1, of rate `second` less rate `first`, each as (correct, tested).
+
+    For images of which it is not known who was right about which: they are treated as different ones.
+    Raises ValueError as `compute_wilson_interval` does.
+    Source: Newcombe, Statistics in Medicine 17 (1998) 873, method 10: the two Wilson intervals, squared and added.
+    """
+    low_a, high_a = compute_wilson_interval(*first, confidence)
+    low_b, high_b = compute_wilson_interval(*second, confidence)
+    a, b = (correct / tested if tested else 0.5 for correct, tested in (first, second))
+    return b - a - math.hypot(b - low_b, high_a - a), b - a + math.hypot(high_b - b, a - low_a)

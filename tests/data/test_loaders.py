@@ -86,3 +86,17 @@ def test_two_people_are_needed(spec):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(SpecError, match="lfw52, lfw, folder, synthetic"):
         DataSpec(name="celeba")
+
+
+def test_the_fingerprint_of_the_pictures_is_blind_to_size_and_crop(tmp_path):
+    root = write_people(tmp_path / "faces", {"Ann": 4, "Bob": 3})
+    spec = DataSpec(name="folder", root=str(root), resolution=24)
+    whole = load_faces(spec)
+    for view in ({"resolution": 32}, {"crop": 0.5}):
+        other = load_faces(dataclasses.replace(spec, **view))
+        assert other.pictures_fingerprint == whole.pictures_fingerprint
+        assert other.fingerprint != whole.fingerprint
+    fewer = load_faces(dataclasses.replace(spec, max_images=3))
+    assert fewer.pictures_fingerprint != whole.pictures_fingerprint
+    turned = dataclasses.replace(whole, content=whole.content[::-1])
+    assert turned.pictures_fingerprint != whole.pictures_fingerprint

@@ -1,0 +1,53 @@
+"""`ffem compare RECORDS... --factor NAME`: what one setting changes, pair by pair."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.terminal import DONE, Parser, say
+from ffem_jax.spec import PRECISIONS
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the comparison and what may be said of it; with --out, write page, JSON and figure."""
+    parser = Parser(
+        "compare", "What one setting changes: trials paired that are equal in all else, with intervals and exact tests."
+    )
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument(
+        "--factor", required=True, help="such as attention.kind, arch.width_multiplier, recipe.loss, data.resolution"
+    )
+    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
+    options = parser.parse_intermixed_args(words)
+
+    from ffem_jax.frontier.compare import compare_records, write_comparison
+    from ffem_jax.frontier.comparison import write_sentence
+    from ffem_jax.frontier.comparison_page import render_comparison
+    from ffem_jax.frontier.table import print_table
+    from ffem_jax.records import read_records
+    from ffem_jax.sweep import check_writable
+
+    paths = find_records(options.records)
+    if options.out:
+        check_writable(options.out, "--out DIR")
+    records = [record for path in paths for record in read_records(path)]
+    found = compare_records(records, options.factor, metric=options.metric, precision=options.precision)
+    if options.out:
+        write_comparison(found, options.out)
+    if options.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        print_table(render_comparison(found), sys.stdout)
+        for row in found.rows:
+            print(f"- {write_sentence(row, found)}")
+    for note in found.notes:
+        say(note)
+    if options.out:
+        say(f"comparison: {options.out}")
+    return DONE

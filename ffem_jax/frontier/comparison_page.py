@@ -1,0 +1,121 @@
+"""The page of a comparison: a table, and for each row the sentence that its numbers allow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ffem_jax.frontier.comparison import SIGNIFICANT, Comparison, format_p, format_points, write_sentence
+from ffem_jax.frontier.question import BYTES_PER_MB
+from ffem_jax.frontier.reading import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FEW_SEEDS = 5  # fewer bound badly what another seed would change
+
+
+def write_page(comparison: Comparison) -> str:
+    """The comparison in Markdown."""
+    lines = [f"# What `{comparison.factor}` changes: {comparison.title}", ""]
+    if comparison.synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    lines += [f"Measured: {METRIC_NAMES[comparison.metric]}.", "", "![The differences](compare.svg)", ""]
+    titles, rows = _make_cells(comparison)
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += ["", "## What it says", "", *(f"- {write_sentence(row, comparison)}" for row in comparison.rows), ""]
+    if comparison.notes:
+        lines += ["## What is missing", "", *(f"- {note}." for note in comparison.notes), ""]
+    return "\n".join([*lines, "## How to read it", "", *describe_method(comparison)]) + "\n"
+
+
+def render_comparison(comparison: Comparison) -> Table:
+    """One line a row, for the terminal; bold where a difference is shown."""
+    from rich import box
+    from rich.table import Table
+
+    mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
+    table = Table(
+        title=f"{mark}what {comparison.factor} changes: {comparison.title}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    titles, rows = _make_cells(comparison)
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number > 1, overflow="fold")
+    for row, cells in zip(comparison.rows, rows, strict=True):
+        table.add_row(*cells, style="bold" if row.shown else None)
+    return table
+
+
+def describe_method(comparison: Comparison) -> list[str]:
+    """How the numbers were made, as paragraphs."""
+    paired = [row for row in comparison.rows if row.test]
+    if not paired:
+        return [
+            "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. Which "
+            "images were right is not in these records, so the interval is Newcombe's for two different sets of images."
+        ]
+    seeds = {row.seeds for row in paired}
+    if seeds == {1}:
+        drawn = (
+            "Images are drawn anew for the interval; with one seed, **what another seed would change is not in it**."
+        )
+    else:
+        few = " So few seeds bound what another seed would change only roughly." if min(seeds) < FEW_SEEDS else ""
+        drawn = (
+            "For the interval images and seeds are drawn anew; an image that several seeds tested is one image, drawn "
+            f"with all its tests.{few}"
+        )
+    tests = []
+    if any(row.test == "mcnemar" for row in paired):
+        tests.append("McNemar's exact test where each image was tested once (folds together)")
+    if any(row.test == "sign flip" for row in paired):
+        tests.append(
+            "where an image was tested several times, its exact counterpart: an image's differences are summed over "
+            "seeds and contexts, and all ways to turn their signs are counted"
+        )
+    return [
+        "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
+        f"difference is the mean over all tests of the pairs. {drawn}",
+        "",
+        f"The test: {'; '.join(tests)}. It asks about these trained networks on other such images; other seeds are in "
+        f"the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is called "
+        f"shown where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. That none is shown does "
+        "not show that there is none: what can be ruled out is what lies outside the interval. Images are taken as "
+        "independent and the people as given: of other people this says nothing.",
+    ]
+
+
+def _make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    size = f"MB {comparison.precision}"
+    titles = ["second - first", "where", "points", "95 %", "p", "p, Holm", "accuracy, %", size, "pairs"]
+    titles += ["images", "seeds"]
+    rows = []
+    for row in comparison.rows:
+        accuracies = f"{100 * row.accuracy_first:.1f}, {100 * row.accuracy_second:.1f}"
+        sizes = f"{_format_size(row.bytes_first)}, {_format_size(row.bytes_second)}"
+        rows.append(
+            [
+                f"{row.second} - {row.first}",
+                row.context or "-",
+                format_points(row.difference),
+                f"[{format_points(row.low)}, {format_points(row.high)}]",
+                format_p(row.p_value),
+                format_p(row.p_corrected),
+                accuracies,
+                sizes,
+                str(row.pairs),
+                f"{row.images:,}",
+                str(row.seeds),
+            ]
+        )
+    return titles, rows
+
+
+def _format_size(sizes: tuple[int, int] | None) -> str:
+    if sizes is None:
+        return "?"
+    low, high = (f"{size / BYTES_PER_MB:.2f}" for size in sizes)
+    return low if low == high else f"{low} to {high}"

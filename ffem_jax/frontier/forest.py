@@ -1,0 +1,130 @@
+"""A comparison as a figure: each difference with its interval, and the line of no difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
+from ffem_jax.frontier.plots import SETTINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS_A_LETTER = 4.9
+LONGEST_NAME = 52  # letters
+ROW_INCHES = 0.27
+HEAD_INCHES, FOOT_INCHES = 0.62, 0.62
+SHOWN, NOT_SHOWN = "#0072B2", "#606060"  # Okabe and Ito's blue; filled and hollow marks say the same
+
+
+def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
+    """Draw into `path` with the suffixes .png and .svg, and return the two paths.
+
+    Byte for byte the same for the same input and Matplotlib. Raises OSError where the folder cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    lines = _list_lines(comparison)
+    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
+        figure = Figure(figsize=(9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(lines)), dpi=72)
+        FigureCanvasAgg(figure)
+        _draw(figure, comparison, lines)
+        figure.savefig(written[0], dpi=160)
+        figure.savefig(written[1], metadata={"Date": None})
+    return written
+
+
+def _list_lines(comparison: Comparison) -> list[ComparisonRow | str]:
+    """The rows from top to bottom, each two levels under a heading where they have several rows."""
+    lines: list[ComparisonRow | str] = []
+    rows = comparison.rows
+    levels = [(row.first, row.second) for row in rows]
+    several = any(levels.count(both) > 1 for both in levels)
+    for row, both in zip(rows, levels, strict=True):
+        heading = f"{row.second} against {row.first}"
+        if several and levels.index(both) == rows.index(row):
+            lines.append(heading)
+        lines.append(row)
+    return lines
+
+
+def _draw(figure: Figure, comparison: Comparison, lines: list[ComparisonRow | str]) -> None:
+    height = figure.get_figheight()
+    top, bottom = 1 - HEAD_INCHES / height, FOOT_INCHES / height
+    headed = any(isinstance(line, str) for line in lines)
+    names = [line if isinstance(line, str) else _name_row(line, headed) for line in lines]
+    left, right = min(0.45, 0.04 + POINTS_A_LETTER * max(map(len, names)) / 648), 0.745
+    axes = figure.add_axes((left, bottom, right - left, top - bottom))
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.axvline(0, color="#202020", linewidth=1.1, zorder=1)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    # Zero in view, and as far to one side as what is drawn needs.
+    ends = [100 * end for row in comparison.rows for end in (row.low, row.high)] + [0.0]
+    pad = 0.06 * (max(ends) - min(ends))
+    axes.set_xlim(min(ends) - pad, max(ends) + pad)
+    for place, (line, name) in enumerate(zip(lines, names, strict=True)):
+        y = bottom + (top - bottom) * (1 - (place + 0.5) / len(lines))
+        if isinstance(line, str):
+            _write(figure, 0.012, y, name, weight="bold")
+        else:
+            _draw_row(axes, place, line)
+            points = f"{format_points(line.difference)} [{format_points(line.low)}, {format_points(line.high)}]"
+            look = {"weight": "bold" if line.shown else "normal"}
+            _write(figure, 0.027 if headed else 0.012, y, name, **look)
+            _write(figure, 0.755, y, points, **look)
+            _write(figure, 0.93, y, format_p(line.p_corrected), **look)
+    _write(figure, 0.755, top + 0.1 / height, "points [95 %]", color="#606060", size=8)
+    _write(figure, 0.93, top + 0.1 / height, "p, Holm", color="#606060", size=8)
+    metric = "" if comparison.metric == "accuracy" else " (nearest gallery image)"
+    axes.set_xlabel(f"difference of accuracy{metric}, points", color="#202020")
+    figure.text(0.012, 1 - 0.22 / height, f"{comparison.factor}: {comparison.title}", size=11, weight="bold")
+    if comparison.synthetic:
+        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
+        figure.text(
+            0.985, 1 - 0.22 / height, "SYNTHETIC FACES", size=9, weight="bold", color="white", ha="right", bbox=mark
+        )
+    unpaired = not any(row.test for row in comparison.rows)
+    note = "unpaired intervals: these records do not say which images were right" if unpaired else _describe_marks()
+    figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")
+
+
+def _describe_marks() -> str:
+    return (
+        "filled: a difference is shown (interval without 0, and p under 0.05 after Holm's correction); hollow: not; "
+        "diamond: over all"
+    )
+
+
+def _name_row(row: ComparisonRow, headed: bool) -> str:
+    plain = f"{row.second} against {row.first}"
+    name = (f"over {row.context}" if row.overall else row.context or plain) if headed else plain
+    # The table has it in full.
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:
+    color = SHOWN if row.shown else NOT_SHOWN
+    axes.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.8 if row.overall else 1.3)
+    axes.plot(
+        100 * row.difference,
+        place,
+        marker="D" if row.overall else "o",
+        color=color,
+        markerfacecolor=color if row.shown else "white",
+        markersize=6.5 if row.overall else 5.5,
+        markeredgewidth=1.4,
+    )
+
+
+def _write(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
+    figure.text(x, y, text, va="center", **{"color": "#202020", "size": 8.5, **look})

@@ -1,0 +1,176 @@
+"""`ffem groups`: the accuracy of each recorded network on groups of its test images."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffem_jax.frontier.compare import HITS
+from ffem_jax.frontier.comparison import format_p
+from ffem_jax.frontier.labels import make_labels
+from ffem_jax.frontier.pairing import read_settings
+from ffem_jax.frontier.summary import FrontierError, check_comparable
+from ffem_jax.metrics.paired import correct_holm
+from ffem_jax.metrics.subgroups import (
+    FEWEST_IMAGES,
+    FEWEST_PEOPLE,
+    Gap,
+    GroupAccuracy,
+    compute_group_accuracies,
+    compute_largest_gap,
+)
+from ffem_jax.records import TrialRecord, latest_records
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_VALUES = 6  # of a column of numbers that is taken as names of groups
+
+
+@dataclass(frozen=True)
+class NetworkGroups:
+    """One network by one column. unknown: tested images without a value. p_corrected: of the gap, by Holm."""
+
+    network: str
+    column: str
+    groups: tuple[GroupAccuracy, ...]
+    gap: Gap | None
+    p_corrected: float | None
+    images: int
+    unknown: int
+    seeds: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts and lists, ready for JSON."""
+        return json.loads(json.dumps({**dataclasses.asdict(self), "sentence": write_gap(self)}))
+
+
+def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
+    """The trials that say which test images were right. Raises FrontierError for none, or of several data sets."""
+    done = [record for record in latest_records(records) if record.status == "done"]
+    chosen = [r for r in done if len(getattr(r, HITS[metric])) == len(r.test_images) > 0]
+    if not chosen:
+        raise FrontierError(
+            f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
+            "older release; train again with run.retrain=true"
+        )
+    check_comparable(chosen, advice="look at the records of each alone")
+    return chosen
+
+
+def compute_groups(
+    records: Sequence[TrialRecord], columns: Mapping[str, np.ndarray], people: np.ndarray, metric: str = "accuracy"
+) -> list[NetworkGroups]:
+    """Each network by each column, from `choose_records`' records.
+
+    columns: for each a group's name for every image of the data set, "" where not known; people: int [image].
+    """
+    networks: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        networks.setdefault(json.dumps(read_settings(record), sort_keys=True), []).append(record)
+    labels = make_labels([group[0].spec for group in networks.values()])
+    found = []
+    for label, group in zip(labels, networks.values(), strict=True):
+        right, tests = np.zeros((2, len(people)))
+        for record in group:
+            hits = np.frombuffer(getattr(record, HITS[metric]).encode(), np.uint8) == ord("1")
+            right[record.test_images] += hits
+            tests[record.test_images] += 1
+        for column, names in columns.items():
+            kept = (tests > 0) & (names != "")
+            arrays = right[kept] / tests[kept], names[kept], people[kept]
+            found.append(
+                NetworkGroups(
+                    network=label,
+                    column=column,
+                    groups=compute_group_accuracies(*arrays),
+                    gap=compute_largest_gap(*arrays),
+                    p_corrected=None,
+                    images=int((tests > 0).sum()),
+                    unknown=int(((tests > 0) & (names == "")).sum()),
+                    seeds=len({record.seed for record in group}),
+                )
+            )
+    corrected = iter(correct_holm([one.gap.p_value for one in found if one.gap]))
+    return [dataclasses.replace(one, p_corrected=next(corrected) if one.gap else None) for one in found]
+
+
+def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Group names by column, and a note on each column passed over.
+
+    wanted: `gender`, or `glasses:0.1,0.5` to cut numbers in three; empty takes every column whose values can be names.
+    Raises FrontierError for a column that is not there, or whose numbers need cuts.
+    """
+    columns, notes = {}, []
+    for word in wanted or attributes:
+        name, _, cuts = word.partition(":")
+        if name not in attributes:
+            raise FrontierError(f"there is no column {name!r}; choose one of: {', '.join(attributes) or 'none'}")
+        values = attributes[name]
+        if cuts:
+            columns[name] = _cut(name, values, cuts)
+        elif values.dtype.kind != "f":
+            columns[name] = values.astype(str)
+        elif len(np.unique(values[~np.isnan(values)])) <= MOST_VALUES:
+            columns[name] = np.array(["" if np.isnan(value) else f"{value:g}" for value in values])
+        elif wanted:
+            raise FrontierError(f"column {name} has many numbers; say where to cut them, as in {name}:0.5")
+        else:
+            notes.append(f"{name} has many numbers and is passed over; --by {name}:0.5 cuts it")
+    return columns, notes
+
+
+def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
+    try:
+        edges = sorted(float(cut) for cut in cuts.split(","))
+        numbers = values.astype(float)
+    except ValueError:
+        raise FrontierError(f"{name}:{cuts} cuts nothing: both the cuts and the column must be numbers") from None
+    texts = [f"{edge:g}" for edge in edges]
+    between = [f"above {a} to {b}" for a, b in itertools.pairwise(texts)]
+    names = np.array([f"{texts[0]} or less", *between, f"above {texts[-1]}"])
+    return np.where(np.isnan(numbers), "", names[np.searchsorted(edges, numbers).clip(max=len(edges))])
+
+
+def write_gap(one: NetworkGroups) -> str:
+    """What may be said of the largest gap, in one sentence."""
+    if one.gap is None:
+        return (
+            f"{one.network} by {one.column}: fewer than two groups have {FEWEST_IMAGES} images of {FEWEST_PEOPLE} "
+            "people, too few to tell."
+        )
+    gap = one.gap
+    size = f"{100 * gap.difference:.1f} points between {gap.best} and {gap.worst}"
+    p = format_p(one.p_corrected)
+    verdict = "more than chance" if (one.p_corrected or 0.0) < 0.05 else "no gap is shown, and none is ruled out"
+    return (
+        f"{one.network} by {one.column}: {size}; p {p if p.startswith('<') else f'= {p}'} by permutation of "
+        f"{gap.drawn}, after Holm's correction: {verdict}."
+    )
+
+
+def render_groups(found: Sequence[NetworkGroups], title: str) -> Table:
+    """One line a group, for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("network", "by", "group"):
+        table.add_column(name, overflow="fold")
+    for name in ("images", "people", "% [95 %]"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in found:
+        for group in one.groups:
+            rate = f"{100 * group.accuracy:.1f} [{100 * group.low:.1f}, {100 * group.high:.1f}]"
+            few = "" if group.enough else "too few to tell"
+            table.add_row(one.network, one.column, group.name, str(group.images), str(group.people), rate, few)
+        if one.unknown:
+            table.add_row(one.network, one.column, "not known", str(one.unknown), "", "", "left out")
+    return table

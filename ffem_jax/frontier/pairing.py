@@ -1,0 +1,191 @@
+"""Which recorded trials differ in one factor and in nothing else that decides a result."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffem_jax.arch import AttentionSpec, SpecError, scale_repeats
+from ffem_jax.frontier.labels import ATTENTION_FIELDS, KERNEL_FIELDS
+from ffem_jax.frontier.summary import FrontierError
+from ffem_jax.records import TrialRecord
+from ffem_jax.spec import RecipeSpec, select_effective
+
+# A name stands for the settings that are the same wherever it is used.
+NAMES = {"arch.name": "arch.", "recipe.name": "recipe."}
+# Of the data's settings those that change no picture, only how it is seen.
+VIEWS = ("data.resolution", "data.crop")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two trials of levels `levels`, trained with one seed on one split of one data set.
+
+    context: every setting of either, but for the factor. run: seed and split seed. pictures: which pictures the
+    indices of both mean; empty where that is not known.
+    """
+
+    levels: tuple[str, str]
+    first: TrialRecord
+    second: TrialRecord
+    context: dict[str, str]
+    run: tuple[int, int]
+    pictures: str
+
+
+@dataclass(frozen=True)
+class _Trial:
+    record: TrialRecord
+    level: str
+    settings: dict[str, str]
+    place: tuple[Any, ...]
+
+
+def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
+    """`factor` in full (`attention.kind` is `arch.attention.kind`).
+
+    Raises FrontierError, naming the factors that vary in these records, unless it is one of them.
+    """
+    full = f"arch.{factor}" if factor.startswith("attention.") else factor
+    levels: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in (read_settings(record) | _read_names(record)).items():
+            levels.setdefault(name, set()).add(value)
+    varying = [name for name, values in levels.items() if len(values) > 1]
+    if full in varying:
+        return full
+    choices = f"choose one of: {', '.join(map(shorten, varying))}" if varying else "no setting does"
+    if full in levels:
+        raise FrontierError(
+            f"{factor} is {next(iter(levels[full]))} in all of these records and cannot be compared; {choices}"
+        )
+    raise FrontierError(f"factor={factor!r} does not vary in these records; {choices}")
+
+
+def find_pairs(records: Sequence[TrialRecord], factor: str) -> tuple[list[Pair], list[TrialRecord]]:
+    """All pairs of `records` that differ in `factor` (in full) alone, and the records that are in none.
+
+    A setting that only one of two trials has decides nothing for the other: no attention has no placement, so it
+    pairs with every placement. Names decide nothing either, unless the name is the factor.
+    """
+    own = _find_settings_of_names(records, factor)
+    trials = []
+    for record in records:
+        settings = read_settings(record)
+        level = (settings | _read_names(record)).get(factor)
+        if level is not None:
+            kept = {name: value for name, value in settings.items() if name not in own}
+            trials.append(_Trial(record, level, kept, _find_place(record, factor)))
+    order = sort_levels(dict.fromkeys(trial.level for trial in trials))
+    by_place: dict[tuple[Any, ...], list[_Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: order.index(trial.level)):
+        by_place.setdefault(trial.place, []).append(trial)
+    pairs = []
+    for (_, seed, split, _, pictures), group in by_place.items():
+        for a, b in itertools.combinations(group, 2):
+            if a.level != b.level and all(b.settings.get(name, value) == value for name, value in a.settings.items()):
+                pairs.append(
+                    Pair((a.level, b.level), a.record, b.record, a.settings | b.settings, (seed, split), pictures)
+                )
+    paired = {id(record) for pair in pairs for record in (pair.first, pair.second)}
+    return pairs, [record for record in records if id(record) not in paired]
+
+
+def read_settings(record: TrialRecord) -> dict[str, str]:
+    """What decides the record's result, but for seed, split and faces: dotted name -> value as it is typed.
+
+    Settings that this trial does not read are left out.
+    """
+    spec = record.spec
+    arch = {f"arch.{k}": v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention")}
+    recipe = dict(spec.get("recipe", {}))
+    try:
+        recipe = select_effective(RecipeSpec(**recipe))
+    except (TypeError, SpecError):  # written by a package with other fields
+        recipe.pop("name", None)
+    data = spec.get("data", {})
+    views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
+    settings = arch | _read_attention(spec.get("arch", {})) | views | {f"recipe.{k}": v for k, v in recipe.items()}
+    return {name: _write_value(value) for name, value in settings.items()}
+
+
+def sort_levels(levels: Sequence[str] | dict[str, None]) -> list[str]:
+    """Numbers by size; words as they come, `none` first."""
+    try:
+        return sorted(levels, key=float)
+    except ValueError:
+        return sorted(levels, key=lambda level: level != "none")
+
+
+def shorten(factor: str) -> str:
+    """A factor as it is typed."""
+    return factor.removeprefix("arch.") if factor.startswith("arch.attention.") else factor
+
+
+def _read_names(record: TrialRecord) -> dict[str, str]:
+    groups = {name: record.spec.get(name.split(".")[0], {}) for name in NAMES}
+    return {name: str(group["name"]) for name, group in groups.items() if group.get("name")}
+
+
+def _read_attention(arch: dict[str, Any]) -> dict[str, Any]:
+    attention = arch.get("attention", {})
+    kind = attention.get("kind", "none")
+    fields = ["placement", *ATTENTION_FIELDS.get(kind, ())] if kind != "none" else []
+    if "kernel" in fields:
+        fields += KERNEL_FIELDS.get(attention.get("kernel", ""), ())
+    read = {f"arch.attention.{name}": attention[name] for name in fields if name in attention}
+    if "arch.attention.placement" in read:
+        read["arch.attention.placement"] = _name_placement(arch, read["arch.attention.placement"])
+    return {"arch.attention.kind": kind, **read}
+
+
+def _name_placement(arch: dict[str, Any], placement: Any) -> Any:
+    """A list of bottlenecks by its name where it has one: [0,13] of 14 is first_last."""
+    if isinstance(placement, str):
+        return placement
+    blocks = sum(scale_repeats(s["repeats"], arch.get("depth_multiplier", 1.0)) for s in arch.get("stages", ()))
+    try:
+        indices = AttentionSpec(kind="eca", placement=placement).indices(blocks)
+    except SpecError:  # of another package, or without a stage table
+        return placement
+    named = ("first", "last", "first_last", "all")
+    return next((n for n in named if AttentionSpec(kind="eca", placement=n).indices(blocks) == indices), list(indices))
+
+
+def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[str]:
+    """The settings that go with the factor: itself, or, of a name, those that nowhere vary under one name."""
+    group = NAMES.get(factor)
+    if group is None:
+        return {factor}
+    seen: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        level = _read_names(record).get(factor, "")
+        for name, value in read_settings(record).items():
+            if name.startswith(group):
+                seen.setdefault((name, level), set()).add(value)
+    varying = {name for (name, _), values in seen.items() if len(values) > 1}
+    return {name for name, _ in seen} - varying
+
+
+def _find_place(record: TrialRecord, factor: str) -> tuple[Any, ...]:
+    """What both of a pair share, as (protocol, seed, split seed, fold, pictures)."""
+    protocol = record.spec.get("protocol", {})
+    folded = protocol.get("name") == "kfold"
+    size = protocol.get("folds" if folded else "test_per_person")
+    pictures = record.data_fingerprint
+    if factor in VIEWS:
+        # Another crop or size is other pixels of the same pictures. Drawn faces are drawn anew.
+        pictures = "" if record.synthetic else record.pictures_fingerprint
+    fold = protocol.get("fold", 0) if folded else 0
+    return (protocol.get("name"), size), record.seed, protocol.get("split_seed", 0), fold, pictures
+
+
+def _write_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:.12g}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

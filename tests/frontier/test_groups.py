@@ -1,0 +1,102 @@
+"""Groups of test images: which records serve, how columns are cut, what is said of a gap."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
+from ffem_jax.frontier.summary import FrontierError
+
+PEOPLE = np.repeat(np.arange(20), 6)
+
+
+def make_tests(make_record, right, **settings):
+    images = np.arange(len(PEOPLE))
+    hits = "".join("1" if hit else "0" for hit in right)
+    return make_record(correct=hits.count("1"), tested=len(hits), test_images=images.tolist(), hits=hits, **settings)
+
+
+def test_seeds_are_averaged_by_image_and_networks_kept_apart(make_record):
+    first, second = PEOPLE % 2 == 0, PEOPLE < 20
+    records = [make_tests(make_record, right, seed=seed) for seed, right in enumerate((first, second))]
+    records.append(make_tests(make_record, first, attention={"kind": "eca"}, arch={"name": "ffem_am"}))
+    names = np.where(PEOPLE % 2 == 0, "even", "odd")
+    names[:12] = ""
+    plain, eca = compute_groups(records, {"parity": names}, PEOPLE)
+    assert (plain.network, eca.network) == ("ffem", "ffem_am")
+    assert [(g.name, g.images, g.people, g.accuracy) for g in plain.groups] == [
+        ("even", 54, 9, 1.0),
+        ("odd", 54, 9, 0.5),
+    ]
+    assert (plain.unknown, plain.images, plain.seeds) == (12, 120, 2)
+    assert eca.groups[1].accuracy == 0
+    # Two gaps were looked at: Holm doubles the smaller.
+    assert eca.p_corrected == pytest.approx(2 * eca.gap.p_value)
+    assert write_gap(eca).startswith("ffem_am by parity: 100.0 points between even and odd; p < 0.001 by permutation")
+    assert write_gap(eca).endswith("more than chance.")
+    assert plain.to_dict()["sentence"] == write_gap(plain)
+    assert render_groups([plain, eca], "title").row_count == 6
+
+
+def test_small_groups_are_said_to_be_small(make_record):
+    names = np.where(PEOPLE < 4, "few", "many")
+    (one,) = compute_groups([make_tests(make_record, PEOPLE > 0)], {"size": names}, PEOPLE)
+    assert [group.enough for group in one.groups] == [False, True]
+    assert one.gap is one.p_corrected is None
+    assert "too few to tell" in write_gap(one)
+
+
+def test_only_records_that_say_who_was_right_serve(make_record):
+    good = make_tests(make_record, PEOPLE > 3)
+    old = make_record(correct=3, seed=1)
+    assert choose_records([good, old, make_record(status="failed", seed=2)]) == [good]
+    with pytest.raises(FrontierError, match="none of the 1 trials that are done says which images were right"):
+        choose_records([old])
+    with pytest.raises(FrontierError, match="mix data sets.*; look at the records of each alone"):
+        choose_records([good, make_tests(make_record, PEOPLE > 3, data={"name": "synthetic"})])
+    with pytest.raises(FrontierError, match="none of the 1"):
+        choose_records([dataclasses.replace(good, hits="1")])
+
+
+ATTRIBUTES = {
+    "gender": np.array(["male", "", "female", "male"]),
+    "glasses": np.array([0.0, 0.1, np.nan, 0.51]),
+    "worn": np.array([0.0, 1.0, np.nan, 1.0]),
+    "age": np.array([20.5, 31, 42, 53]),
+}
+
+
+def test_columns_are_names_or_numbers_that_are_cut():
+    columns, notes = cut_columns(ATTRIBUTES, ["gender", "glasses:0.5,0.1", "worn"])
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        "gender": ["male", "", "female", "male"],
+        "glasses": ["0.1 or less", "0.1 or less", "", "above 0.5"],
+        "worn": ["0", "1", "", "1"],
+    }
+    assert notes == []
+    middle, _ = cut_columns({"glasses": np.array([0.11, 0.5])}, ["glasses:0.1,0.5"])
+    assert middle["glasses"].tolist() == ["above 0.1 to 0.5"] * 2
+
+
+def test_without_a_wish_every_column_that_can_be_names_is_taken():
+    many = {**ATTRIBUTES, "score": np.linspace(0, 1, 30)}
+    columns, notes = cut_columns(many, [])
+    assert list(columns) == ["gender", "glasses", "worn", "age"]
+    assert notes == ["score has many numbers and is passed over; --by score:0.5 cuts it"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("beard", "no column 'beard'; choose one of: gender, glasses, worn, age, score"),
+        ("score", "say where to cut them, as in score:0.5"),
+        ("glasses:a", "cuts nothing"),
+        ("gender:0.5", "cuts nothing"),
+    ],
+)
+def test_wishes_that_mean_nothing_are_refused(wanted, message):
+    with pytest.raises(FrontierError, match=message):
+        cut_columns({**ATTRIBUTES, "score": np.linspace(0, 1, 30)}, [wanted])
