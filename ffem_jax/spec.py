@@ -74,7 +74,7 @@ class ProtocolSpec:
 
     holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
-    view2: the pairs of fold number `fold` of LFW's pairs.txt, which has `folds`, test; whoever is in them trains nothing.
+    view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
     validation_per_person: images of each person who trains that are held out of training, drawn by `split_seed`, for
         the accuracy after each epoch; 0 holds none out, and that accuracy is then of the test images (view2: there
         is none). What is tested in the end is the same either way.

@@ -117,9 +117,7 @@ def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
     return float(values.mean()), error
 
 
-def compute_view2_accuracy(
-    distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike
-) -> tuple[float, float]:
+def compute_view2_accuracy(distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> tuple[float, float]:
     """View 2's accuracy of one network on all folds: the mean over folds and its standard error.
 
     Raises ValueError as `compute_fold_hits` does.
@@ -131,7 +129,9 @@ def compute_view2_accuracy(
 def _as_pairs(distances: npt.ArrayLike, same: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     distances, same = np.asarray(distances, dtype=np.float64), np.asarray(same, dtype=bool)
     if distances.ndim != 1 or distances.shape != same.shape:
-        raise ValueError(f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each a pair")
+        raise ValueError(
+            f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each a pair"
+        )
     if not np.isfinite(distances).all():
         raise ValueError("a pair's distance is not finite")
     if same.all() or not same.any():
