@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": ("ffem_jax.cli.sweep", "train the networks of sweeps/NAME.yaml; started again, it goes on"),
     "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
+    "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }
 
 

@@ -16,6 +16,8 @@ from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.records import TrialRecord, latest_records
 
 METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
+# Protocols whose trials test a part each: a run is all of them.
+FOLDED = ("kfold", "view2")
 
 
 class FrontierError(ValueError):
@@ -78,7 +80,7 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
     check_comparable(records)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
-        groups[_identify_network(record)].append(record)
+        groups[identify_network(record)].append(record)
     labels = make_labels([group[0].spec for group in groups.values()])
     return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
 
@@ -100,7 +102,7 @@ def check_comparable(records: Sequence[TrialRecord]) -> None:
         name = record.data or str(data.get("name", "?"))
         synthetic = record.synthetic and name != "synthetic"
         faces[name + (f" ({variant})" if variant else "") + (" [synthetic]" if synthetic else "")] += 1
-        size = "folds" if protocol.get("name") == "kfold" else "test_per_person"
+        size = "folds" if protocol.get("name") in FOLDED else "test_per_person"
         protocols[f"{protocol.get('name', '?')} with {size}={protocol.get(size, '?')}"] += 1
         for field, value in data.items():
             if field not in ("name", "root", "cache_dir", "resolution"):
@@ -108,7 +110,7 @@ def check_comparable(records: Sequence[TrialRecord]) -> None:
         if name == "folder" and record.data_fingerprint:
             folders[record.resolution].add(record.data_fingerprint)
 
-    apart = "draw a frontier of each alone"
+    apart = "take each alone"
     for what, counts in (("data sets", faces), ("protocols", protocols)):
         if len(counts) > 1:
             names = ", ".join(f"{name} ({count} trials)" for name, count in counts.items())
@@ -121,7 +123,7 @@ def check_comparable(records: Sequence[TrialRecord]) -> None:
             raise FrontierError(f"the records mix {len(fingerprints)} folders of faces at {resolution} px; {apart}")
 
 
-def _identify_network(record: TrialRecord) -> str:
+def identify_network(record: TrialRecord) -> str:
     """What makes two trials the same network in the same setting, but for seed and fold."""
     spec = record.spec
     recipe = {k: v for k, v in spec.get("recipe", {}).items() if k != "name"}
@@ -181,7 +183,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         counted = getattr(record, METRICS[metric])
         correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
         protocol = record.spec.get("protocol", {})
-        fold = protocol.get("fold", 0) if protocol.get("name") == "kfold" else 0
+        fold = protocol.get("fold", 0) if protocol.get("name") in FOLDED else 0
         cells[protocol.get("split_seed", 0), fold][record.seed] = (correct, record.tested or 0)
 
     images, right = 0, 0.0
@@ -196,7 +198,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     low, high = compute_wilson_interval(accuracy * tested, tested)
 
     protocol = done[0].spec.get("protocol", {})
-    wanted = protocol.get("folds", 1) if protocol.get("name") == "kfold" else 1
+    wanted = protocol.get("folds", 1) if protocol.get("name") in FOLDED else 1
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
     # A run is a seed on a split, all folds of it; a sweep may give each seed a split of its own.
