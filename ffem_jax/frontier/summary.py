@@ -104,6 +104,8 @@ def check_comparable(records: Sequence[TrialRecord]) -> None:
         faces[name + (f" ({variant})" if variant else "") + (" [synthetic]" if synthetic else "")] += 1
         size = "folds" if protocol.get("name") in FOLDED else "test_per_person"
         protocols[f"{protocol.get('name', '?')} with {size}={protocol.get(size, '?')}"] += 1
+        # Fewer images train where some are held out.
+        settings["protocol.validation_per_person"].add(json.dumps(protocol.get("validation_per_person", 0)))
         for field, value in data.items():
             if field not in ("name", "root", "cache_dir", "resolution"):
                 settings[f"data.{field}"].add(json.dumps(value))
