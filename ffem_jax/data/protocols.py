@@ -77,8 +77,7 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
     """
     if len(labels) != len(content):
         raise ValueError(f"{len(labels)} labels and {len(content)} content hashes")
-    if protocol.split_seed < 0:
-        raise DataError(f"protocol.split_seed={protocol.split_seed} must be 0 or more")
+    _check_seed(protocol)
     groups, notes = _group_images(labels, content)
     names = {label: people[label] if people else f"person {label}" for label in groups}
     if protocol.name == "holdout":
@@ -102,6 +101,7 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
     Raises DataError where the fold is not in `pairs`, where fewer than two people are left to train, and as
     `make_split` does for the validation images.
     """
+    _check_seed(protocol)
     if pairs.folds != protocol.folds:
         raise DataError(f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds}, not {protocol.folds}")
     tested = pairs.fold == protocol.fold
@@ -128,6 +128,11 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
     names = {label: faces.people[label] for label in own}
     train, validation = _hold_out(train, faces.labels, faces.content, protocol, names)
     return Split(train, test, (note,), validation, pairs, digest.hexdigest()[:16])
+
+
+def _check_seed(protocol: ProtocolSpec) -> None:
+    if protocol.split_seed < 0:
+        raise DataError(f"protocol.split_seed={protocol.split_seed} must be 0 or more")
 
 
 def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int, list[Group]], tuple[str, ...]]:
