@@ -9,6 +9,14 @@ import numpy as np
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.metrics.matching import calibrate_sigma, compute_acceptance
+from ffem_jax.metrics.verification import (
+    compute_area,
+    compute_equal_error_rate,
+    compute_fold_hits,
+    compute_pair_distances,
+    compute_roc,
+    compute_tar_at_far,
+)
 from ffem_jax.spec import ProtocolSpec
 
 
@@ -60,3 +68,42 @@ def compute_metrics(
 
 def _write_hits(hits: np.ndarray) -> str:
     return "".join("1" if hit else "0" for hit in hits)
+
+
+# Of a pair's distance in a record; what is measured is measured on distances so rounded, and can be measured again.
+DECIMALS = 6
+
+
+def compute_pair_metrics(
+    first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: np.ndarray, protocol: ProtocolSpec
+) -> dict[str, Any]:
+    """The measured fields of a TrialRecord under view2.
+
+    first, second [pair, feature]: embeddings of the two sides of all folds' pairs; same [pair]; folds int [pair].
+    `protocol.fold` is tested: accuracy is of its pairs, at the threshold that suits the other folds best. What
+    `verification` has besides needs no threshold.
+
+    Raises ValueError where an embedding is not finite or has no direction.
+    """
+    distances = np.round(compute_pair_distances(first, second), DECIMALS)
+    hits, threshold = compute_fold_hits(distances, same, folds, protocol.fold)
+    tested = folds == protocol.fold
+    roc = compute_roc(distances[tested], same[tested])
+    correct = int(hits.sum())
+    low, high = compute_wilson_interval(correct, len(hits))
+    return {
+        "accuracy": correct / len(hits),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "correct": correct,
+        "tested": len(hits),
+        "verification": {
+            "threshold": threshold,
+            "eer": compute_equal_error_rate(roc),
+            "auc": compute_area(roc),
+            "tar_at_far_1e2": compute_tar_at_far(roc, 1e-2),
+            "tar_at_far_1e3": compute_tar_at_far(roc, 1e-3),
+            "distances_same": distances[tested & same].tolist(),
+            "distances_different": distances[tested & ~same].tolist(),
+        },
+    }

@@ -37,8 +37,13 @@ class TrialRecord:
     test_images: the test images as indices into the data set's order, ascending: numbers and no names, since a
         name is a person's. hits, hits_gallery: `1` or `0` for each of them, right or wrong. Empty in older records.
     accepted*, false_accept*: Eq. 7 at the fixed and at the calibrated threshold, see `evaluate.py`.
-    loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation is the test side, looked
-        at and never used to choose anything.
+    Under the protocol view2 accuracy, correct and tested are of the pairs of the tested fold, and what is of the
+        classifier or of a gallery is None. verification: these pairs' threshold (chosen on the other folds; null
+        where it accepts nothing), eer, auc, tar_at_far_1e2, tar_at_far_1e3, and distances_same and
+        distances_different in the pairs' order, see `metrics/verification.py`; empty under other protocols.
+    loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation chooses nothing.
+    validated: images, held out of training and never tested, that validation_accuracy is of; 0: it is of the
+        *test images*, and whoever tunes by it tunes on the test (view2: there is none).
     train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
     compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before.
     started_at: UTC, ISO 8601.
@@ -77,6 +82,7 @@ class TrialRecord:
     test_images: list[int] = field(default_factory=list)
     hits: str = ""
     hits_gallery: str = ""
+    verification: dict[str, Any] = field(default_factory=dict)
     sigma: float | None = None
     accepted: float | None = None
     false_accept: float | None = None
@@ -87,6 +93,7 @@ class TrialRecord:
     loss: list[float] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
+    validated: int = 0
     train_images_per_second: float | None = None
     compile_seconds: float | None = None
     wall_seconds: float | None = None

@@ -20,7 +20,7 @@ from ffem_jax.arch import ArchSpec, SpecError, check_choice, check_range, resolv
 KEY_VERSION = 1
 
 DATA_SETS = ("lfw52", "lfw", "folder", "synthetic")
-PROTOCOLS = ("holdout", "kfold")
+PROTOCOLS = ("holdout", "kfold", "view2")
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("softmax", "normalized_softmax")
 SCHEDULES = ("exponential", "one_cycle", "constant")
@@ -74,6 +74,10 @@ class ProtocolSpec:
 
     holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
+    view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
+    validation_per_person: images of each person who trains that are held out of training, drawn by `split_seed`, for
+        the accuracy after each epoch; 0 holds none out, and that accuracy is then of the test images (view2: there
+        is none). What is tested in the end is the same either way.
     sigma: Eq. 7's threshold on unit-vector distance / 2, in 0 to 1.
     far_target: the false-accept rate the calibrated threshold aims at, on training images only.
     """
@@ -85,6 +89,7 @@ class ProtocolSpec:
     split_seed: int = 0
     sigma: float = 0.5
     far_target: float = 0.01
+    validation_per_person: int = 0
 
     def __post_init__(self) -> None:
         check_choice("protocol.name", self.name, PROTOCOLS)
@@ -93,6 +98,7 @@ class ProtocolSpec:
         check_range("protocol.fold", self.fold, 0, self.folds - 1)
         check_range("protocol.sigma", self.sigma, 0.0, 1.0)
         check_range("protocol.far_target", self.far_target, 0.0, 1.0)
+        check_range("protocol.validation_per_person", self.validation_per_person, 0)
 
 
 @dataclass(frozen=True)
@@ -219,11 +225,10 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
 
     The network enters as it is built and not as it is named, so a kernel rule that yields
     the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
-    (`data.Faces.fingerprint`) stands for the faces: their pixels, labels and order. Without
-    it the key covers the data spec instead, good enough to name a folder.
+    (`data.Faces.fingerprint`, and `Split.digest` after it where the split has one) stands for the
+    faces: their pixels, labels and order. Without it the key covers the data spec instead, good
+    enough to name a folder.
     """
-    protocol = dataclasses.asdict(trial.protocol)
-    unused = ("folds", "fold") if trial.protocol.name == "holdout" else ("test_per_person",)
     if data_fingerprint:
         data: Any = data_fingerprint
     else:
@@ -233,11 +238,25 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         "network": dataclasses.asdict(resolve_network(trial.arch)),
         "resolution": trial.data.resolution,
         "data": data,
-        "protocol": {k: v for k, v in protocol.items() if k not in unused},
+        "protocol": _select_effective_protocol(trial.protocol),
         "recipe": select_effective(trial.recipe),
         "seed": trial.seed,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
+    """The protocol's values that its kind of split and test read."""
+    unused = {
+        "holdout": {"folds", "fold"},
+        "kfold": {"test_per_person"},
+        "view2": {"test_per_person", "folds", "sigma", "far_target"},
+    }[protocol.name]
+    if not protocol.validation_per_person:
+        unused.add("validation_per_person")
+        if protocol.name == "view2":
+            unused.add("split_seed")
+    return {name: value for name, value in dataclasses.asdict(protocol).items() if name not in unused}
 
 
 def select_effective(recipe: RecipeSpec) -> dict[str, Any]:

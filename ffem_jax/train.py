@@ -25,6 +25,7 @@ EMBED_BATCH = 64
 class History:
     """What each epoch gave, as lists [epoch][seed].
 
+    validation_accuracy: of the images given for it; no epochs where there were none.
     bad_steps: for each seed "epoch E, step S" where its loss first was not finite, else empty.
     """
 
@@ -51,7 +52,9 @@ class Training:
 class Trainer:
     """Trains one network with one or several seeds on images that stay on the device.
 
-    images uint8 [image, R, R, 3] and labels int32 [image] hold both sides; train and test are index arrays.
+    images uint8 [image, R, R, 3] and labels int32 [image] hold both sides; train and validation are index arrays.
+    Validation images are of people who train: their accuracy is recorded after each epoch and chooses nothing. The
+    classifier has an output for each person who trains, in order of label.
     """
 
     def __init__(
@@ -62,15 +65,17 @@ class Trainer:
         images: np.ndarray,
         labels: np.ndarray,
         train: np.ndarray,
-        test: np.ndarray,
+        validation: np.ndarray,
     ):
         if len(train) < recipe.batch_size:
             raise SpecError(
                 f"recipe.batch_size={recipe.batch_size} is more than the {len(train)} training images; "
                 f"take at most {len(train)}"
             )
-        self.recipe, self.seeds, self.train, self.test = recipe, tuple(seeds), train, test
-        self.labels_host = labels
+        self.recipe, self.seeds, self.train, self.validation = recipe, tuple(seeds), train, validation
+        trained = np.unique(labels[train])
+        # The same labels where everybody trains. Images of others get some number that is never read.
+        self.labels_host = labels = np.searchsorted(trained, labels)
         mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size)
         self.device_count = mesh.size
         self._whole = NamedSharding(mesh, PartitionSpec())
@@ -81,7 +86,7 @@ class Trainer:
         pool[: len(train)] = train
         self.pool = jax.device_put(pool, self._whole)
         self.steps_per_epoch = len(train) // recipe.batch_size
-        people = int(labels.max()) + 1
+        people = len(trained)
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
         # Rates are padded to one length for all folds, so that a fold with an image more shares the program.
@@ -142,11 +147,12 @@ class Trainer:
                 first = last
                 if on_progress:
                     on_progress(epoch, last, sum(loss) / len(loss) / last, images / seconds)
-            _, logits = self.embed(state, self.test)
-            right = (logits.argmax(axis=-1) == self.labels_host[self.test]).mean(axis=-1)
             history.loss.append([total / first for total in loss])
             history.train_accuracy.append([total / (first * self.recipe.batch_size) for total in correct])
-            history.validation_accuracy.append(np.atleast_1d(right).tolist())
+            if len(self.validation):
+                _, logits = self.embed(state, self.validation)
+                right = (logits.argmax(axis=-1) == self.labels_host[self.validation]).mean(axis=-1)
+                history.validation_accuracy.append(np.atleast_1d(right).tolist())
             if on_epoch:
                 on_epoch(epoch + 1, state, history)
         return Training(state, history, self.compile_seconds, images / seconds if seconds else None)

@@ -48,7 +48,7 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     with ExitStack() as locks:
         blank = []
         for one in trials:
-            key = trial_key(one, fingerprint)
+            key = trial_key(one, fingerprint + split.digest)
             _wait_for_lock(locks, records_path, key, one)
             blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
         recorded = {record.trial_key: record for record in _read_existing(records_path)}
@@ -97,13 +97,19 @@ def _make_record(
         protocol=trial.protocol.name,
         recipe=trial.recipe.name,
         resolution=trial.data.resolution,
-        people=len(faces.people),
+        people=len(set(faces.labels[split.train].tolist())),
         train_images=len(split.train),
-        tested=len(split.test),
+        tested=_count_tested(trial, split),
+        validated=len(split.validation),
         versions={"ffem_jax": __version__, **{name: version(name) for name in RECORDED_VERSIONS}},
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         trial_dir=out_dir.name,
     )
+
+
+def _count_tested(trial: TrialSpec, split: Split) -> int:
+    """Test images, or the pairs of the tested fold."""
+    return len(split.test) if split.pairs is None else int((split.pairs.fold == trial.protocol.fold).sum())
 
 
 def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path) -> None:
@@ -141,7 +147,7 @@ def _train(
     import numpy as np
 
     from ffem_jax.checkpoint import TrialCheckpoint
-    from ffem_jax.evaluate import compute_metrics
+    from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
     from ffem_jax.train import Trainer
     from ffem_jax.training_bar import TrainingBar
 
@@ -150,7 +156,10 @@ def _train(
     (out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
     network = resolve_network(trial.arch)
     seeds = [record.seed for record in records]
-    trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, split.test)
+    # Where nothing is held out of training, the test images are looked at after each epoch; view2 has no such number,
+    # since the classifier knows nobody who is tested.
+    validation = split.validation if len(split.validation) or split.pairs else split.test
+    trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation)
     with ExitStack() as stack:
         checkpoint = restored = None
         if run.checkpoint:
@@ -161,7 +170,10 @@ def _train(
         training = trainer.fit(
             restored=restored, on_epoch=checkpoint.save if checkpoint else None, on_progress=bar.update
         )
-    everything = np.concatenate([split.test, split.train])
+    if split.pairs:
+        everything = np.unique([split.pairs.first, split.pairs.second])
+    else:
+        everything = np.concatenate([split.test, split.train])
     embeddings, logits = trainer.embed(training.state, everything)
     shape = (len(records), len(everything), -1)
     embeddings, logits = embeddings.reshape(shape), logits.reshape(shape)
@@ -177,17 +189,22 @@ def _train(
         if history.bad_steps[index]:
             record.error = f"the loss is not finite: {history.bad_steps[index]}; try a smaller recipe.learning_rate"
             continue
-        metrics = compute_metrics(
-            logits[index, :tests],
-            embeddings[index, :tests],
-            faces.labels[split.test],
-            embeddings[index, tests:],
-            faces.labels[split.train],
-            trial.protocol,
-        )
+        if split.pairs:
+            first, second = (np.searchsorted(everything, side) for side in (split.pairs.first, split.pairs.second))
+            vectors, pairs = embeddings[index], split.pairs
+            metrics = compute_pair_metrics(vectors[first], vectors[second], pairs.same, pairs.fold, trial.protocol)
+        else:
+            metrics = compute_metrics(
+                logits[index, :tests],
+                embeddings[index, :tests],
+                faces.labels[split.test],
+                embeddings[index, tests:],
+                faces.labels[split.train],
+                trial.protocol,
+            )
+            record.test_images = split.test.tolist()
         for name, value in metrics.items():
             setattr(record, name, value)
-        record.test_images = split.test.tolist()
         record.status = "done"
 
 

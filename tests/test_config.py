@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from ffem_jax import config as configuration
 from ffem_jax.arch import AttentionSpec, SpecError, StageSpec
 from ffem_jax.config import Composer, ConfigError, LauncherSpec, open_composer, to_application, to_specs
-from ffem_jax.spec import RecipeSpec, RunSpec, TrialSpec
+from ffem_jax.spec import ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 
 GROUPS = configuration.list_groups()
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
@@ -38,7 +38,7 @@ def test_the_fixed_names_are_there() -> None:
         "attention": ["eca", "none", "se"],
         "data": ["folder", "lfw", "lfw52", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
-        "protocol": ["holdout", "kfold"],
+        "protocol": ["holdout", "kfold", "repeated", "view2"],
         "recipe": ["modern", "paper"],
     }
 
@@ -53,7 +53,7 @@ def test_every_file_composes_and_is_named_after_itself(composer: Composer, group
     if group == "attention":
         assert application.arch.attention.kind == choice
     else:
-        assert getattr(application, group).name == choice
+        assert getattr(application, group).name == {"repeated": "kfold"}.get(choice, choice)
 
 
 @pytest.mark.parametrize("path", sorted(configuration.find_conf_dir().rglob("*.yaml")), ids=lambda path: path.stem)
@@ -67,6 +67,12 @@ def test_the_arch_files_are_the_presets(composer: Composer, name: str) -> None:
     from ffem_jax.models import PRESETS
 
     assert compose(composer, f"arch={name}")[0].arch == PRESETS[name]
+
+
+def test_a_repeated_split_is_the_seeds(composer: Composer) -> None:
+    first, second = (compose(composer, "protocol=repeated", f"seed={seed}")[0].protocol for seed in (0, 7))
+    assert (first, second) == (ProtocolSpec(name="kfold"), ProtocolSpec(name="kfold", split_seed=7))
+    assert compose(composer, "protocol=repeated", "seed=7", "protocol.split_seed=1")[0].protocol.split_seed == 1
 
 
 def test_the_modern_recipe_is_the_default_of_the_spec(composer: Composer) -> None:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ffem_jax.evaluate import compute_metrics
+from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
 from ffem_jax.records import TrialRecord
 from ffem_jax.spec import ProtocolSpec
 
@@ -88,3 +88,38 @@ def test_an_embedding_without_direction_is_refused(broken, side):
     vectors[2] = broken
     with pytest.raises(ValueError, match="embedding 2 has no direction"):
         measure(**{side: vectors})
+
+
+# ------------------------------------------------------------------------------------------- pairs
+
+# Directions by angle. Fold 0: the same pairs 10 and 40 degrees apart, the different ones 30 and 120. Fold 1 has its
+# best threshold, one error, at 20 degrees (at 60 as well), and with it fold 0's second same pair is rejected.
+ANGLES = np.radians([10.0, 40.0, 30.0, 120.0, 20.0, 60.0, 50.0, 90.0])
+FIRST = np.tile([2.0, 0.0], (8, 1))
+SECOND = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+SAME = np.asarray([True, True, False, False] * 2)
+FOLDS = np.asarray([0] * 4 + [1] * 4)
+
+
+def test_pairs_of_a_fold_worked_by_hand():
+    found = compute_pair_metrics(FIRST, SECOND, SAME, FOLDS, ProtocolSpec(name="view2", folds=2))
+    verification = found.pop("verification")
+    assert found == pytest.approx(
+        {"accuracy": 3 / 4, "accuracy_low": 0.300642, "accuracy_high": 0.954413, "correct": 3, "tested": 4}, abs=2e-6
+    )
+    # Half the chord of an angle is the sine of its half, by two.
+    half_chords = np.round(np.sin(ANGLES / 2), 6)
+    assert verification.pop("distances_same") == pytest.approx(half_chords[:2])
+    assert verification.pop("distances_different") == pytest.approx(half_chords[2:4])
+    assert verification == pytest.approx(
+        {"threshold": half_chords[4], "eer": 0.5, "auc": 3 / 4, "tar_at_far_1e2": 0.5, "tar_at_far_1e3": 0.5}
+    )
+
+
+def test_the_pairs_of_a_fold_have_no_say_in_their_threshold():
+    view2 = ProtocolSpec(name="view2", folds=2)
+    before = compute_pair_metrics(FIRST, SECOND, SAME, FOLDS, view2)["verification"]["threshold"]
+    moved = np.where(FOLDS[:, None] == 0, SECOND[::-1], SECOND)
+    assert compute_pair_metrics(FIRST, moved, SAME, FOLDS, view2)["verification"]["threshold"] == before
+    other = compute_pair_metrics(FIRST, SECOND, SAME, FOLDS, dataclasses.replace(view2, fold=1))
+    assert other["verification"]["threshold"] != before

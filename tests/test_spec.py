@@ -334,6 +334,8 @@ def test_what_decides_nothing_leaves_the_key(path: str, value: Any) -> None:
         ("protocol.test_per_person", 3),
         ("protocol.split_seed", 1),
         ("protocol.name", "kfold"),
+        ("protocol.name", "view2"),
+        ("protocol.validation_per_person", 1),
         ("recipe.epochs", 31),
         ("recipe.learning_rate", 0.05),
         ("recipe.flip_test", True),
@@ -383,6 +385,16 @@ def test_the_fold_decides_under_kfold_alone() -> None:
     kfold = change(TRIAL, "protocol.name", "kfold")
     assert trial_key(change(kfold, "protocol.fold", 1)) != trial_key(kfold)
     assert trial_key(change(kfold, "protocol.test_per_person", 5)) == trial_key(kfold)
+
+
+def test_view2_is_known_by_its_fold_and_what_is_held_out_by_its_seed() -> None:
+    view2 = change(TRIAL, "protocol", ProtocolSpec(name="view2", folds=10))
+    assert trial_key(change(view2, "protocol.fold", 9)) != trial_key(view2)
+    for unread, value in (("split_seed", 1), ("sigma", 0.1), ("far_target", 0.1), ("test_per_person", 5)):
+        assert trial_key(change(view2, f"protocol.{unread}", value)) == trial_key(view2)
+    held = change(view2, "protocol.validation_per_person", 1)
+    assert trial_key(held) != trial_key(view2)
+    assert trial_key(change(held, "protocol.split_seed", 1)) != trial_key(held)
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,32 @@ def test_trials_that_differ_in_seed_rate_or_fold_alone_share_one_program(trainer
     )
 
 
-def test_validation_accuracy_is_the_share_of_test_images_classified_right(trainer, trained):
-    _, logits = trainer.embed(trained.state, trainer.test)
-    right = np.mean(logits.argmax(-1) == trainer.labels_host[trainer.test])
+def test_without_validation_images_none_is_measured_and_training_is_the_same(trained):
+    images, labels, train, _ = draw_faces()
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    alone = Trainer(NETWORK, recipe, [0], images, labels, train, np.zeros(0, np.intp)).fit()
+    assert alone.history.validation_accuracy == []
+    beside = Trainer(NETWORK, recipe, [0], images, labels, train, train[:8]).fit()
+    assert alone.history.loss == beside.history.loss
+    assert len(beside.history.validation_accuracy) == 2
+
+
+def test_the_classifier_knows_those_who_train_and_nobody_else():
+    images, labels, train, _ = draw_faces()
+    train = train[np.isin(labels[train], [1, 3])]
+    trainer = Trainer(NETWORK, RECIPE, [0], images, labels, train, train)
+    training = trainer.fit()
+    embeddings, logits = trainer.embed(training.state, np.arange(len(labels)))
+    assert logits.shape == (len(labels), 2)
+    assert np.isfinite(embeddings).all()
+    right = (logits[train].argmax(-1) == np.where(labels[train] == 3, 1, 0)).mean()
+    assert training.history.validation_accuracy[-1] == [right]
+    assert right >= 0.75
+
+
+def test_validation_accuracy_is_the_share_of_images_classified_right(trainer, trained):
+    _, logits = trainer.embed(trained.state, trainer.validation)
+    right = np.mean(logits.argmax(-1) == trainer.labels_host[trainer.validation])
     assert trained.history.validation_accuracy[-1] == [right]
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import multiprocessing
 
+import numpy as np
 import pytest
 
 import ffem_jax.train
 from ffem_jax.arch import ArchSpec, SpecError, StageSpec
-from ffem_jax.data import DataError
-from ffem_jax.data.protocols import load_split
+from ffem_jax.data import DataError, load_faces
+from ffem_jax.data.pairs import Pairs
+from ffem_jax.data.protocols import load_split, make_view2_split
 from ffem_jax.records import TrialRecord, read_records
 from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
 from ffem_jax.trial import describe_error, run_trials
@@ -64,11 +66,51 @@ def test_a_finished_trial_records_all_it_promises(finished):
     assert record.wall_seconds >= record.compile_seconds > 0
     assert record.device
     assert record.versions["jax"]
+    assert (record.validated, record.verification) == (0, {})  # the accuracy after each epoch is of the test images
     missing = [f.name for f in dataclasses.fields(TrialRecord) if getattr(record, f.name) is None]
     assert not missing
     assert read_records(folder / "records.jsonl") == [record]
     kept = json.loads((folder / "trial" / "trial.json").read_text())
     assert kept["specs"] == [record.spec]
+
+
+def test_images_held_out_are_what_is_looked_at_after_each_epoch(finished, tmp_path):
+    protocol = dataclasses.replace(TRIAL.protocol, validation_per_person=1)
+    (record,) = run(tmp_path, dataclasses.replace(TRIAL, protocol=protocol))
+    assert (record.status, record.tested, record.train_images, record.validated) == ("done", 6, 15, 3)
+    assert record.trial_key != finished[1].trial_key
+    assert len(record.validation_accuracy) == 3
+    assert all(3 * accuracy == pytest.approx(round(3 * accuracy)) for accuracy in record.validation_accuracy)
+
+
+def make_pairs():
+    """Two folds of two same and two different pairs of the first four people, who have eight images each."""
+    rows = [(0, 1), (8, 9), (0, 8), (1, 9), (16, 17), (24, 25), (16, 24), (17, 25)]
+    first, second = np.transpose(rows)
+    return Pairs(first, second, np.asarray([True, True, False, False] * 2), np.repeat([0, 1], 4))
+
+
+def test_view2_trains_on_strangers_and_records_the_pairs(tmp_path, monkeypatch):
+    data = dataclasses.replace(TRIAL.data, people=6)
+    protocol = ProtocolSpec(name="view2", folds=2, fold=1)
+    faces = load_faces(data)
+    split = make_view2_split(faces, make_pairs(), DataSpec(name="lfw"), protocol)
+    monkeypatch.setattr("ffem_jax.trial.load_split", lambda *_: (faces, split))
+    (record,) = run(tmp_path, dataclasses.replace(TRIAL, data=data, protocol=protocol))
+    assert (record.status, record.error) == ("done", "")
+    assert (record.people, record.train_images, record.tested, record.validated) == (4, 32, 4, 0)
+    assert record.accuracy == record.correct / 4
+    assert record.accuracy_low <= record.accuracy <= record.accuracy_high
+    assert record.validation_accuracy == []
+    assert record.accuracy_gallery is None
+    found = record.verification
+    assert len(found["distances_same"]) == len(found["distances_different"]) == 2
+    assert all(0 <= found[name] <= 1 for name in ("eer", "auc", "tar_at_far_1e2", "tar_at_far_1e3"))
+    # The record alone says which pairs were judged rightly.
+    threshold = -1 if found["threshold"] is None else found["threshold"]
+    right = [d <= threshold for d in found["distances_same"]] + [d > threshold for d in found["distances_different"]]
+    assert sum(right) == record.correct
+    assert [row.to_json() for row in read_records(tmp_path / "records.jsonl")] == [record.to_json()]
 
 
 def test_a_recorded_trial_is_returned_and_not_run_again(finished, monkeypatch):

@@ -38,6 +38,13 @@ FUNNELED = Download(
     sha256="b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
 )
 
+PAIRS = Download(
+    name="pairs.txt",
+    url="https://ndownloader.figshare.com/files/5976006",
+    size_bytes=155_335,
+    sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
+)
+
 # Folders and archives as they are published -> edition: the same people and files, aligned differently.
 VARIANTS = {"lfw-deepfunneled": "deepfunneled", "lfw_funneled": "funneled", "lfw": "original"}
 ARCHIVES = {"lfw-deepfunneled.tgz": "deepfunneled", "lfw-funneled.tgz": "funneled", "lfw.tgz": "original"}
@@ -105,6 +112,19 @@ def find_source(spec: DataSpec) -> Source:
         if (root / name).is_file():
             return Source(root / name, variant)
     raise DataError(f"data.root={root} has no LFW in it; {wanted}; data.root='' downloads it")
+
+
+def find_pairs(spec: DataSpec) -> Path:
+    """Where View 2's pairs.txt is or should be: beside the people's folder or in data.root; else it is downloaded.
+
+    Raises DataError as `find_source` does.
+    """
+    named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
+    if not named:
+        return download_archive(PAIRS, find_cache_folder(spec))
+    root = Path(named).expanduser().absolute()
+    beside = find_source(spec).path.parent / PAIRS.name
+    return beside if beside.exists() else root / PAIRS.name
 
 
 def _holds_people(folder: Path) -> bool:

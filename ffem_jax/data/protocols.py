@@ -1,4 +1,5 @@
-"""Which images train and which test: `holdout` and `kfold`, drawn by `split_seed`, with no image on both sides.
+"""Which images train and which test, with no image on both sides: `holdout` and `kfold`, drawn by `split_seed`, and
+LFW's `view2`, where no person is on both sides either.
 
 Images of the same content are one group and stay on one side. Content that stands under several people cannot be
 tested fairly, since one of the labels is wrong: such images always train.
@@ -6,14 +7,19 @@ tested fairly, since one of the labels is wrong: such images always train.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import dataclasses
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
 from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.data.decode import select_people
+from ffem_jax.data.lfw import find_pairs
+from ffem_jax.data.pairs import Pairs, read_pairs
 from ffem_jax.spec import DataSpec, ProtocolSpec
 
 # The images of one content, by index.
@@ -22,21 +28,36 @@ Group = list[int]
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted indices of the images that train and that test; each image is on exactly one side.
+    """Sorted indices of the images that train and that test; no image is on two sides, and only view2 leaves some out.
 
-    notes: one line for each thing the user should know about duplicates.
+    validation: images of people who train, held out of training and never tested; empty where none were asked for.
+    pairs: view2's, of all folds; `test` are the images in those of the tested fold. digest: 16 hexadecimal digits
+        over who trains and the pairs, where these follow from neither the faces nor the protocol; else empty.
+    notes: one line for each thing the user should know about duplicates, or about who trains.
     """
 
     train: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+    validation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
+    pairs: Pairs | None = None
+    digest: str = ""
 
 
 def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
-    """The faces of `data` and how `protocol` splits them. Raises DataError as `load_faces` and `make_split` do.
+    """The faces of `data` and how `protocol` splits them.
 
-    The trials of a sweep that share a process share the decoded faces.
+    The trials of a sweep that share a process share the decoded faces. view2 loads everybody, and `data` then selects
+    among the people who are not tested. Raises DataError as `load_faces`, `read_pairs`, `make_split` and
+    `make_view2_split` do.
     """
+    if protocol.name == "view2":
+        if data.name != "lfw":
+            raise DataError(
+                f"protocol=view2 tests pairs of Labeled Faces in the Wild and not data={data.name}; set data=lfw"
+            )
+        faces = _load_once(dataclasses.replace(data, people=0, min_images=1, max_images=0))
+        return faces, make_view2_split(faces, read_pairs(find_pairs(data), faces.names), data, protocol)
     faces = _load_once(data)
     return faces, make_split(faces.labels, faces.content, protocol, faces.people)
 
@@ -48,15 +69,15 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
     """Split images by `protocol`, knowing their `labels` (int [image]) and `content` hashes.
 
     The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names
-    and not on how many people there are in `holdout`. holdout: `test_per_person` images of each person test. kfold:
+    and not on how many people there are in `holdout`. `validation_per_person` images of each person are then taken
+    from those that train, which changes no test. holdout: `test_per_person` images of each person test. kfold:
     fold `fold` tests; over all folds each image is tested once, a person's images differ by at most one between
     folds, and so do the folds (duplicates, which move whole, may add their number). `people` names the labels in
     messages. Raises DataError, naming the person, where somebody has too few images.
     """
     if len(labels) != len(content):
         raise ValueError(f"{len(labels)} labels and {len(content)} content hashes")
-    if protocol.split_seed < 0:
-        raise DataError(f"protocol.split_seed={protocol.split_seed} must be 0 or more")
+    _check_seed(protocol)
     groups, notes = _group_images(labels, content)
     names = {label: people[label] if people else f"person {label}" for label in groups}
     if protocol.name == "holdout":
@@ -65,7 +86,53 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
         chosen = _draw_folds(groups, protocol, names)[protocol.fold]
     tests = np.zeros(len(labels), bool)
     tests[chosen] = True
-    return Split(train=np.flatnonzero(~tests), test=np.flatnonzero(tests), notes=notes)
+    train, validation = _hold_out(np.flatnonzero(~tests), labels, content, protocol, names)
+    return Split(train=train, test=np.flatnonzero(tests), notes=notes, validation=validation)
+
+
+def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: ProtocolSpec) -> Split:
+    """The pairs of `protocol.fold` test; people in none of them train, with all their images.
+
+    `data` selects among the latter: those with `min_images`, of these the `people` with the most, and of each the
+    first `max_images`. A picture that is tested trains under no other name. The people of the other folds train,
+    though it is their pairs that choose the threshold: it suits them better than strangers, which can cost accuracy
+    on the tested fold and cannot flatter it.
+
+    Raises DataError where the fold is not in `pairs`, where fewer than two people are left to train, and as
+    `make_split` does for the validation images.
+    """
+    _check_seed(protocol)
+    if pairs.folds != protocol.folds:
+        raise DataError(f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds}, not {protocol.folds}")
+    tested = pairs.fold == protocol.fold
+    test = np.unique([pairs.first[tested], pairs.second[tested]])
+    strangers = ~np.isin(faces.labels, faces.labels[test]) & ~np.isin(faces.content, [faces.content[i] for i in test])
+    counts = Counter(faces.labels[strangers].tolist())
+    chosen = set(select_people({faces.people[label]: count for label, count in counts.items()}, data))
+    if len(chosen) < 2:
+        raise DataError(
+            f"{len(chosen)} people outside fold {protocol.fold} have data.min_images={data.min_images}; two are needed"
+        )
+    own: dict[int, list[int]] = defaultdict(list)
+    for index in np.flatnonzero(strangers):
+        if faces.people[faces.labels[index]] in chosen:
+            own[int(faces.labels[index])].append(int(index))
+    train = np.asarray(sorted(index for images in own.values() for index in images[: data.max_images or None]))
+    digest = hashlib.sha256()
+    for array in (train, pairs.first, pairs.second, pairs.same, pairs.fold):
+        digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
+    note = (
+        f"view2, fold {protocol.fold}: {len(train):,} images of {len(chosen):,} people train; the {tested.sum()} pairs "
+        f"that test are of {len(set(faces.labels[test].tolist())):,} other people"
+    )
+    names = {label: faces.people[label] for label in own}
+    train, validation = _hold_out(train, faces.labels, faces.content, protocol, names)
+    return Split(train, test, (note,), validation, pairs, digest.hexdigest()[:16])
+
+
+def _check_seed(protocol: ProtocolSpec) -> None:
+    if protocol.split_seed < 0:
+        raise DataError(f"protocol.split_seed={protocol.split_seed} must be 0 or more")
 
 
 def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int, list[Group]], tuple[str, ...]]:
@@ -98,22 +165,49 @@ def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int,
     return groups, tuple(notes)
 
 
-def _shuffle(groups: list[Group], protocol: ProtocolSpec, label: int) -> list[Group]:
-    random = np.random.Generator(np.random.PCG64([protocol.split_seed, label]))
+def _shuffle(groups: list[Group], *stream: int) -> list[Group]:
+    random = np.random.Generator(np.random.PCG64(stream))
     return [groups[position] for position in random.permutation(len(groups))]
+
+
+def _draw(shuffled: list[Group], wanted: int) -> tuple[list[Group], list[Group]]:
+    """Groups of `wanted` images in all, or a few more where groups are large, and the groups that are left."""
+    drawn: list[Group] = []
+    # The groups that fit; where only larger ones are left, the smallest of them rather than too few images.
+    rest = list(shuffled)
+    while rest and (missing := wanted - sum(map(len, drawn))) > 0:
+        fitting = [group for group in rest if len(group) <= missing]
+        drawn.append(fitting[0] if fitting else min(rest, key=len))
+        rest.remove(drawn[-1])
+    return drawn, rest
+
+
+def _hold_out(
+    train: np.ndarray, labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, names: dict[int, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The indices `train` without, and those of, `validation_per_person` images of each person."""
+    wanted = protocol.validation_per_person
+    if not wanted:
+        return train, np.zeros(0, np.intp)
+    groups, _ = _group_images(labels[train], [content[index] for index in train])
+    held = np.zeros(len(train), bool)
+    for label, own in groups.items():
+        # A stream apart from the test images' own, [split_seed, label], which NumPy takes for [split_seed, label, 0].
+        drawn, rest = _draw(_shuffle(own, protocol.split_seed, label, 1), wanted)
+        if not rest:
+            raise DataError(
+                f"{names[label]} has {len(own)} different images to train on; protocol.validation_per_person={wanted} "
+                "leaves none: raise data.min_images or set a smaller protocol.validation_per_person"
+            )
+        held[[position for group in drawn for position in group]] = True
+    return train[~held], train[held]
 
 
 def _draw_holdout(groups: dict[int, list[Group]], protocol: ProtocolSpec, names: dict[int, str]) -> list[int]:
     wanted = protocol.test_per_person
     chosen: list[int] = []
     for label, own in groups.items():
-        drawn: list[Group] = []
-        # The groups that fit; where only larger ones are left, the smallest of them rather than too few images.
-        rest = _shuffle(own, protocol, label)
-        while rest and (missing := wanted - sum(map(len, drawn))) > 0:
-            fitting = [group for group in rest if len(group) <= missing]
-            drawn.append(fitting[0] if fitting else min(rest, key=len))
-            rest.remove(drawn[-1])
+        drawn, rest = _draw(_shuffle(own, protocol.split_seed, label), wanted)
         if not rest:
             raise DataError(
                 f"{names[label]} has {len(own)} different images that can be tested; protocol.test_per_person={wanted} "
@@ -133,7 +227,7 @@ def _draw_folds(groups: dict[int, list[Group]], protocol: ProtocolSpec, names: d
             )
         held = [0] * protocol.folds  # this person's images in each fold
         # The largest groups first, each to the fold that has the fewest of this person and then of everybody.
-        for group in sorted(_shuffle(own, protocol, label), key=len, reverse=True):
+        for group in sorted(_shuffle(own, protocol.split_seed, label), key=len, reverse=True):
             fold = min(range(protocol.folds), key=lambda fold: (held[fold], len(folds[fold]), fold))
             folds[fold] += group
             held[fold] += len(group)

@@ -48,7 +48,7 @@ def compare_records(
             f"no trial of the {len(latest)} recorded is done with an {metric}; there is nothing to compare"
         )
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
-    check_comparable(done, advice="compare the records of each alone", varying=full)
+    check_comparable(done, varying=full)
     full = find_factor(done, factor)
     pairs, alone = find_pairs(done, full)
     if not pairs:

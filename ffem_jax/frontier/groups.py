@@ -60,7 +60,7 @@ def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> 
             f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
             "older release; train again with run.retrain=true"
         )
-    check_comparable(chosen, advice="look at the records of each alone")
+    check_comparable(chosen)
     return chosen
 
 

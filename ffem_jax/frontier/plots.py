@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 METRIC_NAMES = {
     "accuracy": "closed-set accuracy, classifier (%)",
     "accuracy_gallery": "closed-set accuracy, nearest gallery image (%)",
+    "verification": "verification accuracy, pairs of View 2 (%)",
 }
 LABEL_ALL_UP_TO = 16  # networks; beyond, only the frontier's are named
 LISTED_GHOSTS = 8  # networks over the cap; beyond, a key leaves them out
@@ -99,7 +100,7 @@ def _draw(
             part.set_position((LEFT * 9 / 10.2, frame.y0, 0.565, frame.height))
     precision = f", {question.precision}, as deployed" if question.against == "bytes" else ""
     below.set_xlabel(f"{unit}{precision}", color="#202020")
-    axes.set_ylabel(METRIC_NAMES[question.metric], color="#202020")
+    axes.set_ylabel(METRIC_NAMES[question.measure], color="#202020")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 

@@ -19,13 +19,15 @@ class FrontierQuestion:
     """The two axes and the cap.
 
     cap_mb: in MB of 10**6 bytes, against the bytes at `precision`, whichever cost is asked for: what does not fit
-        is never on a frontier. Raises FrontierError for a value outside its choices.
+        is never on a frontier. pairs: `accuracy` is of pairs (View 2) and not of images. Raises FrontierError for a
+        value outside its choices.
     """
 
     cap_mb: float = 10.0
     precision: str = "float32"
     against: str = "bytes"
     metric: str = "accuracy"
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (("precision", PRECISIONS), ("against", COSTS), ("metric", tuple(METRICS))):
@@ -33,6 +35,11 @@ class FrontierQuestion:
                 raise FrontierError(f"{name}={getattr(self, name)!r} is not known; choose one of: {', '.join(choices)}")
         if not (math.isfinite(self.cap_mb) and self.cap_mb > 0):
             raise FrontierError(f"cap_mb={self.cap_mb} must be a size above 0, in MB of 10**6 bytes")
+
+    @property
+    def measure(self) -> str:
+        """What the accuracy is of: the metric, or `verification` where it is of pairs."""
+        return "verification" if self.pairs else self.metric
 
     def get_bytes(self, summary: NetworkSummary) -> float:
         """The deployed size at this precision; NaN where it is not known."""

@@ -16,6 +16,7 @@ LISTED = 8  # networks over the cap that are named one by one
 METRIC_NAMES = {
     "accuracy": "closed-set accuracy of the classifier",
     "accuracy_gallery": "closed-set accuracy of the nearest gallery image (Eq. 6)",
+    "verification": "verification accuracy on the pairs of LFW's View 2",
 }
 
 
@@ -27,9 +28,10 @@ def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], te
     size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
     protocol = records[0].spec.get("protocol", {})
     name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
+    noun = "pairs" if protocol.get("name") == "view2" else "images"
     tested = sorted({images for images in tests if images})
     images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
-    return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test images"
+    return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test {noun}"
 
 
 def write_reading(
@@ -65,7 +67,7 @@ def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestio
         f"{_count(len(networks), 'network')}: {status['done']} trained ({_count(trials, 'trial')}"
         f"{f'; on {ran_on}' if ran_on else ''}), {status['over_cap']} over the cap and not trained, "
         f"{status['failed']} failed.{in_all} "
-        f"Measured: {METRIC_NAMES[question.metric]}; size: deployed {question.precision}."
+        f"Measured: {METRIC_NAMES[question.measure]}; size: deployed {question.precision}."
     )
 
 

@@ -92,8 +92,9 @@ def write_frontier(
     Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
     cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
     """
-    question = FrontierQuestion(cap_mb, precision, against, metric)
     records = latest_records(records)
+    pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
+    question = FrontierQuestion(cap_mb, precision, against, metric, pairs)
     networks = sorted(summarize_records(records, metric), key=_by_cost(question))
     _check_trained(networks, metric)
 

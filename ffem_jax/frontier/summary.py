@@ -16,6 +16,8 @@ from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.records import TrialRecord, latest_records
 
 METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
+# Protocols whose trials test a part each: a run is all of them.
+FOLDED = ("kfold", "view2")
 
 
 class FrontierError(ValueError):
@@ -78,15 +80,13 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
     check_comparable(records)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
-        groups[_identify_network(record)].append(record)
+        groups[identify_network(record)].append(record)
     labels = make_labels([group[0].spec for group in groups.values()])
     return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
 
 
-def check_comparable(
-    records: Sequence[TrialRecord], *, advice: str = "draw a frontier of each alone", varying: str = ""
-) -> None:
-    """Raise FrontierError, which ends with `advice`, unless all records are of one data set and one protocol.
+def check_comparable(records: Sequence[TrialRecord], *, varying: str = "") -> None:
+    """Raise FrontierError unless all records are of one data set and one protocol.
 
     The resolution may differ, and so may the data setting `varying` (`data.crop`). A folder is known by its pixels,
     since its path says nothing.
@@ -103,8 +103,10 @@ def check_comparable(
         name = record.data or str(data.get("name", "?"))
         synthetic = record.synthetic and name != "synthetic"
         faces[name + (f" ({variant})" if variant else "") + (" [synthetic]" if synthetic else "")] += 1
-        size = "folds" if protocol.get("name") == "kfold" else "test_per_person"
+        size = "folds" if protocol.get("name") in FOLDED else "test_per_person"
         protocols[f"{protocol.get('name', '?')} with {size}={protocol.get(size, '?')}"] += 1
+        # Fewer images train where some are held out.
+        settings["protocol.validation_per_person"].add(json.dumps(protocol.get("validation_per_person", 0)))
         for field, value in data.items():
             if field not in ("name", "root", "cache_dir", "resolution") and f"data.{field}" != varying:
                 settings[f"data.{field}"].add(json.dumps(value))
@@ -114,16 +116,18 @@ def check_comparable(
     for what, counts in (("data sets", faces), ("protocols", protocols)):
         if len(counts) > 1:
             names = ", ".join(f"{name} ({count} trials)" for name, count in counts.items())
-            raise FrontierError(f"the records mix {what}: {names}; {advice}")
+            raise FrontierError(f"the records mix {what}: {names}; take each alone")
     mixed = [f"{field} ({', '.join(sorted(values))})" for field, values in settings.items() if len(values) > 1]
     if mixed:
-        raise FrontierError(f"the records mix settings of {next(iter(faces))}: {', '.join(mixed)}; {advice}")
+        raise FrontierError(f"the records mix settings of {next(iter(faces))}: {', '.join(mixed)}; take each alone")
     for resolution, fingerprints in folders.items():
         if len(fingerprints) > 1:
-            raise FrontierError(f"the records mix {len(fingerprints)} folders of faces at {resolution} px; {advice}")
+            raise FrontierError(
+                f"the records mix {len(fingerprints)} folders of faces at {resolution} px; take each alone"
+            )
 
 
-def _identify_network(record: TrialRecord) -> str:
+def identify_network(record: TrialRecord) -> str:
     """What makes two trials the same network in the same setting, but for seed and fold."""
     spec = record.spec
     recipe = {k: v for k, v in spec.get("recipe", {}).items() if k != "name"}
@@ -183,7 +187,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         counted = getattr(record, METRICS[metric])
         correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
         protocol = record.spec.get("protocol", {})
-        fold = protocol.get("fold", 0) if protocol.get("name") == "kfold" else 0
+        fold = protocol.get("fold", 0) if protocol.get("name") in FOLDED else 0
         cells[protocol.get("split_seed", 0), fold][record.seed] = (correct, record.tested or 0)
 
     images, right = 0, 0.0
@@ -198,7 +202,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     low, high = compute_wilson_interval(accuracy * tested, tested)
 
     protocol = done[0].spec.get("protocol", {})
-    wanted = protocol.get("folds", 1) if protocol.get("name") == "kfold" else 1
+    wanted = protocol.get("folds", 1) if protocol.get("name") in FOLDED else 1
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
     # A run is a seed on a split, all folds of it; a sweep may give each seed a split of its own.

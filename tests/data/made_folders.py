@@ -22,3 +22,10 @@ def write_people(root: Path, counts: dict[str, int], ending: str = "jpg", seed: 
             seed += 1
             make_picture(seed).save(root / person / f"{person}_{number:04d}.{ending}")
     return root
+
+
+def write_pairs(path: Path, folds: list[list[str]]) -> Path:
+    """A pairs.txt of `folds`, each its same pairs (`person a b`) and then as many different (`person a other b`)."""
+    rows = [row.replace(" ", "\t") for fold in folds for row in fold]
+    path.write_text("\n".join([f"{len(folds)}\t{len(folds[0]) // 2}", *rows]) + "\n", encoding="utf-8")
+    return path

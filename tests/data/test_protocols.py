@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -168,6 +170,45 @@ def test_kfold_names_the_person_with_fewer_images_than_folds(content):
         make_split(labels, content, ProtocolSpec(name="kfold"), people=("Ann", "Bob"))
     with pytest.raises(DataError, match="person 1 has"):
         make_split(labels, content, ProtocolSpec(name="kfold"))
+
+
+# -------------------------------------------------------------------------------------- validation
+
+
+@given(labels_with_duplicates(least_different=7), st.integers(1, 3), SEEDS, st.sampled_from(["holdout", "kfold"]))
+def test_images_held_out_are_never_tested_and_change_no_test(pair, wanted, seed, name):
+    labels, content = pair
+    protocol = ProtocolSpec(name=name, split_seed=seed)
+    plain = make_split(labels, content, protocol)
+    split = make_split(labels, content, dataclasses.replace(protocol, validation_per_person=wanted))
+    np.testing.assert_array_equal(split.test, plain.test)
+    np.testing.assert_array_equal(np.union1d(split.train, split.validation), plain.train)
+    sides = [{content[index] for index in side} for side in (split.train, split.validation, split.test)]
+    assert not sides[0] & sides[1]
+    assert not sides[1] & sides[2]
+    counts = np.bincount(labels[split.validation], minlength=labels.max() + 1)
+    assert counts.min() >= wanted
+    assert counts.max() <= wanted + 2  # the largest group has three
+    assert set(labels[split.train]) == set(labels)
+    assert plain.validation.size == 0
+
+
+def test_images_held_out_are_drawn_by_the_seed_and_not_as_the_test_is():
+    labels = make_labels([8, 8])
+    draws = [
+        make_split(labels, unique_content(labels), ProtocolSpec(split_seed=seed, validation_per_person=2)).validation
+        for seed in range(300)
+    ]
+    times = np.bincount(np.concatenate(draws), minlength=16) / 300
+    assert np.abs(times - 0.25).max() < 0.1  # four standard deviations of 300 draws
+
+
+def test_who_has_too_few_images_to_hold_some_out_is_named():
+    labels = make_labels([7, 4])
+    protocol = ProtocolSpec(validation_per_person=2)
+    with pytest.raises(DataError, match="Bob has 2 different images to train on; .*per_person=2 leaves none") as error:
+        make_split(labels, unique_content(labels), protocol, people=("Ann", "Bob"))
+    assert "\n" not in str(error.value)
 
 
 # -------------------------------------------------------------------------------------- duplicates

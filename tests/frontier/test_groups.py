@@ -55,7 +55,7 @@ def test_only_records_that_say_who_was_right_serve(make_record):
     assert choose_records([good, old, make_record(status="failed", seed=2)]) == [good]
     with pytest.raises(FrontierError, match="none of the 1 trials that are done says which images were right"):
         choose_records([old])
-    with pytest.raises(FrontierError, match="mix data sets.*; look at the records of each alone"):
+    with pytest.raises(FrontierError, match="mix data sets.*; take each alone"):
         choose_records([good, make_tests(make_record, PEOPLE > 3, data={"name": "synthetic"})])
     with pytest.raises(FrontierError, match="none of the 1"):
         choose_records([dataclasses.replace(good, hits="1")])

@@ -1,0 +1,81 @@
+"""The pairs of LFW's View 2: `pairs.txt`, read against the pictures that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ffem_jax.data import DataError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images, in the file's order. Arrays are [pair].
+
+    first, second: indices of images. same: whether they show one person. fold: int, from 0.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
+
+
+def read_pairs(path: Path, names: Sequence[str]) -> Pairs:
+    """Read `path`; `names` are the images' (`person/file`), which the pairs become indices of.
+
+    The first line has the number of folds and of pairs; then for each fold so many rows `person a b`, two images of
+    one person, and as many `person a other b`, images of two people. Columns stand apart by tabs.
+
+    Raises DataError, naming the file and the line, where it is missing, malformed or names a picture that is not
+    there.
+    Source: Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise DataError(f"{path} cannot be read ({reason}); it is LFW's View 2, put it there") from None
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
+    folds, each = _read_head(path, rows)
+    if len(rows) - 1 != folds * 2 * each:
+        raise DataError(f"{path} has {len(rows) - 1} pairs where its first line makes {folds * 2 * each} due")
+    index = {name: position for position, name in enumerate(names)}
+    found = []
+    for position, (number, row) in enumerate(rows[1:]):
+        same = position % (2 * each) < each
+        try:
+            if len(row) != (3 if same else 4) or (not same and row[0] == row[2]):
+                raise ValueError
+            pictures = (row[0], int(row[1])), (row[0 if same else 2], int(row[-1]))
+        except ValueError:
+            wanted = "person, number, number" if same else "person, number, another person, number"
+            raise DataError(f"{path} line {number}: {' '.join(row)!r} is not {wanted}, apart by tabs") from None
+        pair = [f"{person}/{person}_{picture:04d}.jpg" for person, picture in pictures]
+        for name in pair:
+            if name not in index:
+                raise DataError(f"{path} line {number}: {name} is not among the {len(index):,} readable pictures")
+        found.append((*(index[name] for name in pair), same, position // (2 * each)))
+    first, second, same_column, fold = (np.asarray(column) for column in zip(*found, strict=True))
+    return Pairs(first, second, same_column, fold)
+
+
+def _read_head(path: Path, rows: Sequence[tuple[int, list[str]]]) -> tuple[int, int]:
+    """The number of folds, and of same and of different pairs in each."""
+    try:
+        folds, each = map(int, rows[0][1])
+        if folds < 2 or each < 1:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise DataError(
+            f"{path} line {rows[0][0] if rows else 1} must be the number of folds, a tab, and of pairs of each kind"
+        ) from None
+    return folds, each

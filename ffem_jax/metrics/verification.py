@@ -1,0 +1,139 @@
+"""Are these two images the same person? ROC, its area, error rates and LFW View 2's accuracy, from pairs' distances.
+
+A pair is accepted at distance <= threshold, so pairs of one distance are accepted together or not at all. Only the
+operating points that the pairs themselves show are reported: nothing is interpolated between two of them. Every number
+depends on the distances' order alone; for similarities pass them negated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ffem_jax.metrics.identification import normalize_embeddings
+
+
+@dataclass(frozen=True)
+class Roc:
+    """All operating points of some pairs, by rising threshold. Arrays are [point].
+
+    threshold: minus infinity, which accepts nothing, then every distance there is. far: the share of pairs of
+    different people accepted; tar: of pairs of the same person.
+    """
+
+    threshold: np.ndarray
+    far: np.ndarray
+    tar: np.ndarray
+
+
+def compute_pair_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
+    """Half the Euclidean distance [pair], in 0 to 1, of unit-length embeddings, as `matching.py` has it.
+
+    first, second: [pair, feature], normalised here. Raises ValueError for an embedding without direction and where
+    the shapes differ.
+    """
+    first, second = normalize_embeddings(first), normalize_embeddings(second)
+    if first.shape != second.shape:
+        raise ValueError(f"the two sides of the pairs have shapes {first.shape} and {second.shape}; give equal ones")
+    return np.asarray(np.linalg.norm(first - second, axis=1) / 2)
+
+
+def compute_roc(distances: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
+    """The ROC of pairs with `distances` [pair], of which `same` (bool [pair]) are of one person.
+
+    Raises ValueError where shapes differ, a distance is not finite, or either kind of pair is missing.
+    """
+    distances, same = _as_pairs(distances, same)
+    order = np.argsort(distances, kind="stable")
+    ranked = distances[order]
+    last = np.flatnonzero(np.append(ranked[1:] > ranked[:-1], True))  # of each run of one distance
+    hits = np.cumsum(same[order])[last]
+    return Roc(
+        threshold=np.append(-np.inf, ranked[last]),
+        far=np.append(0, last + 1 - hits) / (same.size - same.sum()),
+        tar=np.append(0, hits) / same.sum(),
+    )
+
+
+def compute_area(roc: Roc) -> float:
+    """The area under the ROC: how often a same pair is closer than a different one, a tie counting half."""
+    return float(np.sum(np.diff(roc.far) * (roc.tar[1:] + roc.tar[:-1]) / 2))
+
+
+def compute_tar_at_far(roc: Roc, far: float) -> float:
+    """The largest TAR of an operating point whose FAR is at most `far`, in 0 to 1.
+
+    Where `far` is below one in so many different pairs, as 1e-3 is for the 300 of a fold of View 2, that is the TAR
+    without a single false accept.
+    """
+    if not 0 <= far <= 1:
+        raise ValueError(f"far={far} must be between 0 and 1")
+    return float(roc.tar[roc.far <= far].max())
+
+
+def compute_equal_error_rate(roc: Roc) -> float:
+    """The smallest rate, in 0 to 1, that neither FAR nor the share of same pairs rejected exceeds at some point."""
+    return float(np.maximum(roc.far, 1 - roc.tar).min())
+
+
+def choose_threshold(distances: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """The distance up to which accepting is right most often; of equals the smallest, which accepts least.
+
+    Minus infinity where accepting nothing is best. Raises ValueError as `compute_roc` does.
+    """
+    distances, same = _as_pairs(distances, same)
+    roc = compute_roc(distances, same)
+    # In whole pairs, so that equals are equal.
+    wrong = np.rint(roc.far * (~same).sum()) + np.rint((1 - roc.tar) * same.sum())
+    return float(roc.threshold[np.argmin(wrong)])
+
+
+def compute_fold_hits(
+    distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike, fold: int
+) -> tuple[np.ndarray, float]:
+    """Whether each pair of `fold` is judged rightly (bool [pair of the fold]), and the threshold that judged.
+
+    folds: int [pair]. The threshold is chosen on the pairs of the other folds. Raises ValueError as `compute_roc`
+    does, and where no pair is of `fold`.
+    Source: Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
+    """
+    distances, same = _as_pairs(distances, same)
+    tested = np.asarray(folds) == fold
+    if tested.shape != distances.shape or not tested.any():
+        raise ValueError(f"no pair of fold {fold} among folds of shape {tested.shape} for {distances.size} pairs")
+    threshold = choose_threshold(distances[~tested], same[~tested])
+    return (distances[tested] <= threshold) == same[tested], threshold
+
+
+def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
+    """The mean over folds and its standard error: the sample deviation / sqrt(folds); NaN for a single fold."""
+    values = np.asarray(accuracies, dtype=np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"accuracies have shape {values.shape}; give one number a fold")
+    error = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else math.nan
+    return float(values.mean()), error
+
+
+def compute_view2_accuracy(distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> tuple[float, float]:
+    """View 2's accuracy of one network on all folds: the mean over folds and its standard error.
+
+    Raises ValueError as `compute_fold_hits` does.
+    """
+    rates = [compute_fold_hits(distances, same, folds, fold)[0].mean() for fold in np.unique(np.asarray(folds))]
+    return compute_mean_and_error(rates)
+
+
+def _as_pairs(distances: npt.ArrayLike, same: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    distances, same = np.asarray(distances, dtype=np.float64), np.asarray(same, dtype=bool)
+    if distances.ndim != 1 or distances.shape != same.shape:
+        raise ValueError(
+            f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each a pair"
+        )
+    if not np.isfinite(distances).all():
+        raise ValueError("a pair's distance is not finite")
+    if same.all() or not same.any():
+        raise ValueError("pairs of the same person and pairs of different people are both needed")
+    return distances, same

@@ -1,0 +1,118 @@
+"""From trials to networks: the folds of one network with one seed become one accuracy and one ROC."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffem_jax.frontier.labels import make_labels
+from ffem_jax.frontier.summary import check_comparable, identify_network
+from ffem_jax.metrics.verification import (
+    Roc,
+    compute_area,
+    compute_equal_error_rate,
+    compute_mean_and_error,
+    compute_roc,
+    compute_tar_at_far,
+)
+from ffem_jax.records import TrialRecord, latest_records
+
+
+class View2Error(ValueError):
+    """Records without a fold of View 2. The message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class View2Result:
+    """One network trained anew for each fold, with one seed. Rates are in 0 to 1.
+
+    label: what tells it apart from the others of the same call.
+    folds, accuracies: the folds that are done, and what each got. missing: those that are not.
+    accuracy: the mean over `folds`; standard_error: its sample deviation / sqrt(folds), None for one fold.
+    same_pairs, different_pairs: how many were tested in all. eer, auc, tar_at_far_1e2, tar_at_far_1e3: of these pairs
+        pooled, each at the distance that its own fold's network gave it; pooled: their ROC.
+    """
+
+    label: str
+    seed: int
+    params: int | None
+    bytes_float32: int | None
+    folds: tuple[int, ...]
+    missing: tuple[int, ...]
+    errors: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    accuracy: float
+    standard_error: float | None
+    same_pairs: int
+    different_pairs: int
+    eer: float
+    auc: float
+    tar_at_far_1e2: float
+    tar_at_far_1e3: float
+    pooled: Roc
+
+
+def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
+    """A result for each network and seed that has a fold done, in order of first appearance.
+
+    Trials of other protocols are passed over. Raises View2Error where no fold of View 2 is done, and FrontierError
+    where the records mix data sets or settings of one: their accuracies do not compare.
+    """
+    folds = [record for record in latest_records(records) if record.spec.get("protocol", {}).get("name") == "view2"]
+    if not any(_is_done(record) for record in folds):
+        seen = f"; {len(folds)} trials of it failed or were refused" if folds else ""
+        raise View2Error(
+            f"no fold of View 2 is recorded as done{seen}: ffem train -m protocol=view2 protocol.fold=0,1,... data=lfw"
+        )
+    check_comparable(folds)
+    groups: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
+    for record in folds:
+        groups[identify_network(record), record.seed].append(record)
+    done = {key: group for key, group in groups.items() if any(_is_done(record) for record in group)}
+    networks = {network: group[0].spec for (network, _), group in done.items()}
+    labels = dict(zip(networks, make_labels(list(networks.values())), strict=True))
+    several = len({seed for _, seed in done}) > 1
+    return [
+        _combine(group, labels[network] + (f", seed {seed}" if several else ""), seed)
+        for (network, seed), group in done.items()
+    ]
+
+
+def _is_done(record: TrialRecord) -> bool:
+    return record.status == "done" and bool(record.verification) and bool(record.tested)
+
+
+def _combine(group: Sequence[TrialRecord], label: str, seed: int) -> View2Result:
+    # The last record of a fold: an earlier one of another key saw other pixels or other pairs.
+    by_fold = {int(record.spec["protocol"]["fold"]): record for record in group if _is_done(record)}
+    folds = tuple(sorted(by_fold))
+    done = [by_fold[fold] for fold in folds]
+    wanted = range(int(done[0].spec["protocol"].get("folds", 10)))
+    same = [distance for record in done for distance in record.verification["distances_same"]]
+    different = [distance for record in done for distance in record.verification["distances_different"]]
+    roc = compute_roc([*same, *different], np.arange(len(same) + len(different)) < len(same))
+    accuracies = tuple((record.correct or 0) / (record.tested or 1) for record in done)
+    accuracy, error = compute_mean_and_error(accuracies)
+    return View2Result(
+        label=label,
+        seed=seed,
+        params=done[0].params,
+        bytes_float32=done[0].bytes_float32,
+        folds=folds,
+        missing=tuple(fold for fold in wanted if fold not in by_fold),
+        errors=tuple(dict.fromkeys(record.error for record in group if record.status == "failed")),
+        accuracies=accuracies,
+        accuracy=accuracy,
+        standard_error=None if math.isnan(error) else error,
+        same_pairs=len(same),
+        different_pairs=len(different),
+        eer=compute_equal_error_rate(roc),
+        auc=compute_area(roc),
+        tar_at_far_1e2=compute_tar_at_far(roc, 1e-2),
+        tar_at_far_1e3=compute_tar_at_far(roc, 1e-3),
+        pooled=roc,
+    )

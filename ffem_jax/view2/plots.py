@@ -1,0 +1,74 @@
+"""ROC curves as a figure, PNG and SVG. Matplotlib is imported when a figure is drawn, and its global state is left as
+it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+
+from ffem_jax.view2.combine import View2Result
+
+# Okabe and Ito's colours, which the colour-blind tell apart; by line style as well, for print.
+COLOURS = ("#0072B2", "#D55E00", "#404040", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+LINES = ("-", "--", ":", "-.")
+SETTINGS = {
+    "svg.hashsalt": "ffem",  # ids that do not change from run to run
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: bool = False) -> list[Path]:
+    """Draw each result's pooled ROC into `path` with the suffixes .png and .svg, and return the two paths.
+
+    False accepts on a logarithmic axis that begins at one in so many different pairs: to the left of it, and between
+    two steps, these pairs show nothing. Raises OSError where the folder cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    least = 1 / max(result.different_pairs for result in results)
+    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
+        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for result, colour, line in zip(results, cycle(COLOURS), cycle(LINES)):
+            # From the last point without a false accept on, a rate holds until the next point.
+            seen = result.pooled.far >= least / 2
+            first = result.pooled.tar[~seen].max()
+            axes.step(
+                [least / 2, *result.pooled.far[seen]],
+                [first, *result.pooled.tar[seen]],
+                where="post",
+                color=colour,
+                linestyle=line,
+                linewidth=1.4,
+                label=f"{result.label}: {describe_accuracy(result)}",
+            )
+        for far in (1e-3, 1e-2):
+            axes.axvline(far, color="#808080", linewidth=0.7, linestyle=(0, (1, 3)))
+        axes.set_xscale("log")
+        axes.set_xlim(least / 2, 1)
+        axes.set_ylim(0, 1.005)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel("false accepts: share of different pairs")
+        axes.set_ylabel("true accepts: share of same pairs")
+        axes.set_title(title + (" (synthetic faces)" if synthetic else ""), loc="left", fontsize=10)
+        axes.grid(color="#e4e4e4", linewidth=0.5)
+        axes.legend(loc="lower right", fontsize=8, title="mean over folds ± standard error", title_fontsize=8)
+        figure.savefig(written[0], dpi=160)
+        figure.savefig(written[1], metadata={"Date": None})
+    return written
+
+
+def describe_accuracy(result: View2Result) -> str:
+    """The mean in percent, its standard error, and how many folds where some are missing."""
+    error = "" if result.standard_error is None else f" ± {100 * result.standard_error:.1f}"
+    of = f" ({len(result.folds)} of {len(result.folds) + len(result.missing)} folds)" if result.missing else ""
+    return f"{100 * result.accuracy:.1f}{error} %{of}"

@@ -1,0 +1,117 @@
+"""`ffem verify`: from records to a table, the ROC, JSON and a short reading."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.records import TrialRecord
+from ffem_jax.view2.combine import View2Result, combine_folds
+from ffem_jax.view2.plots import describe_accuracy, plot_roc
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+METHOD = """\
+Each fold's network was trained on people who are in none of the fold's pairs, and judged on these at the threshold that
+suits the pairs of the other folds best. People of the other folds trained, so their pairs are closer than strangers'
+and the threshold may not suit strangers: that can cost accuracy and cannot flatter it. The mean is over folds, and the
+standard error is the folds' sample deviation over the square root of their number.
+
+ROC, area (AUC), equal error rate (EER) and the true accepts (TAR) at a rate of false accepts (FAR) are of the pairs of
+all folds together, each at the distance that its own fold's network gave it, so they need no threshold. They are rates
+that some threshold reaches, never points between two: the TAR at a FAR is the largest at that FAR or less, the EER the
+smallest rate that neither kind of error exceeds. A FAR of 1e-3 is {accepts} false accepts of {different:,} pairs."""
+
+
+@dataclass(frozen=True)
+class View2Report:
+    """What `write_view2` found and wrote."""
+
+    results: tuple[View2Result, ...]
+    title: str
+    synthetic: bool
+    files: tuple[Path, ...]
+
+    @property
+    def table(self) -> Table:
+        """The networks as a rich table."""
+        from rich import box
+        from rich.table import Table
+
+        head, *rows = tabulate(self.results)
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in head:
+            table.add_column(name, justify="left" if name in (head[0], head[-1]) else "right")
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as nested dicts and lists, ready for JSON; files by name, and the ROC left to the records."""
+        fields = [f.name for f in dataclasses.fields(View2Result) if f.name != "pooled"]
+        return {
+            "title": self.title,
+            "synthetic": self.synthetic,
+            "networks": json.loads(json.dumps([{n: getattr(result, n) for n in fields} for result in self.results])),
+            "files": [path.name for path in self.files],
+        }
+
+
+def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
+    """The head and a row for each result, rates in percent."""
+    head = ["network", "params", "accuracy ± s.e.", "EER", "AUC", "TAR at FAR 1e-2", "at 1e-3", "missing folds"]
+    rows = [
+        [
+            result.label,
+            "?" if result.params is None else f"{result.params:,}",
+            describe_accuracy(result).split(" (")[0],
+            *(f"{100 * rate:.1f}" for rate in (result.eer, result.auc, result.tar_at_far_1e2, result.tar_at_far_1e3)),
+            ", ".join(map(str, result.missing)) or "none",
+        ]
+        for result in results
+    ]
+    return [head, *rows]
+
+
+def write_view2(records: Sequence[TrialRecord], out: Path) -> View2Report:
+    """Put the folds of `records` together and write roc.png, roc.svg, verification.json and verification.md to `out`.
+
+    Raises View2Error and FrontierError as `combine_folds` does, and OSError where `out` cannot be written.
+    """
+    results = combine_folds(records)
+    used = [record for record in records if record.protocol == "view2"]
+    variant = next((record.data_variant for record in used if record.data_variant), "")
+    pixels = sorted({record.resolution for record in used})
+    title = f"LFW View 2{f' ({variant})' if variant else ''}, {' and '.join(map(str, pixels))} pixels"
+    synthetic = any(record.synthetic for record in used)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [*plot_roc(results, out / "roc", title, synthetic), out / "verification.json", out / "verification.md"]
+    report = View2Report(tuple(results), title, synthetic, tuple(files))
+    (out / "verification.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (out / "verification.md").write_text(_write_reading(report), encoding="utf-8")
+    return report
+
+
+def _write_reading(report: View2Report) -> str:
+    lines = [f"# Verification of pairs: {report.title}", ""]
+    if report.synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    head, *rows = tabulate(report.results)
+    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    lines += ["", "![ROC](roc.svg)", ""]
+    for result in report.results:
+        by_fold = zip(result.folds, result.accuracies, strict=True)
+        each = ", ".join(f"{fold}: {100 * accuracy:.1f}" for fold, accuracy in by_fold)
+        lines += [f"{result.label}, by fold, in percent: {each}."]
+        if result.missing:
+            folds = ",".join(map(str, result.missing))
+            lines += [f"**Not View 2's result yet: missing folds {folds} (`protocol.fold={folds}`).**"]
+        lines += [f"A trial failed: {error}" for error in result.errors]
+    different = min(result.different_pairs for result in report.results)
+    method = METHOD.format(accepts=different // 1000, different=different)
+    return "\n".join([*lines, "", method]) + "\n"
