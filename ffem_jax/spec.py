@@ -230,7 +230,7 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         data = {k: v for k, v in dataclasses.asdict(trial.data).items() if k != "cache_dir"}
     decides = {
         "version": KEY_VERSION,
-        "network": dataclasses.asdict(resolve_network(trial.arch)),
+        "network": select_decisive(resolve_network(trial.arch)),
         "resolution": trial.data.resolution,
         "data": data,
         "protocol": {k: v for k, v in protocol.items() if k not in unused},
@@ -238,6 +238,17 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         "seed": trial.seed,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def select_decisive(spec: Any) -> Any:
+    """A network as plain values, without the fields that have their default: one that is added later, with a default
+    that means what was before, leaves the keys of recorded trials as they are."""
+    if isinstance(spec, tuple):
+        return [select_decisive(item) for item in spec]
+    if not dataclasses.is_dataclass(spec):
+        return spec
+    values = [(f, getattr(spec, f.name)) for f in dataclasses.fields(spec)]
+    return {f.name: select_decisive(value) for f, value in values if value != f.default}
 
 
 def _select_effective(recipe: RecipeSpec) -> dict[str, Any]:
