@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from ffem_jax.models.blocks import Bottleneck, Branch, ShuffleUnit, Stem
+from ffem_jax.models.blocks import Bottleneck, Branch, Depthwise, ShuffleUnit, Stem
 from ffem_jax.models.convolutions import (
     compute_output_size,
     compute_second_moments,
@@ -39,9 +39,7 @@ def stream_trunk(stem: Stem, blocks: Sequence[Bottleneck | ShuffleUnit], x: jax.
     """What `stem` and then `blocks` compute of x [N, H, W, 3]: [N, rows, columns, channels]."""
     x, prepare = stream_stem(stem, x)
     first = blocks[0]
-    if stem.extra is not None:
-        x = stem.extra(prepare(x))
-    elif isinstance(first, Bottleneck) and first.expand is None and not first.shortcut:
+    if isinstance(first, Bottleneck) and first.expand is None and not first.shortcut:
         # Nothing but its depthwise convolution reads what the stem makes.
         x, blocks = stream_branch(first, x, prepare), blocks[1:]
     else:
@@ -56,8 +54,8 @@ def stream_trunk(stem: Stem, blocks: Sequence[Bottleneck | ShuffleUnit], x: jax.
 
 
 def stream_stem(stem: Stem, x: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """What `stem` computes of x [N, H, W, 3], in two parts: the convolution's [N, rows, columns, channels], and what
-    is to be done to it: BatchNorm and activation, left to where it is read."""
+    """What `stem` computes of x [N, H, W, 3], in two parts: its last convolution's [N, rows, columns, channels], and
+    what is to be done to it: BatchNorm and activation, left to where it is read."""
     rows, columns = compute_output_size(x.shape, stem.stride)
     kernel = stem.kernel[...]
     patch_bytes = rows * columns * (kernel.size + kernel.shape[-1]) * 4
@@ -65,7 +63,14 @@ def stream_stem(stem: Stem, x: jax.Array) -> tuple[jax.Array, Callable[[jax.Arra
         lambda x: _with_moments(full_conv(x, kernel, stem.stride)), choose_images(x.shape[0], rows, patch_bytes), x
     )
     gain, offset = fold_batch_norm(stem.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
-    return y, lambda y: stem.activation(y * gain + offset)
+
+    def activate(y):
+        return stem.activation(y * gain + offset)
+
+    if isinstance(stem.extra, Depthwise):
+        y, activate, _ = stream_depthwise(stem.extra, y, activate)
+        return y, activate
+    return (y, activate) if stem.extra is None else (stem.extra(activate(y)), _identity)
 
 
 def _with_moments(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -77,22 +82,9 @@ def stream_branch(branch: Branch, x: jax.Array, prepare: Callable[[jax.Array], j
 
     prepare is what is still to be done to x, image by image, where the branch has no expansion.
     """
-    depthwise, attention = branch.depthwise, branch.attention
-    rows, columns = compute_output_size(x.shape, depthwise.stride)
-    kernel = depthwise.kernel[...]
-    images = choose_images(x.shape[0], rows, math.prod(x.shape[1:3]) * kernel.shape[-1] * x.dtype.itemsize)
+    attention = branch.attention
     expand = (prepare or _identity) if branch.expand is None else _fold_pointwise(branch.expand, x)
-    taps = make_taps(kernel, columns)
-
-    def convolve(x):
-        return _with_moments(shifted_depthwise(expand(x), taps, depthwise.stride))
-
-    y, means, squares = map_images(convolve, images, x)
-    gain, offset = fold_batch_norm(depthwise.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
-
-    def activate(y):
-        return depthwise.activation(y * gain + offset)
-
+    y, activate, images = stream_depthwise(branch.depthwise, x, expand)
     weight = branch.project.conv.kernel[...]
     if attention is not None and branch.position == "depthwise":
         gate = attention.gate(map_images(lambda y: jnp.mean(activate(y), (1, 2)), images, y))
@@ -101,6 +93,24 @@ def stream_branch(branch: Branch, x: jax.Array, prepare: Callable[[jax.Array], j
         y = map_images(lambda y: pointwise_conv(activate(y), weight), images, y)
     y = branch.project.activation(branch.project.norm(y))
     return attention(y) if attention is not None and branch.position == "projection" else y
+
+
+def stream_depthwise(
+    depthwise: Depthwise, x: jax.Array, prepare: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array], int]:
+    """The convolution of `depthwise` on prepare(x), BatchNorm and activation to be done to it, and how many images to
+    take at a time."""
+    rows, columns = compute_output_size(x.shape, depthwise.stride)
+    kernel = depthwise.kernel[...]
+    images = choose_images(x.shape[0], rows, math.prod(x.shape[1:3]) * kernel.shape[-1] * x.dtype.itemsize)
+    taps = make_taps(kernel, columns)
+
+    def convolve(x):
+        return _with_moments(shifted_depthwise(prepare(x), taps, depthwise.stride))
+
+    y, means, squares = map_images(convolve, images, x)
+    gain, offset = fold_batch_norm(depthwise.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
+    return y, lambda y: depthwise.activation(y * gain + offset), images
 
 
 def choose_images(batch: int, rows: int, image_bytes: int) -> int:
