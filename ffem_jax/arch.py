@@ -15,8 +15,10 @@ PLACEMENTS = ("first", "last", "first_last", "all")
 ATTENTION_POSITIONS = ("depthwise", "projection")
 FUSIONS = ("scale", "residual")
 ECA_KERNELS = ("adaptive", "fixed", "mobilenetv2")
+BLOCK_KINDS = ("bottleneck", "shuffle")
+STEM_EXTRAS = ("none", "max_pool", "depthwise")
 POOLINGS = ("average", "global_depthwise")
-ACTIVATIONS = ("relu6", "prelu", "hard_swish")
+ACTIVATIONS = ("relu6", "prelu", "hard_swish", "relu")
 
 
 class SpecError(ValueError):
@@ -41,7 +43,11 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A row of the stage table: `repeats` bottlenecks, the first of them with `stride`."""
+    """A row of the stage table: `repeats` blocks of `channels` out, the first of them with `stride`.
+
+    expansion: a bottleneck's hidden channels, in multiples of those that go in; a shuffle unit's, in multiples of
+        the half that its branch computes (1 in ShuffleNetV2).
+    """
 
     expansion: int = 6
     channels: int = 16
@@ -58,13 +64,14 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Which channel attention, in which bottlenecks, and where inside them.
+    """Which channel attention, in which blocks, and where inside them.
 
     kind: none, eca (Wang et al., CVPR 2020) or se (Hu et al., CVPR 2018).
-    placement: first, last, first_last, all, or a list of bottleneck indices from 0
+    placement: first, last, first_last, all, or a list of block indices from 0
         (negative ones count from the end).
     position: after the `depthwise` (the paper's Fig. 4) or after the `projection`
-        (the ECA authors' MobileNetV2).
+        (the ECA authors' MobileNetV2). In a shuffle unit: of the branch that begins with a 1x1 convolution, after
+        its depthwise BatchNorm or after the ReLU of its last convolution, so on half of the channels that come out.
     fusion: `scale` x * a, or `residual` x + x * a.
     kernel: ECA's kernel size by `adaptive` (gamma, b), `fixed` (kernel_size), or
         `mobilenetv2`: the ECA authors' released MobileNetV2, 1 below 96 channels, else 3.
@@ -153,15 +160,19 @@ FFEM_STAGES = (
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """A network of the family: stem, bottlenecks by a stage table, head, pooling, embedding.
+    """A network of the family: stem, blocks by a stage table, head, pooling, embedding.
 
     name: a label for tables and figures; it decides nothing.
+    block: what the stages are made of, `bottleneck` (MobileNetV2) or `shuffle` (ShuffleNetV2's unit).
+    stem_extra: what follows the first convolution: `max_pool`, 3x3 of stride 2 (ShuffleNetV2), `depthwise`, a 3x3
+        convolution of stride 1 (MobileFaceNet), or `none`.
     width_multiplier: scales the channels, rounded to multiples of 8 (MobileNetV2); the head
         is widened by it but never narrowed, as in MobileNetV2.
     depth_multiplier: scales each stage's repeats, rounded up.
     head_channels: the 1x1 convolution before pooling; 0 for none.
     pooling: `average`, or `global_depthwise` (MobileFaceNet: a depthwise convolution over the
         whole map, with BatchNorm, no activation).
+    embedding_norm: BatchNorm after the embedding, in place of its bias (MobileFaceNet).
     """
 
     name: str = "ffem"
@@ -175,6 +186,9 @@ class ArchSpec:
     activation: str = "relu6"
     embedding_dim: int = 128
     attention: AttentionSpec = field(default_factory=AttentionSpec)
+    block: str = "bottleneck"
+    stem_extra: str = "none"
+    embedding_norm: bool = False
 
     def __post_init__(self) -> None:
         check_range("arch.stem_channels", self.stem_channels, 1)
@@ -189,25 +203,34 @@ class ArchSpec:
         object.__setattr__(self, "stages", tuple(self.stages))
         if not self.stages:
             raise SpecError("arch.stages is empty; a network needs at least one stage")
+        check_choice("arch.block", self.block, BLOCK_KINDS)
+        check_choice("arch.stem_extra", self.stem_extra, STEM_EXTRAS)
+        odd = [stage.channels for stage in self.stages if stage.channels % 2]
+        if self.block == "shuffle" and odd:
+            raise SpecError(f"arch.stages.channels={odd[0]} must be even with arch.block=shuffle, which halves them")
         self.attention.indices(self.block_count)
 
     @property
     def block_count(self) -> int:
-        """How many bottlenecks the network has, depth multiplier applied."""
+        """How many blocks the network has, depth multiplier applied."""
         return sum(scale_repeats(stage.repeats, self.depth_multiplier) for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One bottleneck, all multipliers and rules resolved. `attention` is kind, position, fusion, size;
-    size is ECA's kernel or SE's hidden width. None where the bottleneck has no attention."""
+    """One block, all multipliers and rules resolved. `attention` is kind, position, fusion, size; size is ECA's
+    kernel or SE's hidden width. None where the block has no attention.
+
+    Here and in NetworkSpec a field that has its default enters no trial's key (spec.select_decisive).
+    """
 
     in_channels: int
     hidden_channels: int
     out_channels: int
     stride: int
     activation: str
-    attention: tuple[str, str, str, int] | None = None
+    attention: tuple[str, str, str, int] | None
+    kind: str = "bottleneck"
 
 
 @dataclass(frozen=True)
@@ -221,11 +244,18 @@ class NetworkSpec:
     pooling: str
     activation: str
     embedding_dim: int
+    stem_extra: str = "none"
+    embedding_norm: bool = False
+
+    @property
+    def stem_total_stride(self) -> int:
+        """Input pixels a side to one pixel of what the stem makes."""
+        return self.stem_stride * (2 if self.stem_extra == "max_pool" else 1)
 
     @property
     def total_stride(self) -> int:
         """Input pixels a side to one pixel of the last feature map."""
-        return self.stem_stride * math.prod(block.stride for block in self.blocks)
+        return self.stem_total_stride * math.prod(block.stride for block in self.blocks)
 
     @property
     def trunk_channels(self) -> int:
@@ -260,17 +290,27 @@ def resolve_network(arch: ArchSpec) -> NetworkSpec:
     for stage in arch.stages:
         out_channels = scale_channels(stage.channels, arch.width_multiplier)
         for repeat in range(scale_repeats(stage.repeats, arch.depth_multiplier)):
-            hidden = channels * stage.expansion
+            # A shuffle unit computes half of what comes out.
+            computed = out_channels // 2 if arch.block == "shuffle" else out_channels
+            hidden = stage.expansion * (computed if arch.block == "shuffle" else channels)
             attention = None
             if len(blocks) in attended:
                 a = arch.attention
-                seen = hidden if a.position == "depthwise" else out_channels
+                seen = hidden if a.position == "depthwise" else computed
                 size = compute_eca_kernel_size(seen, a) if a.kind == "eca" else max(1, seen // a.reduction)
                 attention = (a.kind, a.position, a.fusion, size)
             stride = stage.stride if repeat == 0 else 1
-            blocks.append(BlockSpec(channels, hidden, out_channels, stride, arch.activation, attention))
+            blocks.append(BlockSpec(channels, hidden, out_channels, stride, arch.activation, attention, arch.block))
             channels = out_channels
     head = scale_channels(arch.head_channels, max(1.0, arch.width_multiplier)) if arch.head_channels else 0
     return NetworkSpec(
-        stem_channels, arch.stem_stride, tuple(blocks), head, arch.pooling, arch.activation, arch.embedding_dim
+        stem_channels,
+        arch.stem_stride,
+        tuple(blocks),
+        head,
+        arch.pooling,
+        arch.activation,
+        arch.embedding_dim,
+        arch.stem_extra,
+        arch.embedding_norm,
     )

@@ -1,6 +1,6 @@
 """What a network costs on the phone, read off an abstract trace of its one definition. Nothing is trained or run.
 
-A network is traced part by part (stem, each bottleneck, head), and parts are remembered: networks of one search
+A network is traced part by part (stem, each block, head), and parts are remembered: networks of one search
 space share most of theirs, so a thousand of them are costed in seconds.
 """
 
@@ -19,8 +19,8 @@ from flax import nnx
 
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.liveness import Jaxpr, compute_peak_bytes, walk_equations
-from ffem_jax.models import compute_map_sizes, head_arguments
-from ffem_jax.models.blocks import Bottleneck, Head, Stem
+from ffem_jax.models import compute_map_sizes, head_arguments, stem_arguments
+from ffem_jax.models.blocks import BLOCKS, Head, Stem
 from ffem_jax.models.convolutions import use_convolution_form
 
 # A TensorFlow.js graph model spends on its topology file about this much for each weight tensor (its node, its
@@ -88,9 +88,9 @@ def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
     """Cost of `arch` on square images of `resolution` pixels a side."""
     network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
     sizes = compute_map_sizes(network, resolution)
-    total = _trace_part(Stem, (network.stem_channels, network.stem_stride, network.activation), 3, sizes[0])
+    total = _trace_part(Stem, stem_arguments(network), 3, sizes[0])
     for block, size in zip(network.blocks, sizes[1:], strict=False):
-        total += _trace_part(Bottleneck, (block,), block.in_channels, size)
+        total += _trace_part(BLOCKS[block.kind], (block,), block.in_channels, size)
     return total + _trace_part(Head, head_arguments(network, sizes[-1]), network.blocks[-1].out_channels, sizes[-1])
 
 

@@ -235,7 +235,7 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         data = {k: v for k, v in dataclasses.asdict(trial.data).items() if k != "cache_dir"}
     decides = {
         "version": KEY_VERSION,
-        "network": dataclasses.asdict(resolve_network(trial.arch)),
+        "network": select_decisive(resolve_network(trial.arch)),
         "resolution": trial.data.resolution,
         "data": data,
         "protocol": _select_effective_protocol(trial.protocol),
@@ -257,6 +257,17 @@ def _select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
         if protocol.name == "view2":
             unused.add("split_seed")
     return {name: value for name, value in dataclasses.asdict(protocol).items() if name not in unused}
+
+
+def select_decisive(spec: Any) -> Any:
+    """A network as plain values, without the fields that have their default: one that is added later, with a default
+    that means what was before, leaves the keys of recorded trials as they are."""
+    if isinstance(spec, tuple):
+        return [select_decisive(item) for item in spec]
+    if not dataclasses.is_dataclass(spec):
+        return spec
+    values = [(f, getattr(spec, f.name)) for f in dataclasses.fields(spec)]
+    return {f.name: select_decisive(value) for f, value in values if value != f.default}
 
 
 def select_effective(recipe: RecipeSpec) -> dict[str, Any]:

@@ -34,7 +34,16 @@ def compose(composer: Composer, *overrides: str) -> tuple[TrialSpec, RunSpec]:
 
 def test_the_fixed_names_are_there() -> None:
     assert GROUPS == {
-        "arch": ["ffem", "ffem_am", "ffem_se", "mobilenetv2"],
+        "arch": [
+            "ffem",
+            "ffem_am",
+            "ffem_se",
+            "mobilefacenet",
+            "mobilenetv2",
+            "shufflenetv2",
+            "shufflenetv2_0_5",
+            "shufflenetv2_1_5",
+        ],
         "attention": ["eca", "none", "se"],
         "data": ["folder", "lfw", "lfw52", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
@@ -132,7 +141,7 @@ def test_a_launcher_s_settings_reach_hydra(composer: Composer) -> None:
         ("arch.atention.kind=eca", "did you mean attention?"),
         ("sed=1", "did you mean seed?"),
         ("+foo=1", "the config has: arch, data"),
-        ("arch=ffemm", "did you mean ffem? choose one of: ffem, ffem_am, ffem_se, mobilenetv2"),
+        ("arch=ffemm", "did you mean ffem? choose one of: ffem, ffem_am, ffem_se, mobilefacenet"),
         ("arch=null", "choose one of: ffem"),
         ("data=foo/bar", "choose one of: folder, lfw, lfw52, synthetic"),
         ("hydra/launcher=cloud", "basic"),

@@ -8,10 +8,10 @@ import pytest
 from flax import nnx
 
 from ffem_jax import cost
-from ffem_jax.arch import ArchSpec, AttentionSpec, BlockSpec, StageSpec
+from ffem_jax.arch import ArchSpec, AttentionSpec, BlockSpec, StageSpec, resolve_network
 from ffem_jax.cost import Cost, compute_cost, trace_cost
 from ffem_jax.models import PRESETS, build_model
-from ffem_jax.models.blocks import Bottleneck
+from ffem_jax.models.blocks import Bottleneck, ShuffleUnit
 from ffem_jax.spec import PRECISIONS
 
 GOLDEN = Path(__file__).parent / "golden" / "costs.json"
@@ -92,6 +92,85 @@ def test_every_count_is_that_of_the_layer_table_worked_by_hand(preset, rows, res
     assert found == make_cost_by_hand(list_convolutions(rows, resolution, embedding_dim))
 
 
+@pytest.mark.parametrize(
+    ("preset", "channels"),
+    [
+        ("shufflenetv2_0_5", (48, 96, 192)),
+        ("shufflenetv2", (116, 232, 464)),
+        ("shufflenetv2_1_5", (176, 352, 704)),
+    ],
+)
+def test_every_count_of_shufflenetv2_is_that_of_its_table_worked_by_hand(preset, channels):
+    found = dataclasses.asdict(compute_cost(dataclasses.replace(PRESETS[preset], embedding_dim=1000), 224))
+    del found["peak_activation_bytes"]
+    convolutions = [(9 * 3 * 24, 24, 112**2)]
+    inputs = 24
+    for out, repeats, size in zip(channels, (4, 8, 4), (28, 14, 7), strict=True):
+        half, before, after = out // 2, (2 * size) ** 2, size**2
+        convolutions += [(9 * inputs, inputs, after), (inputs * half, half, after)]
+        convolutions += [(inputs * half, half, before), (9 * half, half, after), (half * half, half, after)]
+        convolutions += (repeats - 1) * [
+            (half * half, half, after),
+            (9 * half, half, after),
+            (half * half, half, after),
+        ]
+        inputs = out
+    convolutions += [(inputs * 1024, 1024, 49), (1024 * 1000, 1000, 1)]
+    assert found == make_cost_by_hand(convolutions)
+
+
+def test_shufflenetv2_has_its_published_parameters_and_nearly_its_macs():
+    """The paper counts 41, 146 and 299 million; 1 to 2 % less are multiplied by weights."""
+    arches = [PRESETS[name] for name in ("shufflenetv2_0_5", "shufflenetv2", "shufflenetv2_1_5")]
+    found = [compute_cost(dataclasses.replace(arch, embedding_dim=1000), 224) for arch in arches]
+    assert [cost.params for cost in found] == [1_366_792, 2_278_604, 3_503_624]
+    assert [cost.macs for cost in found] == [40_476_448, 144_907_992, 295_759_392]
+
+
+def test_mobilefacenet_has_its_published_parameters_and_macs():
+    """The paper: 0.99 million parameters, BatchNorm folded, and 221 million multiply-adds at 112 pixels."""
+    found = compute_cost(PRESETS["mobilefacenet"], 112)
+    convolutions, slopes, channels, size = [(9 * 3 * 64, 64, 56**2), (9 * 64, 64, 56**2)], 64 + 64, 64, 56
+    for expansion, out, repeats, stride in [
+        (2, 64, 5, 2),
+        (4, 128, 1, 2),
+        (2, 128, 6, 1),
+        (4, 128, 1, 2),
+        (2, 128, 2, 1),
+    ]:
+        for repeat in range(repeats):
+            hidden, before, size = channels * expansion, size, size // (stride if repeat == 0 else 1)
+            convolutions += [(channels * hidden, hidden, before**2), (9 * hidden, hidden, size**2)]
+            convolutions.append((hidden * out, out, size**2))
+            slopes, channels = slopes + 2 * hidden, out
+    convolutions += [(128 * 512, 512, 49), (49 * 512, 512, 1), (512 * 128, 128, 1)]
+    slopes += 512
+    by_hand = make_cost_by_hand(convolutions)
+    assert found.macs == by_hand["macs"] == 220_965_376
+    assert found.kernel_params == by_hand["kernel_params"]
+    assert found.vector_params == by_hand["vector_params"] + slopes
+    assert found.kernel_params + found.vector_params == 993_344
+    # Here the last convolution, too, has a BatchNorm: a scale more for each of its channels than a bias.
+    assert found.params == by_hand["params"] + slopes + 128 == 1_003_136
+
+
+def test_a_split_unit_peaks_where_its_halves_come_together():
+    """At the end the half that was kept, the half that was computed and their interleaving: twice the unit's 8 channels
+    of 6 x 6 pixels. With a branch of four times the half's channels, at its depthwise convolution: the half, and 16
+    channels read and 16 written."""
+
+    def peak(expansion):
+        arch = ArchSpec(block="shuffle", stem_channels=8, stages=(StageSpec(expansion, 8, 1, 1),))
+        return compute_peak(resolve_network(arch).blocks[0])
+
+    def compute_peak(spec):
+        unit = nnx.eval_shape(lambda: ShuffleUnit(spec, rngs=nnx.Rngs(0)))
+        return trace_cost(unit, (1, 6, 6, 8)).peak_activation_bytes
+
+    assert peak(1) == 4 * 36 * (4 + 4 + 8)
+    assert peak(4) == 4 * 36 * (4 + 16 + 16)
+
+
 def test_mobilenetv2_has_its_published_parameters_and_macs():
     found = compute_cost(dataclasses.replace(PRESETS["mobilenetv2"], embedding_dim=1000), 224)
     assert (found.params, found.macs) == (3_504_872, 300_774_272)
@@ -121,6 +200,12 @@ WHOLES = {
     "no-head": (dataclasses.replace(SMALL, head_channels=0), 32),
     "no-head-global-depthwise": (dataclasses.replace(SMALL, head_channels=0, pooling="global_depthwise"), 32),
     "odd-resolution": (SMALL, 37),
+    "stem-depthwise": (dataclasses.replace(SMALL, stem_extra="depthwise"), 32),
+    "embedding-norm": (dataclasses.replace(SMALL, embedding_norm=True), 32),
+    "shuffle-se-everywhere-odd-resolution": (
+        dataclasses.replace(SMALL, block="shuffle", stem_extra="max_pool", attention=se("all")),
+        37,
+    ),
     "eca-everywhere": (dataclasses.replace(SMALL, attention=AttentionSpec(kind="eca", placement="all")), 32),
     "se-everywhere-after-the-projection": (
         dataclasses.replace(SMALL, attention=se("all", position="projection", fusion="residual", reduction=4)),

@@ -24,7 +24,6 @@ from ffem_jax.arch import (
     PLACEMENTS,
     ArchSpec,
     AttentionSpec,
-    NetworkSpec,
     SpecError,
     StageSpec,
     compute_eca_kernel_size,
@@ -32,9 +31,13 @@ from ffem_jax.arch import (
     scale_channels,
     scale_repeats,
 )
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, select_decisive, to_plain, trial_key
 
 FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
+# Of ShuffleNetV2's units: two stages, the first of them as in its 1.0x.
+SHUFFLE = ArchSpec(
+    block="shuffle", stem_channels=24, stem_extra="max_pool", stages=(StageSpec(1, 116, 2, 2), StageSpec(2, 58, 1, 1))
+)
 
 
 def attended(arch: ArchSpec) -> list[int]:
@@ -217,6 +220,36 @@ def test_the_head_is_widened_but_never_narrowed_and_may_be_left_out() -> None:
     assert resolve_network(ArchSpec()).trunk_channels == 1280
 
 
+def test_a_shuffle_unit_computes_half_of_what_comes_out() -> None:
+    network = resolve_network(SHUFFLE)
+    rows = [(b.in_channels, b.hidden_channels, b.out_channels, b.stride, b.kind) for b in network.blocks]
+    assert rows == [
+        (24, 58, 116, 2, "shuffle"),
+        (116, 58, 116, 1, "shuffle"),
+        (116, 58, 58, 1, "shuffle"),
+    ]
+    assert (network.stem_stride, network.stem_total_stride, network.total_stride) == (2, 4, 8)
+
+
+def test_attention_in_a_shuffle_unit_sees_its_branch_alone() -> None:
+    def sizes(position: str) -> list[int]:
+        attention = AttentionSpec(kind="se", placement="all", position=position, reduction=1)
+        return [
+            block.attention[3]
+            for block in resolve_network(replace(SHUFFLE, attention=attention)).blocks
+            if block.attention
+        ]
+
+    assert sizes("depthwise") == [58, 58, 58]
+    assert sizes("projection") == [58, 58, 29]
+
+
+@given(multiplier=st.floats(0.05, 8), channels=st.integers(1, 300).map(lambda half: 2 * half))
+def test_a_shuffle_unit_s_channels_stay_even_at_every_width(multiplier: float, channels: int) -> None:
+    arch = replace(SHUFFLE, width_multiplier=multiplier, stages=(StageSpec(1, channels, 2, 2),))
+    assert all(block.out_channels % 2 == 0 for block in resolve_network(arch).blocks)
+
+
 stages_strategy = st.lists(
     st.builds(
         StageSpec,
@@ -329,6 +362,9 @@ def test_what_decides_nothing_leaves_the_key(path: str, value: Any) -> None:
         ("arch.head_channels", 0),
         ("arch.pooling", "global_depthwise"),
         ("arch.activation", "prelu"),
+        ("arch.block", "shuffle"),
+        ("arch.stem_extra", "max_pool"),
+        ("arch.embedding_norm", True),
         ("arch.embedding_dim", 64),
         ("data.resolution", 64),
         ("protocol.test_per_person", 3),
@@ -426,10 +462,23 @@ def test_keys_are_equal_exactly_where_networks_are(first: ArchSpec, second: Arch
     assert (keys[0] == keys[1]) == (resolve_network(first) == resolve_network(second))
 
 
-def test_every_field_of_the_network_is_in_the_key() -> None:
-    # A field added to NetworkSpec enters the key by itself: this holds that it stays so.
-    network = resolve_network(ArchSpec())
-    assert {field.name for field in dataclasses.fields(NetworkSpec)} == set(dataclasses.asdict(network))
+def test_every_field_of_the_network_decides() -> None:
+    # A field added to NetworkSpec or BlockSpec enters the key by itself: this holds that it stays so.
+    network = resolve_network(FFEM_AM)
+    for spec in (network, network.blocks[0]):
+        for field in dataclasses.fields(spec):
+            other: Any = replace(spec, **{field.name: "another value"})
+            assert select_decisive(other) != select_decisive(spec), field.name
+    assert select_decisive(resolve_network(ArchSpec()))["blocks"][0]["attention"] is None
+
+
+def test_a_field_that_was_added_later_is_in_no_old_key() -> None:
+    plain = select_decisive(resolve_network(SHUFFLE))
+    added = {"stem_extra": "max_pool"}
+    assert {name: plain.pop(name) for name in added} == added
+    assert {block.pop("kind") for block in plain["blocks"]} == {"shuffle"}
+    old = select_decisive(resolve_network(FFEM_AM))
+    assert (set(plain), set(plain["blocks"][0])) == (set(old), set(old["blocks"][0]))
 
 
 def test_a_spec_as_plain_json_keeps_every_field() -> None:
@@ -474,6 +523,12 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
         (lambda: StageSpec(stride=3), "arch.stages.stride=3 must be 1 or 2"),
         (lambda: StageSpec(repeats=0), "arch.stages.repeats=0 must be at least 1"),
         (lambda: ArchSpec(stages=()), "arch.stages is empty; a network needs at least one stage"),
+        (lambda: ArchSpec(block="resnet"), "arch.block='resnet' is not known; choose one of: bottleneck, shuffle"),
+        (
+            lambda: replace(SHUFFLE, stages=(StageSpec(1, 57),)),
+            "arch.stages.channels=57 must be even with arch.block=shuffle",
+        ),
+        (lambda: ArchSpec(stem_extra="average"), "choose one of: none, max_pool, depthwise"),
         (lambda: ArchSpec(stem_stride=4), "arch.stem_stride=4 must be 1 or 2"),
         (lambda: ArchSpec(width_multiplier=0.0), "arch.width_multiplier=0.0 must be between 0.05 and 8.0"),
         (lambda: ArchSpec(depth_multiplier=math.nan), "arch.depth_multiplier=nan must be between 0.05 and 8.0"),

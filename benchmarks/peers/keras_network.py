@@ -19,6 +19,12 @@ def build_keras_classifier(network: NetworkSpec, resolution: int, people: int) -
     """Pixels [N, R, R, 3] in -1 to 1 -> embeddings [N, embedding_dim], logits [N, people]."""
     if network.pooling != "average":
         raise ValueError(f"pooling {network.pooling!r} has no peer; choose one of: average")
+    if (
+        network.stem_extra != "none"
+        or network.embedding_norm
+        or {block.kind for block in network.blocks} != {"bottleneck"}
+    ):
+        raise ValueError("a network of shuffle units or with stem_extra or embedding_norm has no peer")
     pixels = keras.Input((resolution, resolution, 3))
     stride = network.stem_stride
     stem = layers.Conv2D(network.stem_channels, 3, stride, _padding(stride), use_bias=False, name="stem")

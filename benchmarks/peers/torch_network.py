@@ -93,6 +93,12 @@ class FaceClassifier(nn.Module):
         super().__init__()
         if network.pooling != "average":
             raise ValueError(f"pooling {network.pooling!r} has no peer; choose one of: average")
+        if (
+            network.stem_extra != "none"
+            or network.embedding_norm
+            or {block.kind for block in network.blocks} != {"bottleneck"}
+        ):
+            raise ValueError("a network of shuffle units or with stem_extra or embedding_norm has no peer")
         self.stem = Convolution(3, network.stem_channels, 3, network.stem_stride, 1, network.activation)
         self.blocks = nn.Sequential(*(Bottleneck(block) for block in network.blocks))
         last = network.blocks[-1].out_channels

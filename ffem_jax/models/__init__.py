@@ -7,12 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
-from ffem_jax.models import ffem, mobilenetv2
-from ffem_jax.models.blocks import Bottleneck, Head, Stem
+from ffem_jax.models import ffem, mobilefacenet, mobilenetv2, shufflenetv2
+from ffem_jax.models.blocks import BLOCKS, Head, Stem
 from ffem_jax.models.convolutions import get_convolution_form
 from ffem_jax.models.streaming import stream_trunk
 
-PRESETS: dict[str, ArchSpec] = {**ffem.PRESETS, **mobilenetv2.PRESETS}
+PRESETS: dict[str, ArchSpec] = {
+    **ffem.PRESETS,
+    **mobilenetv2.PRESETS,
+    **shufflenetv2.PRESETS,
+    **mobilefacenet.PRESETS,
+}
 
 
 class FaceNetwork(nnx.Module):
@@ -20,8 +25,8 @@ class FaceNetwork(nnx.Module):
 
     def __init__(self, network: NetworkSpec, resolution: int, *, rngs: nnx.Rngs):
         sizes = compute_map_sizes(network, resolution)
-        self.stem = Stem(network.stem_channels, network.stem_stride, network.activation, rngs=rngs)
-        self.blocks = nnx.List([Bottleneck(block, rngs=rngs) for block in network.blocks])
+        self.stem = Stem(*stem_arguments(network), rngs=rngs)
+        self.blocks = nnx.List([BLOCKS[block.kind](block, rngs=rngs) for block in network.blocks])
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
@@ -40,17 +45,22 @@ def normalize_pixels(pixels: jax.Array) -> jax.Array:
 
 
 def compute_map_sizes(network: NetworkSpec, resolution: int) -> list[int]:
-    """Pixels a side: of the input, after the stem, and after each bottleneck."""
+    """Pixels a side: of the input, after the stem, and after each block."""
     sizes = [resolution]
-    for stride in (network.stem_stride, *(block.stride for block in network.blocks)):
+    for stride in (network.stem_total_stride, *(block.stride for block in network.blocks)):
         sizes.append(-(-sizes[-1] // stride))
     return sizes
 
 
-def head_arguments(network: NetworkSpec, size: int) -> tuple[int, int, int, str, str, int]:
+def stem_arguments(network: NetworkSpec) -> tuple[int, int, str, str]:
+    """What `Stem` takes, for this network."""
+    return network.stem_channels, network.stem_stride, network.activation, network.stem_extra
+
+
+def head_arguments(network: NetworkSpec, size: int) -> tuple[int, int, int, str, str, int, bool]:
     """What `Head` takes, for this network and a last feature map of `size` pixels a side."""
-    last = network.blocks[-1].out_channels
-    return last, network.head_channels, size, network.pooling, network.activation, network.embedding_dim
+    last, norm = network.blocks[-1].out_channels, network.embedding_norm
+    return last, network.head_channels, size, network.pooling, network.activation, network.embedding_dim, norm
 
 
 def build_model(arch: ArchSpec | NetworkSpec, resolution: int, *, rngs: nnx.Rngs) -> FaceNetwork:

@@ -71,6 +71,20 @@ def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
     return x @ weight if get_convolution_form() == "xla" else _product(x, weight)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of 3x3 pixels, of stride 2: [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]."""
+    if get_convolution_form() == "xla":
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+    # On a CPU the gradient of reduce_window goes pixel by pixel; that of shifted maxima is elementwise.
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    rows, columns = compute_output_size(x.shape, 2)
+    tall = [padded[:, i : i + 2 * rows - 1 : 2] for i in range(3)]
+    highest = jnp.maximum(jnp.maximum(tall[0], tall[1]), tall[2])
+    wide = [highest[:, :, j : j + 2 * columns - 1 : 2] for j in range(3)]
+    return jnp.maximum(jnp.maximum(wide[0], wide[1]), wide[2])
+
+
 def _xla_conv(x: jax.Array, weight: jax.Array, stride: int, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         x,

@@ -1,4 +1,4 @@
-"""A bottleneck on a CPU: a few images at a time, so that its expanded maps stay in the cache.
+"""A branch (blocks.Branch) on a CPU: a few images at a time, so that its expanded maps stay in the cache.
 
 An expanded map is six times as large as what goes into it. Written to memory and read back by each BatchNorm,
 activation and convolution, forward and backward, these maps are most of a training step. Here each is made where it
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from ffem_jax.models.blocks import Bottleneck, Branch, Depthwise, ShuffleUnit, Stem
 from ffem_jax.models.convolutions import (
     compute_output_size,
     compute_second_moments,
@@ -28,27 +29,33 @@ from ffem_jax.models.convolutions import (
     shifted_depthwise,
 )
 
-if TYPE_CHECKING:
-    from ffem_jax.models.blocks import Bottleneck, Stem
-
 # Rows of output a pass should have at least (convolutions._shifted_backward says why), and bytes of an expanded map
 # it may have where that leaves a choice.
 ROWS_AT_LEAST = 16
 BYTES_AT_MOST = 400_000
 
 
-def stream_trunk(stem: Stem, blocks: Sequence[Bottleneck], x: jax.Array) -> jax.Array:
+def stream_trunk(stem: Stem, blocks: Sequence[Bottleneck | ShuffleUnit], x: jax.Array) -> jax.Array:
     """What `stem` and then `blocks` compute of x [N, H, W, 3]: [N, rows, columns, channels]."""
     x, prepare = stream_stem(stem, x)
-    x = stream_bottleneck(blocks[0], x, prepare)
-    for block in blocks[1:]:
-        x = stream_bottleneck(block, x)
+    first = blocks[0]
+    if isinstance(first, Bottleneck) and first.expand is None and not first.shortcut:
+        # Nothing but its depthwise convolution reads what the stem makes.
+        x, blocks = stream_branch(first, x, prepare), blocks[1:]
+    else:
+        x = prepare(x)
+    for block in blocks:
+        if isinstance(block, ShuffleUnit):
+            x = block.combine(x, stream_branch)
+        else:
+            y = stream_branch(block, x)
+            x = x + y if block.shortcut else y
     return x
 
 
 def stream_stem(stem: Stem, x: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """What `stem` computes of x [N, H, W, 3], in two parts: the convolution's [N, rows, columns, channels], and what
-    is to be done to it: BatchNorm and activation, left to where it is read."""
+    """What `stem` computes of x [N, H, W, 3], in two parts: its last convolution's [N, rows, columns, channels], and
+    what is to be done to it: BatchNorm and activation, left to where it is read."""
     rows, columns = compute_output_size(x.shape, stem.stride)
     kernel = stem.kernel[...]
     patch_bytes = rows * columns * (kernel.size + kernel.shape[-1]) * 4
@@ -56,47 +63,54 @@ def stream_stem(stem: Stem, x: jax.Array) -> tuple[jax.Array, Callable[[jax.Arra
         lambda x: _with_moments(full_conv(x, kernel, stem.stride)), choose_images(x.shape[0], rows, patch_bytes), x
     )
     gain, offset = fold_batch_norm(stem.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
-    return y, lambda y: stem.activation(y * gain + offset)
+
+    def activate(y):
+        return stem.activation(y * gain + offset)
+
+    if isinstance(stem.extra, Depthwise):
+        y, activate, _ = stream_depthwise(stem.extra, y, activate)
+        return y, activate
+    return (y, activate) if stem.extra is None else (stem.extra(activate(y)), _identity)
 
 
 def _with_moments(y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return y, jnp.mean(y, (1, 2)), jnp.mean(y * y, (1, 2))
 
 
-def stream_bottleneck(
-    block: Bottleneck, x: jax.Array, prepare: Callable[[jax.Array], jax.Array] | None = None
-) -> jax.Array:
-    """What `block` computes of x [N, H, W, in]: [N, rows, columns, out].
+def stream_branch(branch: Branch, x: jax.Array, prepare: Callable[[jax.Array], jax.Array] | None = None) -> jax.Array:
+    """What `branch`, without a bottleneck's shortcut, computes of x [N, H, W, in]: [N, rows, columns, out].
 
-    prepare is what is still to be done to x, image by image.
+    prepare is what is still to be done to x, image by image, where the branch has no expansion.
     """
-    if prepare is not None and (block.expand is not None or block.shortcut):
-        x, prepare = prepare(x), None
-    depthwise, attention = block.depthwise, block.attention
-    rows, columns = compute_output_size(x.shape, depthwise.stride)
-    kernel = depthwise.kernel[...]
-    images = choose_images(x.shape[0], rows, math.prod(x.shape[1:3]) * kernel.shape[-1] * x.dtype.itemsize)
-    expand = (prepare or _identity) if block.expand is None else _fold_pointwise(block.expand, x)
-    taps = make_taps(kernel, columns)
-
-    def convolve(x):
-        return _with_moments(shifted_depthwise(expand(x), taps, depthwise.stride))
-
-    y, means, squares = map_images(convolve, images, x)
-    gain, offset = fold_batch_norm(depthwise.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
-
-    def activate(y):
-        return depthwise.activation(y * gain + offset)
-
-    weight = block.project.conv.kernel[...]
-    if attention is not None and block.position == "depthwise":
+    attention = branch.attention
+    expand = (prepare or _identity) if branch.expand is None else _fold_pointwise(branch.expand, x)
+    y, activate, images = stream_depthwise(branch.depthwise, x, expand)
+    weight = branch.project.conv.kernel[...]
+    if attention is not None and branch.position == "depthwise":
         gate = attention.gate(map_images(lambda y: jnp.mean(activate(y), (1, 2)), images, y))
         y = map_images(lambda y, gate: pointwise_conv(activate(y) * gate[:, None, None], weight), images, y, gate)
     else:
         y = map_images(lambda y: pointwise_conv(activate(y), weight), images, y)
-    y = block.project.norm(y)
-    y = attention(y) if attention is not None and block.position == "projection" else y
-    return x + y if block.shortcut else y
+    y = branch.project.activation(branch.project.norm(y))
+    return attention(y) if attention is not None and branch.position == "projection" else y
+
+
+def stream_depthwise(
+    depthwise: Depthwise, x: jax.Array, prepare: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array], int]:
+    """The convolution of `depthwise` on prepare(x), BatchNorm and activation to be done to it, and how many images to
+    take at a time."""
+    rows, columns = compute_output_size(x.shape, depthwise.stride)
+    kernel = depthwise.kernel[...]
+    images = choose_images(x.shape[0], rows, math.prod(x.shape[1:3]) * kernel.shape[-1] * x.dtype.itemsize)
+    taps = make_taps(kernel, columns)
+
+    def convolve(x):
+        return _with_moments(shifted_depthwise(prepare(x), taps, depthwise.stride))
+
+    y, means, squares = map_images(convolve, images, x)
+    gain, offset = fold_batch_norm(depthwise.norm, lambda: (jnp.mean(means, 0), jnp.mean(squares, 0)))
+    return y, lambda y: depthwise.activation(y * gain + offset), images
 
 
 def choose_images(batch: int, rows: int, image_bytes: int) -> int:

@@ -201,7 +201,7 @@ def test_factors_that_do_not_vary_name_those_that_do(record):
 
 def test_two_data_sets_or_protocols_are_refused_by_name(record):
     a = record(draw_hits(0, 0.7), attention=NONE)
-    with pytest.raises(FrontierError, match=r"lfw52 \(1 trials\), synthetic \(1 trials\); compare the records of each"):
+    with pytest.raises(FrontierError, match=r"lfw52 \(1 trials\), synthetic \(1 trials\); take each alone"):
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), data={"name": "synthetic"})], "attention.kind")
     with pytest.raises(FrontierError, match="mix protocols: holdout with test_per_person=2.*kfold with folds=5"):
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), protocol={"name": "kfold"})], "attention.kind")

@@ -11,6 +11,7 @@ from ffem_jax.models.convolutions import (
     compute_second_moments,
     depthwise_conv,
     full_conv,
+    max_pool,
     pointwise_conv,
     use_convolution_form,
 )
@@ -74,6 +75,25 @@ def test_gradients_of_both_forms_agree(conv, shape, stride, kernel):
     for streamed, xla in zip(compute("streamed"), compute("xla"), strict=True):
         assert streamed.shape == xla.shape
         np.testing.assert_allclose(streamed, xla, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", FORMS)
+def test_max_pool_and_its_gradient_are_the_definition(shape, form):
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32) - 5  # zeros around would be the largest
+    height, width, channels = shape
+    wanted = np.empty((2, -(-height // 2), -(-width // 2), channels), np.float32)
+    gradient = np.zeros_like(x)
+    for n, row, column, channel in np.ndindex(wanted.shape):
+        top, left = max(0, 2 * row - 1), max(0, 2 * column - 1)
+        window = x[n, top : 2 * row + 2, left : 2 * column + 2, channel]
+        i, j = np.unravel_index(window.argmax(), window.shape)
+        wanted[n, row, column, channel] = window[i, j]
+        gradient[n, top + i, left + j, channel] += np.cos(window[i, j])
+    with use_convolution_form(form):
+        out, found = max_pool(x), jax.grad(lambda x: jnp.sum(jnp.sin(max_pool(x))))(x)
+    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_allclose(found, gradient, rtol=1e-5, atol=1e-6)
 
 
 def check_gradients(function, *shapes):

@@ -14,6 +14,7 @@ from ffem_jax.arch import (
     ATTENTION_POSITIONS,
     FUSIONS,
     POOLINGS,
+    STEM_EXTRAS,
     ArchSpec,
     AttentionSpec,
     StageSpec,
@@ -58,6 +59,10 @@ def test_cumulative_parameters_are_those_of_the_papers_table():
         (PRESETS["ffem_se"], 2_200_448 + 116_382),
         (dataclasses.replace(PRESETS["ffem_se"], attention=AttentionSpec(kind="se", reduction=4)), 2_663_000),
         (dataclasses.replace(PRESETS["mobilenetv2"], embedding_dim=1000), 3_504_872),
+        # As published, with 1,000 classes in the embedding's place.
+        (dataclasses.replace(PRESETS["shufflenetv2_0_5"], embedding_dim=1000), 1_366_792),
+        (dataclasses.replace(PRESETS["shufflenetv2"], embedding_dim=1000), 2_278_604),
+        (dataclasses.replace(PRESETS["shufflenetv2_1_5"], embedding_dim=1000), 3_503_624),
         # Of a calibration run in PyTorch, written independently.
         (dataclasses.replace(PRESETS["ffem"], width_multiplier=0.5, head_channels=0), 450_240),
     ],
@@ -77,6 +82,10 @@ def test_the_attention_registry_and_the_specs_choices_agree():
     assert {"none", *ATTENTIONS} == set(ATTENTION_KINDS)
 
 
+SHUFFLE = dataclasses.replace(
+    SMALL, block="shuffle", activation="relu", stages=(StageSpec(1, 8, 2, 1), StageSpec(2, 12, 2, 2))
+)
+
 VARIANTS = {
     **{
         f"attention-{kind}-{position}-{fusion}": (
@@ -89,6 +98,16 @@ VARIANTS = {
     },
     **{f"activation-{name}": (dataclasses.replace(SMALL, activation=name), 16) for name in ACTIVATIONS},
     **{f"pooling-{name}": (dataclasses.replace(SMALL, pooling=name, head_channels=0), 24) for name in POOLINGS},
+    **{f"stem-{name}": (dataclasses.replace(SMALL, stem_extra=name), 16) for name in STEM_EXTRAS},
+    **{
+        f"shuffle-{kind}-{position}": (
+            dataclasses.replace(SHUFFLE, attention=AttentionSpec(kind, "all", position, reduction=1)),
+            16,
+        )
+        for kind in ATTENTION_KINDS
+        for position in ATTENTION_POSITIONS
+    },
+    "embedding-norm": (dataclasses.replace(SMALL, embedding_norm=True), 16),
     "stem-stride-1": (dataclasses.replace(SMALL, stem_stride=1), 16),
     "odd-resolution": (SMALL, 23),
 }
@@ -138,6 +157,15 @@ def check_conformance(arch, resolution, *, compiled):
     if compiled:
         compute(params, rest, pixels + 1)
         assert compute._cache_size() == 1
+
+
+def test_a_split_unit_keeps_its_first_half_and_interleaves_it_with_what_it_computes():
+    unit = build_model(SHUFFLE, 16, rngs=nnx.Rngs(0)).blocks[0]
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 4, 4, 8)), jnp.float32)
+    unit.eval()
+    out = unit(x)
+    np.testing.assert_array_equal(out[..., ::2], x[..., :4])
+    np.testing.assert_allclose(out[..., 1::2], unit.second(x[..., 4:]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS)

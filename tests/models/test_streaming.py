@@ -28,6 +28,14 @@ ATTENDED = [
     for kind in ATTENTIONS
     for position, fusion in zip(ATTENTION_POSITIONS, ("scale", "residual"), strict=True)
 ]
+# A unit of two branches, a unit that splits its input, and one that changes the channels at stride 1.
+SHUFFLE = dataclasses.replace(
+    SMALL,
+    block="shuffle",
+    stem_extra="max_pool",
+    stages=(StageSpec(1, 8, 2, 2), StageSpec(2, 4, 1, 1)),
+    activation="relu",
+)
 # Each choice at least once, several at a time: a compilation each.
 VARIANTS = {
     "relu6": (SMALL, 16),
@@ -38,6 +46,12 @@ VARIANTS = {
     ),
     "first-shortcut": (dataclasses.replace(SMALL, stages=(StageSpec(1, 4, 2, 1),)), 16),
     **{f"{a.kind}-{a.position}-{a.fusion}": (dataclasses.replace(SMALL, attention=a), 16) for a in ATTENDED},
+    "stem-depthwise": (dataclasses.replace(SMALL, stem_extra="depthwise", activation="prelu"), 16),
+    "shuffle": (SHUFFLE, 32),
+    "shuffle-odd-resolution-prelu": (
+        dataclasses.replace(SHUFFLE, stem_extra="none", activation="prelu", attention=ATTENDED[-1]),
+        13,
+    ),
 }
 
 
