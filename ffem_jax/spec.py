@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,22 @@ from ffem_jax.arch import ArchSpec, SpecError, check_choice, check_range, resolv
 # records are not mistaken for today's.
 KEY_VERSION = 1
 
-DATA_SETS = ("lfw52", "lfw", "folder", "synthetic")
+DATA_SETS = ("lfw52", "lfw", "lfw_rest", "folder", "synthetic")
 PROTOCOLS = ("holdout", "kfold")
 OPTIMIZERS = ("sgd", "adamw")
-LOSSES = ("softmax", "normalized_softmax")
+LOSSES = ("softmax", "normalized_softmax", "arcface", "cosface")
+MARGIN_LOSSES = ("arcface", "cosface")
 SCHEDULES = ("exponential", "one_cycle", "constant")
 PRECISIONS = ("float32", "float16", "int8")
+
+
+def added(default: Any, used: Callable[[Any], bool] | None = None) -> Any:
+    """A field that came after KEY_VERSION was last raised, with a default that does what was done before.
+
+    Where it is not `used` by its spec (at its default, unless said otherwise) it stands neither in a key nor in a
+    record, so that older records are still found.
+    """
+    return field(default=default, metadata={"added": used})
 
 
 # ------------------------------------------------------------------- data, protocol and recipe
@@ -95,6 +106,10 @@ class ProtocolSpec:
         check_range("protocol.far_target", self.far_target, 0.0, 1.0)
 
 
+def _has_margin(recipe: RecipeSpec) -> bool:
+    return recipe.loss in MARGIN_LOSSES
+
+
 @dataclass(frozen=True)
 class RecipeSpec:
     """How a network is trained. Rates are per step unless said otherwise.
@@ -103,10 +118,16 @@ class RecipeSpec:
         warmup_fraction, cosine down to nothing) or `constant`.
     loss: `softmax` over a dense layer of the embedding, or `normalized_softmax`: of scale * the cosine between
         embedding and each person's weight vector (NormFace), which is what matching by distance then compares.
+        `arcface` and `cosface` are that with a margin between an image and its own person: on the angle, in radians
+        (ArcFace), or on the cosine (CosFace).
+    margin: of those two; their papers' 0.5 and 0.35 are for millions of images. It is 0 for the first margin_warmup
+        of the epochs and rises in a straight line over the next margin_rise: from the start it fails on small data.
     clip_norm: the gradient's norm over all parameters is cut to this; 0 leaves it.
     crop_padding: the random crop's reach, as a fraction of the side (1/48 is 2 pixels at 96).
     flip: mirror every second image at random. brightness, contrast: largest relative change.
     erase: the largest erased square's side, as a fraction of the image's side.
+    rotation: the largest turn either way, in degrees. zoom: the largest relative change of scale.
+    weight_averaging: evaluate a moving average of weights and BatchNorm statistics, of this decay a step; 0 is off.
     flip_test: average the embeddings of an image and its mirror when evaluating.
     """
 
@@ -131,6 +152,12 @@ class RecipeSpec:
     contrast: float = 0.0
     erase: float = 0.0
     flip_test: bool = False
+    margin: float = added(0.2, used=_has_margin)
+    margin_warmup: float = added(0.3, used=_has_margin)
+    margin_rise: float = added(0.3, used=_has_margin)
+    rotation: float = added(0.0)
+    zoom: float = added(0.0)
+    weight_averaging: float = added(0.0)
 
     def __post_init__(self) -> None:
         check_range("recipe.epochs", self.epochs, 1)
@@ -147,8 +174,12 @@ class RecipeSpec:
         check_range("recipe.clip_norm", self.clip_norm, 0.0)
         check_range("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_range("recipe.crop_padding", self.crop_padding, 0.0, 0.5)
-        for name in ("brightness", "contrast", "erase"):
+        for name in ("brightness", "contrast", "erase", "zoom"):
             check_range(f"recipe.{name}", getattr(self, name), 0.0, 0.9)
+        for name in ("margin", "margin_warmup", "margin_rise"):
+            check_range(f"recipe.{name}", getattr(self, name), 0.0, 1.0)
+        check_range("recipe.rotation", self.rotation, 0.0, 180.0)
+        check_range("recipe.weight_averaging", self.weight_averaging, 0.0, 0.99999)
 
 
 @dataclass(frozen=True)
@@ -210,8 +241,21 @@ class RunSpec:
 
 
 def to_plain(spec: Any) -> dict[str, Any]:
-    """A spec as nested dicts, lists and numbers, ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(spec)))
+    """A spec as nested dicts, lists and numbers, ready for JSON; `added` fields that it does not use are left out."""
+    return json.loads(json.dumps(_select_used(spec)))
+
+
+def _select_used(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return [_select_used(item) for item in value] if isinstance(value, tuple) else value
+    return {f.name: _select_used(getattr(value, f.name)) for f in dataclasses.fields(value) if _is_used(value, f)}
+
+
+def _is_used(spec: Any, of: dataclasses.Field) -> bool:
+    if "added" not in of.metadata:
+        return True
+    used = of.metadata["added"]
+    return bool(used(spec)) if used else getattr(spec, of.name) != of.default
 
 
 def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
@@ -222,12 +266,12 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
     (`data.Faces.fingerprint`) stands for the faces: their pixels, labels and order. Without
     it the key covers the data spec instead, good enough to name a folder.
     """
-    protocol = dataclasses.asdict(trial.protocol)
+    protocol = _select_used(trial.protocol)
     unused = ("folds", "fold") if trial.protocol.name == "holdout" else ("test_per_person",)
     if data_fingerprint:
         data: Any = data_fingerprint
     else:
-        data = {k: v for k, v in dataclasses.asdict(trial.data).items() if k != "cache_dir"}
+        data = {k: v for k, v in _select_used(trial.data).items() if k != "cache_dir"}
     decides = {
         "version": KEY_VERSION,
         "network": dataclasses.asdict(resolve_network(trial.arch)),
@@ -251,5 +295,6 @@ def _select_effective(recipe: RecipeSpec) -> dict[str, Any]:
         unused.add("warmup_fraction")
     if recipe.optimizer != "sgd" or not recipe.momentum:
         unused.add("nesterov")
-    values = {f.name: (getattr(recipe, f.name), f.type) for f in dataclasses.fields(recipe)}
-    return {name: float(v) if kind == "float" else v for name, (v, kind) in values.items() if name not in unused}
+    kinds = {f.name: f.type for f in dataclasses.fields(recipe)}
+    used = _select_used(recipe).items()
+    return {name: float(v) if kinds[name] == "float" else v for name, v in used if name not in unused}

@@ -36,7 +36,7 @@ def test_the_fixed_names_are_there() -> None:
     assert GROUPS == {
         "arch": ["ffem", "ffem_am", "ffem_se", "mobilenetv2"],
         "attention": ["eca", "none", "se"],
-        "data": ["folder", "lfw", "lfw52", "synthetic"],
+        "data": ["folder", "lfw", "lfw52", "lfw_rest", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
         "protocol": ["holdout", "kfold"],
         "recipe": ["modern", "paper"],
@@ -128,7 +128,7 @@ def test_a_launcher_s_settings_reach_hydra(composer: Composer) -> None:
         ("+foo=1", "the config has: arch, data"),
         ("arch=ffemm", "did you mean ffem? choose one of: ffem, ffem_am, ffem_se, mobilenetv2"),
         ("arch=null", "choose one of: ffem"),
-        ("data=foo/bar", "choose one of: folder, lfw, lfw52, synthetic"),
+        ("data=foo/bar", "choose one of: folder, lfw, lfw52, lfw_rest, synthetic"),
         ("hydra/launcher=cloud", "basic"),
         ("arch.attention.kind=ecaa", "choose one of: none, eca, se"),
         ("arch.attention.placement=middle", "first_last"),

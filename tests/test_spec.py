@@ -359,8 +359,9 @@ def test_every_recipe_field_but_the_name_decides() -> None:
         else:
             assert field.name == "name"
             continue
-        # decay is read by its own schedule alone.
+        # decay is read by its own schedule alone, and a margin by its own losses.
         base = change(TRIAL, "recipe.schedule", "exponential") if field.name == "decay" else TRIAL
+        base = change(TRIAL, "recipe.loss", "arcface") if field.name.startswith("margin") else base
         assert trial_key(change(base, f"recipe.{field.name}", other)) != trial_key(base), field.name
 
 
@@ -368,6 +369,8 @@ def test_every_recipe_field_but_the_name_decides() -> None:
     ("chosen", "value", "unused", "other"),
     [
         ("loss", "softmax", "scale", 30.0),
+        ("loss", "softmax", "margin", 0.4),
+        ("loss", "normalized_softmax", "margin_rise", 0.4),
         ("schedule", "one_cycle", "decay", 0.5),
         ("schedule", "constant", "warmup_fraction", 0.5),
         ("optimizer", "adamw", "nesterov", False),
@@ -426,6 +429,16 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
     assert plain["arch"]["attention"]["placement"] == [0, 13]
     assert plain["arch"]["stages"][0] == {"expansion": 1, "channels": 16, "repeats": 1, "stride": 1}
     assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)}
+    assert set(plain["data"]) == {field.name for field in dataclasses.fields(DataSpec)}
+
+
+def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
+    # So that records of before and of after, of one trial, say the same.
+    later = {"margin", "margin_warmup", "margin_rise", "rotation", "zoom", "weight_averaging"}
+    assert {field.name for field in dataclasses.fields(RecipeSpec)} - set(to_plain(RecipeSpec())) == later
+    used = to_plain(RecipeSpec(loss="cosface", rotation=5.0))
+    assert (used["margin"], used["rotation"]) == (0.2, 5.0)
+    assert "zoom" not in used
 
 
 # -------------------------------------------------------------------------------- what is refused
@@ -471,7 +484,7 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
         (lambda: ArchSpec(embedding_dim=0), "arch.embedding_dim=0 must be at least 1"),
         (
             lambda: DataSpec(name="casia"),
-            "data.name='casia' is not known; choose one of: lfw52, lfw, folder, synthetic",
+            "data.name='casia' is not known; choose one of: lfw52, lfw, lfw_rest, folder, synthetic",
         ),
         (lambda: DataSpec(resolution=8), "data.resolution=8 must be between 16 and 512"),
         (lambda: DataSpec(crop=1.5), "data.crop=1.5 must be between 0.05 and 1.0"),
@@ -484,6 +497,10 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
         (lambda: RecipeSpec(batch_size=1), "recipe.batch_size=1 must be at least 2"),
         (lambda: RecipeSpec(learning_rate=math.nan), "recipe.learning_rate=nan must be at least 0.0"),
         (lambda: RecipeSpec(erase=1.0), "recipe.erase=1.0 must be between 0.0 and 0.9"),
+        (lambda: RecipeSpec(loss="sphereface"), "choose one of: softmax, normalized_softmax, arcface, cosface"),
+        (lambda: RecipeSpec(margin=2.0), "recipe.margin=2.0 must be between 0.0 and 1.0"),
+        (lambda: RecipeSpec(rotation=-1.0), "recipe.rotation=-1.0 must be between 0.0 and 180.0"),
+        (lambda: RecipeSpec(weight_averaging=1.0), "recipe.weight_averaging=1.0 must be between 0.0 and 0.99999"),
         (lambda: TrialSpec(seed=-1), "seed=-1 must be between 0 and 2147483647"),
         (
             lambda: TrialSpec(data=DataSpec(resolution=31)),

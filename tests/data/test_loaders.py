@@ -84,5 +84,5 @@ def test_two_people_are_needed(spec):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(SpecError, match="lfw52, lfw, folder, synthetic"):
+    with pytest.raises(SpecError, match="lfw52, lfw, lfw_rest, folder, synthetic"):
         DataSpec(name="celeba")
