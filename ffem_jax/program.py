@@ -245,10 +245,10 @@ def build_program(
         return lax.fori_loop(first, last, body, (state, sums))
 
     def embed(state, images, indices):
-        pixels = images[indices]
-        embeddings, logits, _ = apply(*state.evaluated, pixels, train=False)
+        pixels, (params, statistics) = images[indices], state.evaluated
+        embeddings, logits, _ = apply(params, statistics, pixels, train=False)
         if recipe.flip_test:
-            mirrored, mirrored_logits, _ = apply(*state.evaluated, pixels[:, :, ::-1], train=False)
+            mirrored, mirrored_logits, _ = apply(params, statistics, pixels[:, :, ::-1], train=False)
             embeddings, logits = (embeddings + mirrored) / 2, (logits + mirrored_logits) / 2
         return embeddings, logits
 

@@ -36,7 +36,8 @@ class TrialRecord:
     loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation is the test side, looked
         at and never used to choose anything.
     train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
-    compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before.
+    compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before;
+        with a pretraining that this trial was the first to ask for.
     started_at: UTC, ISO 8601.
     """
 

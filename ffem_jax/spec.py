@@ -83,7 +83,8 @@ class DataSpec:
 class ProtocolSpec:
     """Which images train and which test.
 
-    holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
+    holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train. With `test_people`
+        only so many people are tested, those with the most images, ties by name.
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
     sigma: Eq. 7's threshold on unit-vector distance / 2, in 0 to 1.
     far_target: the false-accept rate the calibrated threshold aims at, on training images only.
@@ -96,10 +97,12 @@ class ProtocolSpec:
     split_seed: int = 0
     sigma: float = 0.5
     far_target: float = 0.01
+    test_people: int = added(0)
 
     def __post_init__(self) -> None:
         check_choice("protocol.name", self.name, PROTOCOLS)
         check_range("protocol.test_per_person", self.test_per_person, 1)
+        check_range("protocol.test_people", self.test_people, 0)
         check_range("protocol.folds", self.folds, 2)
         check_range("protocol.fold", self.fold, 0, self.folds - 1)
         check_range("protocol.sigma", self.sigma, 0.0, 1.0)
@@ -183,6 +186,24 @@ class RecipeSpec:
 
 
 @dataclass(frozen=True)
+class PretrainSpec:
+    """What a network is trained on before the trial itself, which then starts from its weights.
+
+    It is a trial of the same network, with its own record and key; its classifier and the state of its optimiser are
+    left behind. name: a label; `none` pretrains nothing, whatever the rest says.
+    """
+
+    name: str = "none"
+    data: DataSpec = field(default_factory=DataSpec)
+    protocol: ProtocolSpec = field(default_factory=ProtocolSpec)
+    recipe: RecipeSpec = field(default_factory=RecipeSpec)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("pretrain.seed", self.seed, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """Everything that decides a trial's result, but for the faces themselves."""
 
@@ -191,15 +212,31 @@ class TrialSpec:
     protocol: ProtocolSpec = field(default_factory=ProtocolSpec)
     recipe: RecipeSpec = field(default_factory=RecipeSpec)
     seed: int = 0
+    pretrain: PretrainSpec = field(
+        default_factory=PretrainSpec, metadata={"added": lambda trial: trial.pretraining is not None}
+    )
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**31 - 1)
+        if self.pretraining and self.pretrain.data.resolution != self.data.resolution:
+            raise SpecError(
+                f"pretrain.data.resolution={self.pretrain.data.resolution} is not data.resolution="
+                f"{self.data.resolution}; weights are learnt at one resolution, set both alike"
+            )
         stride = resolve_network(self.arch).total_stride
         if self.data.resolution < stride:
             raise SpecError(
                 f"data.resolution={self.data.resolution} is too small for this network's total stride of {stride}; "
                 f"take at least {stride}, or arch.stem_stride=1"
             )
+
+    @property
+    def pretraining(self) -> TrialSpec | None:
+        """The trial whose weights this one starts from, or None."""
+        first = self.pretrain
+        if first.name == "none":
+            return None
+        return TrialSpec(self.arch, first.data, first.protocol, first.recipe, first.seed)
 
 
 @dataclass(frozen=True)
@@ -258,16 +295,17 @@ def _is_used(spec: Any, of: dataclasses.Field) -> bool:
     return bool(used(spec)) if used else getattr(spec, of.name) != of.default
 
 
-def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
+def trial_key(trial: TrialSpec, data_fingerprint: str = "", pretraining_fingerprint: str = "") -> str:
     """A 16-digit hexadecimal hash of all that decides a result.
 
     The network enters as it is built and not as it is named, so a kernel rule that yields
     the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
     (`data.Faces.fingerprint`) stands for the faces: their pixels, labels and order. Without
-    it the key covers the data spec instead, good enough to name a folder.
+    it the key covers the data spec instead, good enough to name a folder. A pretraining enters by its own key,
+    `pretraining_fingerprint` standing for its faces.
     """
     protocol = _select_used(trial.protocol)
-    unused = ("folds", "fold") if trial.protocol.name == "holdout" else ("test_per_person",)
+    unused = ("folds", "fold") if trial.protocol.name == "holdout" else ("test_per_person", "test_people")
     if data_fingerprint:
         data: Any = data_fingerprint
     else:
@@ -281,6 +319,8 @@ def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
         "recipe": _select_effective(trial.recipe),
         "seed": trial.seed,
     }
+    if trial.pretraining:
+        decides["pretraining"] = trial_key(trial.pretraining, pretraining_fingerprint)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 

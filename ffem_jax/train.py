@@ -85,7 +85,9 @@ class Trainer:
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
         # Padded to one length for all folds, so that a fold with an image more shares the program.
         padding = ((0, 0), (0, len(labels) // recipe.batch_size - self.steps_per_epoch))
-        self.schedule = Schedule(*(np.pad(values, padding) for values in compute_schedule(recipe, self.steps_per_epoch)))
+        self.schedule = Schedule(
+            *(np.pad(values, padding) for values in compute_schedule(recipe, self.steps_per_epoch))
+        )
 
         started = time.perf_counter()
         self._program = compile_program(network, recipe, mesh, len(self.seeds), images.shape, people, self._embed_batch)

@@ -39,7 +39,8 @@ def test_the_fixed_names_are_there() -> None:
         "data": ["folder", "lfw", "lfw52", "lfw_rest", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
         "protocol": ["holdout", "kfold"],
-        "recipe": ["modern", "paper"],
+        "pretrain": ["lfw_rest", "none"],
+        "recipe": ["arcface", "cosface", "modern", "paper", "strong"],
     }
 
 
@@ -84,6 +85,31 @@ def test_the_paper_recipe_is_the_paper_s(composer: Composer) -> None:
 def test_lfw52_is_the_data_readme_s(composer: Composer) -> None:
     data = compose(composer, "data=lfw52")[0].data
     assert (data.people, data.max_images, data.crop) == (52, 30, 0.56)
+
+
+def test_a_pretraining_takes_the_trial_s_resolution_folder_and_cache(composer: Composer) -> None:
+    places = ["data.root=/faces", "data.cache_dir=/cache", "data.resolution=64"]
+    trial, _ = compose(composer, "pretrain=lfw_rest", "seed=3", *places)
+    first = trial.pretraining
+    assert first is not None
+    assert (first.data.name, first.data.min_images, first.data.max_images, first.data.crop) == ("lfw_rest", 2, 0, 0.56)
+    assert (first.data.root, first.data.cache_dir, first.data.resolution) == ("/faces", "/cache", 64)
+    assert (first.protocol.test_per_person, first.protocol.test_people) == (1, 200)
+    assert (first.recipe.name, first.seed, first.arch) == ("modern", 0, trial.arch)
+    assert compose(composer, "seed=3")[0].pretraining is None
+
+
+def test_a_pretraining_has_settings_of_its_own(composer: Composer) -> None:
+    own = ["recipe@pretrain.recipe=cosface", "pretrain.recipe.epochs=7", "pretrain.seed=${seed}"]
+    trial, _ = compose(composer, "pretrain=lfw_rest", "seed=3", *own)
+    assert (trial.pretrain.recipe.name, trial.pretrain.recipe.loss, trial.pretrain.recipe.epochs) == (
+        "cosface",
+        "cosface",
+        7,
+    )
+    assert (trial.pretrain.seed, trial.recipe.name) == (3, "modern")
+    with pytest.raises(ConfigError, match="pretrain.recipe.epoch is not known; did you mean epochs"):
+        compose(composer, "pretrain=lfw_rest", "pretrain.recipe.epoch=7")
 
 
 def test_left_alone_it_is_ffem_am_on_lfw52(composer: Composer) -> None:

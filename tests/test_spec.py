@@ -32,7 +32,16 @@ from ffem_jax.arch import (
     scale_channels,
     scale_repeats,
 )
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.spec import (
+    DataSpec,
+    PretrainSpec,
+    ProtocolSpec,
+    RecipeSpec,
+    RunSpec,
+    TrialSpec,
+    to_plain,
+    trial_key,
+)
 
 FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
 
@@ -382,6 +391,49 @@ def test_what_a_recipe_does_not_read_does_not_decide(chosen: str, value: Any, un
     assert trial_key(change(base, f"recipe.{unused}", other)) == trial_key(base)
 
 
+PRETRAINED = replace(TRIAL, pretrain=PretrainSpec(name="rest", data=DataSpec(name="lfw_rest")))
+
+
+def test_a_pretraining_decides_by_what_it_is() -> None:
+    key = trial_key(PRETRAINED)
+    assert key != trial_key(TRIAL)
+    for path, value in (
+        ("pretrain.seed", 1),
+        ("pretrain.recipe.epochs", 31),
+        ("pretrain.protocol.test_people", 9),
+        ("pretrain.data.min_images", 3),
+        ("arch.width_multiplier", 0.5),
+        ("seed", 1),
+    ):
+        assert trial_key(change(PRETRAINED, path, value)) != key, path
+    for path, other in (
+        ("pretrain.name", "renamed"),
+        ("pretrain.recipe.name", "renamed"),
+        ("pretrain.data.cache_dir", "a"),
+    ):
+        assert trial_key(change(PRETRAINED, path, other)) == key, path
+    # Its faces are those there are, wherever they lie.
+    moved = change(PRETRAINED, "pretrain.data.root", "elsewhere")
+    assert trial_key(moved, "faces", "other people") == trial_key(PRETRAINED, "faces", "other people")
+    assert trial_key(PRETRAINED, "faces", "others again") != trial_key(PRETRAINED, "faces", "other people")
+    # What none would train on is no matter.
+    off = change(PRETRAINED, "pretrain.name", "none")
+    assert off.pretraining is None
+    assert trial_key(off, "faces") == trial_key(TRIAL, "faces")
+
+
+def test_a_pretraining_is_a_trial_of_the_same_network() -> None:
+    first = PRETRAINED.pretraining
+    assert first == TrialSpec(arch=TRIAL.arch, data=PRETRAINED.pretrain.data)
+    assert trial_key(change(PRETRAINED, "seed", 7).pretraining or TRIAL) == trial_key(first)
+
+
+def test_the_number_of_people_tested_decides_under_holdout_alone() -> None:
+    assert trial_key(change(TRIAL, "protocol.test_people", 5)) != trial_key(TRIAL)
+    kfold = change(TRIAL, "protocol.name", "kfold")
+    assert trial_key(change(kfold, "protocol.test_people", 5)) == trial_key(kfold)
+
+
 def test_the_fold_decides_under_kfold_alone() -> None:
     kfold = change(TRIAL, "protocol.name", "kfold")
     assert trial_key(change(kfold, "protocol.fold", 1)) != trial_key(kfold)
@@ -428,7 +480,7 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert plain["arch"]["attention"]["placement"] == [0, 13]
     assert plain["arch"]["stages"][0] == {"expansion": 1, "channels": 16, "repeats": 1, "stride": 1}
-    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)}
+    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)} - {"pretrain"}
     assert set(plain["data"]) == {field.name for field in dataclasses.fields(DataSpec)}
 
 
@@ -439,6 +491,10 @@ def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
     used = to_plain(RecipeSpec(loss="cosface", rotation=5.0))
     assert (used["margin"], used["rotation"]) == (0.2, 5.0)
     assert "zoom" not in used
+    assert "test_people" not in to_plain(ProtocolSpec())
+    assert to_plain(ProtocolSpec(test_people=9))["test_people"] == 9
+    assert to_plain(PRETRAINED)["pretrain"]["data"]["name"] == "lfw_rest"
+    assert "pretrain" not in to_plain(change(PRETRAINED, "pretrain.name", "none"))
 
 
 # -------------------------------------------------------------------------------- what is refused
@@ -507,6 +563,11 @@ def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
             "data.resolution=31 is too small for this network's total stride of 32; take at least 32, "
             "or arch.stem_stride=1",
         ),
+        (
+            lambda: TrialSpec(pretrain=PretrainSpec(name="small", data=DataSpec(resolution=48))),
+            "pretrain.data.resolution=48 is not data.resolution=96; weights are learnt at one resolution",
+        ),
+        (lambda: PretrainSpec(seed=-1), "pretrain.seed=-1 must be between 0 and 2147483647"),
         (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
         (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
         (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),

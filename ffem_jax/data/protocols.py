@@ -48,7 +48,8 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
     """Split images by `protocol`, knowing their `labels` (int [image]) and `content` hashes.
 
     The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names
-    and not on how many people there are in `holdout`. holdout: `test_per_person` images of each person test. kfold:
+    and not on how many people there are in `holdout`. holdout: `test_per_person` images of each person test, or of the
+    `test_people` who have the most. kfold:
     fold `fold` tests; over all folds each image is tested once, a person's images differ by at most one between
     folds, and so do the folds (duplicates, which move whole, may add their number). `people` names the labels in
     messages. Raises DataError, naming the person, where somebody has too few images.
@@ -106,7 +107,9 @@ def _shuffle(groups: list[Group], protocol: ProtocolSpec, label: int) -> list[Gr
 def _draw_holdout(groups: dict[int, list[Group]], protocol: ProtocolSpec, names: dict[int, str]) -> list[int]:
     wanted = protocol.test_per_person
     chosen: list[int] = []
-    for label, own in groups.items():
+    ranked = sorted(groups, key=lambda label: (-sum(map(len, groups[label])), label))
+    for label in sorted(ranked[: protocol.test_people or None]):
+        own = groups[label]
         drawn: list[Group] = []
         # The groups that fit; where only larger ones are left, the smallest of them rather than too few images.
         rest = _shuffle(own, protocol, label)
