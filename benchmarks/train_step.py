@@ -71,7 +71,8 @@ class Ours(Contestant):
         trainer = self.trainer
         while steps:
             sums, last = trainer._zero_sums(), min(steps, trainer.steps_per_epoch)
-            arguments = (sums, *trainer._faces, trainer.rates[0], self.epoch, 0, last)
+            schedule = type(trainer.schedule)(*(values[0] for values in trainer.schedule))
+            arguments = (sums, *trainer._faces, schedule, self.epoch, 0, last)
             self.state, sums = trainer._program.train_steps(self.state, *arguments)
             jax.device_get(sums)
             self.epoch, steps = self.epoch + 1, steps - last

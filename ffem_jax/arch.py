@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,15 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
     if not low <= value <= high:
         wanted = f"at least {low}" if high == math.inf else f"between {low} and {high}"
         raise SpecError(f"{name}={value} must be {wanted}")
+
+
+def added(default: Any, used: Callable[[Any], bool] | None = None) -> Any:
+    """A field that came after KEY_VERSION was last raised, with a default that does what was done before.
+
+    Where it is not `used` by its spec (at its default, unless said otherwise) it stands neither in a key nor in a
+    record, so that older records are still found.
+    """
+    return field(default=default, metadata={"added": used})
 
 
 # ------------------------------------------------------------------------------- the network
@@ -186,9 +196,9 @@ class ArchSpec:
     activation: str = "relu6"
     embedding_dim: int = 128
     attention: AttentionSpec = field(default_factory=AttentionSpec)
-    block: str = "bottleneck"
-    stem_extra: str = "none"
-    embedding_norm: bool = False
+    block: str = added("bottleneck")
+    stem_extra: str = added("none")
+    embedding_norm: bool = added(False)
 
     def __post_init__(self) -> None:
         check_range("arch.stem_channels", self.stem_channels, 1)
@@ -219,10 +229,7 @@ class ArchSpec:
 @dataclass(frozen=True)
 class BlockSpec:
     """One block, all multipliers and rules resolved. `attention` is kind, position, fusion, size; size is ECA's
-    kernel or SE's hidden width. None where the block has no attention.
-
-    Here and in NetworkSpec a field that has its default enters no trial's key (spec.select_decisive).
-    """
+    kernel or SE's hidden width. None where the block has no attention."""
 
     in_channels: int
     hidden_channels: int
@@ -230,7 +237,7 @@ class BlockSpec:
     stride: int
     activation: str
     attention: tuple[str, str, str, int] | None
-    kind: str = "bottleneck"
+    kind: str = added("bottleneck")
 
 
 @dataclass(frozen=True)
@@ -244,8 +251,8 @@ class NetworkSpec:
     pooling: str
     activation: str
     embedding_dim: int
-    stem_extra: str = "none"
-    embedding_norm: bool = False
+    stem_extra: str = added("none")
+    embedding_norm: bool = added(False)
 
     @property
     def stem_total_stride(self) -> int:

@@ -30,7 +30,7 @@ class TrialCheckpoint:
         facts = {"owner": self.owner, "history": dataclasses.asdict(history)}
         self.manager.save(
             epochs_done,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(_select_kept(state)), facts=ocp.args.JsonSave(facts)),
         )
 
     def restore(self, abstract_state: Any) -> tuple[int, TrainState, History] | None:
@@ -42,11 +42,16 @@ class TrialCheckpoint:
         if facts["owner"] != self.owner:
             self.manager.delete(newest)
             return None
-        target = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-        state = self.manager.restore(newest, args=target)["state"]
+        target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
+        state = TrainState(**self.manager.restore(newest, args=target)["state"])
         return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
 
     def close(self) -> None:
         """Wait until the last save is on the disk."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _select_kept(state: TrainState) -> dict[str, Any]:
+    # Without an average a checkpoint is what it was before there were any, and one from then is restored.
+    return {name: part for name, part in state._asdict().items() if name != "average" or part}

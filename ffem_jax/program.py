@@ -23,20 +23,29 @@ from jax.stages import Compiled, Wrapped
 
 from ffem_jax.arch import NetworkSpec
 from ffem_jax.data.augment import augment_images
-from ffem_jax.losses import compute_cross_entropy, normalize
+from ffem_jax.losses import add_margin, compute_cross_entropy, normalize
 from ffem_jax.models import build_model
 from ffem_jax.models.blocks import kernel_init
 from ffem_jax.models.convolutions import get_convolution_form
-from ffem_jax.recipes import make_optimizer
-from ffem_jax.spec import RecipeSpec
+from ffem_jax.recipes import Schedule, make_optimizer
+from ffem_jax.spec import MARGIN_LOSSES, RecipeSpec
 
 
 class TrainState(NamedTuple):
-    """All that an epoch changes. With several seeds each leaf has a leading axis [seed]."""
+    """All that an epoch changes. With several seeds each leaf has a leading axis [seed].
+
+    average: the moving average of params and statistics, or () where the recipe has none.
+    """
 
     params: Any
     statistics: Any
     optimizer: Any
+    average: Any = ()
+
+    @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """The params and statistics that the trained network is: averaged where the recipe says so."""
+        return self.average or (self.params, self.statistics)
 
 
 class EpochSums(NamedTuple):
@@ -53,7 +62,7 @@ class FaceClassifier(nnx.Module):
 
     def __init__(self, network: NetworkSpec, resolution: int, people: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
         self.network = build_model(network, resolution, rngs=rngs)
-        self.scale = recipe.scale if recipe.loss == "normalized_softmax" else None
+        self.scale = None if recipe.loss == "softmax" else recipe.scale
         self.classifier = nnx.Linear(
             network.embedding_dim, people, use_bias=self.scale is None, kernel_init=kernel_init, rngs=rngs
         )
@@ -76,10 +85,9 @@ class Program:
     """Jitted functions for one key or, with several seeds, for an array of keys; every result then has an axis [seed].
 
     init(key) -> TrainState.
-    train_steps(state, sums, key, images, labels, pool, train_count, rates, epoch, first, last) -> state, sums:
+    train_steps(state, sums, key, images, labels, pool, train_count, schedule, epoch, first, last) -> state, sums:
         makes steps first to last of an epoch and adds them to `sums`. images uint8 [image, R, R, 3]; labels int32
-        [image]; pool int32 [image], the training images' indices first; rates float32 [step], the epoch's
-        learning rates.
+        [image]; pool int32 [image], the training images' indices first; schedule float32 [step], the epoch's.
     embed(state, images, indices) -> embeddings [index, embedding_dim], logits [index, people], not augmented.
     """
 
@@ -111,7 +119,8 @@ def compile_program(
 
     Trials that differ in seed, fold or learning rate get one and the same program, compiled once in this process.
     """
-    unscheduled = dataclasses.replace(recipe, **_NO_SCHEDULE)
+    # Whether weights are averaged is the program's; over how many steps is the schedule's.
+    unscheduled = dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
     context = (get_convolution_form(), jax.default_matmul_precision.value)
     return _compile_program(network, unscheduled, mesh, seeds, image_shape, people, embed_batch, context)
 
@@ -124,6 +133,9 @@ _NO_SCHEDULE: dict[str, Any] = {
     "schedule": "constant",
     "decay": 1.0,
     "warmup_fraction": 0.0,
+    "margin": 0.0,
+    "margin_warmup": 0.0,
+    "margin_rise": 0.0,
 }
 # init runs once: it is compiled fast, and need not run fast.
 _UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
@@ -143,8 +155,8 @@ def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_ba
     state = jax.tree.map(lambda leaf: shaped(leaf.shape, leaf.dtype), jax.eval_shape(program.init, keys))
     sums = EpochSums(shaped(each, jnp.float32), shaped(each, jnp.int32), shaped(each, jnp.int32))
     faces = shaped(image_shape, jnp.uint8), shaped((images,), jnp.int32), shaped((images,), jnp.int32)
-    rates = jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)
-    steps = (state, sums, keys, *faces, 0, rates, 0, 0, 0)
+    schedule = Schedule(*[jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)] * len(Schedule._fields))
+    steps = (state, sums, keys, *faces, 0, schedule, 0, 0, 0)
     embedded = (state, faces[0], jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
     # One is traced, in Python, while another is compiled, outside it.
     with ThreadPoolExecutor() as threads:
@@ -162,7 +174,7 @@ def build_program(
     Each device of `mesh`, whose one axis is BATCH_AXIS, takes its share of every batch; BatchNorm's statistics and the
     gradient are those of the whole batch. The mesh's size divides the batch and the indices that embed is given.
 
-    Counts, rates, epoch and step enter as values and the faces as whole arrays with index lists, so that folds,
+    Counts, the schedule, epoch and step enter as values and the faces as whole arrays with index lists, so that folds,
     schedules and lengths share one compilation. The network's state is a pytree of plain arrays, merged into a
     module only where it is applied.
     """
@@ -179,7 +191,8 @@ def build_program(
 
     def init(key):
         _, params, statistics = split(build(key))
-        return TrainState(params, statistics, optimizer.init(params))
+        average = (params, statistics) if recipe.weight_averaging else ()
+        return TrainState(params, statistics, optimizer.init(params), average)
 
     def apply(params, statistics, pixels, *, train):
         model = nnx.merge(graph, params, statistics)
@@ -190,12 +203,15 @@ def build_program(
 
     share = recipe.batch_size // mesh.size
 
-    def train_step(state, key, images, labels, rate):
+    def train_step(state, key, images, labels, schedule):
         pixels = augment_images(key, images, recipe, recipe.batch_size, lax.axis_index(BATCH_AXIS) * share)
 
         def compute_loss(params):
             _, logits, statistics = apply(params, state.statistics, pixels, train=True)
-            return compute_cross_entropy(logits, labels, recipe.label_smoothing), (logits, statistics)
+            judged = logits
+            if recipe.loss in MARGIN_LOSSES:
+                judged = recipe.scale * add_margin(logits / recipe.scale, labels, schedule.margin, recipe.loss)
+            return compute_cross_entropy(judged, labels, recipe.label_smoothing), (logits, statistics)
 
         (loss, (logits, statistics)), grads = jax.value_and_grad(compute_loss, has_aux=True)(state.params)
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == labels)
@@ -203,10 +219,13 @@ def build_program(
         vector, restore = ravel_pytree((loss, grads))
         loss, grads = restore(lax.pmean(vector, BATCH_AXIS))
         direction, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda d: -rate * d, direction))
-        return TrainState(params, statistics, optimizer_state), loss, lax.psum(correct, BATCH_AXIS)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda d: -schedule.rate * d, direction))
+        average = state.average
+        if recipe.weight_averaging:
+            average = jax.tree.map(lambda a, new: a + schedule.averaging * (new - a), average, (params, statistics))
+        return TrainState(params, statistics, optimizer_state, average), loss, lax.psum(correct, BATCH_AXIS)
 
-    def train_steps(state, sums, key, images, labels, pool, train_count, rates, epoch, first, last):
+    def train_steps(state, sums, key, images, labels, pool, train_count, schedule, epoch, first, last):
         epoch_key = jax.random.fold_in(key, epoch)
         # pool is padded to one length for all folds: shuffle the training images at its front alone.
         draws = jax.random.uniform(epoch_key, pool.shape)
@@ -217,7 +236,8 @@ def build_program(
             first = step * recipe.batch_size + lax.axis_index(BATCH_AXIS) * share
             chosen = lax.dynamic_slice(order, (first,), (share,))
             step_key = jax.random.fold_in(epoch_key, step)
-            state, loss, correct = train_step(state, step_key, images[chosen], labels[chosen], rates[step])
+            now = jax.tree.map(lambda values: values[step], schedule)
+            state, loss, correct = train_step(state, step_key, images[chosen], labels[chosen], now)
             bad_step = jnp.where((sums.bad_step < 0) & ~jnp.isfinite(loss), step, sums.bad_step)
             return state, EpochSums(sums.loss + loss, sums.correct + correct, bad_step)
 
@@ -225,10 +245,10 @@ def build_program(
         return lax.fori_loop(first, last, body, (state, sums))
 
     def embed(state, images, indices):
-        pixels = images[indices]
-        embeddings, logits, _ = apply(state.params, state.statistics, pixels, train=False)
+        pixels, (params, statistics) = images[indices], state.evaluated
+        embeddings, logits, _ = apply(params, statistics, pixels, train=False)
         if recipe.flip_test:
-            mirrored, mirrored_logits, _ = apply(state.params, state.statistics, pixels[:, :, ::-1], train=False)
+            mirrored, mirrored_logits, _ = apply(params, statistics, pixels[:, :, ::-1], train=False)
             embeddings, logits = (embeddings + mirrored) / 2, (logits + mirrored_logits) / 2
         return embeddings, logits
 

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, from a RecipeSpec.
+"""Optimisers and schedules, from a RecipeSpec.
 
 The optimiser gives a direction and the loop multiplies it by the step's rate, so that one compiled program
 serves every schedule, length and peak rate.
@@ -6,11 +6,24 @@ serves every schedule, length and peak rate.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 import optax
 
 from ffem_jax.spec import RecipeSpec
+
+
+class Schedule(NamedTuple):
+    """What changes from step to step; each field an array [epochs, steps], [steps] of one epoch or a step's value.
+
+    rate: the learning rate. margin: of the loss. averaging: the step's share in the averaged weights.
+    """
+
+    rate: Any
+    margin: Any
+    averaging: Any
 
 
 def make_optimizer(recipe: RecipeSpec) -> optax.GradientTransformation:
@@ -28,6 +41,32 @@ def make_optimizer(recipe: RecipeSpec) -> optax.GradientTransformation:
 
 def _is_kernel(params):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def compute_schedule(recipe: RecipeSpec, steps_per_epoch: int) -> Schedule:
+    """The schedule of a whole training, each field float32 [epochs, steps_per_epoch]."""
+    functions = compute_learning_rates, compute_margins, compute_averaging_shares
+    return Schedule(*(compute(recipe, steps_per_epoch) for compute in functions))
+
+
+def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """The loss's margin at every step, float32 [epochs, steps_per_epoch]: nothing, a straight rise, recipe.margin."""
+    steps = recipe.epochs * steps_per_epoch
+    risen = np.arange(steps) / steps - recipe.margin_warmup
+    share = np.clip(risen / recipe.margin_rise, 0, 1) if recipe.margin_rise else (risen >= 0).astype(float)
+    return (recipe.margin * share).astype(np.float32).reshape(recipe.epochs, steps_per_epoch)
+
+
+def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """What share of the way the averaged weights go to each step's weights, float32 [epochs, steps_per_epoch].
+
+    (1 - decay) / (1 - decay ** step): the moving average with its start corrected as Adam's are (Kingma and Ba, 2015),
+    so that step 1 replaces the weights training began with, and a training shorter than the average's memory gets
+    very nearly the plain mean of its steps.
+    """
+    steps, decay = np.arange(1, recipe.epochs * steps_per_epoch + 1), recipe.weight_averaging
+    shares = (1 - decay) / (1 - decay**steps)
+    return shares.astype(np.float32).reshape(recipe.epochs, steps_per_epoch)
 
 
 def compute_learning_rates(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:

@@ -45,7 +45,8 @@ class TrialRecord:
     validated: images, held out of training and never tested, that validation_accuracy is of; 0: it is of the
         *test images*, and whoever tunes by it tunes on the test (view2: there is none).
     train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
-    compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before.
+    compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before;
+        with a pretraining that this trial was the first to ask for.
     started_at: UTC, ISO 8601.
     """
 

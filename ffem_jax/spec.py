@@ -13,16 +13,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, SpecError, check_choice, check_range, resolve_network
+from ffem_jax.arch import ArchSpec, SpecError, added, check_choice, check_range, resolve_network
 
 # Raised by one whenever the same spec would train to a different result, so that old
 # records are not mistaken for today's.
 KEY_VERSION = 1
 
-DATA_SETS = ("lfw52", "lfw", "folder", "synthetic")
+DATA_SETS = ("lfw52", "lfw", "lfw_rest", "folder", "synthetic")
 PROTOCOLS = ("holdout", "kfold", "view2")
 OPTIMIZERS = ("sgd", "adamw")
-LOSSES = ("softmax", "normalized_softmax")
+LOSSES = ("softmax", "normalized_softmax", "arcface", "cosface")
+MARGIN_LOSSES = ("arcface", "cosface")
 SCHEDULES = ("exponential", "one_cycle", "constant")
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -72,7 +73,8 @@ class DataSpec:
 class ProtocolSpec:
     """Which images train and which test.
 
-    holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
+    holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train. With `test_people`
+        only so many people are tested, those with the most images, ties by name.
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
     view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
     validation_per_person: images of each person who trains that are held out of training, drawn by `split_seed`, for
@@ -89,16 +91,22 @@ class ProtocolSpec:
     split_seed: int = 0
     sigma: float = 0.5
     far_target: float = 0.01
-    validation_per_person: int = 0
+    validation_per_person: int = added(0)
+    test_people: int = added(0)
 
     def __post_init__(self) -> None:
         check_choice("protocol.name", self.name, PROTOCOLS)
         check_range("protocol.test_per_person", self.test_per_person, 1)
+        check_range("protocol.test_people", self.test_people, 0)
         check_range("protocol.folds", self.folds, 2)
         check_range("protocol.fold", self.fold, 0, self.folds - 1)
         check_range("protocol.sigma", self.sigma, 0.0, 1.0)
         check_range("protocol.far_target", self.far_target, 0.0, 1.0)
         check_range("protocol.validation_per_person", self.validation_per_person, 0)
+
+
+def _has_margin(recipe: RecipeSpec) -> bool:
+    return recipe.loss in MARGIN_LOSSES
 
 
 @dataclass(frozen=True)
@@ -109,10 +117,16 @@ class RecipeSpec:
         warmup_fraction, cosine down to nothing) or `constant`.
     loss: `softmax` over a dense layer of the embedding, or `normalized_softmax`: of scale * the cosine between
         embedding and each person's weight vector (NormFace), which is what matching by distance then compares.
+        `arcface` and `cosface` are that with a margin between an image and its own person: on the angle, in radians
+        (ArcFace), or on the cosine (CosFace).
+    margin: of those two; their papers' 0.5 and 0.35 are for millions of images. It is 0 for the first margin_warmup
+        of the epochs and rises in a straight line over the next margin_rise: from the start it fails on small data.
     clip_norm: the gradient's norm over all parameters is cut to this; 0 leaves it.
     crop_padding: the random crop's reach, as a fraction of the side (1/48 is 2 pixels at 96).
     flip: mirror every second image at random. brightness, contrast: largest relative change.
     erase: the largest erased square's side, as a fraction of the image's side.
+    rotation: the largest turn either way, in degrees. zoom: the largest relative change of scale.
+    weight_averaging: evaluate a moving average of weights and BatchNorm statistics, of this decay a step; 0 is off.
     flip_test: average the embeddings of an image and its mirror when evaluating.
     """
 
@@ -137,6 +151,12 @@ class RecipeSpec:
     contrast: float = 0.0
     erase: float = 0.0
     flip_test: bool = False
+    margin: float = added(0.2, used=_has_margin)
+    margin_warmup: float = added(0.3, used=_has_margin)
+    margin_rise: float = added(0.3, used=_has_margin)
+    rotation: float = added(0.0)
+    zoom: float = added(0.0)
+    weight_averaging: float = added(0.0)
 
     def __post_init__(self) -> None:
         check_range("recipe.epochs", self.epochs, 1)
@@ -153,8 +173,30 @@ class RecipeSpec:
         check_range("recipe.clip_norm", self.clip_norm, 0.0)
         check_range("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_range("recipe.crop_padding", self.crop_padding, 0.0, 0.5)
-        for name in ("brightness", "contrast", "erase"):
+        for name in ("brightness", "contrast", "erase", "zoom"):
             check_range(f"recipe.{name}", getattr(self, name), 0.0, 0.9)
+        for name in ("margin", "margin_warmup", "margin_rise"):
+            check_range(f"recipe.{name}", getattr(self, name), 0.0, 1.0)
+        check_range("recipe.rotation", self.rotation, 0.0, 180.0)
+        check_range("recipe.weight_averaging", self.weight_averaging, 0.0, 0.99999)
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """What a network is trained on before the trial itself, which then starts from its weights.
+
+    It is a trial of the same network, with its own record and key; its classifier and the state of its optimiser are
+    left behind. name: a label; `none` pretrains nothing, whatever the rest says.
+    """
+
+    name: str = "none"
+    data: DataSpec = field(default_factory=DataSpec)
+    protocol: ProtocolSpec = field(default_factory=ProtocolSpec)
+    recipe: RecipeSpec = field(default_factory=RecipeSpec)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("pretrain.seed", self.seed, 0, 2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -166,15 +208,31 @@ class TrialSpec:
     protocol: ProtocolSpec = field(default_factory=ProtocolSpec)
     recipe: RecipeSpec = field(default_factory=RecipeSpec)
     seed: int = 0
+    pretrain: PretrainSpec = field(
+        default_factory=PretrainSpec, metadata={"added": lambda trial: trial.pretraining is not None}
+    )
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**31 - 1)
+        if self.pretraining and self.pretrain.data.resolution != self.data.resolution:
+            raise SpecError(
+                f"pretrain.data.resolution={self.pretrain.data.resolution} is not data.resolution="
+                f"{self.data.resolution}; weights are learnt at one resolution, set both alike"
+            )
         stride = resolve_network(self.arch).total_stride
         if self.data.resolution < stride:
             raise SpecError(
                 f"data.resolution={self.data.resolution} is too small for this network's total stride of {stride}; "
                 f"take at least {stride}, or arch.stem_stride=1"
             )
+
+    @property
+    def pretraining(self) -> TrialSpec | None:
+        """The trial whose weights this one starts from, or None."""
+        first = self.pretrain
+        if first.name == "none":
+            return None
+        return TrialSpec(self.arch, first.data, first.protocol, first.recipe, first.seed)
 
 
 @dataclass(frozen=True)
@@ -216,32 +274,48 @@ class RunSpec:
 
 
 def to_plain(spec: Any) -> dict[str, Any]:
-    """A spec as nested dicts, lists and numbers, ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(spec)))
+    """A spec as nested dicts, lists and numbers, ready for JSON; `added` fields that it does not use are left out."""
+    return json.loads(json.dumps(select_used(spec)))
 
 
-def trial_key(trial: TrialSpec, data_fingerprint: str = "") -> str:
+def select_used(value: Any) -> Any:
+    """A spec as nested dicts and lists, without the `added` fields that it does not use."""
+    if not dataclasses.is_dataclass(value):
+        return [select_used(item) for item in value] if isinstance(value, tuple) else value
+    return {f.name: select_used(getattr(value, f.name)) for f in dataclasses.fields(value) if _is_used(value, f)}
+
+
+def _is_used(spec: Any, of: dataclasses.Field) -> bool:
+    if "added" not in of.metadata:
+        return True
+    used = of.metadata["added"]
+    return bool(used(spec)) if used else getattr(spec, of.name) != of.default
+
+
+def trial_key(trial: TrialSpec, data_fingerprint: str = "", pretraining_fingerprint: str = "") -> str:
     """A 16-digit hexadecimal hash of all that decides a result.
 
     The network enters as it is built and not as it is named, so a kernel rule that yields
     the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
     (`data.Faces.fingerprint`, and `Split.digest` after it where the split has one) stands for the
     faces: their pixels, labels and order. Without it the key covers the data spec instead, good
-    enough to name a folder.
+    enough to name a folder. A pretraining enters by its own key, `pretraining_fingerprint` standing for its faces.
     """
     if data_fingerprint:
         data: Any = data_fingerprint
     else:
-        data = {k: v for k, v in dataclasses.asdict(trial.data).items() if k != "cache_dir"}
+        data = {k: v for k, v in select_used(trial.data).items() if k != "cache_dir"}
     decides = {
         "version": KEY_VERSION,
-        "network": select_decisive(resolve_network(trial.arch)),
+        "network": select_used(resolve_network(trial.arch)),
         "resolution": trial.data.resolution,
         "data": data,
         "protocol": _select_effective_protocol(trial.protocol),
         "recipe": select_effective(trial.recipe),
         "seed": trial.seed,
     }
+    if trial.pretraining:
+        decides["pretraining"] = trial_key(trial.pretraining, pretraining_fingerprint)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -249,25 +323,12 @@ def _select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
     """The protocol's values that its kind of split and test read."""
     unused = {
         "holdout": {"folds", "fold"},
-        "kfold": {"test_per_person"},
-        "view2": {"test_per_person", "folds", "sigma", "far_target"},
+        "kfold": {"test_per_person", "test_people"},
+        "view2": {"test_per_person", "test_people", "folds", "sigma", "far_target"},
     }[protocol.name]
-    if not protocol.validation_per_person:
-        unused.add("validation_per_person")
-        if protocol.name == "view2":
-            unused.add("split_seed")
-    return {name: value for name, value in dataclasses.asdict(protocol).items() if name not in unused}
-
-
-def select_decisive(spec: Any) -> Any:
-    """A network as plain values, without the fields that have their default: one that is added later, with a default
-    that means what was before, leaves the keys of recorded trials as they are."""
-    if isinstance(spec, tuple):
-        return [select_decisive(item) for item in spec]
-    if not dataclasses.is_dataclass(spec):
-        return spec
-    values = [(f, getattr(spec, f.name)) for f in dataclasses.fields(spec)]
-    return {f.name: select_decisive(value) for f, value in values if value != f.default}
+    if protocol.name == "view2" and not protocol.validation_per_person:
+        unused.add("split_seed")
+    return {name: value for name, value in select_used(protocol).items() if name not in unused}
 
 
 def select_effective(recipe: RecipeSpec) -> dict[str, Any]:
@@ -281,5 +342,6 @@ def select_effective(recipe: RecipeSpec) -> dict[str, Any]:
         unused.add("warmup_fraction")
     if recipe.optimizer != "sgd" or not recipe.momentum:
         unused.add("nesterov")
-    values = {f.name: (getattr(recipe, f.name), f.type) for f in dataclasses.fields(recipe)}
-    return {name: float(v) if kind == "float" else v for name, (v, kind) in values.items() if name not in unused}
+    kinds = {f.name: f.type for f in dataclasses.fields(recipe)}
+    used = select_used(recipe).items()
+    return {name: float(v) if kinds[name] == "float" else v for name, v in used if name not in unused}

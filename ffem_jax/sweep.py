@@ -208,7 +208,8 @@ def check_data(trials: Sequence[TrialSpec]) -> list[str]:
     from ffem_jax.data import protocols
 
     notes: dict[str, None] = {}
-    for data, protocol in dict.fromkeys((trial.data, trial.protocol) for trial in trials):
+    stages = [stage for trial in trials for stage in (trial.pretraining, trial) if stage]
+    for data, protocol in dict.fromkeys((stage.data, stage.protocol) for stage in stages):
         faces, split = protocols.load_split(data, protocol)
         notes.update(dict.fromkeys([*faces.notes, *split.notes]))
     return list(notes)

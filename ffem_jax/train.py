@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ffem_jax.arch import NetworkSpec, SpecError
 from ffem_jax.devices import make_batch_mesh
 from ffem_jax.program import BATCH_AXIS, EpochSums, TrainState, compile_program
-from ffem_jax.recipes import compute_learning_rates
+from ffem_jax.recipes import Schedule, compute_schedule
 from ffem_jax.spec import RecipeSpec
 
 # Images embedded at a time, whatever the training batch.
@@ -89,9 +89,11 @@ class Trainer:
         people = len(trained)
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
-        # Rates are padded to one length for all folds, so that a fold with an image more shares the program.
-        self.rates = np.zeros((recipe.epochs, len(labels) // recipe.batch_size), np.float32)
-        self.rates[:, : self.steps_per_epoch] = compute_learning_rates(recipe, self.steps_per_epoch)
+        # Padded to one length for all folds, so that a fold with an image more shares the program.
+        padding = ((0, 0), (0, len(labels) // recipe.batch_size - self.steps_per_epoch))
+        self.schedule = Schedule(
+            *(np.pad(values, padding) for values in compute_schedule(recipe, self.steps_per_epoch))
+        )
 
         started = time.perf_counter()
         self._program = compile_program(network, recipe, mesh, len(self.seeds), images.shape, people, self._embed_batch)
@@ -134,8 +136,8 @@ class Trainer:
             while first < self.steps_per_epoch and not all(history.bad_steps):
                 last = min(first + stride, self.steps_per_epoch)
                 started = time.perf_counter()
-                rates = self.rates[epoch]
-                state, sums = self._program.train_steps(state, sums, *self._faces, rates, epoch, first, last)
+                schedule = Schedule(*(values[epoch] for values in self.schedule))
+                state, sums = self._program.train_steps(state, sums, *self._faces, schedule, epoch, first, last)
                 loss, correct, bad_steps = (np.atleast_1d(total).tolist() for total in jax.device_get(sums))
                 elapsed = time.perf_counter() - started
                 seconds += elapsed

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -44,11 +45,13 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     seeds = run.seeds or (trial.seed,)
     faces, split = load_split(trial.data, trial.protocol)
     fingerprint = faces.fingerprint
+    first = trial.pretraining
+    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
     trials = [dataclasses.replace(trial, seed=seed) for seed in seeds]
     with ExitStack() as locks:
         blank = []
         for one in trials:
-            key = trial_key(one, fingerprint + split.digest)
+            key = trial_key(one, _identify_faces(faces, split), first_fingerprint)
             _wait_for_lock(locks, records_path, key, one)
             blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
         recorded = {record.trial_key: record for record in _read_existing(records_path)}
@@ -57,10 +60,14 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
         ours = {record.trial_key for record in done}
         missing = [record for record in blank if record.trial_key not in ours]
         if missing:
-            _run(trial, run, missing, faces, split, out_dir)
+            _run(trial, run, missing, faces, split, out_dir, records_path.parent / "pretraining")
             for record in missing:
                 _append(records_path, record)
         return [*done, *missing]
+
+
+def _identify_faces(faces: Faces, split: Split) -> str:
+    return faces.fingerprint + split.digest
 
 
 def _wait_for_lock(locks: ExitStack, records_path: Path, key: str, trial: TrialSpec) -> None:
@@ -112,7 +119,15 @@ def _count_tested(trial: TrialSpec, split: Split) -> int:
     return len(split.test) if split.pairs is None else int((split.pairs.fold == trial.protocol.fold).sum())
 
 
-def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path) -> None:
+def _run(
+    trial: TrialSpec,
+    run: RunSpec,
+    records: list[TrialRecord],
+    faces: Faces,
+    split: Split,
+    out_dir: Path,
+    pretraining_dir: Path,
+) -> None:
     """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost import compute_cost
     from ffem_jax.devices import use_cpu_cores
@@ -129,7 +144,7 @@ def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Face
             for record in records:
                 record.status = "over_cap"
         else:
-            _train(trial, run, records, faces, split, out_dir)
+            _train(trial, run, records, faces, split, out_dir, pretraining_dir)
     except SpecError:
         raise
     except Exception as error:
@@ -141,14 +156,43 @@ def _run(trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Face
         record.wall_seconds = round(time.perf_counter() - started, 3)
 
 
+def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> tuple[Any, Any]:
+    """The weights of the trial that `trial` starts from, which is run in `folder` unless it was; under its own lock.
+
+    Raises PretrainingError where it fails.
+    """
+    import numpy as np
+
+    from ffem_jax.pretraining import PretrainingError, load_pretrained
+
+    faces, split = load_split(trial.data, trial.protocol)
+    key = trial_key(trial, _identify_faces(faces, split))
+    people = len(np.unique(faces.labels[split.train]))
+    # A record whose checkpoint is gone is no pretraining: it is then trained again.
+    for retrain in (False, True):
+        alone = dataclasses.replace(run, seeds=(), checkpoint=True, retrain=retrain)
+        (record,) = run_trials(trial, alone, folder / key, folder / "pretraining.jsonl")
+        if record.status != "done":
+            raise PretrainingError(f"pretraining on {trial.data.name} ({key}) failed: {record.error or record.status}")
+        if (pretrained := load_pretrained(folder / key / "checkpoint", key, trial, people)) is not None:
+            return pretrained
+    raise PretrainingError(f"pretraining on {trial.data.name} ({key}) left no checkpoint in {folder / key}")
+
+
 def _train(
-    trial: TrialSpec, run: RunSpec, records: list[TrialRecord], faces: Faces, split: Split, out_dir: Path
+    trial: TrialSpec,
+    run: RunSpec,
+    records: list[TrialRecord],
+    faces: Faces,
+    split: Split,
+    out_dir: Path,
+    pretraining_dir: Path,
 ) -> None:
     import numpy as np
 
     from ffem_jax.checkpoint import TrialCheckpoint
     from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
-    from ffem_jax.train import Trainer
+    from ffem_jax.train import History, Trainer
     from ffem_jax.training_bar import TrainingBar
 
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -166,6 +210,11 @@ def _train(
             checkpoint = TrialCheckpoint(out_dir / "checkpoint", [record.trial_key for record in records])
             stack.callback(checkpoint.close)
             restored = None if run.retrain else checkpoint.restore(trainer.abstract_state)
+        if restored is None and trial.pretraining:
+            from ffem_jax.pretraining import start_from
+
+            pretrained = _pretrain(trial.pretraining, run, pretraining_dir)
+            restored = 0, start_from(trainer.init(), pretrained), History(bad_steps=[""] * len(records))
         bar = stack.enter_context(TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress))
         training = trainer.fit(
             restored=restored, on_epoch=checkpoint.save if checkpoint else None, on_progress=bar.update

@@ -45,10 +45,11 @@ def test_the_fixed_names_are_there() -> None:
             "shufflenetv2_1_5",
         ],
         "attention": ["eca", "none", "se"],
-        "data": ["folder", "lfw", "lfw52", "synthetic"],
+        "data": ["folder", "lfw", "lfw52", "lfw_rest", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
         "protocol": ["holdout", "kfold", "repeated", "view2"],
-        "recipe": ["modern", "paper"],
+        "pretrain": ["lfw_rest", "none"],
+        "recipe": ["arcface", "cosface", "modern", "paper", "strong"],
     }
 
 
@@ -101,6 +102,31 @@ def test_lfw52_is_the_data_readme_s(composer: Composer) -> None:
     assert (data.people, data.max_images, data.crop) == (52, 30, 0.56)
 
 
+def test_a_pretraining_takes_the_trial_s_resolution_folder_and_cache(composer: Composer) -> None:
+    places = ["data.root=/faces", "data.cache_dir=/cache", "data.resolution=64"]
+    trial, _ = compose(composer, "pretrain=lfw_rest", "seed=3", *places)
+    first = trial.pretraining
+    assert first is not None
+    assert (first.data.name, first.data.min_images, first.data.max_images, first.data.crop) == ("lfw_rest", 2, 0, 0.56)
+    assert (first.data.root, first.data.cache_dir, first.data.resolution) == ("/faces", "/cache", 64)
+    assert (first.protocol.test_per_person, first.protocol.test_people) == (1, 200)
+    assert (first.recipe.name, first.seed, first.arch) == ("modern", 0, trial.arch)
+    assert compose(composer, "seed=3")[0].pretraining is None
+
+
+def test_a_pretraining_has_settings_of_its_own(composer: Composer) -> None:
+    own = ["recipe@pretrain.recipe=cosface", "pretrain.recipe.epochs=7", "pretrain.seed=${seed}"]
+    trial, _ = compose(composer, "pretrain=lfw_rest", "seed=3", *own)
+    assert (trial.pretrain.recipe.name, trial.pretrain.recipe.loss, trial.pretrain.recipe.epochs) == (
+        "cosface",
+        "cosface",
+        7,
+    )
+    assert (trial.pretrain.seed, trial.recipe.name) == (3, "modern")
+    with pytest.raises(ConfigError, match="pretrain.recipe.epoch is not known; did you mean epochs"):
+        compose(composer, "pretrain=lfw_rest", "pretrain.recipe.epoch=7")
+
+
 def test_left_alone_it_is_ffem_am_on_lfw52(composer: Composer) -> None:
     from ffem_jax.models import PRESETS
 
@@ -143,7 +169,7 @@ def test_a_launcher_s_settings_reach_hydra(composer: Composer) -> None:
         ("+foo=1", "the config has: arch, data"),
         ("arch=ffemm", "did you mean ffem? choose one of: ffem, ffem_am, ffem_se, mobilefacenet"),
         ("arch=null", "choose one of: ffem"),
-        ("data=foo/bar", "choose one of: folder, lfw, lfw52, synthetic"),
+        ("data=foo/bar", "choose one of: folder, lfw, lfw52, lfw_rest, synthetic"),
         ("hydra/launcher=cloud", "basic"),
         ("arch.attention.kind=ecaa", "choose one of: none, eca, se"),
         ("arch.attention.placement=middle", "first_last"),

@@ -36,6 +36,7 @@ LAYERS = {
     "train": 3,
     "checkpoint": 3,
     "evaluate": 3,
+    "pretraining": 3,
     "trial": 4,
     "sweep": 5,
     "cli": 5,

@@ -1,4 +1,4 @@
-"""Schedules against their closed forms, optimisers against NumPy."""
+"""Schedules against their closed forms, optimisers and averages against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffem_jax.recipes import compute_learning_rates, make_optimizer
+from ffem_jax.recipes import (
+    compute_averaging_shares,
+    compute_learning_rates,
+    compute_margins,
+    compute_schedule,
+    make_optimizer,
+)
 from ffem_jax.spec import RecipeSpec
 
 
@@ -74,6 +80,47 @@ def test_one_cycle_without_warmup_starts_at_the_peak():
 def test_one_cycle_of_one_step(warmup, share):
     recipe = make_recipe(schedule="one_cycle", learning_rate=0.2, warmup_fraction=warmup, epochs=1)
     np.testing.assert_allclose(compute_learning_rates(recipe, 1), [[0.2 * share]], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------- margins and averages
+
+
+def test_a_margin_is_nothing_then_rises_then_stays():
+    recipe = make_recipe(loss="arcface", margin=0.4, margin_warmup=0.25, margin_rise=0.5, epochs=4)
+    margins = compute_margins(recipe, 10)
+    assert margins.shape == (4, 10)
+    assert margins.dtype == np.float32
+    np.testing.assert_array_equal(margins[0], 0)
+    assert margins[1, 0] == 0
+    assert margins[2, 0] == pytest.approx(0.2)
+    np.testing.assert_allclose(margins[3], 0.4)
+    np.testing.assert_allclose(np.diff(margins[1:3].ravel()), 0.02, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0.0, 0), (0.5, 10), (1.0, 20)])
+def test_a_margin_may_come_at_once_or_never(warmup, first):
+    recipe = make_recipe(loss="arcface", margin=0.4, margin_warmup=warmup, margin_rise=0.0, epochs=2)
+    wanted = np.where(np.arange(20) < first, 0, np.float32(0.4))
+    np.testing.assert_array_equal(compute_margins(recipe, 10).ravel(), wanted)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
+def test_averaging_is_the_moving_average_with_its_start_corrected(decay):
+    values = np.random.default_rng(0).normal(size=30)
+    shares = compute_averaging_shares(make_recipe(weight_averaging=decay, epochs=3), 10).ravel()
+    average, moving = 99.0, 0.0  # what there was before the first step has no say
+    for step, (value, share) in enumerate(zip(values, shares, strict=True), start=1):
+        average += float(share) * (value - average)
+        moving = decay * moving + (1 - decay) * value
+        assert average == pytest.approx(moving / (1 - decay**step), abs=1e-5)
+    if decay == 0.999:  # 30 steps are short beside a memory of 1,000
+        assert average == pytest.approx(values.mean(), abs=0.02)
+
+
+def test_the_schedule_is_all_three_at_every_step():
+    schedule = compute_schedule(make_recipe(epochs=2), 5)
+    assert {values.shape for values in schedule} == {(2, 5)}
+    assert {values.dtype for values in schedule} == {np.dtype(np.float32)}
 
 
 # -------------------------------------------------------------------------------- directions

@@ -31,7 +31,17 @@ from ffem_jax.arch import (
     scale_channels,
     scale_repeats,
 )
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, select_decisive, to_plain, trial_key
+from ffem_jax.spec import (
+    DataSpec,
+    PretrainSpec,
+    ProtocolSpec,
+    RecipeSpec,
+    RunSpec,
+    TrialSpec,
+    select_used,
+    to_plain,
+    trial_key,
+)
 
 FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
 # Of ShuffleNetV2's units: two stages, the first of them as in its 1.0x.
@@ -397,8 +407,9 @@ def test_every_recipe_field_but_the_name_decides() -> None:
         else:
             assert field.name == "name"
             continue
-        # decay is read by its own schedule alone.
+        # decay is read by its own schedule alone, and a margin by its own losses.
         base = change(TRIAL, "recipe.schedule", "exponential") if field.name == "decay" else TRIAL
+        base = change(TRIAL, "recipe.loss", "arcface") if field.name.startswith("margin") else base
         assert trial_key(change(base, f"recipe.{field.name}", other)) != trial_key(base), field.name
 
 
@@ -406,6 +417,8 @@ def test_every_recipe_field_but_the_name_decides() -> None:
     ("chosen", "value", "unused", "other"),
     [
         ("loss", "softmax", "scale", 30.0),
+        ("loss", "softmax", "margin", 0.4),
+        ("loss", "normalized_softmax", "margin_rise", 0.4),
         ("schedule", "one_cycle", "decay", 0.5),
         ("schedule", "constant", "warmup_fraction", 0.5),
         ("optimizer", "adamw", "nesterov", False),
@@ -415,6 +428,49 @@ def test_every_recipe_field_but_the_name_decides() -> None:
 def test_what_a_recipe_does_not_read_does_not_decide(chosen: str, value: Any, unused: str, other: Any) -> None:
     base = change(TRIAL, f"recipe.{chosen}", value)
     assert trial_key(change(base, f"recipe.{unused}", other)) == trial_key(base)
+
+
+PRETRAINED = replace(TRIAL, pretrain=PretrainSpec(name="rest", data=DataSpec(name="lfw_rest")))
+
+
+def test_a_pretraining_decides_by_what_it_is() -> None:
+    key = trial_key(PRETRAINED)
+    assert key != trial_key(TRIAL)
+    for path, value in (
+        ("pretrain.seed", 1),
+        ("pretrain.recipe.epochs", 31),
+        ("pretrain.protocol.test_people", 9),
+        ("pretrain.data.min_images", 3),
+        ("arch.width_multiplier", 0.5),
+        ("seed", 1),
+    ):
+        assert trial_key(change(PRETRAINED, path, value)) != key, path
+    for path, other in (
+        ("pretrain.name", "renamed"),
+        ("pretrain.recipe.name", "renamed"),
+        ("pretrain.data.cache_dir", "a"),
+    ):
+        assert trial_key(change(PRETRAINED, path, other)) == key, path
+    # Its faces are those there are, wherever they lie.
+    moved = change(PRETRAINED, "pretrain.data.root", "elsewhere")
+    assert trial_key(moved, "faces", "other people") == trial_key(PRETRAINED, "faces", "other people")
+    assert trial_key(PRETRAINED, "faces", "others again") != trial_key(PRETRAINED, "faces", "other people")
+    # What none would train on is no matter.
+    off = change(PRETRAINED, "pretrain.name", "none")
+    assert off.pretraining is None
+    assert trial_key(off, "faces") == trial_key(TRIAL, "faces")
+
+
+def test_a_pretraining_is_a_trial_of_the_same_network() -> None:
+    first = PRETRAINED.pretraining
+    assert first == TrialSpec(arch=TRIAL.arch, data=PRETRAINED.pretrain.data)
+    assert trial_key(change(PRETRAINED, "seed", 7).pretraining or TRIAL) == trial_key(first)
+
+
+def test_the_number_of_people_tested_decides_under_holdout_alone() -> None:
+    assert trial_key(change(TRIAL, "protocol.test_people", 5)) != trial_key(TRIAL)
+    kfold = change(TRIAL, "protocol.name", "kfold")
+    assert trial_key(change(kfold, "protocol.test_people", 5)) == trial_key(kfold)
 
 
 def test_the_fold_decides_under_kfold_alone() -> None:
@@ -468,16 +524,16 @@ def test_every_field_of_the_network_decides() -> None:
     for spec in (network, network.blocks[0]):
         for field in dataclasses.fields(spec):
             other: Any = replace(spec, **{field.name: "another value"})
-            assert select_decisive(other) != select_decisive(spec), field.name
-    assert select_decisive(resolve_network(ArchSpec()))["blocks"][0]["attention"] is None
+            assert select_used(other) != select_used(spec), field.name
+    assert select_used(resolve_network(ArchSpec()))["blocks"][0]["attention"] is None
 
 
 def test_a_field_that_was_added_later_is_in_no_old_key() -> None:
-    plain = select_decisive(resolve_network(SHUFFLE))
+    plain = select_used(resolve_network(SHUFFLE))
     added = {"stem_extra": "max_pool"}
     assert {name: plain.pop(name) for name in added} == added
     assert {block.pop("kind") for block in plain["blocks"]} == {"shuffle"}
-    old = select_decisive(resolve_network(FFEM_AM))
+    old = select_used(resolve_network(FFEM_AM))
     assert (set(plain), set(plain["blocks"][0])) == (set(old), set(old["blocks"][0]))
 
 
@@ -486,7 +542,21 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert plain["arch"]["attention"]["placement"] == [0, 13]
     assert plain["arch"]["stages"][0] == {"expansion": 1, "channels": 16, "repeats": 1, "stride": 1}
-    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)}
+    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)} - {"pretrain"}
+    assert set(plain["data"]) == {field.name for field in dataclasses.fields(DataSpec)}
+
+
+def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
+    # So that records of before and of after, of one trial, say the same.
+    later = {"margin", "margin_warmup", "margin_rise", "rotation", "zoom", "weight_averaging"}
+    assert {field.name for field in dataclasses.fields(RecipeSpec)} - set(to_plain(RecipeSpec())) == later
+    used = to_plain(RecipeSpec(loss="cosface", rotation=5.0))
+    assert (used["margin"], used["rotation"]) == (0.2, 5.0)
+    assert "zoom" not in used
+    assert "test_people" not in to_plain(ProtocolSpec())
+    assert to_plain(ProtocolSpec(test_people=9))["test_people"] == 9
+    assert to_plain(PRETRAINED)["pretrain"]["data"]["name"] == "lfw_rest"
+    assert "pretrain" not in to_plain(change(PRETRAINED, "pretrain.name", "none"))
 
 
 # -------------------------------------------------------------------------------- what is refused
@@ -538,7 +608,7 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
         (lambda: ArchSpec(embedding_dim=0), "arch.embedding_dim=0 must be at least 1"),
         (
             lambda: DataSpec(name="casia"),
-            "data.name='casia' is not known; choose one of: lfw52, lfw, folder, synthetic",
+            "data.name='casia' is not known; choose one of: lfw52, lfw, lfw_rest, folder, synthetic",
         ),
         (lambda: DataSpec(resolution=8), "data.resolution=8 must be between 16 and 512"),
         (lambda: DataSpec(crop=1.5), "data.crop=1.5 must be between 0.05 and 1.0"),
@@ -551,12 +621,21 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
         (lambda: RecipeSpec(batch_size=1), "recipe.batch_size=1 must be at least 2"),
         (lambda: RecipeSpec(learning_rate=math.nan), "recipe.learning_rate=nan must be at least 0.0"),
         (lambda: RecipeSpec(erase=1.0), "recipe.erase=1.0 must be between 0.0 and 0.9"),
+        (lambda: RecipeSpec(loss="sphereface"), "choose one of: softmax, normalized_softmax, arcface, cosface"),
+        (lambda: RecipeSpec(margin=2.0), "recipe.margin=2.0 must be between 0.0 and 1.0"),
+        (lambda: RecipeSpec(rotation=-1.0), "recipe.rotation=-1.0 must be between 0.0 and 180.0"),
+        (lambda: RecipeSpec(weight_averaging=1.0), "recipe.weight_averaging=1.0 must be between 0.0 and 0.99999"),
         (lambda: TrialSpec(seed=-1), "seed=-1 must be between 0 and 2147483647"),
         (
             lambda: TrialSpec(data=DataSpec(resolution=31)),
             "data.resolution=31 is too small for this network's total stride of 32; take at least 32, "
             "or arch.stem_stride=1",
         ),
+        (
+            lambda: TrialSpec(pretrain=PretrainSpec(name="small", data=DataSpec(resolution=48))),
+            "pretrain.data.resolution=48 is not data.resolution=96; weights are learnt at one resolution",
+        ),
+        (lambda: PretrainSpec(seed=-1), "pretrain.seed=-1 must be between 0 and 2147483647"),
         (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
         (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
         (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),

@@ -9,6 +9,7 @@ import pytest
 from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
 from ffem_jax.checkpoint import TrialCheckpoint
 from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.program import TrainState
 from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
 
@@ -133,6 +134,69 @@ def test_the_classifier_knows_those_who_train_and_nobody_else():
     assert right >= 0.75
 
 
+def test_a_margin_s_value_and_an_average_s_length_are_no_part_of_the_program():
+    faces = draw_faces()
+    recipe = dataclasses.replace(RECIPE, loss="arcface", margin=0.3, weight_averaging=0.9, epochs=3)
+    first = Trainer(NETWORK, recipe, [0], *faces)
+    other = dataclasses.replace(recipe, margin=0.1, margin_warmup=0.0, margin_rise=1.0, weight_averaging=0.5)
+    assert Trainer(NETWORK, other, [0], *faces)._program is first._program
+    # The first epoch is without a margin, the others judge the same network more severely.
+    harsh = dataclasses.replace(recipe, margin=1.0, margin_warmup=1 / 3, margin_rise=0.0, learning_rate=0.0)
+    loss = [epoch[0] for epoch in Trainer(NETWORK, harsh, [0], *faces).fit().history.loss]
+    assert min(loss[1:]) > loss[0] + 1
+
+
+@pytest.mark.parametrize("loss", ["arcface", "cosface"])
+def test_without_its_margin_a_loss_is_the_normalized_softmax(trainer, loss):
+    faces = draw_faces()
+    never = dataclasses.replace(RECIPE, epochs=2, loss=loss, margin_warmup=1.0)
+    plain = dataclasses.replace(RECIPE, epochs=2)
+    found, wanted = (Trainer(NETWORK, recipe, [0], *faces).fit() for recipe in (never, plain))
+    np.testing.assert_allclose(found.history.loss, wanted.history.loss, rtol=1e-3)
+    # Nor has an evaluation a margin.
+    state = wanted.state._replace(optimizer=trainer.init().optimizer)
+    evaluated = Trainer(NETWORK, never, [0], *faces).embed(state, np.arange(9))
+    for left, right in zip(evaluated, trainer.embed(state, np.arange(9)), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+def test_averaged_weights_are_the_average_of_the_steps_and_what_is_evaluated(trainer, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=5, batch_size=36, weight_averaging=0.5)  # a step an epoch
+    averaging = Trainer(NETWORK, recipe, [0], *draw_faces())
+    checkpoint, states = TrialCheckpoint(tmp_path / "checkpoint", ["key"]), []
+
+    def save(done, state, history):
+        checkpoint.save(done, state, history)
+        states.append(jax.tree.map(np.array, state))
+
+    training = averaging.fit(on_epoch=save)
+    checkpoint.close()
+    weights = 0.5 ** np.arange(5)[::-1]
+
+    def compute_average(*steps):
+        return sum(weight * step for weight, step in zip(weights, steps, strict=True)) / weights.sum()
+
+    wanted = jax.tree.map(compute_average, *[(state.params, state.statistics) for state in states])
+    for left, right in zip(jax.tree.leaves(training.state.average), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+    everything = np.arange(PEOPLE * PER_PERSON)
+    embeddings, logits = averaging.embed(training.state, everything)
+    as_raw = TrainState(*training.state.average, trainer.init().optimizer)
+    np.testing.assert_allclose(trainer.embed(as_raw, everything)[0], embeddings, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(trainer.embed(training.state._replace(average=()), everything)[0], embeddings, atol=1e-3)
+    right = np.mean(logits[averaging.validation].argmax(-1) == averaging.labels_host[averaging.validation])
+    assert training.history.validation_accuracy[-1] == [right]
+
+    restored = TrialCheckpoint(tmp_path / "checkpoint", ["key"]).restore(averaging.abstract_state)
+    assert_same(restored[1], states[-1])
+
+
+def test_without_averaging_a_state_holds_no_average(trained):
+    assert jax.tree.leaves(trained.state.average) == []
+    assert trained.state.evaluated == (trained.state.params, trained.state.statistics)
+
+
 def test_validation_accuracy_is_the_share_of_images_classified_right(trainer, trained):
     _, logits = trainer.embed(trained.state, trainer.validation)
     right = np.mean(logits.argmax(-1) == trainer.labels_host[trainer.validation])
@@ -199,9 +263,9 @@ def test_somebody_elses_checkpoint_is_not_taken(trainer, trained, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer, monkeypatch):
-    rates = trainer.rates.copy()
+    rates = trainer.schedule.rate.copy()
     rates[1:, 2] = np.nan
-    monkeypatch.setattr(trainer, "rates", rates)
+    monkeypatch.setattr(trainer, "schedule", trainer.schedule._replace(rate=rates))
     training = trainer.fit()
     # The third step of the second epoch makes the parameters NaN, and the fourth sees it.
     assert training.history.bad_steps == ["epoch 2, step 4"]

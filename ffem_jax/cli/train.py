@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -50,11 +51,10 @@ def print_config(options: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from ffem_jax.config import open_composer, to_application
-    from ffem_jax.spec import to_plain
 
     with open_composer(options.config_dir) as composer:
         composer.parse(options.overrides)
-        plain = to_plain(to_application(composer.compose(options.overrides)))
+        plain = dataclasses.asdict(to_application(composer.compose(options.overrides)))
     print(json.dumps(plain) if options.json else OmegaConf.to_yaml(OmegaConf.create(plain)).rstrip())
     return DONE
 

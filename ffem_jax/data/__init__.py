@@ -61,6 +61,7 @@ class Faces:
 LOADERS = {
     "lfw": "ffem_jax.data.lfw",
     "lfw52": "ffem_jax.data.lfw",
+    "lfw_rest": "ffem_jax.data.lfw",
     "folder": "ffem_jax.data.folder",
     "synthetic": "ffem_jax.data.synthetic",
 }

@@ -1,4 +1,4 @@
-"""Random crop, mirror, light and erasing, on the device, one draw an image."""
+"""Random crop, mirror, turn, zoom, light and erasing, on the device, one draw an image."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def augment_images(
         mirrored = draw(partial(jax.random.bernoulli, flip_key), 1, 1, 1)
         images = jnp.where(mirrored, images[:, :, ::-1], images)
     pixels = images.astype(jnp.float32)
+    if recipe.rotation or recipe.zoom:
+        # Beside the four keys above, whose draws stay what they are without it.
+        turn_key, zoom_key = jax.random.split(jax.random.fold_in(key, 4))
+        angle = jnp.deg2rad(recipe.rotation) * draw(partial(jax.random.uniform, turn_key), 1, 1, minval=-1.0)
+        scale = 1 + recipe.zoom * draw(partial(jax.random.uniform, zoom_key), 1, 1, minval=-1.0)
+        pixels = turn_and_zoom(images, angle, scale)
     if recipe.contrast or recipe.brightness:
         gain_key, shift_key = jax.random.split(light_key)
         gain = 1 + recipe.contrast * draw(partial(jax.random.uniform, gain_key), 1, 1, 1, minval=-1.0)
@@ -53,3 +59,30 @@ def augment_images(
         erased = (abs(rows - row) < size / 2) & (abs(columns - column) < size / 2)
         pixels = jnp.where(erased[..., None], 127.5, pixels)
     return pixels
+
+
+def turn_and_zoom(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
+    """Images [N, R, R, 3], each turned about its middle and enlarged, by bilinear interpolation -> float32.
+
+    angle, scale [N, 1, 1]: radians, clockwise as one looks at it, and the factor of enlargement. What comes from
+    outside repeats the nearest edge pixel.
+    """
+    count, side = images.shape[:2]
+    middle = (side - 1) / 2
+    rows, columns = (jnp.arange(side) - middle)[:, None], (jnp.arange(side) - middle)[None, :]
+    # Where each pixel comes from: the way back.
+    cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    row = jnp.clip(middle + cosine * rows - sine * columns, 0, side - 1)
+    column = jnp.clip(middle + sine * rows + cosine * columns, 0, side - 1)
+    top = jnp.minimum(jnp.floor(row).astype(jnp.int32), side - 2)
+    left = jnp.minimum(jnp.floor(column).astype(jnp.int32), side - 2)
+    down, right = (row - top)[..., None], (column - left)[..., None]
+    flat = images.reshape(count, side * side, 3)
+
+    def take(i, j):
+        places = ((top + i) * side + left + j).reshape(count, -1, 1)
+        return jnp.take_along_axis(flat, places, axis=1, mode="promise_in_bounds").reshape(images.shape)
+
+    upper = (1 - right) * take(0, 0) + right * take(0, 1)
+    lower = (1 - right) * take(1, 0) + right * take(1, 1)
+    return (1 - down) * upper + down * lower

@@ -1,4 +1,5 @@
-"""Labeled Faces in the Wild (Huang et al., 2007): `lfw`, and `lfw52`, the paper's experiment on public faces.
+"""Labeled Faces in the Wild (Huang et al., 2007): `lfw`, `lfw52`, the paper's experiment on public faces, and
+`lfw_rest`, everybody else, to pretrain on.
 
 From a folder (`spec.root`, else the environment's FFEM_LFW_ROOT), an archive in it, or a download, by way of a
 TensorFlow Datasets builder that needs no TensorFlow, to cached uint8 arrays.
@@ -71,7 +72,7 @@ class Source:
 
 def load(spec: DataSpec) -> Faces:
     """`lfw` as `spec` selects, or `lfw52`: the 52 people with the most images, ties by name, and of each the first
-    30 by file name; 1,467 images.
+    30 by file name; 1,467 images. `lfw_rest` is selected from the people whom `lfw52` leaves over.
 
     Every column of an `attributes.csv` beside the people's folder becomes an attribute. Raises DataError where LFW
     is not to be found, cannot be downloaded or read, or where `lfw52` is asked to be something else.
@@ -153,6 +154,10 @@ def select_names(names: list[str], spec: DataSpec) -> list[str]:
     files = defaultdict(list)
     for name in names:
         files[name.split("/")[0]].append(name)
+    if spec.name == "lfw_rest":
+        counts = {person: len(own) for person, own in files.items()}
+        for person in select_people(counts, DataSpec(people=LFW52_PEOPLE, min_images=1)):
+            del files[person]
     people = select_people({person: len(own) for person, own in files.items()}, spec)
     return [name for person in people for name in files[person][: spec.max_images or None]]
 

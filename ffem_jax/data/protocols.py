@@ -70,7 +70,8 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
 
     The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names
     and not on how many people there are in `holdout`. `validation_per_person` images of each person are then taken
-    from those that train, which changes no test. holdout: `test_per_person` images of each person test. kfold:
+    from those that train, which changes no test. holdout: `test_per_person` images of each person test, or of the
+    `test_people` who have the most. kfold:
     fold `fold` tests; over all folds each image is tested once, a person's images differ by at most one between
     folds, and so do the folds (duplicates, which move whole, may add their number). `people` names the labels in
     messages. Raises DataError, naming the person, where somebody has too few images.
@@ -206,7 +207,9 @@ def _hold_out(
 def _draw_holdout(groups: dict[int, list[Group]], protocol: ProtocolSpec, names: dict[int, str]) -> list[int]:
     wanted = protocol.test_per_person
     chosen: list[int] = []
-    for label, own in groups.items():
+    ranked = sorted(groups, key=lambda label: (-sum(map(len, groups[label])), label))
+    for label in sorted(ranked[: protocol.test_people or None]):
+        own = groups[label]
         drawn, rest = _draw(_shuffle(own, protocol.split_seed, label), wanted)
         if not rest:
             raise DataError(

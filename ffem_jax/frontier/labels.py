@@ -17,6 +17,7 @@ PHRASES = {
     "arch.activation": "{}",
     "data.resolution": "{} px",
     "recipe.epochs": "{} epochs",
+    "pretrain.name": "pretrained on {}",
 }
 # Of an attention module's fields, those that decide something, by kind and by ECA's kernel rule.
 ATTENTION_FIELDS = {"eca": ("position", "fusion", "kernel"), "se": ("position", "fusion", "reduction")}
@@ -102,6 +103,7 @@ def _flatten(spec: dict[str, Any]) -> dict[str, Any]:
     arch = {k: v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention", "stages")}
     groups = {"arch": arch, "data": {"resolution": spec.get("data", {}).get("resolution")}}
     groups["recipe"] = spec.get("recipe", {})
+    groups["pretrain"] = {k: v for k, v in spec.get("pretrain", {}).items() if k == "name"}
     return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
 
 

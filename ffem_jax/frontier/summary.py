@@ -140,7 +140,7 @@ def identify_network(record: TrialRecord) -> str:
         if arch.get("attention", {}).get("kind", "none") == "none":
             network["attention"] = "none"
     resolution = spec.get("data", {}).get("resolution", record.resolution)
-    return json.dumps([network, resolution, recipe], sort_keys=True)
+    return json.dumps([network, resolution, recipe, spec.get("pretrain")], sort_keys=True)
 
 
 def _read_arch(arch: dict[str, Any]) -> ArchSpec:

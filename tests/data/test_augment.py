@@ -1,4 +1,4 @@
-"""Augmentation against every outcome it may have: all shifts, both mirrors, a square and no more."""
+"""Augmentation against every outcome it may have: all shifts, both mirrors, SciPy's turns, a square and no more."""
 
 from functools import partial
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from ffem_jax.data.augment import augment_images
+from ffem_jax.data.augment import augment_images, turn_and_zoom
 from ffem_jax.spec import RecipeSpec
 
 SIDE = 12
@@ -100,7 +101,73 @@ def test_erase_greys_a_rectangle_no_larger_than_the_stated_square(erase):
     assert len({tuple(mask.ravel()) for mask in erased}) > 50
 
 
-EVERYTHING = {"flip": True, "crop_padding": 0.1, "brightness": 0.2, "contrast": 0.2, "erase": 0.4}
+# -------------------------------------------------------------------------------- turn and zoom
+
+
+def turn(images: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
+    ones = jnp.ones((len(images), 1, 1))
+    return np.asarray(turn_and_zoom(jnp.asarray(images), jnp.deg2rad(degrees) * ones, scale * ones))
+
+
+def test_no_turn_and_a_quarter_turn_are_exact():
+    images = make_images(3)
+    np.testing.assert_allclose(turn(images, 0), images, atol=1e-3)
+    np.testing.assert_allclose(turn(images, 90), np.rot90(images, -1, axes=(1, 2)), atol=1e-2)
+
+
+@pytest.mark.parametrize(("degrees", "scale"), [(10, 1), (-37, 1), (0, 1.25), (0, 0.8), (180, 1), (15, 0.9)])
+def test_a_turn_with_zoom_is_scipys_affine_transform_with_its_edge_repeated(degrees, scale):
+    images = make_images(3)
+    angle = np.deg2rad(degrees)
+    back = np.asarray([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+    middle = np.full(2, (SIDE - 1) / 2)
+    for image, found in zip(images, turn(images, degrees, scale), strict=True):
+        for channel in range(3):
+            wanted = ndimage.affine_transform(
+                image[..., channel].astype(float), back, middle - back @ middle, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(found[..., channel], wanted, atol=0.02)
+
+
+def test_a_zoom_above_one_enlarges():
+    spot = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    spot[:, 4:8, 4:8] = 200
+    assert turn(spot, 0, 1.5).sum() > 1.5 * spot.sum()
+    assert turn(spot, 0, 0.7).sum() < 0.7 * spot.sum()
+
+
+def test_turns_and_zooms_stay_within_their_bounds_and_reach_out_to_them():
+    # Of a picture that is a plane, the slope tells the turn and the scale.
+    plane = np.broadcast_to(10 * np.arange(SIDE)[:, None, None] + 60, (200, SIDE, SIDE, 3)).astype(np.uint8)
+    found = augment(plane, rotation=20.0, zoom=0.2)[:, 4:8, 4:8, 0]  # the middle, which no edge reaches
+    down, across = np.diff(found, axis=1).mean(axis=(1, 2)) / 10, np.diff(found, axis=2).mean(axis=(1, 2)) / 10
+    angles, scales = np.rad2deg(np.arctan2(-across, down)), 1 / np.hypot(across, down)
+    assert np.abs(angles).max() <= 20 + 1e-2
+    assert np.abs(scales - 1).max() <= 0.2 + 1e-3
+    assert angles.min() < -18
+    assert angles.max() > 18
+    assert scales.min() < 0.82
+    assert scales.max() > 1.18
+    assert abs(np.corrcoef(angles, scales)[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("off", ["rotation", "zoom"])
+def test_a_turn_alone_keeps_the_scale_and_a_zoom_alone_the_direction(off):
+    plane = np.broadcast_to(10 * np.arange(SIDE)[:, None, None] + 60, (50, SIDE, SIDE, 3)).astype(np.uint8)
+    found = augment(plane, **({"zoom": 0.2} if off == "rotation" else {"rotation": 20.0}))[:, 4:8, 4:8, 0]
+    down, across = np.diff(found, axis=1).mean(axis=(1, 2)) / 10, np.diff(found, axis=2).mean(axis=(1, 2)) / 10
+    np.testing.assert_allclose(across if off == "rotation" else np.hypot(across, down), off != "rotation", atol=1e-3)
+
+
+def test_the_other_draws_are_the_same_with_a_turn_and_without():
+    grey = np.full((48, SIDE, SIDE, 3), 128, np.uint8)
+    light = {"brightness": 0.2}
+    np.testing.assert_allclose(augment(grey, rotation=20.0, **light), augment(grey, **light), atol=1e-3)
+
+
+EVERYTHING = {
+    "flip": True, "crop_padding": 0.1, "rotation": 10.0, "zoom": 0.1, "brightness": 0.2, "contrast": 0.2, "erase": 0.4
+}  # fmt: skip
 
 
 def test_the_same_key_gives_the_same_images_and_another_key_others():
@@ -126,7 +193,7 @@ def test_several_seeds_drawn_as_one_program_are_those_drawn_apart():
 
 def test_parts_of_a_batch_are_augmented_as_the_whole_is():
     images = jnp.asarray(make_images())
-    recipe = RecipeSpec(flip=True, crop_padding=0.2, brightness=0.2, contrast=0.2, erase=0.5)
+    recipe = RecipeSpec(**{**EVERYTHING, "crop_padding": 0.2, "erase": 0.5})
     whole = augment_images(jax.random.key(3), images, recipe)
     halves = [augment_images(jax.random.key(3), images[first : first + 24], recipe, 48, first) for first in (0, 24)]
     np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-6, atol=1e-4)

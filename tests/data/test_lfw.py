@@ -145,6 +145,18 @@ def test_lfw52_is_52_people_with_30_images_at_most(tmp_path):
     assert "not the whole of lfw52" in faces.notes[-1]
 
 
+def test_lfw_rest_is_whom_lfw52_leaves_over(tmp_path):
+    counts = {f"P_{number:02d}": 3 + number % 2 for number in range(56)} | {"Q_Q": 33, "R_R": 1, "S_S": 2}
+    write_people(tmp_path / "lfw", counts)
+    known = load_faces(spec_of(tmp_path, name="lfw52"))
+    rest = load_faces(spec_of(tmp_path, name="lfw_rest"))
+    assert not set(known.people) & set(rest.people)
+    assert {*known.people, *rest.people} == set(counts) - {"R_R"}  # one image is not enough
+    assert not set(known.content) & set(rest.content)
+    assert np.bincount(rest.labels).tolist() == [counts[person] for person in rest.people]
+    assert load_faces(spec_of(tmp_path, name="lfw_rest", people=2, min_images=3)).people == rest.people[:2]
+
+
 @pytest.mark.parametrize("other", [{"people": 10}, {"max_images": 5}])
 def test_lfw52_cannot_be_something_else(tmp_path, other):
     with pytest.raises(DataError, match="take data=lfw"):
@@ -275,6 +287,16 @@ def test_lfw52_has_its_attributes(lfw52):
     # A person's gender is one.
     for label in range(52):
         assert len(set(lfw52.attributes["gender"][lfw52.labels == label]) - {""}) == 1
+
+
+def test_lfw_rest_has_nobody_of_lfw52_and_none_of_their_pictures(lfw52, lfw_root):
+    rest = load_faces(DataSpec(name="lfw_rest", root=str(lfw_root), resolution=32, crop=0.56))
+    assert (len(rest.people), len(rest.names)) == (1628, 6347)
+    assert not set(rest.people) & set(lfw52.people)
+    assert not set(rest.content) & set(lfw52.content)
+    assert np.bincount(rest.labels).min() == 2
+    split = make_split(rest.labels, rest.content, ProtocolSpec(test_per_person=1, test_people=200))
+    assert (len(split.train), len(split.test)) == (6147, 200)
 
 
 def test_lfw52_splits_as_defined(lfw52):

@@ -15,7 +15,10 @@ from ffem_jax.spec import DataSpec
 
 @pytest.fixture(params=LOADERS)
 def spec(request, tmp_path) -> DataSpec:
-    root = write_people(tmp_path / "faces" / "lfw", {"Ann": 4, "Bob": 3, "Cy": 5})
+    people = {"Ann": 4, "Bob": 3, "Cy": 5}
+    if request.param == "lfw_rest":
+        people |= {f"Known_{number:02d}": 6 for number in range(52)}
+    root = write_people(tmp_path / "faces" / "lfw", people)
     return DataSpec(name=request.param, root=str(root), resolution=24, min_images=2, images_per_person=3)
 
 
@@ -84,7 +87,7 @@ def test_two_people_are_needed(spec):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(SpecError, match="lfw52, lfw, folder, synthetic"):
+    with pytest.raises(SpecError, match="lfw52, lfw, lfw_rest, folder, synthetic"):
         DataSpec(name="celeba")
 
 

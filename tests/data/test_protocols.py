@@ -62,6 +62,23 @@ def assert_sound(split, labels, content) -> None:
 # ----------------------------------------------------------------------------------------- holdout
 
 
+@given(labels=LABELS, seed=SEEDS, people=st.integers(1, 9))
+def test_with_test_people_those_with_the_most_images_test_as_they_would_anyway(labels, seed, people):
+    content = unique_content(labels)
+    everybody = make_split(labels, content, ProtocolSpec(split_seed=seed))
+    split = make_split(labels, content, ProtocolSpec(split_seed=seed, test_people=people))
+    assert_sound(split, labels, content)
+    counts = np.bincount(labels)
+    chosen = sorted(range(len(counts)), key=lambda label: (-counts[label], label))[:people]
+    assert list(split.test) == [index for index in everybody.test if labels[index] in chosen]
+
+
+def test_with_test_people_the_others_need_no_image_to_spare():
+    split = make_split(make_labels([1, 4, 2]), unique_content(range(7)), ProtocolSpec(test_people=1))
+    assert len(split.test) == 2
+    assert set(split.test) <= {1, 2, 3, 4}
+
+
 @given(LABELS, st.integers(1, 4), SEEDS)
 def test_holdout_tests_so_many_of_each_person(labels, wanted, seed):
     content = unique_content(labels)

@@ -171,3 +171,12 @@ def test_no_records_give_no_networks():
 def test_summaries_are_plain_data(make_record):
     (summary,) = summarize_records([make_record()])
     assert dataclasses.asdict(summary)["resolution"] == 64
+
+
+def test_a_pretrained_network_is_another_than_the_network_alone(make_record):
+    records = [make_record(correct=50, tested=100, seed=seed) for seed in (0, 1)]
+    records[1].spec["pretrain"] = {"name": "lfw_rest", "seed": 0}
+    alone, pretrained = summarize_records(records)
+    assert (alone.trials, pretrained.trials) == (1, 1)
+    assert pretrained.label == "pretrained on lfw_rest"
+    assert alone.label != pretrained.label
