@@ -61,7 +61,7 @@ def test_every_command_has_help_and_json(capsys: pytest.CaptureFixture[str], com
     assert caught.value.code == 0
     assert "--json" in out
     if command not in ("frontier", "compare", "groups", "verify"):
-        assert "arch=ffem|ffem_am|ffem_se|mobilenetv2" in out
+        assert "arch=ffem|ffem_am|ffem_se|mobilefacenet|mobilenetv2" in out
 
 
 def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
@@ -82,7 +82,7 @@ def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
         (["teach"], "choose one of: train, sweep, frontier, cost"),
         (["train", "--fast"], "--fast"),
         (["train", "arch.atention.kind=eca"], "did you mean attention?"),
-        (["train", "arch=ffemm"], "choose one of: ffem, ffem_am, ffem_se, mobilenetv2"),
+        (["train", "arch=ffemm"], "choose one of: ffem, ffem_am, ffem_se, mobilefacenet, mobilenetv2"),
         (["train", "arch.attention.kind=ecaa"], "choose one of: none, eca, se"),
         (["train", "seed=abc"], "seed: Value 'abc'"),
         (["train", "seed=0,1"], "add -m"),
