@@ -19,6 +19,7 @@ import resource
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -51,7 +52,7 @@ class Cell:
         return {"network": self.name, "resolution": self.resolution, "batch": self.batch}
 
 
-class Contestant:
+class Contestant(ABC):
     """One way to do the work of a cell; made and used in a process of its own.
 
     name, label: in records and options, and in tables. libraries: modules it needs. cached: it keeps compiled programs
@@ -67,12 +68,12 @@ class Contestant:
     def import_libraries(folder: Path) -> None:
         """Import what the contestant needs, and settle what must be settled before its first computation."""
 
-    def __init__(self, cell: Cell, folder: Path):
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, cell: Cell, folder: Path): ...
 
+    @abstractmethod
     def run(self, steps: int) -> None:
         """Make that many steps (or calls), and return when the last one's result is there."""
-        raise NotImplementedError
 
     def answer(self) -> np.ndarray | None:
         """What the contestants must agree on, or None."""

@@ -8,7 +8,8 @@ same embeddings, before they are timed.
 
 from __future__ import annotations
 
-import os
+import contextlib
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
+from benchmarks.peers import libraries
 
 PEOPLE = 52  # the classifier's; it is dropped
 
@@ -43,30 +45,39 @@ def build_classifier(cell: Cell) -> Any:
 def write_weights(cell: Cell, folder: Path) -> None:
     """Write our weights as each peer reads them, for those that are installed."""
     classifier = build_classifier(cell)
-    try:
-        import torch
+    for write in (_write_torch, _write_onnx, _write_keras):
+        with contextlib.suppress(ImportError):
+            write(classifier, cell, folder)
 
-        from benchmarks.peers import torch_network
-    except ImportError:
-        pass
-    else:
-        peer = torch_network.FaceClassifier(cell.network, cell.resolution, PEOPLE)
-        torch_network.copy_weights(classifier, peer)
-        torch.save(peer.state_dict(), folder / "torch.pt")
-        try:
-            from benchmarks.peers.onnx_network import export_onnx
-        except ImportError:
-            pass
-        else:
-            export_onnx(torch_network.Embedder(peer), cell.batch, cell.resolution, folder / "network.onnx")
-    try:
-        from benchmarks.peers import keras_network
-    except ImportError:
-        pass
-    else:
-        model = keras_network.build_keras_classifier(cell.network, cell.resolution, PEOPLE)
-        keras_network.copy_weights(classifier, model)
-        model.save_weights(folder / "keras.weights.h5")
+
+def _build_torch_peer(classifier: Any, cell: Cell) -> Any:
+    from benchmarks.peers import torch_network
+
+    peer = torch_network.FaceClassifier(cell.network, cell.resolution, PEOPLE)
+    torch_network.copy_weights(classifier, peer)
+    return peer
+
+
+def _write_torch(classifier: Any, cell: Cell, folder: Path) -> None:
+    import torch
+
+    torch.save(_build_torch_peer(classifier, cell).state_dict(), folder / "torch.pt")
+
+
+def _write_onnx(classifier: Any, cell: Cell, folder: Path) -> None:
+    from benchmarks.peers.onnx_network import export_onnx
+    from benchmarks.peers.torch_network import Embedder
+
+    embedder = Embedder(_build_torch_peer(classifier, cell))
+    export_onnx(embedder, cell.batch, cell.resolution, folder / "network.onnx")
+
+
+def _write_keras(classifier: Any, cell: Cell, folder: Path) -> None:
+    from benchmarks.peers import keras_network
+
+    model = keras_network.build_keras_classifier(cell.network, cell.resolution, PEOPLE)
+    keras_network.copy_weights(classifier, model)
+    model.save_weights(folder / "keras.weights.h5")
 
 
 class Embedding(Contestant):
@@ -75,9 +86,9 @@ class Embedding(Contestant):
     def __init__(self, cell: Cell, folder: Path):
         self.images = contest.make_images(cell.batch, cell.resolution)
 
+    @abstractmethod
     def embed(self, images: np.ndarray) -> np.ndarray:
         """The network."""
-        raise NotImplementedError
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -92,17 +103,7 @@ class Ours(Embedding):
 
     name, label, libraries, cached = "ours", "ffem_jax", ("jax",), True
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import jax
-
-        import ffem_jax.program  # noqa: F401
-        from ffem_jax.devices import use_cpu_cores
-
-        jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        use_cpu_cores()
+    import_libraries = staticmethod(libraries.import_jax)
 
     def __init__(self, cell: Cell, folder: Path):
         import jax
@@ -133,11 +134,7 @@ class Torch(Embedding):
 
     name, label, libraries = "torch", "PyTorch eager", ("torch",)
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import torch  # noqa: F401
-
-        import benchmarks.peers.torch_network  # noqa: F401
+    import_libraries = staticmethod(libraries.import_torch)
 
     def __init__(self, cell: Cell, folder: Path):
         import torch
@@ -161,11 +158,6 @@ class TorchCompile(Torch):
 
     name, label, cached = "torch_compile", "torch.compile", True
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
-        Torch.import_libraries(folder)
-
     def __init__(self, cell: Cell, folder: Path):
         import torch
 
@@ -178,11 +170,7 @@ class Keras(Embedding):
 
     name, label, libraries = "keras", "Keras (TensorFlow)", ("keras", "tensorflow")
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import tensorflow  # noqa: F401
-
-        import benchmarks.peers.keras_network  # noqa: F401
+    import_libraries = staticmethod(libraries.import_keras)
 
     def __init__(self, cell: Cell, folder: Path):
         import keras

@@ -17,19 +17,19 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 # By name, since the peer's process has them loaded before its clock starts: its users would not wait for them.
 import ffem_jax.models  # noqa: F401
-from benchmarks.contest import BUSY_CORES, describe_machine, tell
+from benchmarks.contest import describe_machine, tell
+from benchmarks.sweep_records import FIRST, NAMES, OURS, PEER, SECOND, Measurements
+from benchmarks.sweep_report import write_page
 from ffem_jax.arch import resolve_network
 from ffem_jax.config import open_composer
 from ffem_jax.data.cache import find_cache_folder
@@ -69,39 +69,6 @@ hydra:
       arch.attention: "{attentions}"
       arch.depth_multiplier: {depths}
 """
-
-PEER = "peer"
-FIRST, SECOND = "first sweep", "second sweep"
-OURS = {"basic": "ffem, one after another", "joblib": "ffem, a process a core", "seeds": "ffem, seeds in one program"}
-NAMES = {PEER: "Optuna + PyTorch, one after another", **OURS}
-SETTINGS = ("data", "resolution", "networks", "seeds", "epochs")
-PACKAGES = ("jax", "flax", "joblib", "torch", "optuna")
-
-
-# ------------------------------------------------------------------------------------ records
-
-
-def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append `row` as one line of JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that `append_line` wrote; none where there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def describe_this_machine() -> dict[str, Any]:
-    """Processor, cores, date and the versions of what takes part."""
-    machine = describe_machine()
-    versions = {"python": machine["versions"]["python"]}
-    versions |= {name: version(name) for name in PACKAGES if importlib.util.find_spec(name)}
-    return {**machine, "versions": versions}
-
 
 # -------------------------------------------------------------------------------- the sweep
 
@@ -244,46 +211,6 @@ def fill_cache(cache: Path, data: DataSpec) -> None:
         shutil.copy(path, cache)
 
 
-class Measurements:
-    """sweep.jsonl of the settings in `options`, which is added to; the last line of a contestant and round counts."""
-
-    def __init__(self, path: Path, options: argparse.Namespace):
-        self.path = path
-        self.settings = {name: getattr(options, name) for name in SETTINGS}
-        self.rows = [row for row in read_lines(path) if all(row[name] == self.settings[name] for name in SETTINGS)]
-        self.fresh = options.fresh
-
-    def has(self, contestant: str, cache: str, round_: int) -> bool:
-        """Whether that measurement is there and need not be taken again, as one taken beside other work must be."""
-        quiet = (row for row in self.rows if row["busy_cores"] <= BUSY_CORES)
-        wanted = (contestant, cache, round_)
-        return not self.fresh and any((row["contestant"], row["cache"], row["round"]) == wanted for row in quiet)
-
-    def add(self, contestant: str, cache: str, round_: int, measured: dict[str, Any]) -> None:
-        """Keep a measurement that came to its end with every trial."""
-        trials = self.settings["networks"] * self.settings["seeds"]
-        if len(measured["accuracies"]) != trials:
-            raise SystemExit(f"{contestant} finished {len(measured['accuracies'])} of {trials} trials; not recorded")
-        identity = {"contestant": contestant, "cache": cache, "round": round_}
-        row = {**identity, **self.settings, **measured, **describe_this_machine()}
-        append_line(self.path, row)
-        self.rows.append(row)
-        tell(f"{NAMES[contestant]}{', ' + cache if cache else ''}: {measured['seconds']:.1f} s")
-        if measured["busy_cores"] > BUSY_CORES:
-            tell(f"other work took {measured['busy_cores']:.2f} cores: too much; the next call measures this again")
-
-    def select(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        """(contestant, cache) -> one row a round, the latest."""
-        latest = {(row["contestant"], row["cache"], row["round"]): row for row in self.rows}
-        selected: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for contestant in NAMES:
-            for cache in ("", FIRST, SECOND):
-                rows = [row for key, row in latest.items() if key[:2] == (contestant, cache)]
-                if rows:
-                    selected[contestant, cache] = rows
-        return selected
-
-
 def measure(measurements: Measurements, variants: Sequence[str], options: argparse.Namespace) -> None:
     """Take every measurement that is missing: one of each contestant, then the next round."""
     with tempfile.TemporaryDirectory(prefix="ffem-config-") as config:
@@ -329,105 +256,7 @@ def has_peer() -> bool:
     return all(importlib.util.find_spec(name) for name in ("torch", "optuna"))
 
 
-# ---------------------------------------------------------------------------------- reporting
-
-
-def summarize(measurements: Measurements) -> Iterator[dict[str, Any]]:
-    """One row a contestant and cache: the median over rounds, the range, and the ratio to the peer."""
-    selected = measurements.select()
-    peer = selected.get((PEER, ""))
-    for (contestant, cache), rows in selected.items():
-        seconds = [row["seconds"] for row in rows]
-        compiling = [row["compile_seconds"] for row in rows if "compile_seconds" in row]
-        middle = statistics.median(seconds)
-        yield {
-            "name": NAMES[contestant] + (f", {cache}" if cache else ""),
-            "contestant": contestant,
-            "cache": cache,
-            "seconds": middle,
-            "range": (min(seconds), max(seconds)),
-            "rounds": len(rows),
-            "trials_an_hour": 3600 * len(rows[0]["accuracies"]) / middle,
-            "ratio": statistics.median(row["seconds"] for row in peer) / middle if peer else None,
-            "accuracy": statistics.mean(value for row in rows for value in row["accuracies"]),
-            "compile_seconds": statistics.median(compiling) if compiling else None,
-        }
-
-
-def write_page(measurements: Measurements, options: argparse.Namespace) -> None:
-    """Write sweep.md and sweep.png beside sweep.jsonl."""
-    summary, settings = list(summarize(measurements)), measurements.settings
-    folder = measurements.path.parent
-    if not summary:
-        raise SystemExit(f"{measurements.path} has no measurement with these settings; run without --report-only")
-    latest = measurements.rows[-1]
-    several = any(row["rounds"] > 1 for row in summary)
-    busy = max(row["busy_cores"] for rows in measurements.select().values() for row in rows)
-    trials = settings["networks"] * settings["seeds"]
-    counts = sorted({str(row["threads"]) for row in measurements.select().get((PEER, ""), [])})
-    threads = f" ({', '.join(counts)})" if counts else ""
-    lines = [
-        "# How long does a sweep take?",
-        "",
-        f"{settings['networks']} networks with {settings['seeds']} seeds, {trials} trials of {settings['epochs']} "
-        f"epochs, on `data={settings['data']}` at {settings['resolution']} x {settings['resolution']} pixels: "
-        "`ffem sweep` against the plain way, Optuna and PyTorch.",
-        "",
-        "```",
-        make_own_command(options),
-        "```",
-        "",
-        f"Machine: {latest['processor']}, {latest['cores']} cores. Versions: "
-        f"{', '.join(f'{name} {number}' for name, number in latest['versions'].items())}. "
-        f"Measured {latest['date']}"
-        + (
-            ", median of the rounds with their range."
-            if several
-            else ", once each: differences of some percent mean nothing."
-        )
-        + f" Meanwhile other work took at most {busy:.2f} cores."
-        + (" **That is too much: these numbers are no benchmark.**" if busy > BUSY_CORES else ""),
-        "",
-        "![Wall time of the sweep](sweep.png)",
-        "",
-        "| | wall seconds | trials an hour | times as fast as the peer | mean accuracy, % | seconds compiling |",
-        "|---|---:|---:|---:|---:|---:|",
-        *(describe_row(row) for row in summary),
-        "",
-        *EXPLANATION.format(
-            jobs=latest["cores"],
-            threads=threads,
-            attentions="\n".join(f"- `{line}`" for line in select_attentions(options)),
-        ).splitlines(),
-    ]
-    (folder / "sweep.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw_figure(summary, folder / "sweep.png", trials)
-    tell(f"{folder / 'sweep.md'}")
-
-
-EXPLANATION = """\
-## What is compared
-FFEM in two depths (`arch.depth_multiplier` 0.5 and 1.0), each with
-{attentions}
-
-Both sides train the networks that this package resolves these to, on the same training images, with `recipe=modern`
-(batch 32, SGD with Nesterov momentum and weight decay, one cycle, softmax of scaled cosines, label smoothing, mirror),
-and test the same images after every epoch. Chance differs (initial weights, order, mirroring), so accuracies agree on
-average and not trial by trial; so few epochs leave them low. Accuracy is the mean of all trials' last epochs.
-
-- **Optuna + PyTorch**: a grid study in SQLite, one trial after another in one process, as many threads as PyTorch takes
-  by itself{threads}, channels last, the faces in memory as one tensor of bytes, a fused optimiser; no `torch.compile`.
-  Its clock runs from the import of PyTorch and Optuna, in a process where Python, the faces and the list of networks
-  are ready.
-- **ffem**: the command `ffem sweep` from the start of its process to its end. Python's start, imports, reading the
-  faces, planning, a checkpoint an epoch, embeddings of all images for gallery accuracy, records and frontier are
-  included; of these the peer does none. `one after another` is `launcher=local seed=0,1,...`; `a process a core` is
-  `launcher=joblib launcher.jobs={jobs}`; `seeds in one program` is `launcher=local run.seeds=[0,1,...]`.
-- **First sweep**: nothing is compiled beforehand. **Second sweep**: the same with the compiled programs of the first in
-  the cache and no records. Seconds compiling are those in the records, tracing and reading the cache included, added up
-  over processes that run side by side.
-- Photographs are decoded before either clock starts (drawn faces are drawn while ours is timed, and not the peer).
-"""
+# ------------------------------------------------------------------------------------ command
 
 
 def make_own_command(options: argparse.Namespace) -> str:
@@ -435,48 +264,6 @@ def make_own_command(options: argparse.Namespace) -> str:
     words = ["python -m benchmarks.sweep", f"--data {options.data}", f"--resolution {options.resolution}"]
     words += [f"--{name} {getattr(options, name)}" for name in ("networks", "seeds", "epochs", "rounds")]
     return " ".join([*words, "--data-root DIR"] if options.data.startswith("lfw") else words)
-
-
-def describe_row(row: dict[str, Any]) -> str:
-    """A row of the table."""
-    low, high = row["range"]
-    seconds = f"{row['seconds']:.0f}" + (f" ({low:.0f} to {high:.0f})" if row["rounds"] > 1 else "")
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    compiling = "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.0f}"
-    accuracy = f"{100 * row['accuracy']:.1f}"
-    return f"| {row['name']} | {seconds} | {row['trials_an_hour']:.0f} | {ratio} | {accuracy} | {compiling} |"
-
-
-def draw_figure(summary: Sequence[dict[str, Any]], path: Path, trials: int) -> None:
-    """Horizontal bars of wall time, the peer grey; a whisker spans the rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    colours = {PEER: "#8a8a8a"}
-    figure, axes = plt.subplots(figsize=(9, 0.8 + 0.45 * len(summary)), layout="constrained")
-    for position, row in enumerate(summary):
-        low, high = row["range"]
-        minutes = row["seconds"] / 60
-        whisker = [[minutes - low / 60], [high / 60 - minutes]] if row["rounds"] > 1 else None
-        colour = colours.get(row["contestant"], "#1f6fb4" if row["cache"] == FIRST else "#8fbbe0")
-        axes.barh(position, minutes, color=colour, xerr=whisker, height=0.7)
-        ratio = f", {row['ratio']:.2f} x" if row["ratio"] is not None and row["contestant"] != PEER else ""
-        axes.annotate(
-            f"{minutes:.1f} min{ratio}", (high / 60, position), (5, 0), textcoords="offset points", va="center"
-        )
-    axes.set_yticks(range(len(summary)), [row["name"] for row in summary])
-    axes.invert_yaxis()
-    axes.margins(x=0.2)
-    axes.set_xlim(left=0)
-    axes.set_xlabel(f"wall time of {trials} trials, minutes (x: times as fast as Optuna + PyTorch)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-# ------------------------------------------------------------------------------------ command
 
 
 def parse_options() -> argparse.Namespace:
@@ -514,7 +301,7 @@ def main() -> None:
         if not has_peer():
             tell('without Optuna and PyTorch ours is timed alone; pip install -e ".[bench]" brings them')
         measure(measurements, list(OURS) if options.ours == "all" else [options.ours], options)
-    write_page(measurements, options)
+    write_page(measurements, select_attentions(options), make_own_command(options))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ faces, which lie in memory as bytes: a shuffled batch is gathered, normalised to
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
+from benchmarks.peers import libraries
 
 IMAGES = 1024
 PEOPLE = 52
@@ -31,17 +31,7 @@ class Ours(Contestant):
 
     name, label, libraries, cached = "ours", "ffem_jax", ("jax",), True
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import jax
-
-        import ffem_jax.train  # noqa: F401
-        from ffem_jax.devices import use_cpu_cores
-
-        jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        use_cpu_cores()
+    import_libraries = staticmethod(libraries.import_jax)
 
     def __init__(self, cell: Cell, folder: Path):
         from ffem_jax.spec import RecipeSpec
@@ -83,11 +73,7 @@ class Torch(Contestant):
 
     name, label, libraries = "torch", "PyTorch eager", ("torch",)
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import torch  # noqa: F401
-
-        import benchmarks.peers.torch_network  # noqa: F401
+    import_libraries = staticmethod(libraries.import_torch)
 
     def __init__(self, cell: Cell, folder: Path):
         import torch
@@ -124,11 +110,6 @@ class TorchCompile(Torch):
 
     name, label, cached = "torch_compile", "torch.compile", True
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
-        Torch.import_libraries(folder)
-
     def __init__(self, cell: Cell, folder: Path):
         import torch
 
@@ -141,11 +122,7 @@ class Keras(Contestant):
 
     name, label, libraries = "keras", "Keras (TensorFlow)", ("keras", "tensorflow")
 
-    @staticmethod
-    def import_libraries(folder: Path) -> None:
-        import tensorflow  # noqa: F401
-
-        import benchmarks.peers.keras_network  # noqa: F401
+    import_libraries = staticmethod(libraries.import_keras)
 
     def __init__(self, cell: Cell, folder: Path):
         import keras

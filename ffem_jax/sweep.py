@@ -12,12 +12,13 @@ import itertools
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.arch import SpecError
+from ffem_jax.arch import NetworkSpec, SpecError, resolve_network
 from ffem_jax.config import (
     AUTO_DIR,
     CONFIG_NAME,
@@ -155,9 +156,10 @@ def _place_jobs(
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
     records_path = Path(jobs[0].run.records or sweep_dir / "records.jsonl").absolute()
     records = f"run.records={quote_value(records_path)}"
+    kept = drop_repeated(jobs)
     placed = [
         dataclasses.replace(job, overrides=(*job.overrides, records, f"hydra.sweep.subdir={quote_value(job.folder)}"))
-        for job in drop_repeated(jobs)
+        for job in (take_turns(kept) if config.launcher.jobs > 1 else kept)
     ]
     launching = composer.compose([*fixed, records, f"hydra.sweep.dir={quote_value(sweep_dir)}"], multirun=True)
     return SweepPlan(name, launching, tuple(placed), len(jobs), sweep_dir, records_path)
@@ -190,6 +192,20 @@ def drop_repeated(jobs: Iterable[Job]) -> list[Job]:
             kept.append(job)
         seen |= keys
     return kept
+
+
+def take_turns(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs with every network once before any of them twice.
+
+    Side by side, two trials of one network would both compile it; one after the other, the second finds it compiled.
+    """
+    seen: Counter[tuple[NetworkSpec, int]] = Counter()
+    turns = []
+    for job in jobs:
+        network = resolve_network(job.trial.arch), job.trial.data.resolution
+        turns.append((seen[network], job))
+        seen[network] += 1
+    return [job for _, job in sorted(turns, key=lambda turn: turn[0])]
 
 
 def prepare_sweep(plan: SweepPlan) -> list[str]:

@@ -107,6 +107,16 @@ def test_the_same_command_means_the_same_folders() -> None:
     assert [job.overrides for job in first.jobs] == [job.overrides for job in again.jobs]
 
 
+def test_side_by_side_every_network_comes_once_before_any_twice() -> None:
+    words = ("depth", "data=synthetic", "arch.depth_multiplier=0.5,1.0", "seed=0,1,2")
+    alone, beside = plan(*words), plan(*words, "launcher=joblib")
+    assert [trial.seed for trial in alone.trials] == [0, 1, 2, 0, 1, 2]
+    assert [(t.arch.depth_multiplier, t.seed) for t in beside.trials] == [
+        (depth, seed) for seed in (0, 1, 2) for depth in (0.5, 1.0)
+    ]
+    assert set(beside.trials) == set(alone.trials)
+
+
 def test_seeds_of_one_program_are_trials_of_one_job() -> None:
     planned = plan("", "run.seeds=[0,1]", "arch=ffem,ffem_am", "seed=0,5")
     assert [[trial.seed for trial in job.trials] for job in planned.jobs] == [[0, 1], [0, 1]]

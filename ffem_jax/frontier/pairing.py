@@ -10,7 +10,7 @@ from typing import Any
 
 from ffem_jax.arch import AttentionSpec, SpecError, scale_repeats
 from ffem_jax.frontier.labels import ATTENTION_FIELDS, KERNEL_FIELDS
-from ffem_jax.frontier.summary import FrontierError
+from ffem_jax.frontier.summary import FOLDED, FrontierError
 from ffem_jax.records import TrialRecord
 from ffem_jax.spec import RecipeSpec, select_effective
 
@@ -108,7 +108,10 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
         recipe.pop("name", None)
     data = spec.get("data", {})
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
-    settings = arch | _read_attention(spec.get("arch", {})) | views | {f"recipe.{k}": v for k, v in recipe.items()}
+    pretrain = spec.get("pretrain", {})
+    start = {"pretrain.name": pretrain.get("name", "none")} | ({"pretrain.settings": pretrain} if pretrain else {})
+    recipe = {f"recipe.{name}": value for name, value in recipe.items()}
+    settings = arch | _read_attention(spec.get("arch", {})) | views | recipe | start
     return {name: _write_value(value) for name, value in settings.items()}
 
 
@@ -173,7 +176,7 @@ def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[
 def _find_place(record: TrialRecord, factor: str) -> tuple[Any, ...]:
     """What both of a pair share, as (protocol, seed, split seed, fold, pictures)."""
     protocol = record.spec.get("protocol", {})
-    folded = protocol.get("name") == "kfold"
+    folded = protocol.get("name") in FOLDED
     size = protocol.get("folds" if folded else "test_per_person")
     pictures = record.data_fingerprint
     if factor in VIEWS:

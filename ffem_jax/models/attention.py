@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,9 +23,9 @@ class ChannelAttention(nnx.Module):
         gate = nnx.sigmoid(self.compute_logits(means))
         return 1 + gate if self.fusion == "residual" else gate
 
+    @abstractmethod
     def compute_logits(self, means: jax.Array) -> jax.Array:
         """Means over the map [N, C] -> the gate before its sigmoid [N, C]."""
-        raise NotImplementedError
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x * self.gate(jnp.mean(x, axis=(1, 2)))[:, None, None, :]

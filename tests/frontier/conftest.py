@@ -10,7 +10,7 @@ import pytest
 from ffem_jax.arch import ArchSpec, AttentionSpec
 from ffem_jax.metrics import compute_wilson_interval
 from ffem_jax.records import TrialRecord
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.spec import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
 
 
 def build_record(
@@ -24,6 +24,7 @@ def build_record(
     data: dict[str, Any] | None = None,
     protocol: dict[str, Any] | None = None,
     recipe: dict[str, Any] | None = None,
+    pretrain: dict[str, Any] | None = None,
     seed: int = 0,
     **fields: Any,
 ) -> TrialRecord:
@@ -33,6 +34,7 @@ def build_record(
         data=DataSpec(**{"resolution": 64, **(data or {})}),
         protocol=ProtocolSpec(**(protocol or {})),
         recipe=RecipeSpec(**(recipe or {})),
+        pretrain=PretrainSpec(**(pretrain or {})),
         seed=seed,
     )
     record = TrialRecord(
