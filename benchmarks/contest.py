@@ -65,6 +65,7 @@ class Contestant(ABC):
     cached: ClassVar[bool] = False
 
     @staticmethod
+    @abstractmethod
     def import_libraries(folder: Path) -> None:
         """Import what the contestant needs, and settle what must be settled before its first computation."""
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
-from benchmarks.peers import libraries
 
 PEOPLE = 52  # the classifier's; it is dropped
 

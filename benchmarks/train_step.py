@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
-from benchmarks.peers import libraries
 
 IMAGES = 1024
 PEOPLE = 52

@@ -23,6 +23,7 @@ from jax.stages import Compiled, Wrapped
 
 from ffem_jax.arch import NetworkSpec
 from ffem_jax.data.augment import augment_images
+from ffem_jax.devices import release_memory
 from ffem_jax.losses import add_margin, compute_cross_entropy, normalize
 from ffem_jax.models import build_model
 from ffem_jax.models.blocks import kernel_init
@@ -141,7 +142,8 @@ _NO_SCHEDULE: dict[str, Any] = {
 _UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
-@lru_cache(maxsize=8)
+# A program holds 0.3 GB: the last two are kept.
+@lru_cache(maxsize=2)
 def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_batch, context):
     # context is what else a trace depends on; it is part of the cache's key, and tracing reads it by itself.
     program = build_program(network, image_shape[1], people, recipe, mesh, seeds)
@@ -163,7 +165,9 @@ def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_ba
         init = threads.submit(program.init.lower(keys).compile, _UNOPTIMIZED)
         train_steps = threads.submit(program.train_steps.lower(*steps).compile)
         embed = threads.submit(program.embed.lower(*embedded).compile)
-        return CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
+        compiled = CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
+    release_memory()
+    return compiled
 
 
 def build_program(

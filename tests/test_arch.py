@@ -1,49 +1,26 @@
 """Networks as specs: kernels, placements, multipliers, and what they resolve to."""
 
-
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_specs import FFEM_AM, SHUFFLE, arch_strategy
 
 from ffem_jax.arch import (
-    ATTENTION_KINDS,
-    ATTENTION_POSITIONS,
-    FFEM_STAGES,
-    FUSIONS,
     PLACEMENTS,
     ArchSpec,
     AttentionSpec,
-    SpecError,
     StageSpec,
     compute_eca_kernel_size,
     resolve_network,
     scale_channels,
     scale_repeats,
 )
-from ffem_jax.spec import (
-    DataSpec,
-    PretrainSpec,
-    ProtocolSpec,
-    RecipeSpec,
-    RunSpec,
-    TrialSpec,
-    select_used,
-    to_plain,
-    trial_key,
-)
-from made_specs import FFEM_AM, SHUFFLE, arch_strategy
 
 
 def attended(arch: ArchSpec) -> list[int]:

@@ -14,22 +14,15 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from made_specs import FFEM_AM, SHUFFLE, arch_strategy
 
 from ffem_jax.arch import (
-    ATTENTION_KINDS,
-    ATTENTION_POSITIONS,
     FFEM_STAGES,
-    FUSIONS,
-    PLACEMENTS,
     ArchSpec,
     AttentionSpec,
     SpecError,
     StageSpec,
-    compute_eca_kernel_size,
     resolve_network,
-    scale_channels,
-    scale_repeats,
 )
 from ffem_jax.spec import (
     DataSpec,
@@ -42,7 +35,6 @@ from ffem_jax.spec import (
     to_plain,
     trial_key,
 )
-from made_specs import FFEM_AM, SHUFFLE, arch_strategy
 
 # ------------------------------------------------------------------------- one network, one key
 

@@ -100,8 +100,9 @@ def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
             np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
 
 
-def test_trials_that_differ_in_seed_rate_or_fold_alone_share_one_program(trainer):
+def test_trials_that_differ_in_seed_rate_or_fold_alone_share_one_program():
     images, labels, train, test = draw_faces()
+    trainer = Trainer(NETWORK, RECIPE, [0], images, labels, train, test)
     recipe = dataclasses.replace(RECIPE, name="other", learning_rate=0.01, schedule="exponential", epochs=2)
     other = Trainer(NETWORK, recipe, [5], images, labels, np.concatenate([train[1:], test[:1]]), test[1:])
     assert other._program is trainer._program

@@ -13,9 +13,11 @@ from ffem_jax.frontier.compare import compare_records, write_comparison
 from ffem_jax.frontier.comparison import ComparisonRow, format_p, format_points, write_sentence
 from ffem_jax.frontier.comparison_page import write_page
 from ffem_jax.frontier.summary import FrontierError
+from ffem_jax.spec import DataSpec
 
 IMAGES = 100
 NONE = {"kind": "none"}
+PRETRAINED = {"name": "lfw_rest", "data": DataSpec(name="lfw_rest", resolution=64)}
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_names_and_settings_that_nobody_reads_block_no_pair(record):
         {"recipe": {"epochs": 60}},
         {"arch": {"width_multiplier": 0.5}},
         {"data_fingerprint": "0" * 16},
-        {"pretrain": {"name": "lfw_rest"}},
+        {"pretrain": PRETRAINED},
     ],
 )
 def test_what_differs_in_anything_else_is_no_pair(record, other):
@@ -126,14 +128,15 @@ def test_what_differs_in_anything_else_is_no_pair(record, other):
 
 
 def test_a_pretraining_can_be_the_factor(record):
-    a, b = record(draw_hits(0, 0.7)), record(draw_hits(1, 0.8), pretrain={"name": "lfw_rest"})
+    a, b = record(draw_hits(0, 0.7)), record(draw_hits(1, 0.8), pretrain=PRETRAINED)
     assert levels(compare_records([a, b], "pretrain.name")) == [("none", "lfw_rest", "", 1)]
 
 
 def test_another_fold_of_view2_is_no_pair(record):
     kinds = (NONE, eca())
     a, b = (
-        record(draw_hits(i, 0.7), attention=kinds[i], protocol={"name": "view2", "folds": 10, "fold": i}) for i in (0, 1)
+        record(draw_hits(i, 0.7), attention=kinds[i], protocol={"name": "view2", "folds": 10, "fold": i})
+        for i in (0, 1)
     )
     with pytest.raises(FrontierError, match="no two of 2 trials are equal"):
         compare_records([a, b], "attention.kind")
