@@ -99,15 +99,21 @@ def plot_curves(curves: Sequence[Curve], path: Path, title: str, images: str, *,
 
 
 def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synthetic: bool) -> None:
-    left = figure.add_axes((0.07, 0.15, 0.41, 0.68))
-    right = figure.add_axes((0.57, 0.15, 0.41, 0.68))
-    for curve in curves:
+    from matplotlib.ticker import MaxNLocator
+
+    left = figure.add_axes((0.07, 0.16, 0.41, 0.67))
+    right = figure.add_axes((0.57, 0.16, 0.41, 0.67))
+    for number, curve in enumerate(curves):
         look = {**LOOKS[curve.network.name], "label": f"{curve.network.title} ({curve.trials})"}
+        # Curves that lie on each other show their marks in turn.
+        spacing = max(1, len(curve.loss) // MARKS)
+        look["markevery"] = (number % spacing, spacing)
         _draw_line(left, np.array(curve.loss), np.array(curve.loss_deviation), look)
         if curve.validation:
             _draw_line(right, 100 * np.array(curve.validation), 100 * np.array(curve.validation_deviation), look)
     for axes in (left, right):
         axes.set_xlabel("epoch", color="#202020")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)
     left.set_ylabel("training loss", color="#202020")
@@ -137,8 +143,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
 
 def _draw_line(axes: Axes, mean: np.ndarray, deviation: np.ndarray, look: dict[str, Any]) -> None:
     epochs = np.arange(1, len(mean) + 1)
-    marks = max(1, len(mean) // MARKS)
     line: dict[str, Any] = {"linewidth": 1.5, "markersize": 5, "markeredgewidth": 1.1, "markerfacecoloralt": "white"}
-    axes.plot(epochs, mean, **look, **line, markevery=marks)
+    axes.plot(epochs, mean, **look, **line)
     if len(deviation):
         axes.fill_between(epochs, mean - deviation, mean + deviation, color=look["color"], alpha=0.12, linewidth=0)
