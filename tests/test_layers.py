@@ -32,6 +32,7 @@ LAYERS = {
     "recipes": 2,
     "progress": 2,
     "view2": 2,
+    "paper": 2,
     "program": 2,
     "train": 3,
     "checkpoint": 3,
@@ -43,7 +44,7 @@ LAYERS = {
 }
 
 # Rooms that are imported to read records or to print a help text: seconds of import time would be felt.
-LIGHT_ROOMS = ("spec", "records", "config", "metrics", "frontier", "progress", "view2", "sweep", "cli")
+LIGHT_ROOMS = ("spec", "records", "config", "metrics", "frontier", "progress", "view2", "paper", "sweep", "cli")
 HEAVY_LIBRARIES = (
     "jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "hydra", "matplotlib", "torch", "scipy",
 )  # fmt: skip

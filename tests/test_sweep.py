@@ -47,6 +47,7 @@ def shipped(name: str) -> SweepPlan:
         ("kernel", 16, 16, 8),
         ("resolution", 12, 12, 1),
         ("quickstart", 6, 6, 6),
+        ("paper", 50, 50, 5),
     ],
 )
 def test_every_sweep_expands_to_its_trials(name: str, combinations: int, trials: int, networks: int) -> None:
@@ -81,6 +82,24 @@ def test_depth_has_the_bottlenecks_its_head_says() -> None:
     repeats = (1, 2, 2, 3, 2, 3, 1)
     assert counts == [sum(max(1, math.ceil(n * m)) for n in repeats) for m in (0.33, 0.5, 1.0, 1.5, 2.0)]
     assert (min(counts), max(counts)) == (7, 28)
+
+
+def test_paper_has_all_networks_on_a_fold_before_the_next() -> None:
+    trials = shipped("paper").trials
+    places = [(trial.seed, trial.protocol.fold) for trial in trials]
+    assert places == [(seed, fold) for seed in (0, 1) for fold in range(5) for _ in range(5)]
+    names = ["ffem", "ffem_am", "ffem_se", "mobilenetv2", "shufflenetv2"]
+    assert [trial.arch.name for trial in trials] == names * 10
+    assert {(t.data.name, t.data.resolution, t.protocol.name, t.protocol.split_seed) for t in trials} == {
+        ("lfw52", 64, "kfold", 0)
+    }
+
+
+def test_the_recipe_of_paper_is_chosen_on_the_command_line() -> None:
+    both = [plan("paper", f"recipe={name}") for name in ("paper", "modern")]
+    assert [{trial.recipe.name for trial in one.trials} for one in both] == [{"paper"}, {"modern"}]
+    assert both[0].records_path == both[1].records_path
+    assert not {job.folder for job in both[0].jobs} & {job.folder for job in both[1].jobs}
 
 
 def test_quickstart_is_small_and_synthetic() -> None:

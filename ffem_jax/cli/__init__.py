@@ -24,6 +24,7 @@ COMMANDS = {
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
+    "paper": ("ffem_jax.cli.paper", "the paper's tables and curves from records of its networks: one page"),
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }
 

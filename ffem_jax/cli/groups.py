@@ -7,9 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffem_jax.cli.frontier import find_records
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, say
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ffem_jax.data import Faces
+    from ffem_jax.records import TrialRecord
 
 
 def run(words: Sequence[str]) -> int:
@@ -28,33 +35,19 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.data import load_faces
-    from ffem_jax.data.decode import read_attributes
     from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
     from ffem_jax.frontier.reading import describe_data
     from ffem_jax.frontier.table import print_table
     from ffem_jax.records import read_records
-    from ffem_jax.spec import DataSpec
 
     paths = find_records(options.records)
-    if options.attributes and not options.attributes.is_file():
-        raise UsageError(f"--attributes {options.attributes} is no file; give a CSV with a column `path`")
-    records = choose_records([record for path in paths for record in read_records(path)], options.metric)
-    data = DataSpec(**records[0].spec["data"])
-    faces = load_faces(dataclasses.replace(data, root=options.data_root) if options.data_root else data)
-    strange = [record for record in records if record.pictures_fingerprint != faces.pictures_fingerprint]
-    if strange:
-        raise UsageError(
-            f"the faces of data={data.name} at hand are not those of {len(strange)} of {len(records)} trials "
-            f"(fingerprint {faces.pictures_fingerprint}, recorded {strange[0].pictures_fingerprint}); see --data-root"
-        )
-    attributes = faces.attributes
     if options.attributes:
-        attributes, trouble = read_attributes(options.attributes, faces.names)
-        if trouble:
-            raise UsageError(trouble[0])
+        check_attributes(options.attributes)
+    records = choose_records([record for path in paths for record in read_records(path)], options.metric)
+    faces = load_recorded_faces(records, options.data_root)
+    attributes = choose_attributes(faces, options.attributes)
     if not attributes:
-        raise UsageError(f"data={data.name} comes without attributes; give --attributes FILE.csv")
+        raise UsageError(f"data={records[0].data} comes without attributes; give --attributes FILE.csv")
     columns, notes = cut_columns(attributes, options.by)
     found = compute_groups(records, columns, faces.labels, options.metric)
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
@@ -70,3 +63,40 @@ def run(words: Sequence[str]) -> int:
     for note in notes:
         say(note)
     return DONE
+
+
+def check_attributes(path: Path) -> None:
+    """Raise UsageError unless `path` is a file."""
+    if not path.is_file():
+        raise UsageError(f"--attributes {path} is no file; give a CSV with a column `path`")
+
+
+def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -> Faces:
+    """The faces that `records` were tested on, from `data_root` or from where the records say.
+
+    Raises DataError where they cannot be loaded and UsageError where those at hand are others.
+    """
+    from ffem_jax.data import load_faces
+    from ffem_jax.spec import DataSpec
+
+    data = DataSpec(**records[0].spec["data"])
+    faces = load_faces(dataclasses.replace(data, root=data_root) if data_root else data)
+    strange = [record for record in records if record.pictures_fingerprint != faces.pictures_fingerprint]
+    if strange:
+        raise UsageError(
+            f"the faces of data={data.name} at hand are not those of {len(strange)} of {len(records)} trials "
+            f"(fingerprint {faces.pictures_fingerprint}, recorded {strange[0].pictures_fingerprint}); see --data-root"
+        )
+    return faces
+
+
+def choose_attributes(faces: Faces, path: Path | None) -> dict[str, np.ndarray]:
+    """The columns of the file `path`, or those that come with the faces. Raises UsageError for a file without any."""
+    from ffem_jax.data.decode import read_attributes
+
+    if not path:
+        return faces.attributes
+    attributes, trouble = read_attributes(path, faces.names)
+    if trouble:
+        raise UsageError(trouble[0])
+    return attributes

@@ -20,13 +20,24 @@ def write_page(comparison: Comparison) -> str:
     if comparison.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += [f"Measured: {METRIC_NAMES[comparison.metric]}.", "", "![The differences](compare.svg)", ""]
-    titles, rows = _make_cells(comparison)
-    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines += [f"| {' | '.join(cells)} |" for cells in rows]
-    lines += ["", "## What it says", "", *(f"- {write_sentence(row, comparison)}" for row in comparison.rows), ""]
+    lines += [
+        *write_table(comparison),
+        "",
+        "## What it says",
+        "",
+        *(f"- {write_sentence(row, comparison)}" for row in comparison.rows),
+        "",
+    ]
     if comparison.notes:
         lines += ["## What is missing", "", *(f"- {note}." for note in comparison.notes), ""]
     return "\n".join([*lines, "## How to read it", "", *describe_method(comparison)]) + "\n"
+
+
+def write_table(comparison: Comparison) -> list[str]:
+    """The rows as lines of a Markdown table."""
+    titles, rows = _make_cells(comparison)
+    cells = [titles, ["---"] * len(titles), *rows]
+    return [f"| {' | '.join(line)} |" for line in cells]
 
 
 def render_comparison(comparison: Comparison) -> Table:

@@ -133,7 +133,7 @@ def identify_network(record: TrialRecord) -> str:
     recipe = {k: v for k, v in spec.get("recipe", {}).items() if k != "name"}
     arch = spec.get("arch", {})
     try:
-        network: Any = dataclasses.asdict(resolve_network(_read_arch(arch)))
+        network: Any = dataclasses.asdict(resolve_network(read_arch(arch)))
     except (TypeError, ValueError, AttributeError):
         # Written by a package with other fields: the spec as it stands is the next best name.
         network = {k: v for k, v in arch.items() if k != "name"}
@@ -143,7 +143,8 @@ def identify_network(record: TrialRecord) -> str:
     return json.dumps([network, resolution, recipe, spec.get("pretrain")], sort_keys=True)
 
 
-def _read_arch(arch: dict[str, Any]) -> ArchSpec:
+def read_arch(arch: dict[str, Any]) -> ArchSpec:
+    """A network's spec from its nested dicts. Raises SpecError, TypeError or AttributeError where they are none."""
     stages = tuple(StageSpec(**stage) for stage in arch["stages"]) if "stages" in arch else ArchSpec().stages
     attention = AttentionSpec(**arch.get("attention", {}))
     return ArchSpec(**{**arch, "stages": stages, "attention": attention})

@@ -1,0 +1,90 @@
+"""`ffem paper RECORDS...`: the paper's tables and curves, anew, from records of its networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.groups import check_attributes, choose_attributes, load_recorded_faces
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+
+if TYPE_CHECKING:
+    from ffem_jax.paper import ImageGroups
+    from ffem_jax.records import TrialRecord
+
+
+def run(words: Sequence[str]) -> int:
+    """Write the page and its figures, and print Table 2 and what may be said of it."""
+    parser = Parser("paper", "The paper's Tables 2 and 3, its curves and its networks compared in pairs: one page.")
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: paper/ beside the first records")
+    parser.add_argument(
+        "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others, for Table 3; "
+        "the faces must be at hand, since records hold no names",
+    )  # fmt: skip
+    parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
+    options = parser.parse_intermixed_args(words)
+
+    from ffem_jax.frontier.table import render_table
+    from ffem_jax.paper import write_paper
+    from ffem_jax.paper.answer import write_answer
+    from ffem_jax.paper.tables import QUESTION
+    from ffem_jax.records import read_records
+    from ffem_jax.sweep import check_writable
+
+    paths = find_records(options.records)
+    if options.attributes:
+        check_attributes(options.attributes)
+    out = options.out or paths[0].parent / "paper"
+    check_writable(out, "--out DIR")
+    records = [record for path in paths for record in read_records(path)]
+    groups: ImageGroups | str = "no --attributes FILE.csv was given"
+    if options.attributes:
+        groups = find_groups(records, options.attributes, options.data_root)
+    result, files = write_paper(records, out, groups)
+    if options.json:
+        print(json.dumps({**result.to_dict(), "files": [path.name for path in files]}))
+    else:
+        for one in result.settings:
+            marks = [one.frontier is not None and row.network.name in one.frontier.names for row in one.rows]
+            mark = "SYNTHETIC FACES: " if result.synthetic else ""
+            title = f"{mark}recipe {one.setting.label}"
+            print_table(render_table([row.summary for row in one.rows], marks, QUESTION, title))
+            print(write_answer(one).replace("**", ""))
+    say(f"page: {files[0]}")
+    return DONE
+
+
+def find_groups(records: Sequence[TrialRecord], path: Path, data_root: str | None) -> ImageGroups | str:
+    """The groups of the images that `records` were tested on, or why there are none.
+
+    Raises UsageError and FrontierError for a file without usable columns: that is for the user to mend, where the
+    faces may be gone for good.
+    """
+    from ffem_jax.data import DataError
+    from ffem_jax.frontier.groups import choose_records, cut_columns
+    from ffem_jax.frontier.summary import FrontierError
+    from ffem_jax.paper import ImageGroups
+    from ffem_jax.paper.published import choose_columns
+    from ffem_jax.paper.settings import find_settings
+
+    settings, _ = find_settings(records)
+    try:
+        tested = choose_records([record for setting in settings for record in setting.records])
+        faces = load_recorded_faces(tested, data_root)
+    except FrontierError as error:
+        return str(error)
+    except (DataError, UsageError) as error:
+        # The error names folders of this machine, which the page must not.
+        say(f"Table 3 is left out: {error}")
+        return "the faces of these records were not at hand, and records hold no names"
+    attributes = choose_attributes(faces, path)
+    columns, notes = cut_columns(attributes, choose_columns(attributes))
+    for note in notes:
+        say(note)
+    if not columns:
+        raise UsageError(f"--attributes {path} has no column of groups beside `path`")
+    return ImageGroups(columns, faces.labels)
