@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
@@ -86,12 +86,13 @@ def write_report(contest: Contest, records: list[Record], folder: Path) -> str:
 
 def _write_command(contest: Contest, records: list[Record]) -> str:
     """The command that makes these records on another machine."""
-    options = {
+    options: dict[str, Iterable[object]] = {
         "networks": dict.fromkeys(record["network"] for record in records),
         "resolutions": dict.fromkeys(record["resolution"] for record in records),
         "batches": dict.fromkeys(record["batch"] for record in records),
-        "rounds": dict.fromkeys(record["rounds"] for record in records),
-        "seconds": dict.fromkeys(f"{record['seconds']:g}" for record in records),
+        # Cells measured at other times may have had fewer; the most measures all at least as well.
+        "rounds": [max(record["rounds"] for record in records)],
+        "seconds": [f"{max(record['seconds'] for record in records):g}"],
     }
     words = " ".join(f"--{name} {' '.join(map(str, values))}" for name, values in options.items())
     return f"python -m benchmarks.{contest.name} {words}"

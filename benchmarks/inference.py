@@ -102,7 +102,7 @@ class Ours(Embedding):
 
     name, label, libraries, cached = "ours", "ffem_jax", ("jax",), True
 
-    import_libraries = staticmethod(libraries.import_jax)
+    import_libraries = staticmethod(import_jax)
 
     def __init__(self, cell: Cell, folder: Path):
         import jax
@@ -133,7 +133,7 @@ class Torch(Embedding):
 
     name, label, libraries = "torch", "PyTorch eager", ("torch",)
 
-    import_libraries = staticmethod(libraries.import_torch)
+    import_libraries = staticmethod(import_torch)
 
     def __init__(self, cell: Cell, folder: Path):
         import torch
@@ -169,7 +169,7 @@ class Keras(Embedding):
 
     name, label, libraries = "keras", "Keras (TensorFlow)", ("keras", "tensorflow")
 
-    import_libraries = staticmethod(libraries.import_keras)
+    import_libraries = staticmethod(import_keras)
 
     def __init__(self, cell: Cell, folder: Path):
         import keras

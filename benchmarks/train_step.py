@@ -30,7 +30,7 @@ class Ours(Contestant):
 
     name, label, libraries, cached = "ours", "ffem_jax", ("jax",), True
 
-    import_libraries = staticmethod(libraries.import_jax)
+    import_libraries = staticmethod(import_jax)
 
     def __init__(self, cell: Cell, folder: Path):
         from ffem_jax.spec import RecipeSpec
@@ -72,7 +72,7 @@ class Torch(Contestant):
 
     name, label, libraries = "torch", "PyTorch eager", ("torch",)
 
-    import_libraries = staticmethod(libraries.import_torch)
+    import_libraries = staticmethod(import_torch)
 
     def __init__(self, cell: Cell, folder: Path):
         import torch
@@ -121,7 +121,7 @@ class Keras(Contestant):
 
     name, label, libraries = "keras", "Keras (TensorFlow)", ("keras", "tensorflow")
 
-    import_libraries = staticmethod(libraries.import_keras)
+    import_libraries = staticmethod(import_keras)
 
     def __init__(self, cell: Cell, folder: Path):
         import keras

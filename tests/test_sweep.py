@@ -96,7 +96,7 @@ def test_paper_has_all_networks_on_a_fold_before_the_next() -> None:
 
 
 def test_the_recipe_of_paper_is_chosen_on_the_command_line() -> None:
-    both = [plan("paper", f"recipe={name}") for name in ("paper", "modern")]
+    both = [plan("paper", f"recipe={name}", "seed=0", "protocol.fold=0") for name in ("paper", "modern")]
     assert [{trial.recipe.name for trial in one.trials} for one in both] == [{"paper"}, {"modern"}]
     assert both[0].records_path == both[1].records_path
     assert not {job.folder for job in both[0].jobs} & {job.folder for job in both[1].jobs}

@@ -79,6 +79,7 @@ def test_the_same_seed_gives_the_same_network_and_another_gives_another(trainer,
     assert trainer.fit().history.loss != trained.history.loss
 
 
+@pytest.mark.slow
 def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
     """A few steps of plain SGD from one start: the same losses and weights within rounding."""
     recipe = dataclasses.replace(RECIPE, epochs=1, optimizer="sgd", learning_rate=0.05, flip=True, crop_padding=0.1)

@@ -71,7 +71,14 @@ def move_off_defaults(path, leaf):
     return leaf.astype(jnp.float64) + 0.1 + 0.2 * jax.random.uniform(jax.random.key(seed), leaf.shape, jnp.float64)
 
 
-@pytest.mark.parametrize(("arch", "resolution"), VARIANTS.values(), ids=VARIANTS)
+# A variant takes ten seconds of compiling: each kind of block and one attention at once, the others with the slow tests.
+FAST = ("odd-resolution-prelu", "se-projection-residual", "shuffle")
+
+
+@pytest.mark.parametrize(
+    ("arch", "resolution"),
+    [pytest.param(*v, id=k, marks=[] if k in FAST else pytest.mark.slow) for k, v in VARIANTS.items()],
+)
 def test_streamed_is_plain_in_float64(arch, resolution):
     with jax.enable_x64(True):
         graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
