@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
+from benchmarks.peers.libraries import import_jax, import_keras, import_torch
 
 PEOPLE = 52  # the classifier's; it is dropped
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import contest
 from benchmarks.contest import Cell, Contest, Contestant
+from benchmarks.peers.libraries import import_jax, import_keras, import_torch
 
 IMAGES = 1024
 PEOPLE = 52

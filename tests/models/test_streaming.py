@@ -71,7 +71,7 @@ def move_off_defaults(path, leaf):
     return leaf.astype(jnp.float64) + 0.1 + 0.2 * jax.random.uniform(jax.random.key(seed), leaf.shape, jnp.float64)
 
 
-# A variant takes ten seconds of compiling: each kind of block and one attention at once, the others with the slow tests.
+# A variant takes ten seconds of compiling: these have each kind of block and an attention, the slow tests all.
 FAST = ("odd-resolution-prelu", "se-projection-residual", "shuffle")
 
 
