@@ -118,7 +118,7 @@ def compile_program(
 ) -> CompiledProgram:
     """The program for `image_shape` [image, R, R, 3] faces in all, `embed_batch` at a time embedded, compiled.
 
-    Trials that differ in seed, fold or learning rate get one and the same program, compiled once in this process.
+    Trials that differ in seed, fold or learning rate get one and the same program; this process keeps the last two.
     """
     # Whether weights are averaged is the program's; over how many steps is the schedule's.
     unscheduled = dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
