@@ -21,6 +21,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--factor", required=True, help="such as attention.kind, arch.width_multiplier, recipe.loss, data.resolution"
     )
+    parser.add_argument("--against", default="", metavar="LEVEL", help="compare every other level with this one alone")
     parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
@@ -37,7 +38,9 @@ def run(words: Sequence[str]) -> int:
     if options.out:
         check_writable(options.out, "--out DIR")
     records = [record for path in paths for record in read_records(path)]
-    found = compare_records(records, options.factor, metric=options.metric, precision=options.precision)
+    found = compare_records(
+        records, options.factor, against=options.against, metric=options.metric, precision=options.precision
+    )
     if options.out:
         write_comparison(found, options.out)
     if options.json:

@@ -31,12 +31,20 @@ HITS = {"accuracy": "hits", "accuracy_gallery": "hits_gallery"}
 
 
 def compare_records(
-    records: Sequence[TrialRecord], factor: str, *, metric: str = "accuracy", precision: str = "float32"
+    records: Sequence[TrialRecord],
+    factor: str,
+    *,
+    against: str = "",
+    metric: str = "accuracy",
+    precision: str = "float32",
 ) -> Comparison:
     """Compare the levels of `factor` (`attention.kind`, `arch.width_multiplier`, `recipe.loss`) pair by pair.
 
-    Raises FrontierError, in one line, for a factor that does not vary (naming those that do), for records of several
-    data sets or protocols, and where no two trials are equal in all but the factor.
+    With `against`, each of the other levels with that one: fewer rows, and so a milder correction.
+
+    Raises FrontierError, in one line, for a factor that does not vary (naming those that do) or an `against` that is
+    none of its levels, for records of several data sets or protocols, and where no two trials are equal in all but
+    the factor.
     """
     for name, value, choices in (("metric", metric, tuple(METRICS)), ("precision", precision, PRECISIONS)):
         if value not in choices:
@@ -50,7 +58,7 @@ def compare_records(
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
     check_comparable(done, varying=full)
     full = find_factor(done, factor)
-    pairs, alone = find_pairs(done, full)
+    pairs, alone = find_pairs(done, full, against)
     if not pairs:
         raise FrontierError(
             f"no two of {len(done)} trials are equal in all but {shorten(full)} (same faces, split and seed)"

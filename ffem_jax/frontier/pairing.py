@@ -65,11 +65,16 @@ def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
     raise FrontierError(f"factor={factor!r} does not vary in these records; {choices}")
 
 
-def find_pairs(records: Sequence[TrialRecord], factor: str) -> tuple[list[Pair], list[TrialRecord]]:
+def find_pairs(
+    records: Sequence[TrialRecord], factor: str, against: str = ""
+) -> tuple[list[Pair], list[TrialRecord]]:
     """All pairs of `records` that differ in `factor` (in full) alone, and the records that are in none.
 
     A setting that only one of two trials has decides nothing for the other: no attention has no placement, so it
-    pairs with every placement. Names decide nothing either, unless the name is the factor.
+    pairs with every placement. Names decide nothing either, unless the name is the factor. With `against` that level
+    is the first of every pair.
+
+    Raises FrontierError, naming the levels there are, where `against` is none of them.
     """
     own = _find_settings_of_names(records, factor)
     trials = []
@@ -80,12 +85,20 @@ def find_pairs(records: Sequence[TrialRecord], factor: str) -> tuple[list[Pair],
             kept = {name: value for name, value in settings.items() if name not in own}
             trials.append(_Trial(record, level, kept, _find_place(record, factor)))
     order = sort_levels(dict.fromkeys(trial.level for trial in trials))
+    if against:
+        if against not in order:
+            raise FrontierError(
+                f"against={against!r} is no level of {shorten(factor)} here; choose one of: {', '.join(order)}"
+            )
+        order = [against, *(level for level in order if level != against)]
     by_place: dict[tuple[Any, ...], list[_Trial]] = {}
     for trial in sorted(trials, key=lambda trial: order.index(trial.level)):
         by_place.setdefault(trial.place, []).append(trial)
     pairs = []
     for (_, seed, split, _, pictures), group in by_place.items():
         for a, b in itertools.combinations(group, 2):
+            if against and a.level != against:
+                continue
             if a.level != b.level and all(b.settings.get(name, value) == value for name, value in a.settings.items()):
                 pairs.append(
                     Pair((a.level, b.level), a.record, b.record, a.settings | b.settings, (seed, split), pictures)

@@ -207,6 +207,21 @@ def test_a_factor_over_two_resolutions_counts_a_picture_once(record):
 # ------------------------------------------------------------------------------------- what is refused
 
 
+def test_against_one_level_the_others_are_not_compared_with_each_other(record):
+    records = [record(draw_hits(n, 0.5), attention=a) for n, a in enumerate((eca("last"), eca("first"), eca("all")))]
+    every = compare_records(records, "attention.placement")
+    some = compare_records(records, "attention.placement", against="first")
+    assert len(every.rows) == 3
+    assert sorted((row.first, row.second) for row in some.rows) == [("first", "all"), ("first", "last")]
+    mended = {(row.first, row.second): row for row in every.rows}
+    for row in some.rows:
+        other = mended.get((row.first, row.second)) or mended[row.second, row.first]
+        assert row.p_value == other.p_value
+        assert abs(row.difference) == abs(other.difference)
+    with pytest.raises(FrontierError, match=r"against='front' is no level of attention.placement here; choose one of: "):
+        compare_records(records, "attention.placement", against="front")
+
+
 def test_factors_that_do_not_vary_name_those_that_do(record):
     records = [record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca())]
     with pytest.raises(FrontierError, match="factor='atention.kind' does not vary.* choose one of: attention.kind$"):
