@@ -128,7 +128,10 @@ def read_question(path: Path) -> str:
 def list_groups() -> dict[str, list[str]]:
     """The choices of every config group of `conf/`, read from the file names."""
     folders = [folder for folder in sorted(find_conf_dir().iterdir()) if folder.is_dir()]
-    choices = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+    choices = {
+        folder.name: sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+        for folder in folders
+    }
     return {name: files for name, files in choices.items() if files}
 
 
@@ -213,13 +216,25 @@ class Composer:
             self._check(override)
         return parsed
 
-    def _check(self, override: Override) -> None:
+    def _list_choices(self, group: str) -> list[str]:
+        """The configs of `group`, those one folder deeper too; empty where it is no group."""
         from hydra.core.object_type import ObjectType
 
-        key = override.key_or_group
-        choices = self.loader.get_group_options(
-            key, results_filter=ObjectType.CONFIG, config_name=CONFIG_NAME, overrides=self.search_path
+        def look(group: str, kind: ObjectType) -> list[str]:
+            return self.loader.get_group_options(
+                group, results_filter=kind, config_name=CONFIG_NAME, overrides=self.search_path
+            )
+
+        deeper = (
+            f"{folder}/{name}"
+            for folder in look(group, ObjectType.GROUP)
+            for name in look(f"{group}/{folder}", ObjectType.CONFIG)
         )
+        return [*look(group, ObjectType.CONFIG), *deeper]
+
+    def _check(self, override: Override) -> None:
+        key = override.key_or_group
+        choices = self._list_choices(key)
         # A launcher whose plugin is missing is no choice of hydra/launcher, so its own message comes first.
         if choices or key == "hydra/launcher":
             values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 from collections.abc import Iterator
@@ -49,7 +50,27 @@ def test_the_fixed_names_are_there() -> None:
         "launcher": ["joblib", "local", "ray", "slurm"],
         "protocol": ["holdout", "kfold", "repeated", "view2"],
         "pretrain": ["lfw_rest", "none"],
-        "recipe": ["arcface", "cosface", "modern", "paper", "strong"],
+        "recipe": [
+            "ablation/arcface",
+            "ablation/averaged",
+            "ablation/clipped",
+            "ablation/cosface",
+            "ablation/erased",
+            "ablation/gentle",
+            "ablation/lit",
+            "ablation/longer",
+            "ablation/mirror_tested",
+            "ablation/shifted",
+            "ablation/softmax",
+            "ablation/turned",
+            "ablation/unmirrored",
+            "ablation/unsmoothed",
+            "arcface",
+            "cosface",
+            "modern",
+            "paper",
+            "strong",
+        ],
     }
 
 
@@ -63,7 +84,16 @@ def test_every_file_composes_and_is_named_after_itself(composer: Composer, group
     if group == "attention":
         assert application.arch.attention.kind == choice
     else:
-        assert getattr(application, group).name == {"repeated": "kfold"}.get(choice, choice)
+        assert getattr(application, group).name == {"repeated": "kfold"}.get(choice, choice.split("/")[-1])
+
+
+@pytest.mark.parametrize("path", sorted((configuration.find_conf_dir() / "recipe/ablation").iterdir()), ids=lambda p: p.stem)
+def test_an_ablation_s_recipe_is_modern_with_what_it_names_changed(composer: Composer, path: Path) -> None:
+    recipe, modern = (compose(composer, f"recipe={name}")[0].recipe for name in (f"ablation/{path.stem}", "modern"))
+    written = {line.split(":")[0] for line in path.read_text().split("_self_")[1].splitlines() if ":" in line}
+    fields = [field.name for field in dataclasses.fields(recipe)]
+    changed = {name for name in fields if getattr(recipe, name) != getattr(modern, name)}
+    assert {"name"} < changed <= written
 
 
 @pytest.mark.parametrize("path", sorted(configuration.find_conf_dir().rglob("*.yaml")), ids=lambda path: path.stem)
