@@ -87,7 +87,10 @@ def test_every_file_composes_and_is_named_after_itself(composer: Composer, group
         assert getattr(application, group).name == {"repeated": "kfold"}.get(choice, choice.split("/")[-1])
 
 
-@pytest.mark.parametrize("path", sorted((configuration.find_conf_dir() / "recipe/ablation").iterdir()), ids=lambda p: p.stem)
+ABLATION = sorted((configuration.find_conf_dir() / "recipe" / "ablation").iterdir())
+
+
+@pytest.mark.parametrize("path", ABLATION, ids=lambda path: path.stem)
 def test_an_ablation_s_recipe_is_modern_with_what_it_names_changed(composer: Composer, path: Path) -> None:
     recipe, modern = (compose(composer, f"recipe={name}")[0].recipe for name in (f"ablation/{path.stem}", "modern"))
     written = {line.split(":")[0] for line in path.read_text().split("_self_")[1].splitlines() if ":" in line}
