@@ -65,9 +65,7 @@ def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
     raise FrontierError(f"factor={factor!r} does not vary in these records; {choices}")
 
 
-def find_pairs(
-    records: Sequence[TrialRecord], factor: str, against: str = ""
-) -> tuple[list[Pair], list[TrialRecord]]:
+def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -> tuple[list[Pair], list[TrialRecord]]:
     """All pairs of `records` that differ in `factor` (in full) alone, and the records that are in none.
 
     A setting that only one of two trials has decides nothing for the other: no attention has no placement, so it
