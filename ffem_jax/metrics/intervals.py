@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import numpy as np
+import numpy.typing as npt
 
-def compute_wilson_interval(correct: float, tested: int, confidence: float = 0.95) -> tuple[float, float]:
+
+def compute_wilson_interval(correct: float, tested: float, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a rate, `correct` out of `tested`, as (low, high) in 0 to 1.
 
-    `correct` need not be whole: a mean over seeds times the images tested is welcome. Nothing tested says
+    Neither need be whole: a mean over seeds times the images tested is welcome. Nothing tested says
     nothing: (0, 1). Unlike the interval of the normal approximation it stays inside 0 to 1 and has a width at
     0 and at `tested` correct, where small test sets often are.
 
@@ -31,6 +34,34 @@ def compute_wilson_interval(correct: float, tested: int, confidence: float = 0.9
     low = 0.0 if correct == 0 else centre - reach
     high = 1.0 if correct == tested else centre + reach
     return low, high
+
+
+def compute_clustered_interval(
+    rates: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> tuple[float, float]:
+    """An interval (low, high), in 0 to 1, of the mean of `rates` [image] that come in `clusters` [image].
+
+    One person's images are right or wrong together more often than not, and so say less than as many people's would:
+    Wilson's interval, with the number of images divided by the design effect (the variance of the mean over people,
+    drawn with all their images, over that of images drawn one by one; at least 1). With fewer than two clusters, or
+    all rates 0 or all 1, there is nothing to tell the effect by, and images count one by one.
+
+    Raises ValueError where the shapes disagree, there is no image, or confidence is not between 0 and 1.
+    Source: Korn and Graubard, Survey Methodology 24 (1998) 193; Kish, Survey Sampling (1965).
+    """
+    rates, clusters = np.asarray(rates, dtype=np.float64), np.asarray(clusters)
+    if rates.ndim != 1 or rates.shape != clusters.shape or not rates.size:
+        raise ValueError(
+            f"rates {rates.shape} and clusters {clusters.shape} must both be [image], of one image or more"
+        )
+    _, member = np.unique(clusters, return_inverse=True)
+    excess = np.bincount(member, rates - rates.mean())
+    images, people = rates.size, excess.size
+    rate = float(rates.mean().clip(0.0, 1.0))
+    by_image = rate * (1 - rate) / images
+    by_person = people / (people - 1) * float((excess**2).sum()) / images**2 if people > 1 else 0.0
+    effective = images / max(1.0, by_person / by_image) if by_image > 0 else float(images)
+    return compute_wilson_interval(rate * effective, effective, confidence)
 
 
 def compute_unpaired_interval(

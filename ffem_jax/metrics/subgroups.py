@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ffem_jax.metrics.intervals import compute_wilson_interval
+from ffem_jax.metrics.intervals import compute_clustered_interval
 
 # Fewer images or people than this are too few to tell anything of a group.
 FEWEST_IMAGES = 30
@@ -17,7 +17,7 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One group. Rates are in 0 to 1; low and high are Wilson's 95 % by image, however many seeds tested it.
+    """One group. Rates are in 0 to 1; low and high are 95 %, of other people photographed as often as these.
 
     enough: whether it has FEWEST_IMAGES and FEWEST_PEOPLE.
     """
@@ -59,7 +59,7 @@ def compute_group_accuracies(
         own = groups == name
         images, persons = int(own.sum()), len(np.unique(people[own]))
         accuracy = float(rates[own].mean())
-        low, high = compute_wilson_interval(min(float(rates[own].sum()), images), images)
+        low, high = compute_clustered_interval(rates[own], people[own])
         enough = images >= FEWEST_IMAGES and persons >= FEWEST_PEOPLE
         found.append(GroupAccuracy(str(name), images, persons, accuracy, low, high, enough))
     return tuple(found)

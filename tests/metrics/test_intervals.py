@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from ffem_jax.metrics import compute_wilson_interval
+from ffem_jax.metrics.intervals import compute_clustered_interval, compute_wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,42 @@ def test_impossible_counts_are_refused(correct, tested):
 def test_impossible_confidence_is_refused(confidence):
     with pytest.raises(ValueError, match="confidence"):
         compute_wilson_interval(1, 2, confidence)
+
+
+# ---------------------------------------------------------------------------------- images of the same people
+
+
+def test_people_who_are_always_right_or_always_wrong_count_as_one_image_each():
+    # 20 people with 10 images each, 5 of them always wrong: the variance over people is p (1 - p) / (people - 1).
+    rates, people = np.repeat([1.0, 0.0], [150, 50]), np.repeat(np.arange(20), 10)
+    assert compute_clustered_interval(rates, people) == pytest.approx(compute_wilson_interval(0.75 * 19, 19))
+
+
+def test_people_who_are_all_alike_cost_nothing():
+    rates, people = np.tile([1.0, 1.0, 1.0, 0.0], 50), np.repeat(np.arange(50), 4)
+    assert compute_clustered_interval(rates, people) == pytest.approx(compute_wilson_interval(150, 200))
+
+
+@pytest.mark.parametrize("rates", [[1.0] * 8, [0.0] * 8])
+def test_nothing_to_tell_people_apart_by_is_by_image(rates):
+    assert compute_clustered_interval(rates, [0, 0, 1, 1, 2, 2, 3, 3]) == compute_wilson_interval(sum(rates), 8)
+    assert compute_clustered_interval([1.0, 0.0], [7, 7]) == compute_wilson_interval(1, 2)
+
+
+def test_it_holds_the_truth_where_the_plain_interval_does_not():
+    # 40 people of 12 images whose own rates are drawn from a beta distribution of mean 0.7.
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(40), 12)
+    held = np.zeros(2)
+    for _ in range(1000):
+        rates = (random.random(480) < random.beta(1.4, 0.6, 40)[people]).astype(float)
+        intervals = compute_clustered_interval(rates, people), compute_wilson_interval(rates.sum(), 480)
+        held += [low <= 0.7 <= high for low, high in intervals]
+    assert held[0] / 1000 == pytest.approx(0.95, abs=0.025)
+    assert held[1] / 1000 < 0.75
+
+
+@pytest.mark.parametrize(("rates", "people"), [([], []), ([1.0], [0, 1]), ([[1.0]], [[0]])])
+def test_images_without_people_are_refused(rates, people):
+    with pytest.raises(ValueError, match="must both be"):
+        compute_clustered_interval(rates, people)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from ffem_jax.metrics.intervals import compute_wilson_interval
+from ffem_jax.metrics.intervals import compute_clustered_interval
 from ffem_jax.metrics.subgroups import FEWEST_IMAGES, FEWEST_PEOPLE, compute_group_accuracies, compute_largest_gap
 
 
@@ -14,7 +14,7 @@ def test_a_case_by_hand():
     # Group a: images 0, 1, 4 of people 0, 0, 2, right in 1, 1/2 and 0 of their tests.
     a, b = compute_group_accuracies([1, 0.5, 1, 1, 0], ["a", "a", "b", "b", "a"], [0, 0, 1, 1, 2])
     assert (a.name, a.images, a.people, a.accuracy) == ("a", 3, 2, 0.5)
-    assert (a.low, a.high) == compute_wilson_interval(1.5, 3)
+    assert (a.low, a.high) == compute_clustered_interval([1, 0.5, 0], [0, 0, 2])
     assert (b.name, b.images, b.people, b.accuracy, b.high) == ("b", 2, 1, 1.0, 1.0)
     assert not a.enough
     assert not b.enough
