@@ -38,7 +38,9 @@ LAYERS = {
     "checkpoint": 3,
     "evaluate": 3,
     "pretraining": 3,
+    "weights": 3,
     "trial": 4,
+    "export": 4,
     "sweep": 5,
     "cli": 5,
 }

@@ -1,4 +1,4 @@
-"""Pictures to square uint8 faces: decoding anything a camera or a phone writes, the crop, the choice of people."""
+"""Pictures to square uint8 faces: decoding anything a camera or a phone writes, the choice of people."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ffem_jax.data import Faces
+from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
@@ -66,18 +67,6 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
         backdrop = Image.new("RGBA", image.size, (128, 128, 128, 255))
         image = Image.alpha_composite(backdrop, image)
     return image.convert("RGB")
-
-
-def crop_face(image: Image.Image, crop: float, resolution: int) -> np.ndarray:
-    """The centred square of `crop` times the shorter side, as uint8 [resolution, resolution, 3].
-
-    crop 0.56 of 250 x 250 is pixels 55 to 195; what lies outside has no say. Pillow's bilinear filter widens with
-    the reduction, so it does not alias; unlike Lanczos it does not ring, and a browser or a phone can repeat it.
-    """
-    side = max(1, round(crop * min(image.size)))
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((resolution, resolution), Image.Resampling.BILINEAR))
 
 
 def hash_picture(image: Image.Image) -> str:

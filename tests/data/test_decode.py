@@ -10,7 +10,8 @@ from made_folders import make_picture
 from PIL import Image
 
 from ffem_jax.data import decode
-from ffem_jax.data.decode import PictureError, crop_face, decode_picture, hash_picture, read_attributes, select_people
+from ffem_jax.data.decode import PictureError, decode_picture, hash_picture, read_attributes, select_people
+from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
 
 

@@ -10,7 +10,7 @@ from made_folders import make_picture, write_people
 from PIL import Image
 
 from ffem_jax.data import DataError, load_faces
-from ffem_jax.data.decode import crop_face
+from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
 
 
