@@ -25,7 +25,9 @@ test('every page and tab has its files', () => {
   const tabs = app.tabBar.list.map(({ pagePath }) => pagePath);
   expect(tabs).toEqual(app.pages);
   for (const page of app.pages) {
-    for (const extension of ['js', 'json', 'wxml']) expect(fs.existsSync(path.join(BUILD, `${page}.${extension}`))).toBe(true);
+    for (const extension of ['js', 'wxml']) expect(fs.existsSync(path.join(BUILD, `${page}.${extension}`))).toBe(true);
+    // A page made with Component() takes this field, empty or not.
+    expect(JSON.parse(read(`${page}.json`))).toHaveProperty('usingComponents');
   }
   expect(fs.existsSync(path.join(BUILD, app.sitemapLocation))).toBe(true);
 });

@@ -29,16 +29,19 @@ function setUp({ settings = {}, changeWx = () => undefined, ...options } = {}) {
   jest.resetModules();
   const network = new Network();
   const phone = new Phone({ network, ...options });
-  const simulate = require('miniprogram-simulate');
-  Object.assign(global.wx, phone.makeWx());
+  global.wx = phone.makeWx();
   changeWx(global.wx);
   const { SETTINGS } = require(path.join(BUILD, 'settings'));
   Object.assign(SETTINGS, { server: SERVER, models: MODELS, apiKey: 'ffem_test' }, settings);
-  return { network, phone, open: (name) => openPage(simulate, name) };
+  return { network, phone, open: openPage };
 }
 
+// Loaded once: it keeps the compiled markup. What it loads, the pages' code, is fresh in each test all the same.
+let simulate;
+
 /** Open a page as WeChat does and wait until it is still. */
-async function openPage(simulate, name) {
+async function openPage(name) {
+  simulate ??= require('miniprogram-simulate');
   const id = simulate.load(path.join(BUILD, 'pages', name, name), { rootPath: BUILD });
   const component = simulate.render(id);
   component.attach(document.createElement('div'));
