@@ -9,14 +9,16 @@ WORKERS ?= auto
 MARK ?= not slow
 
 BIN := $(VENV)/bin
+MINIPROGRAM := applet/miniprogram
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow test-miniprogram lint format clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
+	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
@@ -31,6 +33,9 @@ test: lint
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow
 
+test-miniprogram: $(MINIPROGRAM)/node_modules/.installed
+	cd $(MINIPROGRAM) && npm test --silent
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
@@ -41,8 +46,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist $(MINIPROGRAM)/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find ffem_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MINIPROGRAM)/node_modules/.installed: $(MINIPROGRAM)/package.json $(MINIPROGRAM)/.npmrc
+	@node -e "process.exit(process.versions.node.split('.')[0] < 18)" 2>/dev/null || \
+		{ echo "error: Node is missing or older than 18; on Debian: apt install nodejs npm" >&2; exit 1; }
+	@cd $(MINIPROGRAM) && npm install --silent
+	@touch $@
 
 # The stamps are written last, so an install that was cut off is done again.
 define make_environment
