@@ -28,7 +28,7 @@ export interface Enrolment {
 /** Who is it? Throws a Failure. */
 export async function matchFace(face: FaceVector): Promise<Match> {
   const body = makeBody(face.model_id, face.vector);
-  const answer = await call('POST', '/match', body);
+  const answer = await call('POST', '/v1/match', body);
   const { name, distance, threshold } = answer;
   if (typeof threshold !== 'number' || !(distance === null || typeof distance === 'number')) throw misunderstood(answer);
   return {
@@ -43,7 +43,7 @@ export async function matchFace(face: FaceVector): Promise<Match> {
 /** Add the face to the person `name`, who is new or known. Throws a Failure. */
 export async function enrolFace(face: FaceVector, name: string): Promise<{ enrolment: Enrolment; bytes_sent: number }> {
   const body = makeBody(face.model_id, face.vector, name);
-  const answer = await call('POST', '/enrol', body);
+  const answer = await call('POST', '/v1/enrol', body);
   if (typeof answer.person_id !== 'string' || typeof answer.name !== 'string') throw misunderstood(answer);
   const enrolled_at = new Date().toISOString();
   return { enrolment: { person_id: answer.person_id, name: answer.name, enrolled_at }, bytes_sent: countBytes(body) };
@@ -51,7 +51,7 @@ export async function enrolFace(face: FaceVector, name: string): Promise<{ enrol
 
 /** Delete a person with all their vectors. Someone the server no longer knows counts as deleted. Throws a Failure. */
 export async function deletePerson({ person_id }: Enrolment): Promise<void> {
-  const response = await send('DELETE', `/people/${encodeURIComponent(person_id)}`);
+  const response = await send('DELETE', `/v1/people/${encodeURIComponent(person_id)}`);
   if (response.status === 403) throw new Failure('deletion_refused');
   if (response.status !== 404) checkStatus(response);
 }

@@ -54,9 +54,9 @@ class Network {
   }
 
   serve(path, method, body) {
-    if (method === 'POST' && path === '/match') return this.match(body);
-    if (method === 'POST' && path === '/enrol') return this.enrol(body);
-    if (method === 'DELETE' && path.startsWith('/people/')) return this.forget(decodeURIComponent(path.slice(8)));
+    if (method === 'POST' && path === '/v1/match') return this.match(body);
+    if (method === 'POST' && path === '/v1/enrol') return this.enrol(body);
+    if (method === 'DELETE' && path.startsWith('/v1/people/')) return this.forget(decodeURIComponent(path.slice('/v1/people/'.length)));
     return { status: 404, body: { detail: 'Not Found' } };
   }
 

@@ -54,13 +54,13 @@ test('only the model’s id, the vector and a name leave the phone', async () =>
   const page = await stage.open('recognise');
   await recognise(page, stage.phone, ANNA);
   const all = sent(stage.phone);
-  expect(all.map(({ method, path }) => `${method} ${path}`)).toEqual(['POST /enrol', 'POST /match']);
+  expect(all.map(({ method, path }) => `${method} ${path}`)).toEqual(['POST /v1/enrol', 'POST /v1/match']);
   expect(Object.keys(all[0].body).sort()).toEqual(['model_id', 'name', 'vector']);
   expect(Object.keys(all[1].body).sort()).toEqual(['model_id', 'vector']);
   expect(all[1].body.vector).toHaveLength(12);
   const others = stage.phone.requests.filter(({ url }) => !url.startsWith(SERVER));
   expect(others.every(({ url, method, body }) => url.startsWith(MODELS) && method === 'GET' && !body)).toBe(true);
-  const body = stage.phone.requests.find(({ url }) => url.endsWith('/enrol')).body;
+  const body = stage.phone.requests.find(({ url }) => url.endsWith('/v1/enrol')).body;
   expect(enrolling.data.bytesSent).toBe(Buffer.byteLength(body));
 });
 
