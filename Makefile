@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 MINIPROGRAM := applet/miniprogram
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-miniprogram lint format clean
+.PHONY: help quickstart test test-slow test-miniprogram lint format node clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
+	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
 
 quickstart: $(VENV)/.installed
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+node:
+	cd ffem_jax/export/node && npm install --no-audit --no-fund
 
 clean:
 	rm -rf build dist $(MINIPROGRAM)/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
