@@ -240,6 +240,12 @@ def main() -> None:
             row["requests"] = measure_requests(size, options.seconds)
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
+        # After each size, so that a run that is cut off leaves what it has.
+        write_results(rows)
+
+
+def write_results(rows: list[dict[str, Any]]) -> None:
+    """Write results/serve/serve.json."""
     found = {
         "machine": describe_machine(),
         "command": "python -m benchmarks.serve " + " ".join(sys.argv[1:]),
