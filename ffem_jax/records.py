@@ -33,8 +33,8 @@ class TrialRecord:
         equal where two trials of different resolutions see the same pictures in the same order.
     bytes_*, peak_activation_bytes: of the deployed model, see `cost.py`.
     latency_ms_wasm: the median milliseconds of a call in TensorFlow.js' wasm backend in Node, one thread, as
-        `ffem latency` measured it. latency_wasm: its quartiles_ms, calls, runtime, processor and busy_cores, the cores
-        that others used meanwhile.
+        `ffem latency` measured it. latency_wasm: its quartiles_ms, calls, runtime, processor, and busy_cores and
+        busy_cores_peak, the cores that others used meanwhile.
     accuracy, accuracy_low, accuracy_high, correct, tested: closed-set accuracy of the classifier on the test
         images, with its 95 % Wilson interval. *_gallery: of the nearest gallery embedding (Eq. 6).
     test_images: the test images as indices into the data set's order, ascending: numbers and no names, since a

@@ -41,6 +41,7 @@ LAYERS = {
     "weights": 3,
     "trial": 4,
     "export": 4,
+    "latency": 4,
     "sweep": 5,
     "cli": 5,
 }

@@ -43,12 +43,12 @@ def run(words: Sequence[str]) -> int:
             for n in networks
         ]
         updated = [{"file": str(file.path), "updated": file.updated, "kept": file.kept} for file in files]
-        print(json.dumps({"networks": rows, "files": updated, "busy_cores": busy}))
+        print(json.dumps({"networks": rows, "files": updated, "busy_cores": busy.mean}))
     else:
         for line in describe_networks(networks):
             print(line)
     for file in files:
         say(f"{file.path}: {file.updated} trials updated, {file.kept} as they were")
-    if busy > BUSY_CORES:
-        say(f"warning: others used up to {busy:.2f} cores meanwhile; measure again (--again) when the machine is quiet")
+    if busy.mean > BUSY_CORES:
+        say(f"warning: others used {busy.mean:.2f} cores meanwhile; measure again (--again) when the machine is quiet")
     return DONE

@@ -166,10 +166,7 @@ def _describe_latency(records: Sequence[TrialRecord]) -> str:
         )
     busy = max(float(row.get("busy_cores", 0.0)) for row in measured)
     calls = min(int(row.get("calls", 0)) for row in measured)
-    return (
-        f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; others used at most {busy:.2f} cores "
-        "meanwhile."
-    )
+    return f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; others used {busy:.2f} cores meanwhile."
 
 
 def _compute_share(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> float | None:

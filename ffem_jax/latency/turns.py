@@ -21,7 +21,8 @@ from ffem_jax.export.tfjs import NODE_FOLDER, PACKAGES_VARIABLE, find_node_packa
 from ffem_jax.latency import LatencyError
 
 BUSY_CORES = 0.1  # used by others: above, whoever reads the numbers is told that they are no benchmark
-PAUSE_SECONDS = 0.2  # between two rounds, while no model runs: others' work is measured in it
+SETTLE_SECONDS = 0.1  # after a round: a runtime collects its garbage for a while
+PAUSE_SECONDS = 0.25  # then, while no model runs: others' work is measured in it
 WARM_UP_ROUNDS = 3
 
 
@@ -147,19 +148,28 @@ class Timing:
         return first, third
 
 
-def time_in_turn(runtime: Runtime, names: Sequence[str], rounds: int) -> tuple[dict[str, Timing], float]:
-    """Call the loaded models `names` in turn, `rounds` times each after a warm-up: their timings, and the most cores
-    that others used in the pauses between two rounds."""
+@dataclass(frozen=True)
+class Busy:
+    """Cores that others used in the pauses between rounds: over all pauses, and in the busiest of them."""
+
+    mean: float
+    peak: float
+
+
+def time_in_turn(runtime: Runtime, names: Sequence[str], rounds: int) -> tuple[dict[str, Timing], Busy]:
+    """Call the loaded models `names` in turn, `rounds` times each after a warm-up: their timings, and what others used
+    of the machine meanwhile."""
     calls: dict[str, list[float]] = {name: [] for name in names}
-    busy = 0.0
+    pauses = []
     for index in range(-WARM_UP_ROUNDS, rounds):
         if index >= 0:
-            busy = max(busy, measure_busy_cores(PAUSE_SECONDS))
+            time.sleep(SETTLE_SECONDS)
+            pauses.append(measure_busy_cores(PAUSE_SECONDS))
         for name in names:
             milliseconds = runtime.time(name)
             if index >= 0:
                 calls[name].append(milliseconds)
-    return {name: Timing(tuple(times)) for name, times in calls.items()}, busy
+    return {name: Timing(tuple(times)) for name, times in calls.items()}, Busy(statistics.mean(pauses), max(pauses))
 
 
 def measure_busy_cores(seconds: float) -> float:
