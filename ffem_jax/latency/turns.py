@@ -76,7 +76,7 @@ class ScriptRuntime:
         node = shutil.which("node")
         if node is None:
             raise LatencyError("Node is not installed; it runs TensorFlow.js outside a browser")
-        command = [node, script, *words]
+        command = [node, *map(str, (script, *words))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> ScriptRuntime:
