@@ -1,14 +1,20 @@
 """benchmarks/on_device: what takes part, and a page that says no more than its records."""
 
+import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import on_device, on_device_report
 from benchmarks.on_device import DEVICE_FOLDER, PEERS, find_peers
 from benchmarks.on_device_report import describe_goal, read_runs, write_report
+from ffem_jax.export.tfjs import find_node_packages
+from ffem_jax.latency import LatencyError
+from ffem_jax.latency.turns import TimedModel
 
 
 def make_run(model="ffem_0_35", host="node", resolution=112, *, ms=(4.0, 4.0, 4.0), **changes):
@@ -99,3 +105,53 @@ def test_npm_packages_are_exact_and_no_address_is_recorded():
 
 def test_every_network_of_ours_has_a_name_in_the_page():
     assert set(on_device.NETWORKS) <= on_device_report.OUR_NAMES.keys()
+
+
+@pytest.fixture
+def one_node_model(tmp_path):
+    """A graph model that adds 1 to its pixels, so that nothing but the runtime takes time to make."""
+    shape = {"shape": {"dim": [{"size": str(size)} for size in (-1, 4, 4, 3)]}}
+    kind = {"type": "DT_FLOAT"}
+    nodes = [
+        {"name": "pixels", "op": "Placeholder", "attr": {"dtype": kind, "shape": shape}},
+        {"name": "one", "op": "Const", "attr": {"dtype": kind}},
+        {"name": "sum", "op": "AddV2", "input": ["pixels", "one"]},
+    ]
+    weights = [{"paths": ["one.bin"], "weights": [{"name": "one", "shape": [1], "dtype": "float32"}]}]
+    topology = {"node": nodes, "versions": {"producer": 440}}
+    model = {"format": "graph-model", "modelTopology": topology, "weightsManifest": weights}
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    (tmp_path / "one.bin").write_bytes(np.ones(1, "<f4").tobytes())
+    return TimedModel("sum", tmp_path / "model.json", 4)
+
+
+@pytest.mark.slow
+def test_chromium_loads_and_times_a_model_as_node_does(one_node_model):
+    packages, chromium = find_node_packages(), shutil.which("chromium")
+    if packages is None or not (packages / "node_modules" / "playwright-core").is_dir():
+        pytest.skip("no playwright-core: npm install --prefix benchmarks/device, and FFEM_NODE_PACKAGES naming it")
+    if chromium is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    with on_device.start("chromium", packages, chromium) as runtime:
+        facts = runtime.load(one_node_model)
+        assert facts["vector_length"] == 4 * 4 * 3
+        assert facts["peak_tensor_bytes"] == 4 + 2 * 4 * 4 * 3 * 4
+        assert runtime.time("sum") > 0
+        assert "wasm, 1 thread, Chromium" in runtime.describe()
+        with pytest.raises(LatencyError, match="no such file"):
+            runtime.load(dataclasses.replace(one_node_model, name="none", model=Path("none.json")))
+
+
+@pytest.mark.slow
+def test_our_networks_are_exported_raced_and_recorded(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra `export` brings ONNX Runtime")
+    graphs, onnx_files = on_device.export_ours(["ffem_0_35"], [16, 32], True, tmp_path)
+    assert [(entry.timed.resolution, entry.dtype) for entry in graphs] == [
+        (16, "float32"), (32, "float32"), (32, "float16"), (32, "uint8"),
+    ]  # fmt: skip
+    sizes = [entry.facts["bytes"] for entry in graphs]
+    assert sizes[1] > 1.7 * sizes[2] > 2.5 * sizes[3]
+    with on_device.start("onnxruntime", tmp_path, "") as runtime:
+        records = on_device.race(runtime, "onnxruntime", onnx_files, 2)
+    assert [(record["resolution"], len(record["ms"])) for record in records] == [(16, 2), (32, 2)]
+    assert str(tmp_path) not in json.dumps(records)

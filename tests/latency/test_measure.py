@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from stand_in_runtime import StandInRuntime
 
 from ffem_jax.arch import resolve_network
 from ffem_jax.cli import main
+from ffem_jax.export.tfjs import find_node_packages
 from ffem_jax.frontier import FrontierError, write_frontier
 from ffem_jax.frontier.summary import read_arch
 from ffem_jax.latency import measure, turns
@@ -153,3 +155,17 @@ def test_a_recorded_network_is_the_one_that_is_timed():
     assert (network, resolution) == (resolve_network(read_arch(NARROW.spec["arch"])), 64)
     with warnings.catch_warnings(), pytest.raises(measure.LatencyError, match="another version"):
         measure.identify(dataclasses.replace(NARROW, spec={"arch": {"unknown": 1}}))
+
+
+@pytest.mark.slow
+def test_a_recorded_network_is_built_and_timed_in_node(tmp_path):
+    if not shutil.which("node") or find_node_packages() is None:
+        pytest.skip("Node or its TensorFlow.js is not installed: npm install in ffem_jax/export/node")
+    path = tmp_path / "records.jsonl"
+    for width in (0.25, 0.5):
+        append_record(path, build_record(arch={"width_multiplier": width}, data={"resolution": 32}))
+    _, networks, _ = measure_records([path], rounds=2)
+    assert [network.name for network in networks] == ["width 0.25", "width 0.5"]
+    for record in latest_records(read_records(path)):
+        assert record.latency_ms_wasm > 0
+        assert "wasm" in record.latency_wasm["runtime"]
