@@ -29,8 +29,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ffem_jax.arch import NetworkSpec
+from ffem_jax.latency.turns import BUSY_CORES, measure_busy_cores
 
-BUSY_CORES = 0.1  # used by others: above, the run is told that its numbers are no good
 PAUSE_SECONDS = 0.2  # before a turn: the threads of the one before go on spinning for a while
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "tensorflow"}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
@@ -267,21 +267,6 @@ def play(contest: Contest, cell: Cell, entries: list[type[Contestant]], rounds: 
                 worker.end()
     settings = {"rounds": rounds, "seconds": seconds, "busy_cores": max(busy), "difference": difference}
     return {**cell.place, **settings, **describe_machine(), "contestants": results}
-
-
-def measure_busy_cores(seconds: float) -> float:
-    """Cores that other work takes while all contestants sleep; 0 where the system does not say."""
-    path = Path("/proc/stat")
-    if not path.exists():
-        return 0.0
-
-    def read() -> int:
-        ticks = [int(word) for word in path.read_text().splitlines()[0].split()[1:9]]
-        return sum(ticks) - ticks[3] - ticks[4]  # idle, and waiting for a disk
-
-    before = read()
-    time.sleep(seconds)
-    return (read() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def describe_machine() -> dict[str, Any]:

@@ -32,6 +32,9 @@ class TrialRecord:
     data_fingerprint: of pixels, labels and order; pictures_fingerprint: of the pictures before crop and resolution,
         equal where two trials of different resolutions see the same pictures in the same order.
     bytes_*, peak_activation_bytes: of the deployed model, see `cost.py`.
+    latency_ms_wasm: the median milliseconds of a call in TensorFlow.js' wasm backend in Node, one thread, as
+        `ffem latency` measured it. latency_wasm: its quartiles_ms, calls, runtime, processor, and busy_cores and
+        busy_cores_peak, the cores that others used meanwhile.
     accuracy, accuracy_low, accuracy_high, correct, tested: closed-set accuracy of the classifier on the test
         images, with its 95 % Wilson interval. *_gallery: of the nearest gallery embedding (Eq. 6).
     test_images: the test images as indices into the data set's order, ascending: numbers and no names, since a
@@ -71,6 +74,8 @@ class TrialRecord:
     bytes_float16: int | None = None
     bytes_int8: int | None = None
     peak_activation_bytes: int | None = None
+    latency_ms_wasm: float | None = None
+    latency_wasm: dict[str, Any] = field(default_factory=dict)
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None

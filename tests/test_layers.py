@@ -42,6 +42,7 @@ LAYERS = {
     "serve": 2,
     "trial": 4,
     "export": 4,
+    "latency": 4,
     "embed": 5,
     "sweep": 5,
     "cli": 5,

@@ -23,6 +23,7 @@ COMMANDS = {
     "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
     "export": ("ffem_jax.cli.export", "a trained network as files for a phone or a browser, run and held to it"),
+    "latency": ("ffem_jax.cli.latency", "how long recorded networks take in a browser's runtime, into their records"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
     "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),

@@ -10,7 +10,7 @@ from ffem_jax.frontier.pareto import find_pareto
 from ffem_jax.frontier.summary import METRICS, FrontierError, NetworkSummary
 from ffem_jax.spec import PRECISIONS
 
-COSTS = ("bytes", "params", "macs")
+COSTS = ("bytes", "params", "macs", "latency_ms_wasm")
 BYTES_PER_MB = 1e6
 
 
@@ -47,7 +47,7 @@ class FrontierQuestion:
         return math.nan if size is None else float(size)
 
     def get_cost(self, summary: NetworkSummary) -> float:
-        """The cost on the horizontal axis, in bytes, parameters or MACs; NaN where it is not known."""
+        """The cost on the horizontal axis, in bytes, parameters, MACs or milliseconds; NaN where it is not known."""
         if self.against == "bytes":
             return self.get_bytes(summary)
         cost = getattr(summary, self.against)

@@ -11,7 +11,12 @@ from ffem_jax.frontier.summary import NetworkSummary
 from ffem_jax.frontier.table import format_accuracy, format_trials
 from ffem_jax.records import TrialRecord
 
-COST_NAMES = {"bytes": "bytes", "params": "parameters", "macs": "multiply-adds"}
+COST_NAMES = {
+    "bytes": "bytes",
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "latency_ms_wasm": "milliseconds in wasm",
+}
 LISTED = 8  # networks over the cap that are named one by one
 METRIC_NAMES = {
     "accuracy": "closed-set accuracy of the classifier",
@@ -42,13 +47,18 @@ def write_reading(
     *,
     synthetic: bool,
     devices: Mapping[str, int],
+    latency: str = "",
 ) -> str:
-    """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing."""
+    """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
+
+    latency: how the milliseconds were measured, where they are the cost.
+    """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
     lines = [f"# Accuracy against {COST_NAMES[question.against]}: {title}", ""]
     if synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += ["![The frontier](frontier.svg)", "", _describe_runs(networks, question, devices), ""]
+    lines += [latency, ""] if latency else []
     lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
     if front:
         lines += [*_tabulate(front, question), "", *_compare(networks, front, question)]
@@ -72,14 +82,16 @@ def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestio
 
 
 def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
+    timed = question.against == "latency_ms_wasm"
     rows = [
-        f"| network | parameters | MB {question.precision} | accuracy, % [95 %] | trials |",
-        "|---|---|---|---|---|",
+        f"| network | parameters | MB {question.precision} |{' ms |' if timed else ''} accuracy, % [95 %] | trials |",
+        f"|---|---|---|{'---|' if timed else ''}---|---|",
     ]
     for n in networks:
         params = "?" if n.params is None else f"{n.params:,}"
         size = f"{question.get_bytes(n) / BYTES_PER_MB:.3f}"
-        rows.append(f"| {n.label} | {params} | {size} | {format_accuracy(n)} | {format_trials(n)} |")
+        time = f" {question.get_cost(n):.2f} |" if timed else ""
+        rows.append(f"| {n.label} | {params} | {size} |{time} {format_accuracy(n)} | {format_trials(n)} |")
     return rows
 
 
@@ -94,7 +106,8 @@ def _compare(
     if len(fitting) == 1:
         lines.append("One network alone is a point and no trade-off.")
     elif rivals:
-        smallest = min([*rivals, best], key=question.get_cost)
+        # A network whose cost is not known cannot be the cheapest.
+        smallest = min([n for n in (*rivals, best) if question.get_cost(n) >= 0], key=question.get_cost)
         lines.append(
             f"The highest accuracy, {_quote(best)}, is not shown to be the best: the intervals of {len(rivals)} of the "
             f"{len(fitting) - 1} others that fit overlap its own, and these data do not order them. The highest of "
@@ -119,6 +132,10 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     plans = {(n.seeds, n.folds) for n in networks if n.status == "done"}
     refused = [n for n in networks if n.status == "over_cap"]
     failed = [n for n in networks if n.failed_trials]
+    untimed = [n for n in networks if n.status == "done" and n.latency_ms_wasm is None]
+    if question.against == "latency_ms_wasm" and untimed:
+        names = ", ".join(_quote(n) for n in untimed)
+        lines.append(f"- Not timed, so not on the frontier (`ffem latency` times them): {names}.")
     if partial:
         names = ", ".join(f"{_quote(n)} ({_count(n.trials, 'trial')})" for n in partial)
         lines.append(f"- Seeds or folds are missing, so other test images or seeds are behind these numbers: {names}.")

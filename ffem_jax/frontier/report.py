@@ -87,7 +87,8 @@ def write_frontier(
 
     Writes frontier.png, .svg (against the cost asked for), frontier_params.png, .svg (against parameters, unless
     that is it), frontier.json and frontier.md. cap_mb: MB of 10**6 bytes at `precision` (float32, float16, int8);
-    against: bytes, params or macs; metric: accuracy (the classifier's) or accuracy_gallery (Eq. 6).
+    against: bytes, params, macs or latency_ms_wasm (as `ffem latency` measured it); metric: accuracy (the
+    classifier's) or accuracy_gallery (Eq. 6).
 
     Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
     cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
@@ -97,6 +98,7 @@ def write_frontier(
     question = FrontierQuestion(cap_mb, precision, against, metric, pairs)
     networks = sorted(summarize_records(records, metric), key=_by_cost(question))
     _check_trained(networks, metric)
+    latency = _describe_latency(records) if against == "latency_ms_wasm" else ""
 
     title = describe_data(records, (n.resolution for n in networks), (n.tested for n in networks))
     synthetic = any(record.synthetic or record.data == "synthetic" for record in records)
@@ -119,7 +121,9 @@ def write_frontier(
     files += [out / "frontier.json", out / "frontier.md"]
     result = dataclasses.replace(result, files=tuple(files))
     (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
-    reading = write_reading(networks, marks, question, title, synthetic=synthetic, devices=result.devices)
+    reading = write_reading(
+        networks, marks, question, title, synthetic=synthetic, devices=result.devices, latency=latency
+    )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result
 
@@ -146,6 +150,23 @@ def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
         f"no network has an {metric}: {status['over_cap']} over the cap, {status['failed']} failed{first}; "
         "mend the cause, or raise run.cap_mb, and sweep again"
     )
+
+
+def _describe_latency(records: Sequence[TrialRecord]) -> str:
+    """How the records' latencies were measured. Raises FrontierError where none was, or not all by one runtime on one
+    processor: their milliseconds cannot share an axis."""
+    measured = [r.latency_wasm for r in records if r.status == "done" and r.latency_ms_wasm is not None]
+    if not measured:
+        raise FrontierError("no record has latency_ms_wasm; `ffem latency RECORDS` measures it")
+    settings = {f"{row.get('runtime', '?')} on {row.get('processor', '?')}" for row in measured}
+    if len(settings) > 1:
+        raise FrontierError(
+            f"the records mix latencies of {'; '.join(sorted(settings))}; measure all in one go: "
+            "`ffem latency RECORDS --again`"
+        )
+    busy = max(float(row.get("busy_cores", 0.0)) for row in measured)
+    calls = min(int(row.get("calls", 0)) for row in measured)
+    return f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; others used {busy:.2f} cores meanwhile."
 
 
 def _compute_share(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> float | None:

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # A cost's scale and its name on the axis; the key's column is short of room.
-UNITS = {"bytes": (1e6, "MB"), "params": (1e6, "million parameters"), "macs": (1e6, "million multiply-adds an image")}
-SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million"}
+UNITS = {
+    "bytes": (1e6, "MB"),
+    "params": (1e6, "million parameters"),
+    "macs": (1e6, "million multiply-adds an image"),
+    "latency_ms_wasm": (1.0, "ms an image, measured in TensorFlow.js' wasm backend, one thread"),
+}
+SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million", "latency_ms_wasm": "ms"}
 
 
 def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:

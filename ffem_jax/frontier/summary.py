@@ -35,6 +35,7 @@ class NetworkSummary:
         Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
         another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
         on its split; None for a single run, or where a run lacks a fold.
+    latency_ms_wasm: the median of its trials' measurements; None where none was measured.
     seeds, folds: those that are done. failed_trials: those that failed. errors: their messages.
     """
 
@@ -56,6 +57,7 @@ class NetworkSummary:
     bytes_float16: int | None = None
     bytes_int8: int | None = None
     peak_activation_bytes: int | None = None
+    latency_ms_wasm: float | None = None
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
@@ -171,6 +173,7 @@ def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> Network
         bytes_float16=sized.bytes_float16,
         bytes_int8=sized.bytes_int8,
         peak_activation_bytes=sized.peak_activation_bytes,
+        latency_ms_wasm=_find_latency(group),
         trial_keys=tuple(r.trial_key for r in group),
         errors=tuple(dict.fromkeys(r.error or "no message" for r in failed)),
     )
@@ -179,6 +182,11 @@ def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> Network
         errors = (*summary.errors, f"done, but the record has no {metric}") if no_number else summary.errors
         return dataclasses.replace(summary, failed_trials=len(failed) + len(no_number), errors=errors)
     return dataclasses.replace(summary, **_pool(done, metric))
+
+
+def _find_latency(group: Sequence[TrialRecord]) -> float | None:
+    measured = [record.latency_ms_wasm for record in group if record.latency_ms_wasm is not None]
+    return statistics.median(measured) if measured else None
 
 
 def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:

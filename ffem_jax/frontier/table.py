@@ -34,8 +34,13 @@ def render_table(
     columns = [(name, get) for name, get in varying if len({get(network) for network in networks}) > 1]
     for name, _ in columns:
         table.add_column(name)
-    numbers = ["params", *(["MACs"] if question.against == "macs" else []), f"MB {question.precision}", "% [95 %]"]
-    for name in (*numbers, "seed sd", "trials"):
+    # Only where it is what is asked for: parameters and bytes always stand there.
+    asked: dict[str, tuple[str, Callable[[NetworkSummary], str]]] = {
+        "macs": ("MACs", lambda n: "?" if n.macs is None else f"{n.macs:,}"),
+        "latency_ms_wasm": ("ms wasm", lambda n: "?" if n.latency_ms_wasm is None else f"{n.latency_ms_wasm:.2f}"),
+    }
+    costs = [asked[question.against]] if question.against in asked else []
+    for name in ("params", *(name for name, _ in costs), f"MB {question.precision}", "% [95 %]", "seed sd", "trials"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("fits")
     for network, marked in zip(networks, on_frontier, strict=True):
@@ -45,7 +50,7 @@ def render_table(
             network.label,
             *(get(network) for _, get in columns),
             "?" if network.params is None else f"{network.params:,}",
-            *(["?" if network.macs is None else f"{network.macs:,}"] if question.against == "macs" else []),
+            *(get(network) for _, get in costs),
             "?" if size != size else f"{size:.2f}",
             format_accuracy(network),
             "-" if network.seed_deviation is None else f"{100 * network.seed_deviation:.1f}",

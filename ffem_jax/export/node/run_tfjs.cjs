@@ -6,6 +6,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const { readArtifacts } = require("./graph_model.cjs");
 
 async function main([packages, modelFile, imagesFile, embeddingsFile, ...sizes]) {
   const load = createRequire(path.join(packages, "package.json"));
@@ -30,19 +31,6 @@ async function main([packages, modelFile, imagesFile, embeddingsFile, ...sizes])
   }
   fs.writeFileSync(embeddingsFile, Buffer.concat(embeddings));
   console.log(`tfjs ${tf.version_core} ${tf.getBackend()}, node ${process.versions.node}`);
-}
-
-function readArtifacts(modelFile) {
-  const { modelTopology, weightsManifest, format, signature } = JSON.parse(fs.readFileSync(modelFile, "utf8"));
-  const files = weightsManifest.flatMap((group) => group.paths);
-  const weights = Buffer.concat(files.map((file) => fs.readFileSync(path.join(path.dirname(modelFile), file))));
-  return {
-    modelTopology,
-    format,
-    signature,
-    weightSpecs: weightsManifest.flatMap((group) => group.weights),
-    weightData: weights.buffer.slice(weights.byteOffset, weights.byteOffset + weights.byteLength),
-  };
 }
 
 main(process.argv.slice(2)).catch((error) => {

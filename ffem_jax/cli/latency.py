@@ -1,0 +1,54 @@
+"""`ffem latency RECORDS...`: how long each recorded network takes in a browser's runtime, written into the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say
+
+EPILOG = """\
+Each network is timed once, in TensorFlow.js' wasm backend in Node, on one thread of this machine, all of them in turn.
+Its trials need not be at hand: a call takes as long with any weights. Each done trial's record is then appended with
+latency_ms_wasm, the median; nothing that stands in the file is changed. Leave the machine alone meanwhile.
+Then: ffem frontier RECORDS... --against latency_ms_wasm"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Time the networks of the records, append the records, print a line a network."""
+    parser = Parser("latency", "Milliseconds a face of recorded networks, written into their records.", EPILOG)
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument("--rounds", type=int, default=30, help="calls of each network, after a warm-up (30)")
+    parser.add_argument("--again", action="store_true", help="measure also what has a latency already")
+    options = parser.parse_intermixed_args(words)
+    if options.rounds < 1:
+        raise UsageError(f"--rounds {options.rounds} must be at least 1")
+
+    from ffem_jax.latency.measure import describe_networks, measure_records
+    from ffem_jax.latency.turns import BUSY_CORES
+
+    paths = find_records(options.records)
+    with keep_stdout_clean():
+        files, networks, busy = measure_records(paths, rounds=options.rounds, again=options.again, tell=say)
+    if options.json:
+        rows = [
+            {
+                "network": n.name,
+                "resolution": n.resolution,
+                "latency_ms_wasm": n.timing.median,
+                "quartiles_ms": n.timing.quartiles,
+            }
+            for n in networks
+        ]
+        updated = [{"file": str(file.path), "updated": file.updated, "kept": file.kept} for file in files]
+        print(json.dumps({"networks": rows, "files": updated, "busy_cores": busy.mean}))
+    else:
+        for line in describe_networks(networks):
+            print(line)
+    for file in files:
+        say(f"{file.path}: {file.updated} trials updated, {file.kept} as they were")
+    if busy.mean > BUSY_CORES:
+        say(f"warning: others used {busy.mean:.2f} cores meanwhile; measure again (--again) when the machine is quiet")
+    return DONE
