@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("ffem_jax.cli.train", "train and evaluate one network"),
     "sweep": ("ffem_jax.cli.sweep", "train the networks of sweeps/NAME.yaml; started again, it goes on"),
     "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
+    "align": ("ffem_jax.cli.align", "photographs of people to aligned faces that data=folder reads"),
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
