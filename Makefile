@@ -11,12 +11,13 @@ MARK ?= not slow
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow test-e2e lint format clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
+	@echo "make test-e2e     the page in a browser, with a network and a server (needs Node and Chromium)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
@@ -30,6 +31,14 @@ test: lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow
+
+# Chromium is the system's: no browser is downloaded.
+test-e2e: $(VENV)/.installed-e2e
+	@command -v npm >/dev/null || { echo "error: no npm; on Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; }
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
+	cd applet/web && npm install --silent && npm run --silent vendor
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
@@ -62,3 +71,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(make_environment)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-e2e: pyproject.toml constraints.txt
+	$(make_environment)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,export,serve,e2e]" -c constraints.txt
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@

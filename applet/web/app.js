@@ -123,6 +123,8 @@ function refresh() {
   byId("guide-keys").hidden = byEyes();
   byId("eye-keys").hidden = !byEyes();
   byId("guide-size").disabled = byEyes();
+  // A tall picture is to leave room for the rest of the page.
+  stage.style.maxWidth = frame ? `${(70 * frame.width) / frame.height}vh` : "";
   if (frame) {
     const square = live ? findSquare(frame.width, frame.height, CAMERA_FRACTION) : state.square;
     showSquare(guide, square, frame);
@@ -226,8 +228,8 @@ async function enrol() {
 }
 
 async function listPeople() {
-  const { people } = await server.list();
-  showPeople(people, (person) => attempt(() => removePerson(person)));
+  const { people, next } = await server.list();
+  showPeople(people, next !== null, (person) => attempt(() => removePerson(person)));
 }
 
 async function removePerson(person) {

@@ -31,6 +31,7 @@ export class Server {
     return this.send("POST", "v1/enrol", makeBody(modelId, vector, name));
   }
 
+  /** The first hundred: {people, next}, where `next` is null if these are all. */
   list() {
     return this.send("GET", "v1/people");
   }
@@ -84,6 +85,7 @@ function explain(status, answer) {
   const reasons = {
     401: "the server does not know this API key.",
     403: "this API key may not do that.",
+    404: "the server has nothing of that kind: is its address right?",
     429: "too many requests; wait a minute.",
   };
   let detail;

@@ -29,15 +29,13 @@ export function showFace(face) {
 }
 
 /** What the server says to a vector. */
-export function showAnswer({ name, distance, threshold }) {
+export function showAnswer({ accepted, name, distance, threshold }) {
   const element = byId("answer");
-  const measured = distance === null ? "" : ` Distance ${distance.toFixed(3)}`;
-  const limit = measured && threshold !== null ? `, accepted up to ${threshold.toFixed(3)}.` : measured && ".";
-  element.dataset.mood = name === null ? "stranger" : "good";
-  element.textContent = "";
+  element.dataset.mood = accepted ? "good" : "stranger";
   const said = document.createElement("strong");
-  said.textContent = name === null ? "Nobody who is enrolled." : name;
-  element.append(said, measured + limit);
+  said.textContent = accepted ? name : "Nobody who is enrolled";
+  const measured = distance === null ? "The gallery is empty." : `Distance ${distance.toFixed(3)}, accepted up to ${threshold.toFixed(3)}.`;
+  element.replaceChildren(said, measured);
 }
 
 /** A request as it was sent, and its answer once it is there. The key is shown by its length alone. */
@@ -61,9 +59,10 @@ function hideKey(value) {
   return value.replace(/(?<=^Bearer ).*/, (key) => "•".repeat(key.length));
 }
 
-/** The enrolled people, each with a button that calls `remove(person)`. */
-export function showPeople(people, remove) {
-  byId("people-text").textContent = people.length ? "" : "Nobody is enrolled.";
+/** The enrolled people, each with a button that calls `remove(person)`; `more`: whether there are others besides. */
+export function showPeople(people, more, remove) {
+  const text = more ? `The first ${people.length}; there are more.` : "";
+  byId("people-text").textContent = people.length ? text : "Nobody is enrolled.";
   byId("people").replaceChildren(
     ...people.map((person) => {
       const row = document.createElement("li");

@@ -2,7 +2,7 @@
 
 The square is the middle 140 of the 250 pixels of a deep-funneled LFW frame (`data.crop=0.56`), so a face aligned here
 is read with `data=folder data.crop=1`. Points are (x, y) in pixels from the upper left corner of the picture, the
-middle of its first pixel at (0.5, 0.5). `applet/shared/alignment.js` is the same in JavaScript; a test holds both equal.
+middle of its first pixel at (0.5, 0.5). `applet/shared/alignment.js` is the same for the page; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ from PIL import Image
 
 Point = tuple[float, float]
 
-# The eyes' centres as fractions of the square's side, the picture's left one first: medians over LFW's deep-funneled
-# frames, made level and symmetric; results/align says how they were measured.
-EYES: tuple[Point, Point] = ((0.345, 0.405), (0.655, 0.405))
-
-# Of LFW's frame, 250 pixels a side.
-LFW_SQUARE_LEFT, LFW_SQUARE_SIDE = 55, 140
+# The eyes' centres as fractions of the square's side, the picture's left one first: the medians over LFW's
+# deep-funneled frames, made level (results/alignment).
+EYES: tuple[Point, Point] = ((0.350, 0.408), (0.663, 0.408))
 
 
 def find_similarity(eyes: tuple[Point, Point], side: int) -> tuple[complex, complex]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
-from PIL import Image
 from tqdm import tqdm
 
 from ffem_jax.align.detector import DetectedFace, Detector
@@ -119,7 +118,9 @@ def align_folder(root: Path, out: Path, settings: Settings, detect: Detector) ->
     """
     root, out = root.expanduser().resolve(), out.expanduser().resolve()
     if not root.is_dir():
-        raise AlignError(f"{root} is {'no folder' if root.exists() else 'not there'}; give a folder of people's folders")
+        raise AlignError(
+            f"{root} is {'no folder' if root.exists() else 'not there'}; give a folder of people's folders"
+        )
     if root == out or root in out.parents or out in root.parents:
         raise AlignError(f"{out} and {root} lie in one another; choose another folder for the faces")
     photographs, notes = list_pictures(root, str(root))
@@ -128,13 +129,13 @@ def align_folder(root: Path, out: Path, settings: Settings, detect: Detector) ->
         with FileLock(out / ".faces.lock", timeout=0):
             alignment = _align_all(photographs, out, settings, detect)
     except Timeout:
-        raise AlignError(f"{out} is being written by another ffem align; wait for it or choose another folder") from None
+        raise AlignError(
+            f"{out} is being written by another ffem align; wait for it or choose another folder"
+        ) from None
     return dataclasses.replace(alignment, notes=(*notes, *alignment.notes))
 
 
-def _align_all(
-    photographs: Sequence[tuple[str, Path]], out: Path, settings: Settings, detect: Detector
-) -> Alignment:
+def _align_all(photographs: Sequence[tuple[str, Path]], out: Path, settings: Settings, detect: Detector) -> Alignment:
     done = {outcome.path: outcome for outcome in read_outcomes(out / LIST_NAME)}
     write_outcomes(out / LIST_NAME, done.values())  # whole lines only, before more are added
     outcomes = []

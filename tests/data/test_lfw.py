@@ -18,8 +18,8 @@ from made_folders import make_picture, write_people
 from PIL import Image
 
 from ffem_jax.data import DataError, lfw, load_faces
-from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.data.download import Download
+from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.data.protocols import make_split
 from ffem_jax.spec import DataSpec, ProtocolSpec
 
