@@ -129,9 +129,7 @@ def align_folder(root: Path, out: Path, settings: Settings, detect: Detector) ->
         with FileLock(out / ".faces.lock", timeout=0):
             alignment = _align_all(photographs, out, settings, detect)
     except Timeout:
-        raise AlignError(
-            f"{out} is being written by another ffem align; wait for it or choose another folder"
-        ) from None
+        raise AlignError(f"{out} is being written by another ffem align; wait, or choose another folder") from None
     return dataclasses.replace(alignment, notes=(*notes, *alignment.notes))
 
 

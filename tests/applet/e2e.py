@@ -1,4 +1,4 @@
-"""What the page's end-to-end test runs on: a network trained on drawn faces, the server, the page's files, a browser."""
+"""What the page's end-to-end test runs on: a network trained on drawn faces, the server, the page, a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APPLET = REPOSITORY / "applet"
 VENDOR = APPLET / "web" / "vendor"
 
-# Drawn faces that a small network learns to tell apart in a minute, so that what is tested is the way from page to name.
+# Drawn faces that a small network learns to tell apart in a minute: what is tested is the way from page to name.
 DATA = {"name": "synthetic", "people": 16, "images_per_person": 20, "resolution": 48, "difficulty": 0.3}
 RECIPE = ["recipe.epochs=24", "recipe.batch_size=32"]
 

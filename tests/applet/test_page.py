@@ -1,4 +1,4 @@
-"""The page in headless Chromium, with a real network and a real server: `make test-e2e`. Faces are drawn, not photographed."""
+"""The page in headless Chromium, with a real network and a real server (`make test-e2e`). Its faces are drawn."""
 
 from __future__ import annotations
 
@@ -74,11 +74,14 @@ def world() -> Iterator[World]:
             "--use-fake-ui-for-media-stream",
             f"--use-file-for-fake-video-capture={film}",
         ]
-        with serve_page(model) as address, serve_gallery(model, address, choose_threshold(vectors), folder) as server:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-                yield World(browser, address, server, model, faces, vectors, folder)
-                browser.close()
+        with (
+            serve_page(model) as address,
+            serve_gallery(model, address, choose_threshold(vectors), folder) as server,
+            sync_playwright() as playwright,
+        ):
+            browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+            yield World(browser, address, server, model, faces, vectors, folder)
+            browser.close()
 
 
 def embed(trial: Path, files: list[Path]) -> np.ndarray:
