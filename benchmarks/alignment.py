@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ffem_jax.align.detector import DETECTOR, DetectedFace, Detector, load_detector
-from ffem_jax.align.geometry import EYES, Point, align_face, find_similarity
+from ffem_jax.align.geometry import EYES, Eyes, Point, align_face, find_similarity
 
 OUT = Path("results/alignment/README.md")
 SEED = 0
@@ -66,7 +66,7 @@ def choose_central(faces: Sequence[DetectedFace], middle: Point) -> DetectedFace
     return min(faces, key=lambda face: abs(face.middle - complex(*middle))) if faces else None
 
 
-def measure_square_error(found: tuple[Point, Point], true: tuple[Point, Point]) -> np.ndarray:
+def measure_square_error(found: Eyes, true: Eyes) -> np.ndarray:
     """How far the true eyes lie from `EYES` in the square that is aligned by the found ones, in the square's pixels."""
     turn, origin = find_similarity(found, SIDE)
     there = (np.array([complex(*eye) for eye in true]) - origin) / turn
