@@ -52,6 +52,21 @@ class TrialCheckpoint:
         self.manager.close()
 
 
+def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | None:
+    """Epochs done, owner and state (a tree by name, on this process' first device) of the newest checkpoint in
+    `folder`, whoever wrote it on however many devices; None where there is none."""
+    whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        newest = manager.latest_step()
+        if newest is None:
+            return None
+        shapes = manager.item_metadata(newest)["state"]
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
+        restored = manager.restore(newest, args=wanted)
+    return newest, restored["facts"]["owner"], restored["state"]
+
+
 def _select_kept(state: TrainState) -> dict[str, Any]:
     # Without an average a checkpoint is what it was before there were any, and one from then is restored.
     return {name: part for name, part in state._asdict().items() if name != "average" or part}

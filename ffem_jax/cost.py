@@ -20,13 +20,26 @@ from flax import nnx
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.liveness import Jaxpr, compute_peak_bytes, walk_equations
 from ffem_jax.models import compute_map_sizes, head_arguments, stem_arguments
-from ffem_jax.models.blocks import BLOCKS, Head, Stem
-from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.models.attention import EfficientChannelAttention, SqueezeExcitation
+from ffem_jax.models.blocks import BLOCKS, Bottleneck, Head, ShuffleUnit, Stem
+from ffem_jax.models.convolutions import max_pool, use_convolution_form
 
-# A TensorFlow.js graph model spends on its topology file about this much for each weight tensor (its node, its
-# manifest entry, its share of the operations) and about this much once. An estimate.
-TOPOLOGY_BYTES_PER_TENSOR = 700
-TOPOLOGY_BYTES_FIXED = 1500
+# The topology file of what `ffem export --format tfjs` writes, in bytes: once; for a kernel with the operation it is
+# part of; for a vector; and for the operations beside these that a part of the network is made of. In float16 every
+# weight says so, in 8 bits every kernel, with its scale and zero point. tests/export holds the sums against the files.
+TOPOLOGY_BYTES = 900
+TOPOLOGY_BYTES_PER_KERNEL = 337
+TOPOLOGY_BYTES_PER_VECTOR = 112
+TOPOLOGY_BYTES_PER_PART: dict[type[nnx.Module], int] = {
+    EfficientChannelAttention: 365,
+    SqueezeExcitation: 175,
+    ShuffleUnit: 230,
+}
+TOPOLOGY_BYTES_PER_SHORTCUT = 50
+TOPOLOGY_BYTES_PER_MAX_POOL = 420
+TOPOLOGY_BYTES_PER_HARD_SWISH = 190
+TOPOLOGY_BYTES_FLOAT16 = 35
+TOPOLOGY_BYTES_INT8 = 90
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Cost:
     macs: multiply-accumulates of convolutions and matrix products for one image; elementwise work is not counted.
     kernel_params, vector_params: as deployed, BatchNorm folded into the layer before it (its scale into the
         kernel, the rest into a bias); vectors are biases and PReLU slopes.
-    kernel_channels: output channels over all kernels: each has an int8 scale. tensors: weight tensors.
+    kernels, vectors: how many of them. part_bytes: of the topology file, for operations without weights.
     peak_activation_bytes: the most that live activations take at once in float32, batch 1, operations one after
         another as written, elementwise ones in place, weights not counted.
     """
@@ -46,8 +59,9 @@ class Cost:
     macs: int = 0
     kernel_params: int = 0
     vector_params: int = 0
-    kernel_channels: int = 0
-    tensors: int = 0
+    kernels: int = 0
+    vectors: int = 0
+    part_bytes: int = 0
     peak_activation_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
@@ -57,7 +71,9 @@ class Cost:
 
     @property
     def topology_bytes(self) -> int:
-        return TOPOLOGY_BYTES_FIXED + TOPOLOGY_BYTES_PER_TENSOR * self.tensors
+        """The topology file of a model in float32."""
+        own = TOPOLOGY_BYTES_PER_KERNEL * self.kernels + TOPOLOGY_BYTES_PER_VECTOR * self.vectors
+        return TOPOLOGY_BYTES + own + self.part_bytes
 
     @property
     def bytes_float32(self) -> int:
@@ -67,12 +83,13 @@ class Cost:
     @property
     def bytes_float16(self) -> int:
         """Weights in float16, and the topology file."""
-        return 2 * (self.kernel_params + self.vector_params) + self.topology_bytes
+        entries = TOPOLOGY_BYTES_FLOAT16 * (self.kernels + self.vectors)
+        return 2 * (self.kernel_params + self.vector_params) + self.topology_bytes + entries
 
     @property
     def bytes_int8(self) -> int:
-        """Kernels in int8 with a float32 scale an output channel, vectors in float32, and the topology file."""
-        return self.kernel_params + 4 * self.kernel_channels + 4 * self.vector_params + self.topology_bytes
+        """Kernels in 8 bits with a scale each, vectors in float32, and the topology file."""
+        return self.kernel_params + 4 * self.vector_params + self.topology_bytes + TOPOLOGY_BYTES_INT8 * self.kernels
 
     def get_bytes(self, precision: str) -> int:
         """Bytes at `precision`, one of spec.PRECISIONS."""
@@ -131,10 +148,22 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
         kernel_params=kernel_params,
         # A norm's scale goes into the kernel before it; its bias stays, as that layer's.
         vector_params=params - kernel_params - sum(norms),
-        kernel_channels=sum(shape[-1] for shape in kernels),
-        tensors=len(weights) - len(norms),
+        kernels=len(kernels),
+        vectors=len(weights) - len(kernels) - len(norms),
+        part_bytes=sum(_count_part_bytes(node) for _, node in nnx.iter_graph(module)),
         peak_activation_bytes=compute_peak_bytes(closed.jaxpr, closed.jaxpr.invars[-1]),
     )
+
+
+def _count_part_bytes(node: Any) -> int:
+    total = TOPOLOGY_BYTES_PER_PART.get(type(node), 0)
+    if isinstance(node, Bottleneck) and node.shortcut:
+        total += TOPOLOGY_BYTES_PER_SHORTCUT
+    if isinstance(node, Stem) and node.extra is max_pool:
+        total += TOPOLOGY_BYTES_PER_MAX_POOL
+    if getattr(node, "activation", None) is nnx.hard_swish:
+        total += TOPOLOGY_BYTES_PER_HARD_SWISH
+    return total
 
 
 def _count_macs(jaxpr: Jaxpr) -> int:

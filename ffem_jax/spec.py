@@ -245,6 +245,7 @@ class RunSpec:
     retrain: train even if the records already hold this trial as done.
     seeds: train these seeds of one network as one program (vmap); empty trains `seed` alone.
     checkpoint: keep an Orbax checkpoint after every epoch, and go on from it.
+    keep_weights: keep the trained network in the trial's folder (its parameters in float32): what `ffem export` reads.
     progress: draw progress bars (drawn only on a terminal).
     cores: CPU cores that the trial's batches are split over, where JAX has not started yet; 0 for all.
     """
@@ -256,6 +257,7 @@ class RunSpec:
     retrain: bool = False
     seeds: tuple[int, ...] = ()
     checkpoint: bool = True
+    keep_weights: bool = True
     progress: bool = True
     cores: int = 0
 

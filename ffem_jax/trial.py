@@ -38,7 +38,8 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
 
     A seed that the records hold as done is not run again (unless run.retrain); its record is returned. A network
     over the cap is recorded so and not trained (unless run.train_over_cap). Training that raises, or whose loss
-    stops being finite, is recorded as failed. `out_dir` keeps trial.json and the checkpoint.
+    stops being finite, is recorded as failed. `out_dir` keeps trial.json, the checkpoint and the trained
+    weights.
 
     Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
     """
@@ -188,12 +189,14 @@ def _train(
     out_dir: Path,
     pretraining_dir: Path,
 ) -> None:
+    import jax
     import numpy as np
 
     from ffem_jax.checkpoint import TrialCheckpoint
     from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
     from ffem_jax.train import History, Trainer
     from ffem_jax.training_bar import TrainingBar
+    from ffem_jax.weights import save_weights
 
     out_dir.mkdir(parents=True, exist_ok=True)
     specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
@@ -254,6 +257,11 @@ def _train(
             record.test_images = split.test.tolist()
         for name, value in metrics.items():
             setattr(record, name, value)
+        if run.keep_weights:
+            evaluated = training.state.evaluated
+            if len(records) > 1:
+                evaluated = jax.tree.map(lambda leaf, index=index: leaf[index], evaluated)
+            save_weights(out_dir, record.trial_key, record.spec, *evaluated)
         record.status = "done"
 
 

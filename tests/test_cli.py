@@ -60,7 +60,7 @@ def test_every_command_has_help_and_json(capsys: pytest.CaptureFixture[str], com
     out = capsys.readouterr().out
     assert caught.value.code == 0
     assert "--json" in out
-    if command not in ("align", "frontier", "compare", "groups", "paper", "verify"):
+    if command not in ("align", "frontier", "compare", "embed", "export", "groups", "paper", "serve", "verify"):
         assert "arch=ffem|ffem_am|ffem_se|mobilefacenet|mobilenetv2" in out
 
 

@@ -71,8 +71,8 @@ def make_cost_by_hand(convolutions) -> dict[str, int]:
         "macs": sum(weights * pixels for weights, _, pixels in convolutions),
         "kernel_params": kernels,
         "vector_params": channels,
-        "kernel_channels": channels,
-        "tensors": 2 * len(convolutions),
+        "kernels": len(convolutions),
+        "vectors": len(convolutions),
     }
 
 
@@ -88,7 +88,7 @@ def test_every_count_is_that_of_the_layer_table_worked_by_hand(preset, rows, res
     found = dataclasses.asdict(
         compute_cost(dataclasses.replace(PRESETS[preset], embedding_dim=embedding_dim), resolution)
     )
-    del found["peak_activation_bytes"]
+    del found["peak_activation_bytes"], found["part_bytes"]
     assert found == make_cost_by_hand(list_convolutions(rows, resolution, embedding_dim))
 
 
@@ -102,7 +102,7 @@ def test_every_count_is_that_of_the_layer_table_worked_by_hand(preset, rows, res
 )
 def test_every_count_of_shufflenetv2_is_that_of_its_table_worked_by_hand(preset, channels):
     found = dataclasses.asdict(compute_cost(dataclasses.replace(PRESETS[preset], embedding_dim=1000), 224))
-    del found["peak_activation_bytes"]
+    del found["peak_activation_bytes"], found["part_bytes"]
     convolutions = [(9 * 3 * 24, 24, 112**2)]
     inputs = 24
     for out, repeats, size in zip(channels, (4, 8, 4), (28, 14, 7), strict=True):
@@ -241,7 +241,7 @@ def test_what_se_and_prelu_keep_when_deployed():
     plain, attended = trace_bottleneck(None), trace_bottleneck(("se", "depthwise", "scale", 2))
     assert attended.kernel_params - plain.kernel_params == 8 * 2 + 2 * 8
     assert attended.vector_params - plain.vector_params == 2 + 8  # biases that no BatchNorm had
-    assert attended.tensors - plain.tensors == 4
+    assert (attended.kernels - plain.kernels, attended.vectors - plain.vectors) == (2, 2)
     relu, prelu = (compute_cost(dataclasses.replace(SMALL, activation=name), 32) for name in ("relu6", "prelu"))
     # Slopes of the stem, four bottlenecks' expansions (but the first's) and depthwises, and the head.
     slopes = 8 + 8 + (24 + 24) + (48 + 48) + (32 + 32) + 48
@@ -253,10 +253,11 @@ def test_what_se_and_prelu_keep_when_deployed():
 def test_bytes_follow_their_closed_form_and_shrink_with_precision(name):
     found = compute_cost(PRESETS[name], 96)
     assert found.bytes_int8 < found.bytes_float16 < found.bytes_float32
-    weights, topology = found.kernel_params + found.vector_params, 1500 + 700 * found.tensors
-    assert found.bytes_float32 == 4 * weights + topology
-    assert found.bytes_float16 == 2 * weights + topology
-    assert found.bytes_int8 == found.kernel_params + 4 * (found.kernel_channels + found.vector_params) + topology
+    topology = 900 + 337 * found.kernels + 112 * found.vectors + found.part_bytes
+    assert found.bytes_float32 == 4 * (found.kernel_params + found.vector_params) + topology
+    tensors = found.kernels + found.vectors
+    assert found.bytes_float16 == 2 * (found.kernel_params + found.vector_params) + topology + 35 * tensors
+    assert found.bytes_int8 == found.kernel_params + 4 * found.vector_params + topology + 90 * found.kernels
     assert [found.get_bytes(precision) for precision in PRECISIONS] == [
         found.bytes_float32,
         found.bytes_float16,
@@ -265,8 +266,8 @@ def test_bytes_follow_their_closed_form_and_shrink_with_precision(name):
 
 
 def test_costs_add_up_but_for_the_peak():
-    first, second = Cost(1, 2, 3, 4, 5, 6, 70), Cost(10, 20, 30, 40, 50, 60, 7)
-    assert first + second == Cost(11, 22, 33, 44, 55, 66, 70)
+    first, second = Cost(1, 2, 3, 4, 5, 6, 7, 80), Cost(10, 20, 30, 40, 50, 60, 70, 8)
+    assert first + second == Cost(11, 22, 33, 44, 55, 66, 77, 80)
 
 
 def test_resolution_changes_macs_and_memory_and_no_weight():

@@ -39,7 +39,11 @@ LAYERS = {
     "checkpoint": 3,
     "evaluate": 3,
     "pretraining": 3,
+    "weights": 3,
+    "serve": 2,
     "trial": 4,
+    "export": 4,
+    "embed": 5,
     "sweep": 5,
     "cli": 5,
 }
@@ -48,10 +52,15 @@ LAYERS = {
 LIGHT_ROOMS = ("spec", "records", "config", "metrics", "frontier", "progress", "view2", "paper", "sweep", "cli")
 HEAVY_LIBRARIES = (
     "jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "hydra", "matplotlib", "torch", "scipy",
+    "fastapi", "sqlalchemy", "uvicorn",
 )  # fmt: skip
 
 # The metrics are what other projects may lift out, and what the server will import: NumPy and nothing else.
 NUMPY_ONLY = ("metrics",)
+
+# What the server may see: no decoder of pictures and no network, so that an image cannot get in.
+SERVER_ROOMS = ("arch", "spec", "records", "metrics", "serve")
+SERVER_LIBRARIES = ("numpy", "fastapi", "starlette", "pydantic", "sqlalchemy", "limits", "uvicorn")
 
 LINE_LIMIT = 400
 
@@ -176,6 +185,16 @@ def test_a_room_of_plain_arrays_imports_numpy_and_nothing_else(room: str) -> Non
         if room_of(module) == room:
             names = imported_names(ast.parse(path.read_text(encoding="utf-8")), module, path.name == "__init__.py")
             assert {name.partition(".")[0] for name in names} <= allowed, module
+
+
+def test_the_server_sees_arrays_and_no_pictures() -> None:
+    server = {module: path for module, path in MODULES.items() if room_of(module) == "serve"}
+    assert server
+    allowed = {*sys.stdlib_module_names, *SERVER_LIBRARIES, "ffem_jax"}
+    for module, path in server.items():
+        assert {room_of(target) for target in own_imports(module, path, MODULES)} <= {*SERVER_ROOMS, None}, module
+        names = imported_names(ast.parse(path.read_text(encoding="utf-8")), module, path.name == "__init__.py")
+        assert {name.partition(".")[0] for name in names} <= allowed, module
 
 
 def test_light_rooms_import_no_heavy_library() -> None:

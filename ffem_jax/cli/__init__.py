@@ -23,9 +23,12 @@ COMMANDS = {
     "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
     "align": ("ffem_jax.cli.align", "photographs of people to aligned faces that data=folder reads"),
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
+    "export": ("ffem_jax.cli.export", "a trained network as files for a phone or a browser, run and held to it"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
+    "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
     "paper": ("ffem_jax.cli.paper", "the paper's tables and curves from records of its networks: one page"),
+    "serve": ("ffem_jax.cli.serve", "the recognition server: vectors in, names out; serve keys manages who may ask"),
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }
 

@@ -21,6 +21,18 @@ def load(spec: DataSpec) -> Faces:
     Hidden files are passed over. Raises DataError for a folder that is missing, holds no person's folder, or
     leaves fewer than two people.
     """
+    faces = load_people(spec)
+    if len(faces.people) < 2:
+        reason = f" ({faces.notes[0]})" if faces.notes else ""
+        raise DataError(
+            f"data.root={_find_root(spec)} has {len(faces.people)} of the at least 2 people with data.min_images="
+            f"{spec.min_images} readable images{reason}; {LAYOUT}"
+        )
+    return faces
+
+
+def load_people(spec: DataSpec) -> Faces:
+    """As `load`, but one person, or nobody whose pictures can be read, is no error: there is nobody to tell apart."""
     root = _find_root(spec)
     table = root / "attributes.csv"
     try:
@@ -36,14 +48,7 @@ def load(spec: DataSpec) -> Faces:
         return dataclasses.replace(faces, attributes=attributes, notes=(*faces.notes, *trouble))
 
     faces = load_cached(spec, source, decode)
-    faces = dataclasses.replace(faces, notes=(*notes, *faces.notes))
-    if len(faces.people) < 2:
-        reason = f" ({faces.notes[0]})" if faces.notes else ""
-        raise DataError(
-            f"data.root={root} has {len(faces.people)} of the at least 2 people with data.min_images="
-            f"{spec.min_images} readable images{reason}; {LAYOUT}"
-        )
-    return faces
+    return dataclasses.replace(faces, notes=(*notes, *faces.notes))
 
 
 def _find_root(spec: DataSpec) -> Path:

@@ -1,0 +1,70 @@
+"""`ffem export TRIAL_DIR --format F --dtype T --out DIR`: a trained network as files for a phone or a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, say
+from ffem_jax.export import DTYPES, FORMATS
+
+EPILOG = (
+    "What was written is then run on the trial's held-out faces: by ONNX Runtime and LiteRT (pip install "
+    "'ffem-jax[export]'), and by TensorFlow.js in Node where both are there."
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """Write the files and export.json, and print how close they are to what was trained."""
+    parser = Parser("export", "A trained network as files that phones and browsers run.", EPILOG)
+    parser.add_argument("trial", type=Path, metavar="TRIAL_DIR", help="the folder of a finished trial")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="the runtime it is for")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what its weights are stored as (float32)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--seed", type=int, help="which, where the folder holds several seeds")
+    parser.add_argument("--cap-mb", type=float, default=10.0, metavar="MB", help="the size limit in 10^6 bytes (10)")
+    options = parser.parse_args(words)
+
+    from ffem_jax.export.bundle import export_trial
+    from ffem_jax.sweep import check_writable
+
+    check_writable(options.out, "--out DIR")
+    with keep_stdout_clean():
+        manifest = export_trial(options.trial, options.format, options.dtype, options.out, options.cap_mb, options.seed)
+    if options.json:
+        print(json.dumps(manifest))
+        return DONE
+    for line in describe(manifest):
+        print(line)
+    print(f"folder: {options.out}")
+    if not manifest["parity"]["ran"]:
+        say(f"not run: {manifest['parity']['reason']}")
+    return DONE
+
+
+def describe(manifest: dict[str, Any]) -> list[str]:
+    """An export in a few lines: size, closeness, accuracy."""
+    fits = "fits" if manifest["fits_cap"] else "is over"
+    lines = [
+        f"{manifest['network']} (model {manifest['model_id']}) as {manifest['format']} {manifest['dtype']}: "
+        f"{manifest['bytes']:,} bytes, {fits} the cap of {manifest['cap_bytes'] / 1e6:g} MB"
+    ]
+    parity, accuracy = manifest["parity"], manifest["accuracy"]
+    if parity["ran"]:
+        lines.append(
+            f"{parity['runtime']}, {parity['images']} held-out images: largest difference "
+            f"{parity['max_difference']:.2g} (of numbers up to {parity['largest']:.2g}), cosine "
+            f"{parity['cosine_mean']:.6f} on average and at least {parity['cosine_lowest']:.6f}"
+        )
+    if accuracy:
+        drawn = " (synthetic faces)" if manifest.get("synthetic") else ""
+        lines.append(
+            f"accuracy{drawn}: {accuracy['reference']:.2%} -> {accuracy['exported']:.2%} by {accuracy['measure']}, "
+            f"{accuracy['answers_changed']} of {accuracy['images']} answers changed"
+        )
+        if "gallery" in accuracy:
+            gallery = accuracy["gallery"]
+            lines.append(f"by the nearest enrolled face: {gallery['reference']:.2%} -> {gallery['exported']:.2%}")
+    return lines

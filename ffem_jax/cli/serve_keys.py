@@ -1,0 +1,68 @@
+"""`ffem serve keys add|list|revoke`: who may ask the recognition server what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from ffem_jax.cli.serve import add_database_option, check_installed, find_database
+from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say
+
+ACTIONS = {
+    "add": "make a key; it is printed once and stored nowhere",
+    "list": "the keys that there are, without their secrets",
+    "revoke": "make a key invalid at once",
+}
+
+
+def run_keys(words: Sequence[str]) -> int:
+    """Run one action on the keys."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = "\n".join(f"  {name:8} {what}" for name, what in ACTIONS.items())
+        print(f"usage: ffem serve keys ACTION ...\n\n{lines}\n\nffem serve keys ACTION --help says more.")
+        return DONE if words else BAD_USAGE
+    action = words[0]
+    if action not in ACTIONS:
+        raise UsageError(f"there is no action {action!r}; choose one of: {', '.join(ACTIONS)}")
+    check_installed()
+
+    from ffem_jax.serve.database import open_database
+    from ffem_jax.serve.keys import SCOPES, add_key, list_keys, revoke_key
+
+    parser = Parser(f"serve keys {action}", ACTIONS[action][0].upper() + ACTIONS[action][1:] + ".")
+    add_database_option(parser)
+    if action == "add":
+        scopes = "; ".join(f"{scope}: {what}" for scope, what in SCOPES.items())
+        parser.add_argument("--scopes", required=True, metavar="SCOPE,...", help=scopes)
+        parser.add_argument("--label", default="", help="what you will know it by, such as the app's name")
+    if action == "revoke":
+        parser.add_argument("key_id", metavar="ID", help="as ffem serve keys list shows it")
+    options = parser.parse_args(words[1:])
+    engine = open_database(find_database(options.database))
+    if action == "add":
+        chosen = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
+        key, presented = add_key(engine, chosen, options.label)
+        print(json.dumps({"key": presented, **dataclasses.asdict(key)}) if options.json else presented)
+        say(f"key {key.key_id} with {', '.join(key.scopes)}: keep it now, it cannot be shown again")
+    elif action == "revoke":
+        revoke_key(engine, options.key_id)
+        print(json.dumps({"revoked": options.key_id}) if options.json else f"key {options.key_id} is revoked")
+    else:
+        keys = list_keys(engine)
+        if options.json:
+            print(json.dumps([dataclasses.asdict(key) for key in keys]))
+        else:
+            _print_keys(keys)
+    return DONE
+
+
+def _print_keys(keys: Sequence) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for name in ("id", "scopes", "label", "created", "revoked"):
+        table.add_column(name)
+    for key in keys:
+        table.add_row(key.key_id, ", ".join(key.scopes), key.label, key.created_at, key.revoked_at)
+    print_table(table)

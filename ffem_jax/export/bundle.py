@@ -1,0 +1,130 @@
+"""The folder that an export leaves: the model's files, and `export.json`, which says what they are and take."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.data import DataError
+from ffem_jax.data.preprocessing import describe_crop
+from ffem_jax.data.protocols import load_split
+from ffem_jax.export import Format, NotRunError, load_format
+from ffem_jax.export.fold import fold_network
+from ffem_jax.export.layers import (
+    INPUT_NAME,
+    INPUT_OFFSET,
+    INPUT_SCALE,
+    OUTPUT_NAME,
+    ExportError,
+    LayerList,
+    compute_model_id,
+)
+from ffem_jax.weights import FinishedTrial, load_trial
+
+MANIFEST_FILE = "export.json"
+MANIFEST_VERSION = 1
+
+
+def export_trial(
+    folder: Path, name: str, dtype: str, out: Path, cap_mb: float = 10.0, seed: int | None = None
+) -> dict[str, Any]:
+    """Write the finished trial in `folder` to `out` in the format `name`, run what was written, and return export.json.
+
+    Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow it.
+    """
+    module = load_format(name, dtype)
+    finished = load_trial(folder, seed)
+    network = fold_network(finished.classifier.network, finished.trial.data.resolution)
+    clear_folder(out)
+    paths = module.write(network, dtype, out)
+    manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
+    manifest.update(measure(finished, module, out))
+    (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def clear_folder(out: Path) -> None:
+    """Make `out`, or empty it of an earlier export's files. Raises ExportError where it holds anything else."""
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = out / MANIFEST_FILE
+    names = {path.name for path in out.iterdir()} - {MANIFEST_FILE}
+    known: set[str] = set()
+    if earlier.exists():
+        try:
+            known = {file["name"] for file in json.loads(earlier.read_text())["files"]}
+        except (ValueError, KeyError, TypeError):
+            raise ExportError(f"{earlier} is not an export's; choose another folder with --out") from None
+    if names - known:
+        raise ExportError(f"{out} holds {min(names - known)}; name a new folder with --out, or that of an export")
+    for file in names:
+        (out / file).unlink()
+
+
+def make_manifest(
+    finished: FinishedTrial,
+    network: LayerList,
+    name: str,
+    dtype: str,
+    layout: str,
+    paths: list[Path],
+    cap_mb: float,
+) -> dict[str, Any]:
+    """What export.json says of the files `paths` before they are run."""
+    trial, side = finished.trial, network.resolution
+    files = [
+        {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for path in paths
+        for content in [path.read_bytes()]
+    ]
+    size, cap = sum(path.stat().st_size for path in paths), round(cap_mb * 1e6)
+    return {
+        "version": MANIFEST_VERSION,
+        "model_id": compute_model_id(network),
+        "trial_key": finished.key,
+        "network": trial.arch.name,
+        "seed": trial.seed,
+        "data": trial.data.name,
+        "format": name,
+        "dtype": dtype,
+        "files": files,
+        "bytes": size,
+        "cap_bytes": cap,
+        "fits_cap": size <= cap,
+        "input": {
+            "name": INPUT_NAME,
+            "shape": [1, side, side, 3] if layout == "NHWC" else [1, 3, side, side],
+            "dtype": "float32",
+            "scale": INPUT_SCALE,
+            "offset": INPUT_OFFSET,
+        },
+        "crop": describe_crop(trial.data),
+        "output": {
+            "name": OUTPUT_NAME,
+            "length": network.embedding_dim,
+            "normalized": False,
+            # Such a trial's record is of the mean of an image's vector and its mirror's: a phone may do the same.
+            "average_with_mirror": trial.recipe.flip_test,
+        },
+    }
+
+
+def measure(finished: FinishedTrial, module: Format, out: Path) -> dict[str, Any]:
+    """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy.
+
+    Where the faces are not at hand, or the format's runtime is not, the fields say so.
+    """
+    from ffem_jax.export.parity import calibrate_thresholds, embed_reference, measure_parity
+
+    trial = finished.trial
+    try:
+        faces, split = load_split(trial.data, trial.protocol)
+    except (DataError, OSError) as error:
+        return {"thresholds": {}, "parity": {"ran": False, "reason": f"the trial's faces: {error}"}, "accuracy": None}
+    reference = embed_reference(finished, faces, split)
+    found: dict[str, Any] = {"synthetic": faces.synthetic, "thresholds": calibrate_thresholds(reference)}
+    try:
+        return {**found, **measure_parity(reference, lambda pixels: module.run(out, pixels))}
+    except NotRunError as error:
+        return {**found, "parity": {"ran": False, "reason": str(error)}, "accuracy": None}

@@ -1,0 +1,282 @@
+"""TensorFlow.js: a graph model, `model.json` and one weight file, written with NumPy alone.
+
+The graph form runs faster than the layers form, and convolution, bias and activation are one node in it. Names are
+short, since each stands in the file several times: under a size limit of some MB they would be felt. The uint8 of
+this format are TensorFlow.js' own: one scale a tensor, weights turned back into float32 when the model is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffem_jax import __version__
+from ffem_jax.export import ExportError, NotRunError
+from ffem_jax.export.layers import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Add,
+    ChannelConvolution,
+    Convolution,
+    Depthwise,
+    Flatten,
+    GlobalAveragePool,
+    InterleaveChannels,
+    Layer,
+    LayerList,
+    MaxPool,
+    Multiply,
+    Shape,
+    SliceChannels,
+    compute_same_padding,
+    refuse_layer,
+)
+from ffem_jax.export.quantize import quantize_per_tensor
+
+DTYPES = ("float32", "float16", "uint8")
+LAYOUT = "NHWC"
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.bin"
+
+# What a convolution's own node can do besides; the rest are nodes of their own.
+_FUSED = {"linear": (), "relu": ("Relu",), "relu6": ("Relu6",), "prelu": ("Prelu",)}
+# What no map holds, for the rim of a max pooling: the lowest of float16, with which some backends compute.
+_LOWEST = -65504.0
+
+
+def write(network: LayerList, dtype: str, folder: Path) -> list[Path]:
+    """Write `network` with weights of `dtype` into `folder`; the files, model.json first."""
+    graph = _Graph(network, dtype)
+    model = {
+        "format": "graph-model",
+        "generatedBy": f"ffem_jax {__version__}",
+        "convertedBy": None,
+        "signature": graph.make_signature(),
+        "modelTopology": {"node": graph.nodes, "versions": {"producer": 440}},
+        "weightsManifest": [{"paths": [WEIGHTS_FILE], "weights": graph.manifest}],
+    }
+    paths = [folder / MODEL_FILE, folder / WEIGHTS_FILE]
+    paths[0].write_text(json.dumps(model, separators=(",", ":")))
+    paths[1].write_bytes(b"".join(graph.data))
+    return paths
+
+
+def run(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    """Embeddings [N, D] of pixels [N, R, R, 3] by TensorFlow.js' wasm backend in Node, as a browser computes them."""
+    node, packages = shutil.which("node"), find_node_packages()
+    if node is None:
+        raise NotRunError("Node is not installed; it runs TensorFlow.js outside a browser")
+    if packages is None:
+        raise NotRunError(
+            f"TensorFlow.js is not installed for Node; run `npm install` in {NODE_FOLDER}, or let {PACKAGES_VARIABLE} "
+            "name a folder that has it in node_modules"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        images, embeddings = Path(scratch) / "images", Path(scratch) / "embeddings"
+        images.write_bytes(np.ascontiguousarray(pixels, "<f4").tobytes())
+        shape = [str(size) for size in pixels.shape]
+        command = [node, NODE_FOLDER / "run_tfjs.cjs", packages, folder / MODEL_FILE, images, embeddings, *shape]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ExportError(f"TensorFlow.js does not run {folder / MODEL_FILE}: {reason}")
+        values = np.frombuffer(embeddings.read_bytes(), "<f4").reshape(len(pixels), -1)
+    return values, result.stdout.strip()
+
+
+# Where package.json names what Node needs, and what else may name a folder with node_modules.
+NODE_FOLDER = Path(__file__).parent / "node"
+PACKAGES_VARIABLE = "FFEM_NODE_PACKAGES"
+
+
+def find_node_packages() -> Path | None:
+    """The folder whose node_modules holds TensorFlow.js: FFEM_NODE_PACKAGES, ours or the one worked in; else None."""
+    named = os.environ.get(PACKAGES_VARIABLE)
+    for folder in [Path(named)] if named else [NODE_FOLDER, Path.cwd()]:
+        if (folder / "node_modules/@tensorflow/tfjs-backend-wasm/package.json").exists():
+            return folder.resolve()
+    return None
+
+
+class _Graph:
+    """The nodes, the weights' entries and their bytes, as they are collected."""
+
+    def __init__(self, network: LayerList, dtype: str):
+        self.dtype = dtype
+        self.network = network
+        self.shapes = network.compute_shapes()
+        self.nodes: list[dict[str, Any]] = []
+        self.manifest: list[dict[str, Any]] = []
+        self.data: list[bytes] = []
+        self.numbers: dict[tuple[Any, ...], str] = {}
+        self.values: set[str] = set()
+        # Tensor -> its node. The output alone keeps its name, and the input.
+        self.names = {INPUT_NAME: INPUT_NAME, OUTPUT_NAME: OUTPUT_NAME}
+        self.add("Placeholder", INPUT_NAME, [], dtype=_FLOAT, shape={"shape": _describe_shape(self.shapes[INPUT_NAME])})
+        for index, layer in enumerate(network.layers):
+            name = self.names.setdefault(layer.name, f"n{index}")
+            self.add_layer(layer, name, [self.names[x] for x in layer.inputs])
+
+    def make_signature(self) -> dict[str, Any]:
+        def describe(name, shape):
+            return {name: {"name": f"{name}:0", "dtype": "DT_FLOAT", "tensorShape": _describe_shape(shape)}}
+
+        return {
+            "inputs": describe(INPUT_NAME, self.shapes[INPUT_NAME]),
+            "outputs": describe(OUTPUT_NAME, (self.network.embedding_dim,)),
+        }
+
+    def add(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
+        node: dict[str, Any] = {"name": name, "op": op}
+        if inputs:
+            node["input"] = inputs
+        if attributes:
+            node["attr"] = attributes
+        self.nodes.append(node)
+        return name
+
+    def add_weight(self, name: str, values: np.ndarray) -> str:
+        """A constant of float32 that no dtype stores as integers."""
+        entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "dtype": "float32"}
+        if self.dtype != "float16":
+            return self.add_constant(entry, values.astype("<f4"), _FLOAT)
+        entry["quantization"] = {"dtype": "float16"}
+        return self.add_constant(entry, values.astype("<f2"), _FLOAT)
+
+    def add_kernel(self, name: str, kernel: np.ndarray) -> str:
+        """A kernel, stored in the graph's dtype."""
+        if self.dtype != "uint8":
+            return self.add_weight(name, kernel)
+        quantized = quantize_per_tensor(kernel)
+        scale = float(quantized.scale[0])
+        how = {"dtype": "uint8", "min": -quantized.zero_point * scale, "scale": scale}
+        entry = {"name": name, "shape": list(kernel.shape), "dtype": "float32", "quantization": how}
+        return self.add_constant(entry, quantized.values, _FLOAT)
+
+    def add_value(self, name: str, value: float) -> str:
+        """A single float32, stored once and in full."""
+        if name not in self.values:
+            self.values.add(name)
+            self.add_constant({"name": name, "shape": [], "dtype": "float32"}, np.array(value, "<f4"), _FLOAT)
+        return name
+
+    def add_numbers(self, *numbers: int | tuple[int, int]) -> str:
+        """A constant of int32 that says a shape, axes, a place or pairs of paddings; equal ones are stored once."""
+        if numbers not in self.numbers:
+            name = self.numbers[numbers] = f"i{len(self.numbers)}"
+            values = np.array(numbers, "<i4")
+            entry = {"name": name, "shape": list(values.shape), "dtype": "int32"}
+            self.add_constant(entry, values, {"type": "DT_INT32"})
+        return self.numbers[numbers]
+
+    def add_constant(self, entry: dict[str, Any], stored: np.ndarray, kind: dict[str, str]) -> str:
+        self.manifest.append(entry)
+        self.data.append(stored.tobytes())
+        return self.add("Const", entry["name"], [], dtype=kind)
+
+    def add_layer(self, layer: Layer, name: str, inputs: list[str]) -> None:
+        shape = self.shapes[layer.name]
+        if isinstance(layer, Convolution | Depthwise):
+            self.add_convolution(layer, name, inputs[0])
+        elif isinstance(layer, ChannelConvolution):
+            # Along a map of C x 1 pixels that the vector becomes.
+            kernel = self.add_weight(f"{name}k", layer.kernel.reshape(-1, 1, 1, 1))
+            column = self.add("Reshape", f"{name}c", [inputs[0], self.add_numbers(-1, shape[2], 1, 1)])
+            strides, same = _integers(1, 1, 1, 1), _string("SAME")
+            mixed = self.add("Conv2D", f"{name}m", [column, kernel], strides=strides, padding=same, dilations=strides)
+            logits = self.add("Reshape", f"{name}r", [mixed, self.add_numbers(-1, 1, 1, shape[2])])
+            self.add("Sigmoid", name, [logits])
+        elif isinstance(layer, MaxPool):
+            self.add_max_pool(layer, name, inputs[0])
+        elif isinstance(layer, GlobalAveragePool):
+            self.add("Mean", name, [inputs[0], self.add_numbers(1, 2)], keep_dims={"b": True})
+        elif isinstance(layer, Multiply):
+            self.add("Mul", name, inputs)
+        elif isinstance(layer, Add):
+            self.add("AddV2", name, inputs)
+        elif isinstance(layer, SliceChannels):
+            begin = self.add_numbers(0, 0, 0, layer.first)
+            self.add("Slice", name, [inputs[0], begin, self.add_numbers(-1, *shape)])
+        elif isinstance(layer, InterleaveChannels):
+            pairs = self.add("Pack", f"{name}p", inputs, axis={"i": 4})
+            self.add("Reshape", name, [pairs, self.add_numbers(-1, *shape)])
+        elif isinstance(layer, Flatten):
+            self.add("Squeeze", name, inputs, squeeze_dims=_integers(1, 2))
+        else:
+            raise refuse_layer(layer, "tfjs")
+
+    def add_convolution(self, layer: Convolution | Depthwise, name: str, x: str) -> None:
+        depthwise = isinstance(layer, Depthwise)
+        inputs = [
+            x,
+            self.add_kernel(f"{name}k", layer.kernel[..., None] if depthwise else layer.kernel),
+            self.add_weight(f"{name}b", layer.bias),
+        ]
+        fused = _FUSED.get(layer.activation, ())
+        if layer.slope is not None:
+            inputs.append(self.add_weight(f"{name}s", layer.slope))
+        own = name if layer.activation in _FUSED else f"{name}v"
+        self.add(
+            "FusedDepthwiseConv2dNative" if depthwise else "_FusedConv2D",
+            own,
+            inputs,
+            strides=_integers(1, layer.stride, layer.stride, 1),
+            **_describe_padding(layer, self.shapes[layer.inputs[0]]),
+            fused_ops={"list": {"s": [_encode(op) for op in ("BiasAdd", *fused)]}},
+            num_args={"i": len(inputs) - 2},
+        )
+        if layer.activation == "sigmoid":
+            self.add("Sigmoid", name, [own])
+        elif layer.activation == "hard_swish":
+            # x * relu6(x + 3) / 6: TensorFlow.js has no operation of that name.
+            shifted = self.add("AddV2", f"{name}h", [own, self.add_value("three", 3)])
+            gate = self.add("Relu6", f"{name}g", [shifted])
+            sixth = self.add("Mul", f"{name}x", [gate, self.add_value("sixth", 1 / 6)])
+            self.add("Mul", name, [own, sixth])
+
+    def add_max_pool(self, layer: MaxPool, name: str, x: str) -> None:
+        rim = (layer.padding, layer.padding)
+        around = self.add_numbers((0, 0), rim, rim, (0, 0))
+        padded = self.add("PadV2", f"{name}p", [x, around, self.add_value("lowest", _LOWEST)])
+        window, strides = _integers(1, layer.size, layer.size, 1), _integers(1, layer.stride, layer.stride, 1)
+        self.add("MaxPool", name, [padded], ksize=window, strides=strides, padding=_string("VALID"))
+
+
+_FLOAT = {"type": "DT_FLOAT"}
+
+
+def _describe_padding(layer: Convolution | Depthwise, shape: Shape) -> dict[str, Any]:
+    if not layer.padding:
+        return {"padding": _string("VALID")}
+    # SAME puts the odd pixel of padding last; where that is not what training does, the padding is spelt out.
+    wanted = [compute_same_padding(size, layer.kernel.shape[0], layer.stride) for size in shape[:2]]
+    if wanted == [(layer.padding, layer.padding)] * 2:
+        return {"padding": _string("SAME")}
+    around = [layer.padding] * 2
+    return {"padding": _string("EXPLICIT"), "explicit_paddings": _integers(0, 0, *around, *around, 0, 0)}
+
+
+def _describe_shape(shape: Shape | tuple[int]) -> dict[str, Any]:
+    # The first axis is the images; how many is open.
+    return {"dim": [{"size": str(size)} for size in (-1, *shape)]}
+
+
+def _integers(*values: int) -> dict[str, Any]:
+    return {"list": {"i": list(values)}}
+
+
+def _string(text: str) -> dict[str, str]:
+    return {"s": _encode(text)}
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,238 @@
+"""Thresholds for Eq. 7 from the pairs of people that a network has never seen, and how far they can be trusted.
+
+A network keeps the people it was trained on apart better than strangers, so a threshold from those people lets too many
+strangers in; `matching.calibrate_sigma` has no others to ask. Here the people must be new to the network, and the unit
+is the pair of pictures of two people: a gallery of any size can be reckoned from it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffem_jax.metrics.identification import as_labels, normalize_embeddings
+from ffem_jax.metrics.intervals import compute_wilson_interval
+
+CALIBRATION_VERSION = 1
+
+# 12.5 million pairs: more pictures are thinned out evenly.
+MAX_IMAGES = 5_000
+# The rates that a calibration tells with their intervals; any other is looked up in its curve.
+TOLD_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+# Of n independent pairs none of which is accepted, 3/n is the upper end of the 95 % interval of the rate.
+PAIRS_FOR_A_RATE = 3.0
+# Pairs that must be accepted before their spread over people can be told.
+MIN_ACCEPTED = 30
+BLOCK_IMAGES = 512
+
+
+class CalibrationError(ValueError):
+    """Faces or a file that no threshold can be taken from. The message is one line."""
+
+
+@dataclass(frozen=True)
+class ToldRate:
+    """A threshold and what it does: the share of pairs of different people, in 0 to 1, at distance <= threshold.
+
+    accepted: how many pairs that is. low, high: the 95 % interval of the rate, which counts that pairs share people.
+    enough: whether there are pairs enough to show a rate as low as `false_accept_rate`.
+    """
+
+    false_accept_rate: float
+    threshold: float
+    accepted: int
+    low: float
+    high: float
+    enough: bool
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distances between pictures of different people, all of them new to the network.
+
+    model_id: whose vectors. people, images, pairs: how many there were.
+    design_effect: how many pairs are worth as much as one independent pair, since pairs share people; at least 1.
+    curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most so many pairs are
+        accepted; below 0 where it must accept nothing.
+    """
+
+    model_id: str
+    people: int
+    images: int
+    pairs: int
+    design_effect: float
+    curve: tuple[tuple[int, float], ...]
+    told: tuple[ToldRate, ...] = ()
+    synthetic: bool = False
+
+    def choose_threshold(self, false_accept_rate: float) -> float:
+        """The largest known distance at which at most `false_accept_rate` (0 to 1) of the pairs are accepted."""
+        allowed = _count_allowed(false_accept_rate, self.pairs)
+        index = bisect_right(self.curve, allowed, key=lambda entry: entry[0])
+        return self.curve[index - 1][1]
+
+    def has_enough(self, false_accept_rate: float) -> bool:
+        """Whether the pairs can show a rate as low as that: 3 / rate independent ones are needed."""
+        return false_accept_rate * self.pairs / self.design_effect >= PAIRS_FOR_A_RATE
+
+    def describe_shortage(self, false_accept_rate: float) -> str:
+        """What is missing for `false_accept_rate`, in one sentence."""
+        return (
+            f"a false-accept rate of {false_accept_rate:.2g} a comparison takes about "
+            f"{math.ceil(PAIRS_FOR_A_RATE / false_accept_rate):,} independent pairs; the {self.pairs:,} pairs of "
+            f"{self.people} people are worth {self.pairs / self.design_effect:,.0f}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it; `read_calibration` reads it back."""
+        return {
+            "version": CALIBRATION_VERSION,
+            "model_id": self.model_id,
+            "synthetic": self.synthetic,
+            "people": self.people,
+            "images": self.images,
+            "pairs": self.pairs,
+            "design_effect": self.design_effect,
+            "rates": [vars(rate) for rate in self.told],
+            "curve": [list(entry) for entry in self.curve],
+        }
+
+
+def compute_calibration(
+    embeddings: npt.ArrayLike, labels: npt.ArrayLike, model_id: str, *, synthetic: bool = False
+) -> Calibration:
+    """The calibration from embeddings [image, feature], normalised here, of people `labels` [image].
+
+    Of more than MAX_IMAGES pictures an even choice is taken. The interval's variance is that of a mean over pairs of
+    which those with a person in common are correlated.
+    Raises CalibrationError for fewer than three people, who leave the spread over people unknown.
+    Source: Aronow, Samii and Assenova, Political Analysis 23 (2015), equation 4 (dyadic cluster-robust variance).
+    """
+    embeddings = normalize_embeddings(embeddings)
+    _, people = np.unique(as_labels(labels, len(embeddings), "calibration"), return_inverse=True)
+    if people.size == 0 or people.max() < 2:
+        raise CalibrationError(
+            f"a calibration takes pictures of at least 3 people, and better of 50; there are {len(np.unique(people))}"
+        )
+    if len(embeddings) > MAX_IMAGES:
+        chosen = np.linspace(0, len(embeddings) - 1, MAX_IMAGES).round().astype(int)
+        embeddings, people = embeddings[chosen], people[chosen]
+        _, people = np.unique(people, return_inverse=True)
+    distances, dyads = _list_impostors(embeddings, people)
+    order = np.argsort(distances, kind="stable")
+    ranked, dyads = distances[order], dyads[order]
+    counts = np.bincount(people)
+    effect = _compute_design_effect(ranked, dyads, counts, min(max(MIN_ACCEPTED, ranked.size // 1000), ranked.size))
+    told = tuple(_tell(rate, ranked, dyads, counts, effect) for rate in TOLD_RATES)
+    return Calibration(
+        model_id=model_id,
+        people=len(counts),
+        images=len(people),
+        pairs=ranked.size,
+        design_effect=effect,
+        curve=_make_curve(ranked),
+        told=told,
+        synthetic=synthetic,
+    )
+
+
+def read_calibration(row: Any) -> Calibration:
+    """The calibration that `to_dict` wrote. Raises CalibrationError for anything else."""
+    try:
+        if row["version"] != CALIBRATION_VERSION:
+            raise CalibrationError(f"calibration version {row['version']} is none that this package reads")
+        curve = tuple((int(accepted), float(threshold)) for accepted, threshold in row["curve"])
+        calibration = Calibration(
+            model_id=str(row["model_id"]),
+            people=int(row["people"]),
+            images=int(row["images"]),
+            pairs=int(row["pairs"]),
+            design_effect=float(row["design_effect"]),
+            curve=curve,
+            told=tuple(ToldRate(**rate) for rate in row["rates"]),
+            synthetic=bool(row["synthetic"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, CalibrationError):
+            raise
+        raise CalibrationError(f"no calibration: {type(error).__name__}: {error}") from None
+    flat = [threshold for _, threshold in curve]
+    ranks = [accepted for accepted, _ in curve]
+    sound = flat and ranks[0] == 0 and ranks == sorted(ranks) and flat == sorted(flat) and math.isfinite(sum(flat))
+    if not (sound and calibration.pairs > 0 and calibration.design_effect >= 1):
+        raise CalibrationError("no calibration: its curve does not rise from 0 accepted pairs; make it again")
+    return calibration
+
+
+def _list_impostors(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance and dyad (first person * people + second person, first < second) of each pair of different people."""
+    distances, dyads = [], []
+    number = int(people.max()) + 1
+    for start in range(0, len(people), BLOCK_IMAGES):
+        block = slice(start, start + BLOCK_IMAGES)
+        # Each pair once: the second picture comes after the first.
+        after = np.arange(len(people)) > np.arange(start, start + len(people[block]))[:, None]
+        rows, columns = np.nonzero(after & (people[block, None] != people))
+        # Unit vectors: |a - b|^2 = 2 - 2 a.b, but for one picture under two names, whose small distance it would lose.
+        squares = 2 - 2 * (embeddings[block] @ embeddings.T)[rows, columns]
+        close = squares < 1e-6
+        squares[close] = ((embeddings[block][rows[close]] - embeddings[columns[close]]) ** 2).sum(axis=1)
+        distances.append(np.sqrt(squares) / 2)
+        first, second = people[block][rows], people[columns]
+        dyads.append(np.minimum(first, second) * number + np.maximum(first, second))
+    return np.concatenate(distances), np.concatenate(dyads)
+
+
+def _count_allowed(rate: float, pairs: int) -> int:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"false_accept_rate={rate} must be between 0 and 1")
+    # 0.29 * 100 is 28.999999999999996, and means 29.
+    return math.floor(rate * pairs + 1e-9)
+
+
+def _find_threshold(ranked: np.ndarray, allowed: int) -> float:
+    """The largest distance at which at most `allowed` of the pairs are accepted."""
+    return 1.0 if allowed >= ranked.size else float(min(1.0, np.nextafter(ranked[allowed], -np.inf)))
+
+
+def _make_curve(ranked: np.ndarray) -> tuple[tuple[int, float], ...]:
+    """Every count of accepted pairs up to 100, then 2 % apart: a few hundred entries, whatever the pairs."""
+    ranks = {0, ranked.size} | {round(100 * 1.02**step) for step in range(700)} | set(range(100))
+    kept = sorted(rank for rank in ranks if rank <= ranked.size)
+    return tuple((rank, _find_threshold(ranked, rank)) for rank in kept)
+
+
+def _tell(rate: float, ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray, effect: float) -> ToldRate:
+    threshold = _find_threshold(ranked, _count_allowed(rate, ranked.size))
+    accepted = int(np.searchsorted(ranked, threshold, side="right"))
+    if accepted >= MIN_ACCEPTED:
+        effect = _compute_design_effect(ranked, dyads, counts, accepted)
+    worth = max(1, round(ranked.size / effect))
+    low, high = compute_wilson_interval(min(accepted / effect, worth), worth)
+    return ToldRate(rate, threshold, accepted, low, high, rate * worth >= PAIRS_FOR_A_RATE)
+
+
+def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray, accepted: int) -> float:
+    """The variance of the share of accepted pairs over what it were of as many independent pairs; at least 1.
+
+    ranked: distances ascending; dyads: their pairs of people; counts: images of each person; accepted: how many of the
+    closest pairs are accepted.
+    """
+    pairs, people = ranked.size, len(counts)
+    rate = accepted / pairs
+    if not 0 < rate < 1:
+        return 1.0
+    dyad, hits = np.unique(dyads[:accepted], return_counts=True)
+    first, second = dyad // people, dyad % people
+    each = np.bincount(first, hits, people) + np.bincount(second, hits, people)
+    surplus = each - rate * counts * (counts.sum() - counts)
+    squares = counts.astype(np.float64) ** 2
+    all_squares = (squares.sum() ** 2 - (squares**2).sum()) / 2
+    of_dyads = (hits**2).sum() - 2 * rate * (hits * counts[first] * counts[second]).sum() + rate**2 * all_squares
+    variance = ((surplus**2).sum() - of_dyads) / pairs**2
+    return max(1.0, float(variance * pairs / (rate * (1 - rate))))

@@ -1,0 +1,139 @@
+"""The list of layers against the network it was folded from, and the model's name."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from made_networks import compute_cosines, embed, make_network, make_pixels, shrink
+
+from ffem_jax.arch import ATTENTION_KINDS, ArchSpec, AttentionSpec
+from ffem_jax.export import ExportError
+from ffem_jax.export.fold import fold_network
+from ffem_jax.export.layers import OUTPUT_NAME, Convolution, Depthwise, Layer, LayerList, compute_model_id
+from ffem_jax.export.reference import run_layers
+from ffem_jax.models import PRESETS, build_model
+
+# What no preset has, at a resolution with odd and even maps (37, 19, 10, 5, 3).
+VARIATIONS = {
+    "hard_swish": ({"activation": "hard_swish"}, 32),
+    "relu, no head": ({"activation": "relu", "head_channels": 0}, 37),
+    "prelu, max pool": ({"activation": "prelu", "stem_extra": "max_pool"}, 37),
+    "stem depthwise, stride 1": ({"stem_extra": "depthwise", "stem_stride": 1}, 19),
+    "global depthwise, norm": ({"pooling": "global_depthwise", "embedding_norm": True}, 37),
+    "eca residual": ({"attention": AttentionSpec(kind="eca", placement="all", fusion="residual")}, 37),
+    "se after projection": ({"attention": AttentionSpec(kind="se", placement="all", position="projection")}, 37),
+}
+PRESET_KINDS = [
+    pytest.param(preset, kind, marks=[] if preset in ("ffem", "shufflenetv2", "mobilefacenet") else pytest.mark.slow)
+    for preset in PRESETS
+    for kind in ATTENTION_KINDS
+]
+
+
+def check(arch: ArchSpec, resolution: int) -> None:
+    model, network = make_network(arch, resolution)
+    pixels = make_pixels(resolution)
+    expected = embed(model, pixels)
+    found = run_layers(network, pixels)
+    np.testing.assert_allclose(found[OUTPUT_NAME], expected, atol=2e-5 * np.abs(expected).max())
+    shapes = network.compute_shapes()
+    assert {name: tensor.shape[1:] for name, tensor in found.items() if name != OUTPUT_NAME} == {
+        name: shape for name, shape in shapes.items() if name != OUTPUT_NAME
+    }
+    assert found[OUTPUT_NAME].shape == (len(pixels), network.embedding_dim)
+
+
+@pytest.mark.parametrize(("preset", "kind"), PRESET_KINDS)
+def test_the_layers_compute_what_the_network_does(preset, kind):
+    check(shrink(PRESETS[preset], kind), 32)
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_and_so_for_what_no_preset_has(name):
+    changes, resolution = VARIATIONS[name]
+    check(shrink(ArchSpec(), **changes), resolution)
+
+
+@pytest.mark.parametrize("preset", ["ffem_am", "shufflenetv2", "mobilefacenet"])
+def test_the_networks_tested_with_tell_images_and_colours_apart(preset):
+    """Else a file with a layer missing would agree with them."""
+    model, _ = make_network(shrink(PRESETS[preset], PRESETS[preset].attention.kind))
+    pixels = make_pixels(32)
+    embeddings = embed(model, pixels)
+    assert compute_cosines(embeddings, np.roll(embeddings, 1, axis=0)).max() < 0.95
+    assert compute_cosines(embeddings, embed(model, pixels[..., ::-1])).max() < 0.98
+
+
+def test_a_folded_network_has_no_norm_left_and_every_weight():
+    model, network = make_network(shrink(PRESETS["ffem_am"], "eca"))
+    sizes = [leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+    norms = [node.num_features for _, node in nnx.iter_graph(model) if isinstance(node, nnx.BatchNorm)]
+    # A norm's scale and bias become one bias.
+    assert sum(values.size for _, _, values in network.iterate_weights()) == sum(sizes) - sum(norms)
+
+
+def test_what_is_not_known_is_refused_by_name():
+    model = build_model(shrink(ArchSpec()), 32, rngs=nnx.Rngs(0))
+
+    class Whirl(nnx.Module):
+        pass
+
+    block = model.blocks[1]
+    model.blocks[1] = Whirl()
+    with pytest.raises(ExportError, match="block Whirl"):
+        fold_network(model, 32)
+    model.blocks[1] = block
+    block.attention, block.position = Whirl(), "depthwise"
+    with pytest.raises(ExportError, match="Whirl"):
+        fold_network(model, 32)
+    block.attention = None
+    block.depthwise.activation = nnx.gelu
+    with pytest.raises(ExportError, match="activation gelu"):
+        fold_network(model, 32)
+
+
+def test_a_kind_of_layer_that_is_not_known_is_refused():
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Warp(Layer):
+        pass
+
+    network = LayerList(32, (Warp("warp", ("pixels",)),))
+    with pytest.raises(ExportError, match=r"kind Warp \(warp\)"):
+        network.compute_shapes()
+
+
+def test_the_model_id_is_of_weights_and_layers_and_of_nothing_else():
+    network = make_network(shrink(PRESETS["ffem_am"], "eca"))[1]
+    model_id = compute_model_id(network)
+    assert len(model_id) == 16
+    assert int(model_id, 16) >= 0
+    again = fold_network(make_network(shrink(PRESETS["ffem_am"], "eca"))[0], 32)
+    assert compute_model_id(again) == model_id
+
+    def change(index: int, **changes) -> str:
+        layers = list(network.layers)
+        layers[index] = dataclasses.replace(layers[index], **changes)
+        return compute_model_id(LayerList(network.resolution, tuple(layers)))
+
+    stem = network.layers[0]
+    assert isinstance(stem, Convolution)
+    moved = stem.bias.copy()
+    moved[0] = np.nextafter(moved[0], np.float32(np.inf))
+    changed = {
+        model_id,
+        change(0, bias=moved),
+        change(0, activation="relu"),
+        change(0, stride=1),
+        compute_model_id(LayerList(33, network.layers)),
+    }
+    assert len(changed) == 5
+    assert change(0, bias=stem.bias.copy()) == model_id
+
+
+def test_the_model_id_of_a_network_worked_by_hand_stays_what_it_is():
+    """Galleries on servers are named by it: a change here makes every enrolled vector worthless."""
+    stem = Convolution("stem", ("pixels",), np.ones((3, 3, 3, 2), np.float32), np.zeros(2, np.float32), 2, 1, "relu6")
+    depthwise = Depthwise("next", ("stem",), np.full((3, 3, 2), 0.5, np.float32), np.ones(2, np.float32), 1, 1)
+    assert compute_model_id(LayerList(16, (stem, depthwise))) == "GOLDEN"

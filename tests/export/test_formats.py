@@ -1,0 +1,86 @@
+"""Every preset with every attention in every format and dtype: written, run, and held against the network."""
+
+import importlib
+
+import numpy as np
+import pytest
+from made_networks import compute_cosines, embed, make_network, make_pixels, shrink
+from test_fold import VARIATIONS
+
+from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
+from ffem_jax.export import DTYPES, FORMATS, ExportError, load_format
+from ffem_jax.models import PRESETS
+
+# How close the file's embeddings are to the network's: lowest cosine over images. Integers are of networks whose
+# channels no training has balanced.
+COSINES = {"float32": 0.999999, "float16": 0.9999, "int8": 0.99, "uint8": 0.8}
+FAST = {("ffem", "none"), ("ffem", "eca"), ("ffem", "se"), ("shufflenetv2", "eca"), ("mobilefacenet", "se")}
+PACKAGES = {"onnx": ("onnx", "onnxruntime"), "tflite": ("ai_edge_litert",), "tfjs": ()}
+
+
+@pytest.fixture(params=FORMATS)
+def written_format(request):
+    """A format's name, where its packages are here."""
+    for package in PACKAGES.get(request.param, ()):
+        pytest.importorskip(package, reason=f"{request.param} needs the export extra: {package} is missing")
+    if request.param == "tfjs":
+        request.getfixturevalue("needs_tfjs")
+    return request.param
+
+
+def check(name: str, arch: ArchSpec, resolution: int, folder, dtypes=None) -> None:
+    model, network = make_network(arch, resolution)
+    pixels = make_pixels(resolution)
+    expected = embed(model, pixels)
+    module = importlib.import_module(FORMATS[name])
+    for dtype in dtypes or module.DTYPES:
+        paths = module.write(network, dtype, folder)
+        assert all(path.stat().st_size for path in paths)
+        found, runtime = module.run(folder, pixels)
+        assert runtime
+        assert found.shape == expected.shape
+        assert compute_cosines(found, expected).min() > COSINES[dtype], dtype
+        if dtype == "float32":
+            np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+        # The file and not the network: swapped colours are told apart.
+        assert compute_cosines(module.run(folder, pixels[..., ::-1])[0], expected).max() < 0.99
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    [
+        pytest.param(preset, kind, marks=[] if (preset, kind) in FAST else pytest.mark.slow)
+        for preset in PRESETS
+        for kind in ATTENTION_KINDS
+    ],
+)
+def test_a_file_computes_what_the_network_does(written_format, preset, kind, tmp_path):
+    check(written_format, shrink(PRESETS[preset], kind), 32, tmp_path)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_and_so_for_what_no_preset_has(written_format, variation, tmp_path):
+    changes, resolution = VARIATIONS[variation]
+    check(written_format, shrink(ArchSpec(), **changes), resolution, tmp_path, ("float32",))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "told"),
+    [
+        ("coreml", "float32", "'coreml' is not known; choose one of: tfjs, onnx, tflite"),
+        ("tfjs", "int8", "tfjs cannot store weights as int8; choose one of: float32, float16, uint8"),
+        ("onnx", "uint8", "onnx cannot store weights as uint8; choose one of: float32, float16, int8"),
+        ("tflite", "bfloat16", "tflite cannot store weights as bfloat16"),
+    ],
+)
+def test_what_a_format_does_not_have_is_refused_by_name(name, dtype, told):
+    with pytest.raises(ExportError, match=told):
+        load_format(name, dtype)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_has_what_the_registry_promises(name):
+    module = importlib.import_module(FORMATS[name])
+    assert set(module.DTYPES) <= set(DTYPES)
+    assert module.LAYOUT in ("NHWC", "NCHW")
+    assert load_format(name, module.DTYPES[0]) is module
