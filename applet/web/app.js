@@ -240,7 +240,7 @@ async function removePerson(person) {
 }
 
 function say(element, text, mood = "") {
-  element.textContent = text;
+  element.textContent = text.charAt(0).toUpperCase() + text.slice(1);
   element.dataset.mood = mood;
 }
 
@@ -279,6 +279,7 @@ byId("person").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!byId("enrol").disabled) attempt(enrol);
 });
+byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("list").addEventListener("click", () => attempt(async () => {
   await listPeople();
   say(byId("answer"), "");

@@ -71,6 +71,7 @@ def load_detector() -> Detector:
         import cv2
     except ImportError as error:
         raise DetectorError(f"ffem align needs OpenCV ({error}): {INSTALL}") from None
+    cv2.setNumThreads(1)  # so small a network waits longer for its threads than it computes
     network = cv2.FaceDetectorYN.create(str(find_model()), "", (64, 64), SCORE_THRESHOLD, OVERLAP_THRESHOLD)
     return lambda image: [refine_eyes(network, image, face) for face in find_faces(network, image)]
 
