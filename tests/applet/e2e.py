@@ -53,11 +53,13 @@ def run_ffem(*words: str, folder: Path) -> str:
 
 
 def train_and_export(folder: Path) -> Path:
-    """A trial on drawn faces and its export: the folder with export.json."""
+    """A trial on drawn faces and its export: the folder with export.json, made where it is not there."""
+    out = folder / "model"
+    if (out / "export.json").exists():
+        return out
     data = [f"data={DATA['name']}"] + [f"data.{name}={value}" for name, value in DATA.items() if name != "name"]
     small = ["arch=ffem_am", "arch.width_multiplier=0.25", "arch.embedding_dim=64"]
     run_ffem("train", *small, *data, *RECIPE, f"hydra.run.dir={folder / 'trial'}", folder=folder)
-    out = folder / "model"
     run_ffem(
         "export", str(folder / "trial"), "--format", "tfjs", "--dtype", "float16", "--out", str(out), folder=folder
     )
