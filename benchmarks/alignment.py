@@ -74,7 +74,7 @@ def measure_square_error(found: Eyes, true: Eyes) -> np.ndarray:
 
 
 def measure_frames(paths: Sequence[Path], detect: Detector) -> dict[str, np.ndarray]:
-    """Of untouched frames: faces found, the central face's eyes [frame, eye] in the square before and after aligning."""
+    """Of untouched frames: faces found, the central face's eyes [frame, eye] in the square before and after."""
     counts, before, after = [], [], []
     for path in tqdm(paths, desc="frames", disable=None):
         frame = Image.open(path).convert("RGB")
@@ -135,8 +135,8 @@ Written by `python -m benchmarks.alignment --frames {len(counts)} --copies {len(
 {np.mean(copies["found"]):.2%} of {len(copies["found"]):,} |
 
 Medians of the eyes in the square of training (the middle 140 of 250 pixels), as fractions of its side: left
-({left.real:.4f}, {left.imag:.4f}), right ({right.real:.4f}, {right.imag:.4f}). Made level, this is `EYES` in
-`ffem_jax/align/geometry.py`: {EYES}.
+({left.real:.4f}, {left.imag:.4f}), right ({right.real:.4f}, {right.imag:.4f}). `EYES` in `ffem_jax/align/geometry.py`,
+which was set from such medians of a single look at 600 frames and made level: {EYES}.
 
 | distance of an eye from its place, in pixels of the 140-pixel square | median | 95 % below |
 |---|---|---|
@@ -145,9 +145,9 @@ Medians of the eyes in the square of training (the middle 140 of 250 pixels), as
 | of a turned, scaled and shifted copy after `ffem align`, by its true eyes | {describe(copies["errors"])} |
 
 The second row finds the eyes with the detector that aligned them, so it says how well the detector agrees with itself;
-in {np.mean(~again):.1%} of the squares it found no face again, since they leave little room around it. The third row's true
-eyes are the detector's in the untouched frame: it says how much turning, scaling and shifting change what it finds, and
-nothing of where a person would put the eyes.
+in {np.mean(~again):.1%} of the squares it found no face again, since they leave little room around it. The third row's
+true eyes are the detector's in the untouched frame: it says how much turning, scaling and shifting change what it finds,
+and nothing of where a person would put the eyes.
 """
 
 

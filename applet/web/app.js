@@ -48,7 +48,8 @@ async function start() {
   const size = `${(bytes / 1e6).toFixed(2)} MB`;
   say(
     byId("network-status"),
-    `${exported.network}, ${exported.dtype}, ${size}: ready after ${milliseconds.toFixed(0)} ms. Model ${exported.model_id}.`,
+    `Network ${exported.network}, ${exported.dtype}, ${size}: ready after ${milliseconds.toFixed(0)} ms. ` +
+      `Model ${exported.model_id}.`,
     "good",
   );
   byId("face").width = byId("face").height = exported.crop.resolution;

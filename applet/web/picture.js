@@ -15,7 +15,7 @@ export async function readFile(file) {
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   } catch {
-    throw new Error(`${file.name || "this file"} is no picture that this browser can read.`);
+    throw new Error(`this is no picture that this browser can read: ${file.name || "a file without a name"}.`);
   }
   const shrink = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.floor(side * shrink)));

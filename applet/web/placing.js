@@ -1,6 +1,6 @@
 /**
- * Where the face is in the picture: a square frame, or the two eyes. Moved by pointer and by keyboard; the places are in
- * pixels of the picture, and the elements lie over it in percent, so that they hold at every size of the window.
+ * Where the face is in the picture: a square frame, or the two eyes, moved by pointer and by keyboard. Places are in
+ * pixels of the picture; the elements lie over it in percent, so that they hold at every size of the window.
  */
 
 import { EYES } from "../shared/alignment.js";
@@ -44,9 +44,9 @@ function percent(share) {
 }
 
 /**
- * Let `element` be dragged, and moved by the arrow keys (with shift ten times as far): `get()` gives its place [x, y] in
- * pixels of the picture, `set(x, y)` takes another. `grow(steps)` is called on + and −. `getScale()` gives the picture's
- * pixels in one of the screen.
+ * Let `element` be dragged, and moved by the arrow keys (with shift ten times as far): `get()` gives its place [x, y]
+ * in pixels of the picture, `set(x, y)` takes another. `grow(steps)` is called on + and −. `getScale()` gives the
+ * picture's pixels in one of the screen.
  */
 export function makeMovable(element, { getScale, get, set, grow = () => {} }) {
   element.addEventListener("pointerdown", (down) => {

@@ -1,6 +1,6 @@
 /**
- * The requests to the recognition server (`ffem serve`). Everything that leaves the page goes through `send`, and what it
- * is given is a vector, the model's id and a name.
+ * The requests to the recognition server (`ffem serve`). Everything that leaves the page goes through `send`, and what
+ * it is given is a vector, the model's id and a name.
  */
 
 import { makeBody } from "../shared/matching.js";
@@ -69,12 +69,14 @@ function makeRequest(method, path, body, address, key) {
   try {
     url = new URL(path, address.endsWith("/") ? address : `${address}/`);
   } catch {
-    throw new ServerError(0, `${address || "the server's address"} is no address; give one such as http://localhost:8000.`);
+    const given = address || "the server's address";
+    throw new ServerError(0, `${given} is no address; give one such as http://localhost:8000.`);
   }
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers.Authorization = `Bearer ${key}`;
-  return new Request(url, { method, headers, body, credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" });
+  const alone = { credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+  return new Request(url, { method, headers, body, ...alone });
 }
 
 function countBytes(text) {

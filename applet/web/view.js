@@ -34,13 +34,14 @@ export function showAnswer({ accepted, name, distance, threshold }) {
   element.dataset.mood = accepted ? "good" : "stranger";
   const said = document.createElement("strong");
   said.textContent = accepted ? name : "Nobody who is enrolled";
-  const measured = distance === null ? "The gallery is empty." : `Distance ${distance.toFixed(3)}, accepted up to ${threshold.toFixed(3)}.`;
-  element.replaceChildren(said, measured);
+  const measured = () => `Distance ${distance.toFixed(3)}, accepted up to ${threshold.toFixed(3)}.`;
+  element.replaceChildren(said, distance === null ? "The gallery is empty." : measured());
 }
 
 /** A request as it was sent, and its answer once it is there. The key is shown by its length alone. */
 export function showExchange({ method, url, headers, body, sent, status, answer, received, milliseconds }, picture) {
-  const head = Object.entries(headers).map(([name, value]) => `${name}: ${name === "authorization" ? hideKey(value) : value}`);
+  const shown = { ...headers, ...(headers.authorization && { authorization: hideKey(headers.authorization) }) };
+  const head = Object.entries(shown).map(([name, value]) => `${name}: ${value}`);
   const request = byId("wire-request");
   request.hidden = false;
   request.textContent = [`${method} ${url}`, ...head, "", body ?? "(no body)"].join("\n");
@@ -52,7 +53,8 @@ export function showExchange({ method, url, headers, body, sent, status, answer,
   showFigure("bytes-received", received, "bytes");
   showFigure("milliseconds-server", milliseconds, "ms");
   const kept = picture ? ` The picture’s ${picture.data.length.toLocaleString("en")} bytes stayed here.` : "";
-  byId("wire-text").textContent = `The last request, as it was sent: a body of ${sent.toLocaleString("en")} bytes.${kept}`;
+  const said = `The last request, as it was sent: a body of ${sent.toLocaleString("en")} bytes.`;
+  byId("wire-text").textContent = said + kept;
 }
 
 function hideKey(value) {
@@ -63,8 +65,9 @@ function hideKey(value) {
 export function showPeople(people, more, remove) {
   const text = more ? `The first ${people.length}; there are more.` : "";
   byId("people-text").textContent = people.length ? text : "Nobody is enrolled.";
+  const sorted = [...people].sort((one, other) => one.name.localeCompare(other.name));
   byId("people").replaceChildren(
-    ...people.map((person) => {
+    ...sorted.map((person) => {
       const row = document.createElement("li");
       const button = document.createElement("button");
       button.type = "button";

@@ -33,9 +33,13 @@ OVERLAP_THRESHOLD = 0.3
 # In the photograph's pixels: less has no features to tell people apart by, such as faces in a crowd.
 MIN_EYE_DISTANCE = 8.0
 
-# The face is then looked at once more, upright, at these sizes and mirrored. One look places an eye with an error of
-# some 5 % of the eyes' distance, and the errors of different looks have little in common (results/alignment).
-REFINED_SIDES = (160, 192, 224, 256, 320)
+# The face is then looked at again, upright, at these sizes and mirrored, and aligned anew by the median. One look
+# places an eye with an error of some 5 % of the eyes' distance, and is drawn to where the eyes were aligned to: on 30
+# turned and scaled frames the median error fell from 8.7 to 1.3 pixels of the 140-pixel square in six rounds.
+REFINED_SIDES = (160, 224, 320)
+REFINED_ROUNDS = 6
+# As a share of the eyes' distance: a round that moves them by less is the last.
+SETTLED = 0.005
 
 
 class DetectorError(ValueError):
@@ -99,7 +103,17 @@ def find_faces(network: Any, image: Image.Image) -> list[DetectedFace]:
 
 
 def refine_eyes(network: Any, image: Image.Image, face: DetectedFace) -> DetectedFace:
-    """The same face, its eyes at the median of where they are found with the face upright and of several sizes."""
+    """The same face, its eyes where they are found, by the median, with the face upright and of several sizes."""
+    for _ in range(REFINED_ROUNDS):
+        refined = _look_again(network, image, face)
+        moved = max(math.dist(*pair) for pair in zip(face.eyes, refined.eyes, strict=True))
+        face = refined
+        if moved < SETTLED * face.eye_distance:
+            break
+    return face
+
+
+def _look_again(network: Any, image: Image.Image, face: DetectedFace) -> DetectedFace:
     found = []
     for side in REFINED_SIDES:
         turn, origin = find_similarity(face.eyes, side, FRAME_EYES)

@@ -1,4 +1,4 @@
-"""The detector: what is said where it is missing, and what it finds in Labeled Faces in the Wild where both are there."""
+"""The detector: what is said where it is missing, and what it finds in Labeled Faces in the Wild."""
 
 from __future__ import annotations
 
