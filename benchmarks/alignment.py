@@ -145,9 +145,9 @@ which was set from such medians of a single look at 600 frames and made level: {
 | of a turned, scaled and shifted copy after `ffem align`, by its true eyes | {describe(copies["errors"])} |
 
 The second row finds the eyes with the detector that aligned them, so it says how well the detector agrees with itself;
-in {np.mean(~again):.1%} of the squares it found no face again, since they leave little room around it. The third row's
-true eyes are the detector's in the untouched frame: it says how much turning, scaling and shifting change what it finds,
-and nothing of where a person would put the eyes.
+in {np.mean(~again):.1%} of the squares it found no face again, since they leave little room around it. The third
+row's true eyes are the detector's in the untouched frame: it says how much turning, scaling and shifting change what it
+finds, and nothing of where a person would put the eyes.
 """
 
 

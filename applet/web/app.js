@@ -23,6 +23,7 @@ const eyeRings = [byId("left-eye"), byId("right-eye")];
 const state = {
   network: undefined,
   picture: undefined, // {width, height, data}
+  chosen: 0, // how many pictures were asked for: one that is read late is not shown
   square: undefined, // the frame's place
   eyes: undefined, // the eyes' places
   face: undefined, // {side, data}
@@ -80,11 +81,21 @@ function placeAnew(fraction = state.network?.exported.crop.fraction ?? 1) {
 
 async function useFile(file) {
   if (!file) return;
+  dropPicture(); // until the new one is read nobody may recognise the old one in its place
+  const chosen = ++state.chosen;
   try {
-    usePicture(await readFile(file));
+    const picture = await readFile(file);
+    if (chosen === state.chosen) usePicture(picture);
   } catch (error) {
     say(byId("answer"), error.message, "bad");
   }
+}
+
+function dropPicture() {
+  state.picture = state.face = undefined;
+  byId("picture").hidden = true;
+  say(byId("answer"), "");
+  refresh();
 }
 
 async function useCamera() {
@@ -94,10 +105,9 @@ async function useCamera() {
     say(byId("answer"), error.message, "bad");
     return;
   }
-  state.picture = state.face = undefined;
-  byId("picture").hidden = true;
+  state.chosen++;
   showCamera(true);
-  refresh();
+  dropPicture();
   byId("take-picture").focus();
 }
 
@@ -263,7 +273,10 @@ byId("guide-size").addEventListener("input", (event) => {
 });
 for (const radio of document.querySelectorAll("input[name=placing]")) radio.addEventListener("change", refresh);
 
-byId("file").addEventListener("change", (event) => useFile(event.target.files[0]));
+byId("file").addEventListener("change", (event) => {
+  useFile(event.target.files[0]);
+  event.target.value = ""; // so that the same file can be chosen again
+});
 stage.addEventListener("dragover", (event) => event.preventDefault());
 stage.addEventListener("drop", (event) => {
   event.preventDefault();
