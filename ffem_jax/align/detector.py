@@ -96,10 +96,15 @@ def find_faces(network: Any, image: Image.Image) -> list[DetectedFace]:
         width, height = (max(1, round(side / longer * pixels)) for pixels in image.size)
         copy = image.resize((width, height), Image.Resampling.BILINEAR)
         faces = _look(network, copy, image.width / width, image.height / height)
-        faces = [face for face in faces if face.eye_distance >= MIN_EYE_DISTANCE]
+        faces = [face for face in faces if face.eye_distance >= MIN_EYE_DISTANCE and _is_inside(face, image.size)]
         if faces:
             return faces
     return []
+
+
+def _is_inside(face: DetectedFace, size: tuple[int, int]) -> bool:
+    """Whether both eyes are in the picture; of a picture of a few pixels the network says anything."""
+    return all(0 <= x <= size[0] and 0 <= y <= size[1] for x, y in face.eyes)
 
 
 def refine_eyes(network: Any, image: Image.Image, face: DetectedFace) -> DetectedFace:
