@@ -1,6 +1,6 @@
 """How many faces a second the recognition server matches, and from how many on an index would pay.
 
-    python -m benchmarks.serve [--sizes 1000 100000 1000000] [--seconds 10] [--no-index]
+    python -m benchmarks.serve [--sizes 1000 100000 1000000] [--seconds 10]
 
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
 alone, exact in NumPy against an approximate index (HNSW of usearch); and whole requests to a real `ffem serve` on the
@@ -34,6 +34,7 @@ LENGTH = 128
 PICTURES = 10
 MODEL_ID = "0" * 16
 PROBES = 200
+MIN_CALLS = 20
 SIGMA = 0.35
 # Of a vector's length: how far two pictures of a person lie apart, so that Eq. 7's distance is about 0.3.
 SPREAD = 0.45
@@ -59,16 +60,22 @@ def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def time_calls(call: Callable[[np.ndarray], Any], probes: np.ndarray, seconds: float) -> dict[str, float]:
-    """Milliseconds a call, one after another, over at most `seconds`."""
+    """Milliseconds a call, one by one, over `seconds`; best and processor time tell what a busy machine hides."""
     call(probes[0])
     times: list[float] = []
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    started, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < seconds or len(times) < MIN_CALLS:
         before = time.perf_counter()
         call(probes[len(times) % len(probes)])
         times.append(time.perf_counter() - before)
     median = statistics.median(times)
-    return {"milliseconds_median": 1e3 * median, "matches_per_second": len(times) / sum(times), "calls": len(times)}
+    return {
+        "milliseconds_median": 1e3 * median,
+        "milliseconds_best": 1e3 * min(times),
+        "cpu_milliseconds": 1e3 * (time.process_time() - cpu) / len(times),
+        "matches_per_second": len(times) / sum(times),
+        "calls": len(times),
+    }
 
 
 def measure_search(size: int, seconds: float, index: bool) -> dict[str, Any]:
@@ -168,11 +175,14 @@ def measure_requests(size: int, seconds: float) -> dict[str, Any]:
 
             ask(time.perf_counter() + 1)
             for clients in CLIENTS:
-                until = time.perf_counter() + seconds
+                cpu, until = read_cpu_seconds(server["process"]), time.perf_counter() + seconds
                 with ThreadPoolExecutor(clients) as threads:
                     times = [t for part in threads.map(ask, [until] * clients) for t in part]
+                cpu = read_cpu_seconds(server["process"]) - cpu
                 row[f"clients_{clients}"] = {
                     "matches_per_second": len(times) / seconds,
+                    "server_cpu_milliseconds": 1e3 * cpu / len(times),
+                    "requests": len(times),
                     "milliseconds_median": 1e3 * statistics.median(times),
                     "milliseconds_95": 1e3 * float(np.quantile(times, 0.95)),
                 }
@@ -187,6 +197,12 @@ def measure_requests(size: int, seconds: float) -> dict[str, Any]:
                 status = Path(f"/proc/{server['process']}/status").read_text()
                 row["server_megabytes"] = int(status.split("VmHWM:")[1].split()[0]) / 1e3
     return row
+
+
+def read_cpu_seconds(process: int) -> float:
+    """Seconds of processor time that a process has had: other work on the machine does not lengthen them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # ------------------------------------------------------------------------------------- the report
@@ -212,16 +228,28 @@ def main() -> None:
     """Measure and write results/serve/serve.json; `python -m benchmarks.serve_report` writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--index-sizes", type=int, nargs="*", help="of the index, which takes long to build; default: --sizes"
+    )
+    parser.add_argument("--request-sizes", type=int, nargs="*", help="of whole requests; default: --sizes")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--no-index", action="store_true", help="leave usearch out")
     options = parser.parse_args()
+    index_sizes = options.sizes if options.index_sizes is None else options.index_sizes
+    request_sizes = options.sizes if options.request_sizes is None else options.request_sizes
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows = []
     for size in options.sizes:
-        row = {"search": measure_search(size, options.seconds, not options.no_index)}
-        row["requests"] = measure_requests(size, options.seconds)
+        row = {"search": measure_search(size, options.seconds, size in index_sizes)}
+        if size in request_sizes:
+            row["requests"] = measure_requests(size, options.seconds)
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
+        # After each size, so that a run that is cut off leaves what it has.
+        write_results(rows)
+
+
+def write_results(rows: list[dict[str, Any]]) -> None:
+    """Write results/serve/serve.json."""
     found = {
         "machine": describe_machine(),
         "command": "python -m benchmarks.serve " + " ".join(sys.argv[1:]),

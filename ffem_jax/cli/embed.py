@@ -25,7 +25,7 @@ def run(words: Sequence[str]) -> int:
     if options.out and options.out.suffix not in ENDINGS:
         raise UsageError(f"--out {options.out}: the file ends in {' or '.join(ENDINGS)}")
     if options.gallery:
-        from ffem_jax.cli.serve import check_installed
+        from ffem_jax.cli.server_options import check_installed
 
         check_installed()
     finished = load_trial(options.trial, options.seed)

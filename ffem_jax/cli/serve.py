@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffem_jax.cli.server_options import add_database_option, check_installed, find_database
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, say
 
 if TYPE_CHECKING:
     from ffem_jax.serve.served_model import ServedModel
     from ffem_jax.serve.thresholds import Threshold
 
-DATABASE_VARIABLE = "FFEM_DATABASE"
 DEFAULT_RATE = "120/minute"
 KEYS_HELP = "ffem serve keys add|list|revoke manages the API keys; see ffem serve keys --help."
 
@@ -102,33 +101,6 @@ def _make_parser() -> Parser:
         help="a page that may ask from a browser, such as https://example.com, or null for a file; may be repeated",
     )  # fmt: skip
     return parser
-
-
-def add_database_option(parser: Parser) -> None:
-    """--database, with its default."""
-    parser.add_argument(
-        "--database", metavar="URL",
-        help=f"sqlite:///FILE or postgresql://USER@HOST/NAME; default: ${DATABASE_VARIABLE}, else sqlite:///gallery.db",
-    )  # fmt: skip
-
-
-def find_database(named: str | None) -> str:
-    """The URL that was given, or the environment's, which keeps a password out of the list of processes."""
-    from ffem_jax.serve.database import DEFAULT_URL
-
-    return named or os.environ.get(DATABASE_VARIABLE) or DEFAULT_URL
-
-
-def check_installed() -> None:
-    """Raise UsageError where the server's libraries are missing."""
-    try:
-        import fastapi
-        import limits
-        import sqlalchemy
-        import uvicorn
-    except ImportError as error:
-        raise UsageError(f"ffem serve needs {error.name}; pip install 'ffem-jax[serve]'") from None
-    del fastapi, limits, sqlalchemy, uvicorn
 
 
 def choose_threshold(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from ffem_jax.cli.serve import add_database_option, check_installed, find_database
+from ffem_jax.cli.server_options import add_database_option, check_installed, find_database
 from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say
 
 ACTIONS = {

@@ -113,17 +113,17 @@ def compute_calibration(
     Raises CalibrationError for fewer than three people, who leave the spread over people unknown.
     Source: Aronow, Samii and Assenova, Political Analysis 23 (2015), equation 4 (dyadic cluster-robust variance).
     """
-    embeddings = normalize_embeddings(embeddings)
-    _, people = np.unique(as_labels(labels, len(embeddings), "calibration"), return_inverse=True)
+    vectors = normalize_embeddings(embeddings)
+    _, people = np.unique(as_labels(labels, len(vectors), "calibration"), return_inverse=True)
     if people.size == 0 or people.max() < 2:
         raise CalibrationError(
             f"a calibration takes pictures of at least 3 people, and better of 50; there are {len(np.unique(people))}"
         )
-    if len(embeddings) > MAX_IMAGES:
-        chosen = np.linspace(0, len(embeddings) - 1, MAX_IMAGES).round().astype(int)
-        embeddings, people = embeddings[chosen], people[chosen]
+    if len(vectors) > MAX_IMAGES:
+        chosen = np.linspace(0, len(vectors) - 1, MAX_IMAGES).round().astype(int)
+        vectors, people = vectors[chosen], people[chosen]
         _, people = np.unique(people, return_inverse=True)
-    distances, dyads = _list_impostors(embeddings, people)
+    distances, dyads = _list_impostors(vectors, people)
     order = np.argsort(distances, kind="stable")
     ranked, dyads = distances[order], dyads[order]
     counts = np.bincount(people)

@@ -96,7 +96,7 @@ def make_app(
     def enrol(body: enrol_request) -> messages.EnrolAnswer:  # type: ignore[valid-type]
         """Add a vector of a person, who is new or known by that very name. Repeating a request adds nothing."""
         vector = _take_vector(body, model)
-        done = gallery.enrol(body.name, [vector])
+        done = gallery.enrol(body.name, [vector])  # type: ignore[attr-defined]
         person_id = write_person_id(done.person_id)
         return messages.EnrolAnswer(person_id=person_id, name=done.name, added=done.added, vectors=done.vectors)
 

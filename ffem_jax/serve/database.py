@@ -37,6 +37,8 @@ SCHEMA_VERSION = 1
 DEFAULT_URL = "sqlite:///gallery.db"
 # How long one writer waits for another, or for a file that is being rewritten after a deletion.
 LOCK_SECONDS = 60
+# Requests that FastAPI works on at once: none waits for a connection.
+THREADS = 40
 
 NAME_LENGTH = 300
 # ISO 8601 in UTC, to the second: the same text in every database, and in the answers.
@@ -109,13 +111,13 @@ def open_database(url: str = DEFAULT_URL) -> Engine:
     another version of the schema made.
     """
     parsed = _parse(url)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"pool_pre_ping": True}
     if parsed.get_backend_name() == "sqlite":
         _make_private(Path(parsed.database or ""))
         options = {"connect_args": {"timeout": LOCK_SECONDS}}
     try:
         # An error's message would hold the row it is about.
-        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, **options)
+        engine = create_engine(parsed, hide_parameters=True, pool_size=THREADS, **options)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
         _make_tables(engine)

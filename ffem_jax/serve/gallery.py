@@ -181,22 +181,21 @@ class Gallery:
             raise GalleryError(
                 f"a vector has shape {vector.shape}; those of model {self.model_id} have ({self.length},)"
             )
-        while True:
-            with self.engine.connect() as connection:
+        with self.engine.connect() as connection:
+            while True:
                 snapshot = self.refresh(connection)
-            sigma = threshold.at(len(snapshot.people))
-            found = snapshot.match(vector, sigma)
-            if found is None:
-                return Answer(None, None, None, sigma)
-            distance = float(found.distance[0])
-            if not found.accepted[0]:
-                return Answer(None, None, distance, sigma)
-            person_id = int(found.label[0])
-            with self.engine.connect() as connection:
+                sigma = threshold.at(len(snapshot.people))
+                found = snapshot.match(vector, sigma)
+                if found is None:
+                    return Answer(None, None, None, sigma)
+                distance = float(found.distance[0])
+                if not found.accepted[0]:
+                    return Answer(None, None, distance, sigma)
+                person_id = int(found.label[0])
                 name = connection.execute(select(people.c.name).where(people.c.person_id == person_id)).scalar()
-            if name is not None:
-                return Answer(person_id, name, distance, sigma)
-            # Deleted since: look again, among those who are left.
+                if name is not None:
+                    return Answer(person_id, name, distance, sigma)
+                # Deleted since: look again, among those who are left.
 
     def refresh(self, connection: Connection) -> Snapshot:
         """The vectors of this model as they are now, or at a later moment before this returns."""

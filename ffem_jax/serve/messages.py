@@ -29,7 +29,7 @@ def make_request_types(model: ServedModel) -> tuple[type[BaseModel], type[BaseMo
     """The bodies of a match (model_id, vector) and of an enrolment (name besides) for one model."""
     number = Annotated[float, Field(allow_inf_nan=False)]
     vector = Annotated[
-        list[number],  # type: ignore[valid-type]
+        list[number],
         Field(
             min_length=model.length,
             max_length=model.length,

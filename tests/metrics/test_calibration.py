@@ -144,7 +144,8 @@ def test_it_is_read_back_as_it_was() -> None:
     "change",
     [
         {"version": 2}, {"curve": []}, {"curve": [[1, 0.5]]}, {"curve": [[0, 0.5], [1, 0.4]]},
-        {"curve": [[0, float("nan")]]}, {"curve": 7}, {"pairs": 0}, {"design_effect": 0.5}, {"model_id": None, "pairs": "many"}, {"rates": [{"x": 1}]},
+        {"curve": [[0, float("nan")]]}, {"curve": 7}, {"pairs": 0}, {"pairs": "many"}, {"design_effect": 0.5},
+        {"rates": [{"x": 1}]},
     ],
     ids=str,
 )  # fmt: skip
