@@ -12,13 +12,14 @@ BIN := $(VENV)/bin
 MINIPROGRAM := applet/miniprogram
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-miniprogram lint format node clean
+.PHONY: help quickstart test test-slow test-e2e test-miniprogram lint format node clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
 	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
+	@echo "make test-e2e     the page in a browser, with a network and a server (needs Node and Chromium)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
 	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
@@ -36,6 +37,14 @@ test-slow: $(VENV)/.installed-dev
 
 test-miniprogram: $(MINIPROGRAM)/node_modules/.installed
 	cd $(MINIPROGRAM) && npm test --silent
+
+# Chromium is the system's: no browser is downloaded.
+test-e2e: $(VENV)/.installed-e2e
+	@command -v npm >/dev/null || { echo "error: no npm; on Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; }
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
+	cd applet/web && npm install --silent && npm run --silent vendor
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
@@ -77,3 +86,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(make_environment)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-e2e: pyproject.toml constraints.txt
+	$(make_environment)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,export,serve,e2e]" -c constraints.txt
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@

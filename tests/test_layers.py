@@ -28,6 +28,7 @@ LAYERS = {
     "liveness": 1,
     "metrics": 1,
     "frontier": 1,
+    "align": 2,
     "cost": 2,
     "recipes": 2,
     "progress": 2,

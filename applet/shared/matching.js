@@ -26,5 +26,6 @@ export function computeDistance(one, other) {
  */
 export function makeBody(modelId, vector, name) {
   const numbers = Array.from(vector, (value) => Number(value.toPrecision(9)));
-  return JSON.stringify(name === undefined ? { model_id: modelId, vector: numbers } : { model_id: modelId, vector: numbers, name });
+  // A field that is undefined is left out.
+  return JSON.stringify({ model_id: modelId, vector: numbers, name });
 }

@@ -35,7 +35,8 @@ export function cropFace(picture, square, resolution) {
   const { left, top, side } = square;
   const inside = left >= 0 && top >= 0 && side >= 1 && left + side <= picture.width && top + side <= picture.height;
   if (!inside || ![left, top, side].every(Number.isInteger)) {
-    throw new RangeError(`the square ${left}, ${top}, ${side} is not inside ${picture.width} x ${picture.height} pixels`);
+    const where = `${left}, ${top}, ${side}`;
+    throw new RangeError(`the square ${where} is not inside ${picture.width} x ${picture.height} pixels`);
   }
   const first = 4 * (top * picture.width + left);
   const source = { data: picture.data, first, pixelStep: 4, rowStep: 4 * picture.width };
@@ -43,7 +44,8 @@ export function cropFace(picture, square, resolution) {
   const taps = makeTaps(side, resolution);
   const wide = resampleRows(source, side, taps);
   // The second pass is the first one with rows and columns exchanged, and exchanges them back.
-  return { side: resolution, data: resampleRows({ data: wide, first: 0, pixelStep: 3, rowStep: 3 * side }, resolution, taps) };
+  const turned = { data: wide, first: 0, pixelStep: 3, rowStep: 3 * side };
+  return { side: resolution, data: resampleRows(turned, resolution, taps) };
 }
 
 function copySquare({ data, first, pixelStep, rowStep }, side) {

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("ffem_jax.cli.train", "train and evaluate one network"),
     "sweep": ("ffem_jax.cli.sweep", "train the networks of sweeps/NAME.yaml; started again, it goes on"),
     "frontier": ("ffem_jax.cli.frontier", "which networks no other beats in size and accuracy: table, figure, report"),
+    "align": ("ffem_jax.cli.align", "photographs of people to aligned faces that data=folder reads"),
     "cost": ("ffem_jax.cli.cost", "parameters, MACs, bytes, peak activation of a network; trains nothing"),
     "export": ("ffem_jax.cli.export", "a trained network as files for a phone or a browser, run and held to it"),
     "latency": ("ffem_jax.cli.latency", "how long recorded networks take in a browser's runtime, into their records"),

@@ -36,7 +36,7 @@ def load_people(spec: DataSpec) -> Faces:
     root = _find_root(spec)
     table = root / "attributes.csv"
     try:
-        paths, notes = _list_pictures(root)
+        paths, notes = list_pictures(root, f"data.root={root}")
         pictures = [Picture(person, f"{person}/{path.name}", path.read_bytes) for person, path in paths]
         source = [str(root), stat_files([path for _, path in paths] + [table])]
     except OSError as error:
@@ -60,12 +60,16 @@ def _find_root(spec: DataSpec) -> Path:
     return root
 
 
-def _list_pictures(root: Path) -> tuple[list[tuple[str, Path]], tuple[str, ...]]:
-    """(person, path) of every picture in order of person and file name, and notes on other files."""
+def list_pictures(root: Path, called: str) -> tuple[list[tuple[str, Path]], tuple[str, ...]]:
+    """(person, path) of every picture in order of person and file name, and notes on other files.
+
+    called: what a message calls `root`. Raises DataError where there is no picture in a person's folder, and OSError
+    where a folder cannot be read.
+    """
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         loose = sum(entry.suffix.lower() in ENDINGS for entry in root.iterdir())
-        raise DataError(f"data.root={root} {f'has {loose} pictures but no folders' if loose else 'is empty'}; {LAYOUT}")
+        raise DataError(f"{called} {f'has {loose} pictures but no folders' if loose else 'is empty'}; {LAYOUT}")
     paths: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     without = []
@@ -77,7 +81,7 @@ def _list_pictures(root: Path) -> tuple[list[tuple[str, Path]], tuple[str, ...]]
         if not found:
             without.append(folder.name)
     if not paths:
-        raise DataError(f"data.root={root} has no picture in its {len(folders)} folders; {LAYOUT}")
+        raise DataError(f"{called} has no picture in its {len(folders)} folders; {LAYOUT}")
     notes = []
     if others:
         kinds = ", ".join(f"{ending} ({count})" for ending, count in sorted(others.items()))

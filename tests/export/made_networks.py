@@ -17,6 +17,9 @@ from ffem_jax.models import FaceNetwork, build_model
 
 RESOLUTION = 32
 
+# Below this cosine two vectors are further apart than 0.06 of their length: 600 times what float32 may be off.
+APART = 0.998
+
 
 def shrink(arch: ArchSpec, kind: str | None = None, **changes) -> ArchSpec:
     """`arch`, a fraction as wide and deep; with `kind`, that attention in every block."""

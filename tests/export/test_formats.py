@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from made_networks import compute_cosines, embed, make_network, make_pixels, shrink
+from made_networks import APART, compute_cosines, embed, make_network, make_pixels, shrink
 from test_fold import FAST, VARIATIONS
 
 from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
@@ -40,7 +40,7 @@ def check(name: str, arch: ArchSpec, resolution: int, folder, dtypes=None) -> No
         assert compute_cosines(found, expected).min() > COSINES[dtype], dtype
         if dtype == "float32":
             np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-        assert compute_cosines(found, swapped).max() < 0.99
+        assert compute_cosines(found, swapped).max() < APART
 
 
 @pytest.mark.parametrize(

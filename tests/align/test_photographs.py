@@ -1,0 +1,318 @@
+"""A folder of photographs aligned, with a detector that finds coloured discs: what is kept, listed and done again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from ffem_jax.align import photographs
+from ffem_jax.align.detector import DetectedFace
+from ffem_jax.align.geometry import EYES
+from ffem_jax.align.photographs import (
+    AlignError,
+    Outcome,
+    Settings,
+    align_folder,
+    choose_face,
+    read_outcomes,
+    write_outcomes,
+)
+from ffem_jax.data import DataError, load_faces
+from ffem_jax.spec import DataSpec
+
+SETTINGS = Settings(side=70, several="largest", detector="discs 1")
+
+
+def draw_photograph(path: Path, *faces: tuple[float, float, float]) -> None:
+    """Faces (x, y, distance of the eyes): a red disc and a blue one, level, on grey."""
+    image = Image.new("RGB", (240, 180), (90, 90, 90))
+    draw = ImageDraw.Draw(image)
+    for x, y, distance in faces:
+        for middle, colour in ((x - distance / 2, (255, 0, 0)), (x + distance / 2, (0, 0, 255))):
+            draw.ellipse((middle - 4, y - 4, middle + 3, y + 3), fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+class FindDiscs:
+    """A detector: pairs red and blue discs from left to right. Counts how many pictures it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, image: Image.Image) -> list[DetectedFace]:
+        self.asked += 1
+        pixels = np.asarray(image).astype(int)
+        eyes = [self.find(pixels[..., colour] - pixels[..., 2 - colour] > 120) for colour in (0, 2)]
+        return [DetectedFace(eyes=pair, score=0.9) for pair in zip(*eyes, strict=True)]
+
+    def find(self, mask: np.ndarray) -> list[tuple[float, float]]:
+        columns = np.flatnonzero(mask.any(axis=0))
+        groups = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1) if columns.size else []
+        return [(group.mean() + 0.5, np.flatnonzero(mask[:, group].any(axis=1)).mean() + 0.5) for group in groups]
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    root = tmp_path / "photographs"
+    for person in ("ann", "bob"):
+        for number in range(3):
+            draw_photograph(root / person / f"{number}.png", (100 + 20 * number, 80, 40 + 4 * number))
+    draw_photograph(root / "ann" / "none.png")
+    draw_photograph(root / "bob" / "two.JPG", (60, 90, 30), (170, 60, 50))
+    (root / "bob" / "broken.png").write_bytes((root / "bob" / "0.png").read_bytes()[:100])
+    (root / "bob" / "notes.txt").write_text("not a picture")
+    return root
+
+
+def by_path(outcomes: list[Outcome] | tuple[Outcome, ...]) -> dict[str, Outcome]:
+    return {outcome.path: outcome for outcome in outcomes}
+
+
+def test_each_photograph_is_aligned_or_listed(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    alignment = align_folder(people, out, SETTINGS, FindDiscs())
+    assert alignment.count() == {"aligned": 7, "no_face": 1, "several_faces": 0, "unreadable": 1}
+    assert alignment.kept == 0
+    assert [note for note in alignment.notes if ".txt (1)" in note]
+    found = by_path(alignment.outcomes)
+    assert found["ann/none.png"].status == "no_face"
+    assert found["bob/broken.png"].status == "unreadable"
+    assert found["bob/broken.png"].reason
+    two = found["bob/two.JPG"]
+    assert (two.status, two.faces, two.output) == ("aligned", 2, "bob/two.JPG.png")
+    assert (two.left_eye_x, two.right_eye_x) == pytest.approx((145, 195), abs=1.5)
+    assert read_outcomes(out / "faces.csv") == list(alignment.outcomes)
+    with open(out / "to_check.csv", newline="") as file:
+        to_check = [row["path"] for row in csv.DictReader(file)]
+    assert to_check == ["ann/none.png", "bob/broken.png", "bob/two.JPG"]
+    for outcome in alignment.outcomes:
+        if outcome.output:
+            face = np.asarray(Image.open(out / outcome.output)).astype(int)
+            assert face.shape == (70, 70, 3)
+            for colour, (x, y) in zip((0, 2), EYES, strict=True):
+                assert face[int(70 * y), int(70 * x), colour] > 200
+
+
+def test_the_result_is_a_folder_of_people(people: Path, tmp_path: Path) -> None:
+    align_folder(people, tmp_path / "faces", SETTINGS, FindDiscs())
+    faces = load_faces(DataSpec(name="folder", root=str(tmp_path / "faces"), resolution=70))
+    assert faces.people == ("ann", "bob")
+    assert len(faces.names) == 7
+    assert faces.notes == ()
+    np.testing.assert_array_equal(faces.images[0], np.asarray(Image.open(tmp_path / "faces" / faces.names[0])))
+
+
+def test_started_again_it_looks_at_nothing_twice(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    first = align_folder(people, out, SETTINGS, FindDiscs())
+    stamp = (out / "ann" / "0.png.png").stat().st_mtime_ns
+    detector = FindDiscs()
+    again = align_folder(people, out, SETTINGS, detector)
+    assert (detector.asked, again.kept) == (0, 9)
+    assert again.outcomes == first.outcomes
+    assert (out / "ann" / "0.png.png").stat().st_mtime_ns == stamp
+
+
+def test_what_changed_is_done_again_and_only_that(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    align_folder(people, out, SETTINGS, FindDiscs())
+    draw_photograph(people / "ann" / "0.png")  # the face is gone
+    (out / "ann" / "1.png.png").unlink()
+    draw_photograph(people / "bob" / "new.png", (100, 100, 50))
+    (people / "bob" / "1.png").unlink()
+    detector = FindDiscs()
+    again = align_folder(people, out, SETTINGS, detector)
+    assert (detector.asked, again.kept) == (3, 6)
+    assert by_path(again.outcomes)["ann/0.png"].status == "no_face"
+    assert not (out / "ann" / "0.png.png").exists(), "a face of a photograph that shows none any more"
+    assert (out / "ann" / "1.png.png").exists()
+    assert (out / "bob" / "new.png.png").exists()
+    # Of what was deleted the face stays, and is named.
+    assert (out / "bob" / "1.png.png").exists()
+    assert [note for note in again.notes if note.startswith("1 faces")]
+
+
+def test_other_settings_are_other_faces(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    align_folder(people, out, SETTINGS, FindDiscs())
+    skipping = align_folder(people, out, Settings(70, "skip", "discs 1"), FindDiscs())
+    assert skipping.kept == 0
+    assert by_path(skipping.outcomes)["bob/two.JPG"].status == "several_faces"
+    assert not (out / "bob" / "two.JPG.png").exists()
+
+
+def test_a_torn_list_costs_its_last_line_alone(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    first = align_folder(people, out, SETTINGS, FindDiscs())
+    whole = (out / "faces.csv").read_bytes()
+    last = whole.rstrip().rfind(b"\n") + 1
+    for end in range(last, len(whole), 7):
+        (out / "faces.csv").write_bytes(whole[:end])
+        again = align_folder(people, out, SETTINGS, FindDiscs())
+        assert again.outcomes == first.outcomes
+        assert again.kept >= 8
+        assert (out / "faces.csv").read_bytes() == whole
+
+
+def test_killed_it_goes_on_where_it_was(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    script = (
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_photographs import FindDiscs, SETTINGS, align_folder\n"
+        "class Slow(FindDiscs):\n"
+        "    def __call__(self, image):\n"
+        "        if self.asked == 3: time.sleep(600)\n"
+        "        return super().__call__(image)\n"
+        f"align_folder(Path({str(people)!r}), Path({str(out)!r}), SETTINGS, Slow())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while len(read_outcomes(out / "faces.csv")) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    again = align_folder(people, out, SETTINGS, FindDiscs())
+    assert again.kept == 3
+    assert again.count()["aligned"] == 7
+    assert not list(out.rglob("*.part"))
+
+
+def test_two_at_once_do_not_write_one_folder(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+
+    class Second(FindDiscs):
+        def __call__(self, image: Image.Image) -> list[DetectedFace]:
+            with pytest.raises(AlignError, match="being written by another"):
+                align_folder(people, out, SETTINGS, FindDiscs())
+            return super().__call__(image)
+
+    assert align_folder(people, out, SETTINGS, Second()).count()["aligned"] == 7
+
+
+@pytest.mark.parametrize(("root", "out"), [("a", "a"), ("a", "a/b"), ("a/b", "a")])
+def test_folders_in_one_another_are_refused(tmp_path: Path, root: str, out: str) -> None:
+    draw_photograph(tmp_path / root / "ann" / "1.png", (100, 80, 40))
+    with pytest.raises(AlignError, match="in one another"):
+        align_folder(tmp_path / root, tmp_path / out, SETTINGS, FindDiscs())
+
+
+def test_a_folder_without_people_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match="not there"):
+        align_folder(tmp_path / "nowhere", tmp_path / "out", SETTINGS, FindDiscs())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AlignError, match="no folder"):
+        align_folder(tmp_path / "file", tmp_path / "out", SETTINGS, FindDiscs())
+    draw_photograph(tmp_path / "loose" / "1.png", (100, 80, 40))
+    with pytest.raises(DataError, match="has 1 pictures but no folders"):
+        align_folder(tmp_path / "loose", tmp_path / "out", SETTINGS, FindDiscs())
+
+
+def make_face(x: float, y: float, distance: float) -> DetectedFace:
+    return DetectedFace(eyes=((x - distance / 2, y), (x + distance / 2, y)), score=1.0)
+
+
+@pytest.mark.parametrize(("several", "kept"), [("largest", 1), ("central", 0), ("skip", None)])
+def test_which_of_several_is_kept(several: str, kept: int | None) -> None:
+    faces = [make_face(100, 90, 30), make_face(20, 20, 40)]
+    chosen = choose_face(faces, (200, 200), several)
+    assert chosen is (None if kept is None else faces[kept])
+    assert choose_face(faces[:1], (200, 200), several) is faces[0]
+    assert choose_face([], (200, 200), several) is None
+
+
+def test_a_list_gives_back_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        Outcome('an "odd", name/a\nb.jpg', "aligned", "x.png", 2, 1.25, 2.0, 3.5, 4.0, 0.5, "", 7, 8, "s"),
+        Outcome("b/c.png", "unreadable", reason="broken, wholly"),
+    ]
+    write_outcomes(tmp_path / "list.csv", rows)
+    assert read_outcomes(tmp_path / "list.csv") == rows
+    assert read_outcomes(tmp_path / "missing.csv") == []
+
+
+# ------------------------------------------------------------------------------- the command
+
+
+def ffem_align(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    from ffem_jax.cli import main
+
+    status = main(["align", *words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def discs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ffem_jax.align import detector
+
+    monkeypatch.setattr(detector, "load_detector", FindDiscs)
+
+
+@pytest.mark.usefixtures("discs")
+def test_the_command_prints_counts_and_what_to_look_at(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = ffem_align(capsys, str(people), str(tmp_path / "faces"))
+    assert status == 0
+    assert out.splitlines()[0] == "9 photographs: 7 aligned, 1 no face, 0 several faces, 1 unreadable"
+    assert "  bob/two.JPG: 2 faces, one kept" in out
+    assert "notes" not in out
+    assert ".txt (1)" in err
+    status, out, _ = ffem_align(capsys, str(people), str(tmp_path / "faces"), "--json")
+    summary = json.loads(out)
+    assert (status, summary["photographs"], summary["done_before"], summary["aligned"]) == (0, 9, 9, 7)
+    assert [row["path"] for row in summary["to_check"]] == ["ann/none.png", "bob/broken.png", "bob/two.JPG"]
+
+
+@pytest.mark.usefixtures("discs")
+def test_nothing_aligned_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_photograph(tmp_path / "people" / "ann" / "1.png")
+    status, out, _ = ffem_align(capsys, str(tmp_path / "people"), str(tmp_path / "faces"))
+    assert status == 1
+    assert out.startswith("1 photographs: 0 aligned, 1 no face")
+
+
+@pytest.mark.usefixtures("discs")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere", "out"], "is not there"),
+        (["people"], "the following arguments are required: OUT"),
+        (["people", "out", "--size", "7"], "from 16 to 1024"),
+        (["people", "out", "--several", "all"], "largest"),
+        (["people", "people/out"], "lie in one another"),
+        (["people", "file"], "file"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_photograph(tmp_path / "people" / "ann" / "1.png", (100, 80, 40))
+    (tmp_path / "file").write_text("")
+    status, out, err = ffem_align(capsys, *words)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert told in err
+
+
+def test_the_names_of_the_files_are_those_the_readme_gives() -> None:
+    assert (photographs.LIST_NAME, photographs.TO_CHECK_NAME) == ("faces.csv", "to_check.csv")
