@@ -148,7 +148,7 @@ def test_a_margin_s_value_and_an_average_s_length_are_no_part_of_the_program():
     assert min(loss[1:]) > loss[0] + 1
 
 
-@pytest.mark.parametrize("loss", ["arcface", "cosface"])
+@pytest.mark.parametrize("loss", [pytest.param("arcface", marks=pytest.mark.slow), "cosface"])
 def test_without_its_margin_a_loss_is_the_normalized_softmax(trainer, loss):
     faces = draw_faces()
     never = dataclasses.replace(RECIPE, epochs=2, loss=loss, margin_warmup=1.0)
@@ -162,6 +162,7 @@ def test_without_its_margin_a_loss_is_the_normalized_softmax(trainer, loss):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_the_average_of_the_steps_and_what_is_evaluated(trainer, tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=5, batch_size=36, weight_averaging=0.5)  # a step an epoch
     averaging = Trainer(NETWORK, recipe, [0], *draw_faces())

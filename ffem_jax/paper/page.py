@@ -208,7 +208,10 @@ def _write_groups(result: SettingResult) -> list[str]:
     lines = [*make_table(head, rows), "", *_write_gaps(result.groups)]
     if gaps:
         lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} are more than chance.")
-    note = "Intervals are by image. The paper does not say how many images its groups have, so its numbers get none."
+    note = (
+        "Intervals are of other people, photographed as often. The paper does not say how many images its groups have, "
+        "so its numbers get none."
+    )
     if any(column == "eyeglasses_probability" for column, _ in found):
         note += " Glasses are a model's estimate: with above 0.5, without up to 0.1."
     return [*lines, "", note]

@@ -180,6 +180,7 @@ def test_a_trial_without_its_weights_file_is_read_from_its_checkpoint(finished, 
         load_trial(tmp_path / "trial")
 
 
+@pytest.mark.slow
 def test_of_several_seeds_each_is_exported_by_its_number(tmp_path):
     recipe = dataclasses.replace(TRIAL.recipe, epochs=1)
     run = RunSpec(progress=False, seeds=(3, 4))

@@ -72,7 +72,7 @@ def move_off_defaults(path, leaf):
 
 
 # A variant takes ten seconds of compiling: these have each kind of block and an attention, the slow tests all.
-FAST = ("odd-resolution-prelu", "se-projection-residual", "shuffle")
+FAST = ("se-projection-residual", "shuffle-odd-resolution-prelu")
 
 
 @pytest.mark.parametrize(
