@@ -21,7 +21,8 @@ FORMATS = {
     "tflite": "ffem_jax.export.tflite",
 }
 # Of all formats together; `check_dtype` says which a format has.
-DTYPES = ("float32", "float16", "uint8", "int8")
+# int8_activations: the maps have 8 bits too, with ranges that training faces give (calibrate.py).
+DTYPES = ("float32", "float16", "uint8", "int8", "int8_activations")
 
 
 class ExportError(ValueError):
