@@ -56,7 +56,9 @@ def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | Non
     """Epochs done, owner and state (a tree by name, on this process' first device) of the newest checkpoint in
     `folder`, whoever wrote it on however many devices; None where there is none."""
     whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+    # Named, so that Orbax does not warn of items it was not told of.
+    handlers = {"state": ocp.StandardCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         newest = manager.latest_step()
         if newest is None:
             return None

@@ -31,9 +31,9 @@ TOPOLOGY_BYTES = 900
 TOPOLOGY_BYTES_PER_KERNEL = 337
 TOPOLOGY_BYTES_PER_VECTOR = 112
 TOPOLOGY_BYTES_PER_PART: dict[type[nnx.Module], int] = {
-    EfficientChannelAttention: 365,
+    EfficientChannelAttention: 525,
     SqueezeExcitation: 175,
-    ShuffleUnit: 230,
+    ShuffleUnit: 294,
 }
 TOPOLOGY_BYTES_PER_SHORTCUT = 50
 TOPOLOGY_BYTES_PER_MAX_POOL = 420
@@ -139,7 +139,8 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
         )
     weights = [leaf.shape for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
     norms = [node.num_features for _, node in nnx.iter_graph(module) if isinstance(node, nnx.BatchNorm)]
-    kernels = [shape for shape in weights if len(shape) > 1]
+    # ECA's few taps, [tap, 1, 1], are never stored as integers: a vector.
+    kernels = [shape for shape in weights if len(shape) in (2, 4)]
     params = sum(math.prod(shape) for shape in weights)
     kernel_params = sum(math.prod(shape) for shape in kernels)
     return Cost(

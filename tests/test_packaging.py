@@ -49,7 +49,8 @@ def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: P
     names = zipfile.ZipFile(wheel).namelist()
     packed = {name for name in names if ".dist-info/" not in name}
     expected = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "ffem_jax").rglob("*.py")}
-    expected.add("ffem_jax/py.typed")
+    expected |= {"ffem_jax/py.typed", "ffem_jax/export/node/package.json", "ffem_jax/export/node/run_tfjs.cjs"}
+    expected.add("ffem_jax/export/node/.npmrc")
     for folder in ("conf", "sweeps"):
         shipped = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / folder).rglob("*.yaml")}
         assert shipped, f"{folder}/ is empty"

@@ -34,10 +34,14 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--cap-mb", type=float, default=10.0, metavar="MB", help="the size limit in 10^6 bytes (10)")
     options = parser.parse_args(words)
 
+    from ffem_jax.data.cache import find_cache_folder
     from ffem_jax.export.bundle import export_trial
+    from ffem_jax.spec import DataSpec
     from ffem_jax.sweep import check_writable
+    from ffem_jax.trial import enable_compilation_cache
 
     check_writable(options.out, "--out DIR")
+    enable_compilation_cache(find_cache_folder(DataSpec()) / "compiled")
     with keep_stdout_clean():
         manifest = export_trial(
             options.trial,

@@ -85,7 +85,8 @@ def run(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
         images, embeddings = Path(scratch) / "images", Path(scratch) / "embeddings"
         images.write_bytes(np.ascontiguousarray(pixels, "<f4").tobytes())
         shape = [str(size) for size in pixels.shape]
-        command = [node, NODE_FOLDER / "run_tfjs.cjs", packages, folder / MODEL_FILE, images, embeddings, *shape]
+        files = [NODE_FOLDER / "run_tfjs.cjs", packages, folder / MODEL_FILE, images, embeddings]
+        command = [node, *map(str, files), *shape]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -6,13 +6,13 @@ import dataclasses
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from ffem_jax.arch import ArchSpec
 from ffem_jax.export.fold import fold_network
-from ffem_jax.export.layers import LayerList
+from ffem_jax.export.layers import OUTPUT_NAME, LayerList
+from ffem_jax.export.reference import run_layers
 from ffem_jax.models import FaceNetwork, build_model
 
 RESOLUTION = 32
@@ -27,49 +27,48 @@ def shrink(arch: ArchSpec, kind: str | None = None, **changes) -> ArchSpec:
 
 
 def make_pixels(resolution: int, count: int = 8) -> np.ndarray:
-    """Blurred coloured noise [count, R, R, 3] as a network takes it, -1 to 1: every image another."""
-    noise = np.random.default_rng(0).uniform(-1, 1, (count, 5, 5, 3))
-    return np.asarray(jax.image.resize(noise, (count, resolution, resolution, 3), "cubic").clip(-1, 1), np.float32)
+    """Coloured blots [count, R, R, 3] as a network takes them, -1 to 1: every image another."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (count, 5, 5, 3)).astype(np.float32)
+    places = np.arange(resolution) * 5 // resolution
+    return noise[:, places][:, :, places]
+
+
+def draw_model(arch: ArchSpec, resolution: int = RESOLUTION) -> FaceNetwork:
+    """A network of drawn weights, made without compiling anything.
+
+    BatchNorms have means, variances, gains and biases of every size, so that folding is not the identity, and kernels
+    are as large as keeps a signal as large as it is, so that what goes in is not lost.
+    """
+    model = nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    generator = np.random.default_rng(1)
+    ranges = {"mean": (-0.3, 0.3), "var": (0.5, 1.5), "scale": (0.6, 1.6), "bias": (-0.3, 0.6), "slope": (0.1, 0.4)}
+
+    def draw(path, leaf):
+        name = [entry.key for entry in path if hasattr(entry, "key")][-1]
+        if name in ranges:
+            return generator.uniform(*ranges[name], leaf.shape).astype(np.float32)
+        inputs = np.prod(leaf.shape[:-1])
+        return (generator.normal(size=leaf.shape) * np.sqrt(2 / inputs)).astype(np.float32)
+
+    model = nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, state))
+    model.eval()
+    return model
 
 
 @lru_cache(maxsize=64)
-def make_network(arch: ArchSpec, resolution: int = RESOLUTION) -> tuple[FaceNetwork, LayerList]:
-    """A network as if trained, and its layers.
-
-    Its BatchNorms hold the statistics of the pictures, moved at random, and gains and biases of every size: folding
-    is then not the identity, and no layer is so saturated that what goes in is lost.
-    """
-    model = build_model(arch, resolution, rngs=nnx.Rngs(0))
-    norms = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.BatchNorm)]
-    generator = np.random.default_rng(1)
-
-    def draw(low: float, high: float, like: jax.Array) -> jax.Array:
-        return jnp.asarray(generator.uniform(low, high, like.shape), jnp.float32)
-
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.scale[...], norm.bias[...] = draw(0.6, 1.8, norm.scale[...]), draw(-0.5, 0.7, norm.bias[...])
-    model.train()
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def run(state, pixels):
-        model = nnx.merge(graph, state)
-        embeddings = model((pixels + 1) * 127.5)
-        return nnx.state(model), embeddings
-
-    nnx.update(model, run(state, make_pixels(resolution, 16))[0])
-    for norm in norms:
-        norm.mean[...] = norm.mean[...] + jnp.sqrt(norm.var[...]) * draw(-0.2, 0.2, norm.mean[...])
-        norm.var[...] = norm.var[...] * draw(0.7, 1.4, norm.var[...])
-    model.eval()
-    return model, fold_network(model, resolution)
+def make_network(arch: ArchSpec, resolution: int = RESOLUTION) -> LayerList:
+    """The layers of such a network."""
+    return fold_network(draw_model(arch, resolution), resolution)
 
 
-def embed(model: FaceNetwork, pixels: np.ndarray) -> np.ndarray:
-    """The network's own embeddings of pixels in -1 to 1."""
-    graph, state = nnx.split(model)
-    return np.asarray(jax.jit(lambda state, x: nnx.merge(graph, state)((x + 1) * 127.5))(state, pixels))
+@lru_cache(maxsize=64)
+def embed(arch: ArchSpec, resolution: int = RESOLUTION) -> np.ndarray:
+    """Embeddings of `make_pixels`, and behind them those of the same with red and blue exchanged, by the layers."""
+    pixels = make_pixels(resolution)
+    both = np.concatenate([pixels, pixels[..., ::-1]])
+    network = make_network(arch, resolution)
+    return run_layers(network, both)[OUTPUT_NAME]
 
 
 def compute_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -2,39 +2,19 @@
 
 import dataclasses
 
-import jax
-import numpy as np
 import pytest
-from flax import nnx
-from made_networks import shrink
+from made_networks import make_network, shrink
 
 from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
 from ffem_jax.cost import compute_cost
 from ffem_jax.export import tfjs
-from ffem_jax.export.fold import fold_network
-from ffem_jax.export.layers import Convolution, Depthwise, LayerList
-from ffem_jax.models import PRESETS, build_model
+from ffem_jax.models import PRESETS
 
 PRECISIONS = {"float32": "bytes_float32", "float16": "bytes_float16", "uint8": "bytes_int8"}
 
 
-def make_drawn(arch: ArchSpec, resolution: int):
-    """The layers of a network of drawn weights: as many bytes as a trained one's, and nothing is compiled."""
-    model = nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(model)
-    generator = np.random.default_rng(0)
-    # Positive, since variances are among them; kernels then reach to both sides of 0 as trained ones do.
-    drawn = jax.tree.map(lambda leaf: generator.uniform(0.1, 1, leaf.shape).astype(np.float32), state)
-    network = fold_network(nnx.merge(graph, drawn), resolution)
-    moved = [
-        dataclasses.replace(layer, kernel=layer.kernel - 0.3) if isinstance(layer, Convolution | Depthwise) else layer
-        for layer in network.layers
-    ]
-    return LayerList(resolution, tuple(moved))
-
-
 def check(arch: ArchSpec, resolution: int, folder) -> None:
-    network, cost = make_drawn(arch, resolution), compute_cost(arch, resolution)
+    network, cost = make_network(arch, resolution), compute_cost(arch, resolution)
     for dtype, name in PRECISIONS.items():
         size = sum(path.stat().st_size for path in tfjs.write(network, dtype, folder))
         assert getattr(cost, name) == pytest.approx(size, rel=0.01), (dtype, getattr(cost, name) - size)
