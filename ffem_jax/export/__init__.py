@@ -51,6 +51,7 @@ def load_format(name: str, dtype: str) -> Format:
     if name not in FORMATS:
         raise ExportError(f"format {name!r} is not known; choose one of: {', '.join(FORMATS)}")
     module = cast(Format, importlib.import_module(FORMATS[name]))
-    if dtype not in module.DTYPES:
-        raise ExportError(f"{name} cannot store weights as {dtype}; choose one of: {', '.join(module.DTYPES)}")
+    dtypes = (*module.DTYPES, *getattr(module, "CALIBRATED_DTYPES", ()))
+    if dtype not in dtypes:
+        raise ExportError(f"{name} cannot store weights as {dtype}; choose one of: {', '.join(dtypes)}")
     return module

@@ -42,15 +42,18 @@ def export_trial(
 ) -> dict[str, Any]:
     """Write the finished trial in `folder` to `out` in the format `name`, run what was written, and return export.json.
 
-    finetune_epochs: first train it further for its kernels to bear rounding to `dtype` (finetune.py, on_epoch too);
-    it is then another model, with another model_id. Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow it.
+    finetune_epochs: first train it further for its kernels to bear rounding to `dtype` (finetune.py, on_epoch too); it
+    is then another model, with another model_id. Raises ExportError, TrialFolderError where the format, the dtype, the
+    network or a folder does not allow it.
     """
     module = load_format(name, dtype)
     finished = load_trial(folder, seed)
     network = fold_network(finished.classifier.network, finished.trial.data.resolution)
     own_id = compute_model_id(network)
     if finetune_epochs:
-        network = finetune(network, dtype, load_training_faces(finished), finetune_epochs, finished.trial.seed, on_epoch)
+        network = finetune(
+            network, dtype, load_training_faces(finished), finetune_epochs, finished.trial.seed, on_epoch
+        )
     clear_folder(out)
     if dtype == calibrate.DTYPE:
         paths = calibrate.write_calibrated(network, choose_images(load_training_faces(finished)), out)

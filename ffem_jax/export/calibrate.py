@@ -28,7 +28,7 @@ OPSET = 13
 
 
 def load_training_faces(finished: FinishedTrial) -> np.ndarray:
-    """The uint8 faces [N, R, R, 3] that the trial trained on, and no other. Raises ExportError where they are not here."""
+    """The uint8 faces [N, R, R, 3] that the trial trained on. Raises ExportError where they are not here."""
     try:
         faces, split = load_split(finished.trial.data, finished.trial.protocol)
     except (DataError, OSError) as error:

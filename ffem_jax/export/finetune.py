@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: a folded network trained further with its kernels rounded as the file will store them.
+"""Quantisation-aware fine-tuning: a folded network trained on with its kernels rounded as the file has them.
 
 It starts from the finished trial's weights, BatchNorm folded, and learns to give the embeddings that the network in
 float32 gives of the same training faces and their mirror images: no person's label is used, and the classifier and the
@@ -45,7 +45,7 @@ def finetune(
     """`network` after `epochs` over uint8 faces [N, R, R, 3], with kernels that bear rounding to `dtype`.
 
     on_epoch(epochs done, mean loss): the loss is the squared error of the embeddings over the mean square of the
-    network's own. Deterministic in `seed`. Raises ExportError for a dtype without rounding or fewer images than a batch.
+    network's own. Deterministic in `seed`. Raises ExportError for a dtype without rounding or too few images.
     """
     if dtype not in ROUNDINGS:
         raise ExportError(f"fine-tuning for {dtype} has nothing to round; choose one of: {', '.join(ROUNDINGS)}")

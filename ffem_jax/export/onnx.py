@@ -33,7 +33,9 @@ from ffem_jax.export.layers import (
 )
 from ffem_jax.export.quantize import quantize_per_channel
 
-DTYPES = ("float32", "float16", "int8", "int8_activations")
+DTYPES = ("float32", "float16", "int8")
+# Of a file that needs faces to be written, by calibrate.py.
+CALIBRATED_DTYPES = ("int8_activations",)
 LAYOUT = "NCHW"
 
 MODEL_FILE = "model.onnx"
