@@ -78,16 +78,14 @@ def write_summary(rows: Sequence[Row]) -> list[str]:
         if not pairs:
             continue
         share = fmean(row["bytes"] / reference["bytes"] for reference, row in pairs)
-        cosines = (
-            f"{fmean(row['cosine_mean'] for _, row in pairs):.5f}, {min(row['cosine_lowest'] for _, row in pairs):.4f}"
-        )
+        mean_cosine, lowest = fmean(r["cosine_mean"] for _, r in pairs), min(r["cosine_lowest"] for _, r in pairs)
         mean, error = compute_change(pairs)
         changes = [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
         around = "" if error is None else f" ± {error:.2f}"
         lost, gained = (sum(row[name] for _, row in pairs) for name in ("lost", "gained"))
         change = "" if stored == REFERENCE else f"{mean:+.2f}{around} | {min(changes):+.2f}, {max(changes):+.2f}"
         lines.append(
-            f"| {name} | {share:.3f} | {change or ' | '} | {lost}, {gained} of {sum(row['tested'] for _, row in pairs)} "
+            f"| {name} | {share:.3f} | {change or ' | '} | {lost}, {gained} of {sum(r['tested'] for _, r in pairs)} "
             f"| {mean_cosine:.5f}, {lowest:.4f} | {len(pairs)} |"
         )
     return lines
@@ -125,7 +123,7 @@ def find_frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
 
 
 def plot(groups: dict[str, list[Row]], path: Path) -> None:
-    """Accuracy against bytes, a panel a group, a mark a network (the mean of its trials), a frontier a way of storing."""
+    """Accuracy against bytes: a panel a group, a mark a network (its trials' mean), a frontier a way of storing."""
     from matplotlib import rc_context, style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -18,8 +18,7 @@ import numpy as np
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.export import ExportError, onnx
-from ffem_jax.export.layers import INPUT_NAME, OUTPUT_NAME, LayerList
-from ffem_jax.models import normalize_pixels
+from ffem_jax.export.layers import INPUT_NAME, INPUT_OFFSET, INPUT_SCALE, OUTPUT_NAME, LayerList
 from ffem_jax.weights import FinishedTrial
 
 DTYPE = "int8_activations"
@@ -95,4 +94,5 @@ class _Faces:
         image = next(self.images, None)
         if image is None:
             return None
-        return {INPUT_NAME: np.asarray(normalize_pixels(image[None])).transpose(0, 3, 1, 2)}
+        pixels = image[None].astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
+        return {INPUT_NAME: pixels.transpose(0, 3, 1, 2)}
