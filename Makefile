@@ -11,7 +11,7 @@ MARK ?= not slow
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow lint format node clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-slow    the tests that take more than about ten seconds each"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
+	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
 
 quickstart: $(VENV)/.installed
@@ -39,6 +40,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+node:
+	cd ffem_jax/export/node && npm install --no-audit --no-fund
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,10 +10,14 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from ffem_jax.export.errors import ExportError, NotRunError
+
 if TYPE_CHECKING:
     import numpy as np
 
     from ffem_jax.export.layers import LayerList
+
+__all__ = ["DTYPES", "FORMATS", "ExportError", "Format", "NotRunError", "load_format"]
 
 FORMATS = {
     "tfjs": "ffem_jax.export.tfjs",
@@ -23,14 +27,6 @@ FORMATS = {
 # Of all formats together; `check_dtype` says which a format has.
 # int8_activations: the maps have 8 bits too, with ranges that training faces give (calibrate.py).
 DTYPES = ("float32", "float16", "uint8", "int8", "int8_activations")
-
-
-class ExportError(ValueError):
-    """A network, a format or a folder that cannot be exported. The message is one line and says why."""
-
-
-class NotRunError(Exception):
-    """A file that was written and not run, since its runtime is not here. The message says how to get it."""
 
 
 class Format(Protocol):

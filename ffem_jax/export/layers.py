@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ffem_jax.export import ExportError
+from ffem_jax.export.errors import ExportError
 
 # max(x, 0); min(max(x, 0), 6); max(x, 0) + slope * min(x, 0), a slope a channel; x * min(max(x + 3, 0), 6) / 6; and
 # 1 / (1 + exp(-x)).

@@ -143,4 +143,4 @@ def test_the_model_id_of_a_network_worked_by_hand_stays_what_it_is():
     """Galleries on servers are named by it: a change here makes every enrolled vector worthless."""
     stem = Convolution("stem", ("pixels",), np.ones((3, 3, 3, 2), np.float32), np.zeros(2, np.float32), 2, 1, "relu6")
     depthwise = Depthwise("next", ("stem",), np.full((3, 3, 2), 0.5, np.float32), np.ones(2, np.float32), 1, 1)
-    assert compute_model_id(LayerList(16, (stem, depthwise))) == "GOLDEN"
+    assert compute_model_id(LayerList(16, (stem, depthwise))) == "5e2679bb55d0a997"
