@@ -81,7 +81,7 @@ def test_balanced_kernels_have_one_scale_and_unbalanced_ones_a_scale_a_channel()
 
 
 def test_imbalance_by_hand():
-    """Two channels, one `spread` times smaller: its error is that many times larger, squared, and is half of the mean."""
+    """Two channels, one `spread` times smaller: its error is that much larger, squared, and is half of the mean."""
     large = np.random.default_rng(0).uniform(-1, 1, 4000)
     for spread in (4, 64):
         kernel = np.stack([large, np.random.default_rng(1).permutation(large) / spread], axis=-1).astype(np.float32)
