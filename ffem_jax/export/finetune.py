@@ -60,7 +60,7 @@ def finetune(
     @jax.jit
     def train_step(weights, state, pixels, wanted):
         def compute_loss(weights):
-            return jnp.mean((run_rounded(network, weights, dtype, pixels) - wanted) ** 2) / power
+            return jnp.mean((run_rounded(network, weights, dtype, normalize_pixels(pixels)) - wanted) ** 2) / power
 
         loss, grads = jax.value_and_grad(compute_loss)(weights)
         changes, state = optimizer.update(grads, state, weights)
@@ -73,7 +73,7 @@ def finetune(
         order = generator.permutation(len(faces))[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
         losses = []
         for chosen in order:
-            weights, state, loss = train_step(weights, state, normalize_pixels(faces[chosen]), targets[chosen])
+            weights, state, loss = train_step(weights, state, faces[chosen], targets[chosen])
             losses.append(float(loss))
         if on_epoch:
             on_epoch(epoch + 1, sum(losses) / len(losses))
