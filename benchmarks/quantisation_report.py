@@ -104,7 +104,8 @@ def write_networks(rows: Sequence[Row]) -> list[str]:
         cells = [f"{100 * fmean(row['accuracy'] for row in references):.1f} %, {_get_megabytes(references):.2f}"]
         for stored in columns:
             pairs = pair_rows(own, stored)
-            cells.append(f"{compute_change(pairs)[0]:+.2f}, {_get_megabytes([row for _, row in pairs]):.2f}")
+            megabytes = f", {_get_megabytes([row for _, row in pairs]):.2f}" if pairs else ""
+            cells.append(f"{compute_change(pairs)[0]:+.2f}{megabytes}" if pairs else "not measured")
         lines.append(f"| {network} | {len(references)} | {' | '.join(cells)} |")
     return lines
 
