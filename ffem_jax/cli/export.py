@@ -23,6 +23,13 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--format", choices=FORMATS, required=True, help="the runtime it is for")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what its weights are stored as (float32)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument(
+        "--finetune-epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train the network N epochs more for its weights to bear rounding to uint8 or int8 (0)",
+    )
     parser.add_argument("--seed", type=int, help="which, where the folder holds several seeds")
     parser.add_argument("--cap-mb", type=float, default=10.0, metavar="MB", help="the size limit in 10^6 bytes (10)")
     options = parser.parse_args(words)
@@ -36,7 +43,16 @@ def run(words: Sequence[str]) -> int:
     check_writable(options.out, "--out DIR")
     enable_compilation_cache(find_cache_folder(DataSpec()) / "compiled")
     with keep_stdout_clean():
-        manifest = export_trial(options.trial, options.format, options.dtype, options.out, options.cap_mb, options.seed)
+        manifest = export_trial(
+            options.trial,
+            options.format,
+            options.dtype,
+            options.out,
+            options.cap_mb,
+            options.seed,
+            options.finetune_epochs,
+            lambda epoch, loss: say(f"fine-tuning: epoch {epoch} of {options.finetune_epochs}, loss {loss:.2g}"),
+        )
     if options.json:
         print(json.dumps(manifest))
         return DONE

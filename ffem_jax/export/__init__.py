@@ -25,7 +25,8 @@ FORMATS = {
     "tflite": "ffem_jax.export.tflite",
 }
 # Of all formats together; `check_dtype` says which a format has.
-DTYPES = ("float32", "float16", "uint8", "int8")
+# int8_activations: the maps have 8 bits too, with ranges that training faces give (calibrate.py).
+DTYPES = ("float32", "float16", "uint8", "int8", "int8_activations")
 
 
 class Format(Protocol):
@@ -46,6 +47,7 @@ def load_format(name: str, dtype: str) -> Format:
     if name not in FORMATS:
         raise ExportError(f"format {name!r} is not known; choose one of: {', '.join(FORMATS)}")
     module = cast(Format, importlib.import_module(FORMATS[name]))
-    if dtype not in module.DTYPES:
-        raise ExportError(f"{name} cannot store weights as {dtype}; choose one of: {', '.join(module.DTYPES)}")
+    dtypes = (*module.DTYPES, *getattr(module, "CALIBRATED_DTYPES", ()))
+    if dtype not in dtypes:
+        raise ExportError(f"{name} cannot store weights as {dtype}; choose one of: {', '.join(dtypes)}")
     return module

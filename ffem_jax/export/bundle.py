@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import describe_crop
 from ffem_jax.data.protocols import load_split
-from ffem_jax.export import Format, NotRunError, load_format
+from ffem_jax.export import Format, NotRunError, calibrate, load_format
+from ffem_jax.export.calibrate import choose_images, load_training_faces
+from ffem_jax.export.finetune import finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import (
     INPUT_NAME,
@@ -28,18 +31,37 @@ MANIFEST_VERSION = 1
 
 
 def export_trial(
-    folder: Path, name: str, dtype: str, out: Path, cap_mb: float = 10.0, seed: int | None = None
+    folder: Path,
+    name: str,
+    dtype: str,
+    out: Path,
+    cap_mb: float = 10.0,
+    seed: int | None = None,
+    finetune_epochs: int = 0,
+    on_epoch: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Write the finished trial in `folder` to `out` in the format `name`, run what was written, and return export.json.
 
-    Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow it.
+    finetune_epochs: first train it further for its kernels to bear rounding to `dtype` (finetune.py, on_epoch too); it
+    is then another model, with another model_id. Raises ExportError, TrialFolderError where the format, the dtype, the
+    network or a folder does not allow it.
     """
     module = load_format(name, dtype)
     finished = load_trial(folder, seed)
     network = fold_network(finished.classifier.network, finished.trial.data.resolution)
+    own_id = compute_model_id(network)
+    if finetune_epochs:
+        network = finetune(
+            network, dtype, load_training_faces(finished), finetune_epochs, finished.trial.seed, on_epoch
+        )
     clear_folder(out)
-    paths = module.write(network, dtype, out)
+    if dtype == calibrate.DTYPE:
+        paths = calibrate.write_calibrated(network, choose_images(load_training_faces(finished)), out)
+    else:
+        paths = module.write(network, dtype, out)
     manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
+    if finetune_epochs:
+        manifest["finetuned"] = {"from_model_id": own_id, "for_dtype": dtype, "epochs": finetune_epochs}
     manifest.update(measure(finished, module, out))
     (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest

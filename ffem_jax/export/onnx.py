@@ -2,7 +2,7 @@
 
 Maps are NCHW. float16 and int8 are the weights' alone: the file holds them so, with the operations that turn them back
 into float32, which a runtime does once, when it loads the file. Opset 12 has no scale a channel for the quantised
-operations; a Cast and a Mul say the same.
+operations; a Cast and a Mul say the same. int8_activations is another kind of file, which calibrate.py writes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from ffem_jax.export.layers import (
 from ffem_jax.export.quantize import quantize_per_channel
 
 DTYPES = ("float32", "float16", "int8")
+# Of a file that needs faces to be written, by calibrate.py.
+CALIBRATED_DTYPES = ("int8_activations",)
 LAYOUT = "NCHW"
 
 MODEL_FILE = "model.onnx"
@@ -42,7 +44,7 @@ OPSET = 12
 IR_VERSION = 7
 
 
-def write(network: LayerList, dtype: str, folder: Path) -> list[Path]:
+def write(network: LayerList, dtype: str, folder: Path, opset: int = OPSET) -> list[Path]:
     """Write `network` with weights of `dtype` into `folder`: one file, passed by onnx's checker."""
     try:
         import onnx
@@ -62,7 +64,7 @@ def write(network: LayerList, dtype: str, folder: Path) -> list[Path]:
         ),
         producer_name="ffem_jax",
         producer_version=__version__,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", opset)],
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)
@@ -80,6 +82,8 @@ def run(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
     options = onnxruntime.SessionOptions()
     # Weights that are turned back into float32 are no news.
     options.log_severity_level = 3
+    # A phone's session is small, and threads that wait for each other are slow beside other work.
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(folder / MODEL_FILE, options, providers=["CPUExecutionProvider"])
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
     embeddings = [session.run([OUTPUT_NAME], {INPUT_NAME: image[None]})[0][0] for image in images]

@@ -1,45 +1,100 @@
 """Weights as few bytes: the one place where the integers of a file and their scales come from. Writers only store them.
 
 Kernels are quantised; biases and slopes, a number a channel, and ECA's few taps stay float32, since they are 2 % of the
-bytes and an error in them moves a whole channel. A network whose channels are better balanced quantises better: what
-changes the weights for that makes a LayerList of a LayerList, before any writer sees it.
+bytes and an error in them moves a whole channel. Everything here takes NumPy's arrays and JAX's alike, so that
+fine-tuning (finetune.py) rounds as the file will.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+# An array of NumPy or of JAX.
+Array = Any
+
+# A kernel is unbalanced where `compute_imbalance` is above this: three bits lost. Nearly all kernels
+# of the trained networks looked at lie at 1 to 15 (results/quantisation), and do well with one scale.
+UNBALANCED = 64.0
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
     """Integers that stand for (values - zero_point) * scale.
 
-    scale: float32 [1] for the whole tensor or [out], one an output channel (the last axis).
+    scale: float32 [1] for the whole tensor or [out], one an output channel (the last axis). zero_point: float32 [1], a
+    whole number.
     """
 
-    values: np.ndarray
-    scale: np.ndarray
-    zero_point: int = 0
+    values: Array
+    scale: Array
+    zero_point: Array
 
-    def restore(self) -> np.ndarray:
+    def restore(self) -> Array:
         """The float32 weights that the integers stand for."""
-        return (self.values.astype(np.float32) - np.float32(self.zero_point)) * self.scale
+        return (self.values.astype("float32") - self.zero_point) * self.scale
 
 
-def quantize_per_channel(kernel: np.ndarray) -> QuantizedWeight:
+def quantize_per_channel(kernel: Array) -> QuantizedWeight:
     """int8 in -127 to 127 around 0, a scale for each output channel (the last axis)."""
-    largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
+    xp = kernel.__array_namespace__()
+    largest = xp.max(xp.abs(kernel), axis=tuple(range(kernel.ndim - 1)))
     # A channel of zeros has any scale.
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    return QuantizedWeight(np.rint(kernel / scale).astype(np.int8), scale)
+    scale = xp.where(largest > 0, largest / 127, 1).astype("float32")
+    return QuantizedWeight(xp.rint(kernel / scale).astype("int8"), scale, xp.zeros(1, "float32"))
 
 
-def quantize_per_tensor(kernel: np.ndarray) -> QuantizedWeight:
+def quantize_per_tensor(kernel: Array) -> QuantizedWeight:
     """uint8 over the tensor's range, 0 included and met exactly: the one scale and zero point TensorFlow.js has."""
-    low, high = min(float(kernel.min()), 0.0), max(float(kernel.max()), 0.0)
-    scale = np.float32((high - low) / 255 or 1)
-    zero_point = int(np.rint(-low / scale))
-    values = np.clip(np.rint(kernel / scale) + zero_point, 0, 255).astype(np.uint8)
-    return QuantizedWeight(values, scale.reshape(1), zero_point)
+    xp = kernel.__array_namespace__()
+    low, high = xp.minimum(xp.min(kernel), 0), xp.maximum(xp.max(kernel), 0)
+    scale = ((high - low) / 255).astype("float32").reshape(1)
+    scale = xp.where(scale > 0, scale, 1).astype("float32")
+    zero_point = xp.rint(-low / scale).astype("float32")
+    values = xp.clip(xp.rint(kernel / scale) + zero_point, 0, 255).astype("uint8")
+    return QuantizedWeight(values, scale, zero_point)
+
+
+def compute_imbalance(kernel: Array) -> Array:
+    """How many times the error of one scale for all channels is that of a scale a channel: a number, 1 or so at best.
+
+    Squared errors relative to the squares of the channel they are in, averaged over channels: a small channel that is
+    rounded away counts as much as a large one would.
+    """
+    xp, others = kernel.__array_namespace__(), tuple(range(kernel.ndim - 1))
+    power = xp.maximum(xp.sum(kernel**2, axis=others), 1e-20)
+    whole, each = (
+        xp.mean(xp.sum((quantize(kernel).restore() - kernel) ** 2, axis=others) / power)
+        for quantize in (quantize_per_tensor, quantize_per_channel)
+    )
+    return whole / xp.maximum(each, 1e-20)
+
+
+def is_unbalanced(kernel: Array) -> Array:
+    """Whether the channels of `kernel` differ so much in size that one scale for all will not do."""
+    return compute_imbalance(kernel) > UNBALANCED
+
+
+def quantize_for_one_scale(kernel: Array) -> QuantizedWeight:
+    """uint8 for a format with one scale a tensor: `quantize_per_tensor`, or, of an unbalanced kernel, its channels
+    scaled to one range, 1 to 255 around 128, with the scales [out] that the graph is to multiply them by."""
+    if not is_unbalanced(kernel):
+        return quantize_per_tensor(kernel)
+    xp, each = kernel.__array_namespace__(), quantize_per_channel(kernel)
+    values = (each.values.astype("int16") + 128).astype("uint8")
+    return QuantizedWeight(values, each.scale, xp.full(1, 128, "float32"))
+
+
+def round_for_one_scale(kernel: Array) -> Array:
+    """What `quantize_for_one_scale` restores to, as one expression that JAX can trace."""
+    xp = kernel.__array_namespace__()
+    each, whole = quantize_per_channel(kernel).restore(), quantize_per_tensor(kernel).restore()
+    return xp.where(is_unbalanced(kernel), each, whole)
+
+
+# dtype -> the float32 kernel that a file with integers of it stands for. int8 has a scale a channel in every format.
+ROUNDINGS: dict[str, Callable[[Array], Array]] = {
+    "int8": lambda kernel: quantize_per_channel(kernel).restore(),
+    "uint8": round_for_one_scale,
+}

@@ -1,9 +1,11 @@
-"""The list of layers run with NumPy, plainly: held against the network it was folded from, and what every file is to
-compute. Nothing is compiled; its inner tensors are what activation ranges are calibrated on."""
+"""The list of layers run plainly: held against the network it was folded from, and what every file is to compute.
+
+With NumPy's arrays nothing is compiled; with JAX's it can be traced, which is how fine-tuning (finetune.py) runs it.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
 from ffem_jax.export.layers import (
     INPUT_NAME,
@@ -22,18 +24,21 @@ from ffem_jax.export.layers import (
     refuse_layer,
 )
 
+# An array of NumPy or of JAX.
+Array = Any
 
-def run_layers(network: LayerList, pixels: np.ndarray) -> dict[str, np.ndarray]:
+
+def run_layers(network: LayerList, pixels: Array) -> dict[str, Array]:
     """Every tensor by name, of pixels [N, R, R, 3] normalised as training does; embeddings are under `embedding`."""
-    tensors = {INPUT_NAME: np.asarray(pixels, np.float32)}
+    tensors = {INPUT_NAME: pixels}
     for layer in network.layers:
         tensors[layer.name] = run_layer(layer, *(tensors[name] for name in layer.inputs))
     return tensors
 
 
-def run_layer(layer: Layer, *inputs: np.ndarray) -> np.ndarray:
+def run_layer(layer: Layer, *inputs: Array) -> Array:
     """What `layer` makes of its inputs. Raises ExportError for a kind it does not know."""
-    x = inputs[0]
+    x, xp = inputs[0], inputs[0].__array_namespace__()
     if isinstance(layer, Convolution):
         shifts = _shift(x, layer.kernel.shape[0], layer.stride, layer.padding, 0)
         taps = layer.kernel.reshape(-1, *layer.kernel.shape[2:])
@@ -46,11 +51,11 @@ def run_layer(layer: Layer, *inputs: np.ndarray) -> np.ndarray:
         return activate(layer, total + layer.bias)
     if isinstance(layer, ChannelConvolution):
         reach, channels = len(layer.kernel) // 2, x.shape[-1]
-        padded = np.pad(x, ((0, 0), (0, 0), (0, 0), (reach, reach)))
+        padded = xp.pad(x, ((0, 0), (0, 0), (0, 0), (reach, reach)))
         total = sum(tap * padded[..., place : place + channels] for place, tap in enumerate(layer.kernel))
-        return _sigmoid(np.asarray(total))
+        return _sigmoid(total)
     if isinstance(layer, MaxPool):
-        return np.max(_shift(x, layer.size, layer.stride, layer.padding, -np.inf), axis=0)
+        return xp.max(xp.stack(_shift(x, layer.size, layer.stride, layer.padding, -xp.inf)), axis=0)
     if isinstance(layer, GlobalAveragePool):
         return x.mean(axis=(1, 2), keepdims=True)
     if isinstance(layer, Multiply):
@@ -60,16 +65,16 @@ def run_layer(layer: Layer, *inputs: np.ndarray) -> np.ndarray:
     if isinstance(layer, SliceChannels):
         return x[..., layer.first : layer.first + layer.count]
     if isinstance(layer, InterleaveChannels):
-        return np.stack(inputs, axis=-1).reshape(*x.shape[:-1], -1)
+        return xp.stack(inputs, axis=-1).reshape(*x.shape[:-1], -1)
     if isinstance(layer, Flatten):
         return x.reshape(len(x), -1)
     raise refuse_layer(layer, "the reference")
 
 
-def _shift(x: np.ndarray, size: int, stride: int, padding: int, rim: float) -> list[np.ndarray]:
+def _shift(x: Array, size: int, stride: int, padding: int, rim: float) -> list[Array]:
     """The views of x, `rim` around it, that meet the size * size taps of a kernel, row by row."""
     around = (padding, padding)
-    padded = np.pad(x, ((0, 0), around, around, (0, 0)), constant_values=rim)
+    padded = x.__array_namespace__().pad(x, ((0, 0), around, around, (0, 0)), constant_values=rim)
     rows, columns = ((length - size) // stride + 1 for length in padded.shape[1:3])
     return [
         padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
@@ -78,19 +83,20 @@ def _shift(x: np.ndarray, size: int, stride: int, padding: int, rim: float) -> l
     ]
 
 
-def activate(layer: Convolution | Depthwise, x: np.ndarray) -> np.ndarray:
+def activate(layer: Convolution | Depthwise, x: Array) -> Array:
     """The activation of `layer`, done to x."""
+    xp = x.__array_namespace__()
     if layer.activation == "prelu":
-        return np.where(x > 0, x, x * layer.slope)
+        return xp.where(x > 0, x, x * layer.slope)
     functions = {
         "linear": lambda x: x,
-        "relu": lambda x: np.maximum(x, 0),
-        "relu6": lambda x: np.clip(x, 0, 6),
-        "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+        "relu": lambda x: xp.maximum(x, 0),
+        "relu6": lambda x: xp.clip(x, 0, 6),
+        "hard_swish": lambda x: x * xp.clip(x + 3, 0, 6) / 6,
         "sigmoid": _sigmoid,
     }
     return functions[layer.activation](x)
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + x.__array_namespace__().exp(-x))

@@ -2,7 +2,8 @@
 
 The graph form runs faster than the layers form, and convolution, bias and activation are one node in it. Names are
 short, since each stands in the file several times: under a size limit of some MB they would be felt. The uint8 of
-this format are TensorFlow.js' own: one scale a tensor, weights turned back into float32 when the model is loaded.
+this format are TensorFlow.js' own: one scale a tensor, weights turned back into float32 when the model is loaded. A
+kernel whose channels differ too much for one scale is stored with its channels of one size, and the graph holds theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ffem_jax.export.layers import (
     compute_same_padding,
     refuse_layer,
 )
-from ffem_jax.export.quantize import quantize_per_tensor
+from ffem_jax.export.quantize import quantize_for_one_scale
 
 DTYPES = ("float32", "float16", "uint8")
 LAYOUT = "NHWC"
@@ -153,15 +154,22 @@ class _Graph:
         entry["quantization"] = {"dtype": "float16"}
         return self.add_constant(entry, values.astype("<f2"), _FLOAT)
 
-    def add_kernel(self, name: str, kernel: np.ndarray) -> str:
-        """A kernel, stored in the graph's dtype."""
+    def add_kernel(self, name: str, layer: Convolution | Depthwise) -> str:
+        """A kernel, stored in the graph's dtype. That of a depthwise convolution has a last axis of one more."""
+        last = (1,) if isinstance(layer, Depthwise) else ()
+        shape = (*layer.kernel.shape, *last)
         if self.dtype != "uint8":
-            return self.add_weight(name, kernel)
-        quantized = quantize_per_tensor(kernel)
-        scale = float(quantized.scale[0])
-        how = {"dtype": "uint8", "min": -quantized.zero_point * scale, "scale": scale}
-        entry = {"name": name, "shape": list(kernel.shape), "dtype": "float32", "quantization": how}
-        return self.add_constant(entry, quantized.values, _FLOAT)
+            return self.add_weight(name, layer.kernel.reshape(shape))
+        quantized = quantize_for_one_scale(layer.kernel)
+        whole = len(quantized.scale) == 1
+        scale, stored = (float(quantized.scale[0]), name) if whole else (1.0, f"{name}q")
+        how = {"dtype": "uint8", "min": -float(quantized.zero_point[0]) * scale, "scale": scale}
+        entry = {"name": stored, "shape": list(shape), "dtype": "float32", "quantization": how}
+        self.add_constant(entry, quantized.values, _FLOAT)
+        if whole:
+            return stored
+        # A multiplication of weights and not of maps, and only where one scale for all channels would not hold.
+        return self.add("Mul", name, [stored, self.add_weight(f"{name}c", quantized.scale.reshape(-1, *last))])
 
     def add_value(self, name: str, value: float) -> str:
         """A single float32, stored once and in full."""
@@ -219,7 +227,7 @@ class _Graph:
         depthwise = isinstance(layer, Depthwise)
         inputs = [
             x,
-            self.add_kernel(f"{name}k", layer.kernel[..., None] if depthwise else layer.kernel),
+            self.add_kernel(f"{name}k", layer),
             self.add_weight(f"{name}b", layer.bias),
         ]
         fused = _FUSED.get(layer.activation, ())

@@ -11,7 +11,16 @@ from flax import nnx
 
 from ffem_jax.arch import ArchSpec
 from ffem_jax.export.fold import fold_network
-from ffem_jax.export.layers import OUTPUT_NAME, LayerList
+from ffem_jax.export.layers import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Add,
+    Convolution,
+    Depthwise,
+    Flatten,
+    GlobalAveragePool,
+    LayerList,
+)
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models import FaceNetwork, build_model
 
@@ -78,3 +87,30 @@ def compute_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The cosine between the two vectors of each row."""
     first, second = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second))
     return (first * second).sum(axis=1)
+
+
+def make_layers(resolution: int = 12, spread: float = 1.0) -> LayerList:
+    """A bottleneck with a shortcut and an embedding of four numbers, as layers: nothing is compiled or trained for it.
+
+    spread: how many times larger the kernel of the depthwise convolution's last channel is than that of its first.
+    """
+    generator = np.random.default_rng(3)
+
+    def draw(*shape: int) -> np.ndarray:
+        size = np.sqrt(2 / np.prod(shape[:-1]))
+        return (generator.uniform(-1, 1, shape) * size).astype(np.float32)
+
+    sizes = np.geomspace(1, spread, 8).astype(np.float32)
+    sizes /= sizes.mean()
+    return LayerList(
+        resolution,
+        (
+            Convolution("stem", (INPUT_NAME,), 2 * draw(3, 3, 3, 8), draw(8), 2, 1, "relu6"),
+            Depthwise("depthwise", ("stem",), 3 * draw(3, 3, 8) * sizes, draw(8), 1, 1, "relu"),
+            Convolution("project", ("depthwise",), draw(1, 1, 8, 8), draw(8)),
+            Add("add", ("stem", "project")),
+            GlobalAveragePool("pool", ("add",)),
+            Convolution("dense", ("pool",), draw(1, 1, 8, 4), draw(4)),
+            Flatten(OUTPUT_NAME, ("dense",)),
+        ),
+    )

@@ -1,0 +1,177 @@
+"""What storing weights in fewer bits costs in accuracy: trained networks, exported, and run on their own test images.
+
+    python -m benchmarks.quantisation outputs/placement-lfw52 outputs/paper-lfw52      into results/quantisation/
+    python -m benchmarks.quantisation --report-only                                    the page and the figure again
+
+Each finished trial below the folders is written in each way of STORED, and the file is run on the images that the
+trial held out, one at a time: an ONNX file by ONNX Runtime. A TensorFlow.js file is read back as TensorFlow.js reads it
+(value * scale + min, in float32), and these weights are run by ONNX Runtime; `--node` runs the file itself, in Node.
+Started again, it goes on: what records.jsonl holds is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quantisation_report import write_report
+from ffem_jax.data import Faces
+from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.export import load_format, onnx, tfjs
+from ffem_jax.export.calibrate import DTYPE, choose_images, select_training_faces, write_calibrated
+from ffem_jax.export.fold import fold_network
+from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
+from ffem_jax.export.parity import compare_embeddings, compute_class_weights
+from ffem_jax.weights import TrialFolderError, load_trial
+
+OUT = Path("results/quantisation")
+# Format and dtype; the first is what the others are held against.
+STORED = (
+    ("onnx", "float32"), ("onnx", "float16"), ("tfjs", "uint8"), ("onnx", "int8"), ("onnx", "int8_activations"),
+)  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and write the page and the figure."""
+    parser = argparse.ArgumentParser("python -m benchmarks.quantisation", description=__doc__)
+    parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
+    parser.add_argument("--report-only", action="store_true")
+    options = parser.parse_args(words)
+    records = options.out / "records.jsonl"
+    rows = [json.loads(line) for line in records.read_text().splitlines()] if records.exists() else []
+    if not options.report_only:
+        options.out.mkdir(parents=True, exist_ok=True)
+        known = {row["trial_key"] for row in rows}
+        for folder in find_trials(options.sweeps):
+            for row in measure_trial(folder, known, options.node):
+                rows.append(row)
+                with records.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(
+                    f"{row['network']} seed {row['seed']} {row['dtype']}: {row['bytes']:,} bytes, {row['accuracy']:.2%}"
+                )
+    write_report(rows, options.out)
+
+
+def find_trials(sweeps: Sequence[Path]) -> Iterator[Path]:
+    """The trial folders in the folders, by name."""
+    for sweep in sweeps:
+        yield from sorted(path.parent for path in sweep.glob("*/trial.json"))
+
+
+def measure_trial(folder: Path, known: set[str], node: bool) -> list[dict[str, Any]]:
+    """A row for each way of storing the trial's weights; none where it is not finished, or is among `known`."""
+    keys = json.loads((folder / "trial.json").read_text())["keys"]
+    if set(keys) <= known:
+        return []
+    try:
+        finished = load_trial(folder)
+    except TrialFolderError as error:
+        print(f"left out: {error}")
+        return []
+    trial = finished.trial
+    faces, split = load_split(trial.data, trial.protocol)
+    network = fold_network(finished.classifier.network, trial.data.resolution)
+    facts = {
+        "trial_key": finished.key,
+        "network": describe_network(trial.arch),
+        "data": trial.data.name,
+        "resolution": trial.data.resolution,
+        "recipe": trial.recipe.name,
+        "protocol": trial.protocol.name,
+        "fold": trial.protocol.fold if trial.protocol.name == "kfold" else None,
+        "seed": trial.seed,
+        "synthetic": faces.synthetic,
+        "model_id": compute_model_id(network),
+    }
+    return [{**facts, **row} for row in measure_network(network, compute_class_weights(finished), faces, split, node)]
+
+
+def describe_network(arch: Any) -> str:
+    """The network's name, with its attention where it has one."""
+    attention = arch.attention
+    return arch.name if attention.kind == "none" else f"{arch.name}, {attention.kind} {attention.placement}"
+
+
+def measure_network(
+    network: LayerList, weights: tuple[np.ndarray, np.ndarray], faces: Faces, split: Split, node: bool
+) -> list[dict[str, Any]]:
+    """What each way of storing `network` takes and answers. weights: of the classifier, kernel and bias."""
+    pixels = faces.images[split.test].astype(np.float32) / 127.5 - 1
+    own, people = faces.labels[split.test], np.unique(faces.labels[split.train])
+    calibration = choose_images(select_training_faces(faces, split))
+    rows: list[dict[str, Any]] = []
+    reference = hits = None
+    for name, dtype in STORED:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            module = load_format(name, dtype)
+            if dtype == DTYPE:
+                paths = write_calibrated(network, calibration, folder)
+            else:
+                paths = module.write(network, dtype, folder)
+            size = sum(path.stat().st_size for path in paths)
+            started = time.process_time()
+            if name == "tfjs" and not node:
+                onnx.write(restore_weights(network, folder), "float32", folder)
+                started = time.process_time()
+                embeddings, runtime = onnx.run(folder, pixels)
+                runtime += ", of the restored weights"
+            else:
+                embeddings, runtime = module.run(folder, pixels)
+            seconds = time.process_time() - started
+        found = people[(embeddings @ weights[0] + weights[1]).argmax(axis=1)] == own
+        if reference is None or hits is None:
+            reference, hits = embeddings, found
+        rows.append(
+            {
+                "format": name,
+                "dtype": dtype,
+                "bytes": size,
+                "accuracy": float(found.mean()),
+                "correct": int(found.sum()),
+                "tested": len(found),
+                "gained": int((found & ~hits).sum()),
+                "lost": int((hits & ~found).sum()),
+                **compare_embeddings(reference, embeddings),
+                "cpu_ms_per_image": None if name == "tfjs" else round(1000 * seconds / len(pixels), 3),
+                "runtime": runtime,
+            }
+        )
+    return rows
+
+
+def restore_weights(network: LayerList, folder: Path) -> LayerList:
+    """`network` with the kernels that TensorFlow.js reads from the files in `folder`."""
+    manifest = json.loads((folder / tfjs.MODEL_FILE).read_text())["weightsManifest"][0]["weights"]
+    data, place, tensors = (folder / tfjs.WEIGHTS_FILE).read_bytes(), 0, {}
+    for entry in manifest:
+        how = entry.get("quantization", {"dtype": entry["dtype"]})
+        count = int(np.prod(entry["shape"]))
+        values = np.frombuffer(data, how["dtype"], count, place)
+        place += values.nbytes
+        if "scale" in how:
+            values = values.astype(np.float32) * np.float32(how["scale"]) + np.float32(how["min"])
+        tensors[entry["name"]] = values.reshape(entry["shape"])
+    layers = []
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, Convolution | Depthwise):
+            name = f"n{index}k"
+            kernel = tensors[name] if name in tensors else tensors[f"{name}q"] * tensors[f"{name}c"]
+            layer = dataclasses.replace(layer, kernel=kernel.reshape(layer.kernel.shape))
+        layers.append(layer)
+    return LayerList(network.resolution, tuple(layers))
+
+
+if __name__ == "__main__":
+    main()
