@@ -161,5 +161,6 @@ def plot(groups: dict[str, list[Row]], path: Path) -> None:
             axes.set_ylabel("accuracy on held-out images")
             axes.set_title(title, loc="left", fontsize=9.5)
             axes.grid(color="#e4e4e4", linewidth=0.5)
-        figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        marks = {name: mark for axes in every for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, dpi=160)
