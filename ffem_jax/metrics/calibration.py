@@ -235,4 +235,6 @@ def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.nda
     all_squares = (squares.sum() ** 2 - (squares**2).sum()) / 2
     of_dyads = (hits**2).sum() - 2 * rate * (hits * counts[first] * counts[second]).sum() + rate**2 * all_squares
     variance = ((surplus**2).sum() - of_dyads) / pairs**2
+    # It is low by one person of so many, and being an estimate itself it calls for Student's t, here to first order.
+    variance *= people / (people - 1) * (1 + (1.96**2 + 1) / (2 * (people - 1)))
     return max(1.0, float(variance * pairs / (rate * (1 - rate))))

@@ -20,8 +20,6 @@ from ffem_jax.serve.request_log import RequestLog
 from ffem_jax.serve.served_model import ServedModel
 from ffem_jax.serve.thresholds import Threshold
 
-MAX_PAGE = 1000
-
 _REFUSALS: dict[int, str] = {
     400: "the body is no JSON",
     401: "no valid API key",
@@ -101,14 +99,11 @@ def make_app(
         return messages.EnrolAnswer(person_id=person_id, name=done.name, added=done.added, vectors=done.vectors)
 
     @app.get("/v1/people", dependencies=[scope("read")], responses=refusals())
-    def list_people(
-        after: Annotated[PersonId | None, Query(description="`next` of the page before")] = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-    ) -> messages.PeopleAnswer:
+    def list_people(asked: Annotated[messages.PageQuery, Query()]) -> messages.PeopleAnswer:
         """Who is enrolled, in pages."""
-        found = gallery.list_people(-1 if after is None else read_person_id(after), limit + 1)
-        page = [_describe(person) for person in found[:limit]]
-        return messages.PeopleAnswer(people=page, next=page[-1].person_id if len(found) > limit else None)
+        found = gallery.list_people(-1 if asked.after is None else read_person_id(asked.after), asked.limit + 1)
+        page = [_describe(person) for person in found[: asked.limit]]
+        return messages.PeopleAnswer(people=page, next=page[-1].person_id if len(found) > asked.limit else None)
 
     @app.post("/v1/people/search", dependencies=[scope("read")], responses=refusals(400))
     def search_people(body: messages.SearchRequest) -> messages.PeopleAnswer:

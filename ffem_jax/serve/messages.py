@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from ffem_jax.serve.names import MAX_NAME, NAME_PATTERN
 from ffem_jax.serve.served_model import ServedModel
 
+MAX_PAGE = 1000
 PERSON_ID_PATTERN = r"^[0-9a-f]{16}$"
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN, examples=["Ada Lovelace"])]
@@ -51,6 +52,15 @@ class SearchRequest(_Request):
     """Whom to look for. In the body, since addresses end up in logs."""
 
     name: Name
+
+
+class PageQuery(BaseModel):
+    """Which page of a list. A parameter that there is not is refused: it was meant for something."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: PersonId | None = Field(None, description="`next` of the page before")
+    limit: int = Field(100, ge=1, le=MAX_PAGE)
 
 
 class MatchAnswer(_Answer):

