@@ -81,6 +81,14 @@ def test_people_come_in_pages(served: Any) -> None:
     assert sorted(names) == [f"person {number}" for number in range(5)]
 
 
+@pytest.mark.parametrize(
+    "asked", [{"limit": 0}, {"limit": 1001}, {"limit": "all"}, {"after": "x"}, {"after": "0" * 17}, {"page": 2}]
+)
+def test_a_page_that_cannot_be_is_refused(served: Any, asked: dict[str, Any]) -> None:
+    assert served.ask("GET", "/v1/people", params=asked).status_code == 422
+    assert served.ask("GET", "/v1/people", key="match", params={}).status_code == 403
+
+
 # ---------------------------------------------------------------------------------------- keys
 
 
