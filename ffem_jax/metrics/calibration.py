@@ -39,7 +39,8 @@ class CalibrationError(ValueError):
 class ToldRate:
     """A threshold and what it does: the share of pairs of different people, in 0 to 1, at distance <= threshold.
 
-    accepted: how many pairs that is. low, high: the 95 % interval of the rate, which counts that pairs share people.
+    accepted: how many pairs that is. low, high: the 95 % interval of the rate, which counts that pairs share people;
+        of 25 people it held the true rate in 90 % of simulated draws, so with few people take it for somewhat wider.
     enough: whether there are pairs enough to show a rate as low as `false_accept_rate`.
     """
 
