@@ -28,7 +28,7 @@ from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.export import load_format, onnx, tfjs
 from ffem_jax.export.calibrate import DTYPE, choose_images, select_training_faces, write_calibrated
-from ffem_jax.export.finetune import finetune
+from ffem_jax.export.finetune import LEARNING_RATE, finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
 from ffem_jax.export.parity import compare_embeddings, compute_class_weights
@@ -114,6 +114,7 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
             "synthetic": faces.synthetic,
             "model_id": compute_model_id(deployed),
             "finetune_epochs": each,
+            "finetune_rate": LEARNING_RATE if each else None,
             "finetune_cpu_seconds": round(time.process_time() - started, 1) if each else None,
         }
         for name, dtype in ways:
