@@ -32,6 +32,7 @@ LAYERS = {
     "cost": 2,
     "recipes": 2,
     "progress": 2,
+    "report": 2,
     "view2": 2,
     "paper": 2,
     "program": 2,
@@ -50,10 +51,22 @@ LAYERS = {
 }
 
 # Rooms that are imported to read records or to print a help text: seconds of import time would be felt.
-LIGHT_ROOMS = ("spec", "records", "config", "metrics", "frontier", "progress", "view2", "paper", "sweep", "cli")
+LIGHT_ROOMS = (
+    "spec",
+    "records",
+    "config",
+    "metrics",
+    "frontier",
+    "progress",
+    "report",
+    "view2",
+    "paper",
+    "sweep",
+    "cli",
+)
 HEAVY_LIBRARIES = (
     "jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "hydra", "matplotlib", "torch", "scipy",
-    "fastapi", "sqlalchemy", "uvicorn",
+    "fastapi", "sqlalchemy", "uvicorn", "vl_convert", "jinja2", "pandas",
 )  # fmt: skip
 
 # The metrics are what other projects may lift out, and what the server will import: NumPy and nothing else.

@@ -53,6 +53,8 @@ def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: P
     scripts = {path.relative_to(REPOSITORY).as_posix() for path in node.glob("*.cjs")}
     assert scripts
     expected |= {"ffem_jax/py.typed", "ffem_jax/export/node/package.json", "ffem_jax/export/node/.npmrc", *scripts}
+    template = REPOSITORY / "ffem_jax" / "report" / "template"
+    expected |= {path.relative_to(REPOSITORY).as_posix() for path in template.iterdir()}
     for folder in ("conf", "sweeps"):
         shipped = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / folder).rglob("*.yaml")}
         assert shipped, f"{folder}/ is empty"

@@ -44,16 +44,22 @@ class _Trial:
     place: tuple[Any, ...]
 
 
+def list_levels(records: Sequence[TrialRecord]) -> dict[str, set[str]]:
+    """Every factor of `records` in full, names among them, and its levels."""
+    levels: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in (read_settings(record) | _read_names(record)).items():
+            levels.setdefault(name, set()).add(value)
+    return levels
+
+
 def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
     """`factor` in full (`attention.kind` is `arch.attention.kind`).
 
     Raises FrontierError, naming the factors that vary in these records, unless it is one of them.
     """
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
-    levels: dict[str, set[str]] = {}
-    for record in records:
-        for name, value in (read_settings(record) | _read_names(record)).items():
-            levels.setdefault(name, set()).add(value)
+    levels = list_levels(records)
     varying = [name for name, values in levels.items() if len(values) > 1]
     if full in varying:
         return full

@@ -61,7 +61,7 @@ def write_reading(
     lines += [latency, ""] if latency else []
     lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
     if front:
-        lines += [*_tabulate(front, question), "", *_compare(networks, front, question)]
+        lines += [*_tabulate(front, question), "", *judge_frontier(networks, front, question)]
     else:
         lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
     return "\n".join([*lines, "", *_describe_gaps(networks, question), *_describe_method(networks, question)]) + "\n"
@@ -95,10 +95,10 @@ def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) ->
     return rows
 
 
-def _compare(
+def judge_frontier(
     networks: Sequence[NetworkSummary], front: Sequence[NetworkSummary], question: FrontierQuestion
 ) -> list[str]:
-    """What the intervals allow to be said, about the frontier and about everything trained."""
+    """What the intervals allow to be said, about the frontier and about everything trained, a line a thing."""
     fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
     best = max(front, key=lambda n: n.accuracy or 0.0)
     rivals = [n for n in fitting if n is not best and _overlap(n, best)]

@@ -1,0 +1,64 @@
+"""`ffem report RECORDS...`: the page people look at, one file that can be read, filtered and sent on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.terminal import DONE, Parser, say
+from ffem_jax.spec import PRECISIONS
+
+
+def run(words: Sequence[str]) -> int:
+    """Write the page."""
+    parser = Parser(
+        "report", "One HTML page of recorded trials: answer, frontier, comparisons, curves, failures, a table."
+    )
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside the first records")
+    parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    parser.add_argument("--title", default="", help="a name for the page, such as the sweep's")
+    parser.add_argument("--question", default="", help="what was asked; default: the most accurate under the limit")
+    parser.add_argument(
+        "--mixed", action="store_true", help="take records of several data sets or protocols, each on axes of its own"
+    )
+    options = parser.parse_intermixed_args(words)
+
+    from ffem_jax.report import write_report
+    from ffem_jax.report.reading import read_for_report
+    from ffem_jax.sweep import check_writable
+
+    paths = find_records(options.records)
+    out = options.out or paths[0].parent / "report.html"
+    if out.is_dir():
+        out = out / "report.html"
+    check_writable(out.parent, "--out FILE")
+    records, left_out = read_for_report(paths)
+    for line in left_out:
+        say(f"ffem: warning: {line}")
+    write_report(
+        records,
+        out,
+        title=options.title,
+        question=options.question,
+        cap_mb=options.cap_mb,
+        precision=options.precision,
+        metric=options.metric,
+        mixed=options.mixed,
+        left_out=left_out,
+    )
+    if options.json:
+        print(
+            json.dumps(
+                {"file": str(out), "bytes": out.stat().st_size, "left_out": left_out}
+                | dict(Counter(record.status for record in records))
+            )
+        )
+    else:
+        say(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    return DONE

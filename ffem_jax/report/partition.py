@@ -1,0 +1,48 @@
+"""Which records may share an axis: one data set, one protocol; others go onto an axis of their own, or are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ffem_jax.frontier.summary import FOLDED, FrontierError, check_comparable
+from ffem_jax.records import TrialRecord
+
+
+def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+    """`records` in groups whose accuracies can be compared, as `check_comparable` judges; in order of appearance.
+
+    A trial that never loaded its faces goes to the first group that it fits.
+    """
+    alike: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        alike.setdefault(_describe_axis(record), []).append(record)
+    # Those that know their faces first: the others say less and would fit too much.
+    ordered = sorted(alike.values(), key=lambda group: not group[0].data_fingerprint)
+    groups: list[list[TrialRecord]] = []
+    representatives: list[list[TrialRecord]] = []
+    for own in ordered:
+        for group, known in zip(groups, representatives, strict=True):
+            try:
+                check_comparable([*known, own[0]])
+            except FrontierError:
+                continue
+            group.extend(own)
+            known.append(own[0])
+            break
+        else:
+            groups.append(list(own))
+            representatives.append([own[0]])
+    place = {id(record): number for number, record in enumerate(records)}
+    groups = [sorted(group, key=lambda record: place[id(record)]) for group in groups]
+    return sorted(groups, key=lambda group: place[id(group[0])])
+
+
+def _describe_axis(record: TrialRecord) -> str:
+    """All that `check_comparable` looks at, as text."""
+    data, protocol = record.spec.get("data", {}), record.spec.get("protocol", {})
+    size = protocol.get("folds" if protocol.get("name") in FOLDED else "test_per_person")
+    kept = {name: value for name, value in data.items() if name not in ("root", "cache_dir")}
+    folder = record.data_fingerprint if data.get("name") == "folder" else bool(record.data_fingerprint)
+    described = [kept, protocol.get("name"), size, protocol.get("validation_per_person", 0)]
+    return json.dumps([*described, record.data_variant, record.synthetic, folder], sort_keys=True)

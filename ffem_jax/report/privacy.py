@@ -1,0 +1,20 @@
+"""What a shared page must not tell: folders and files, whose names are people's."""
+
+from __future__ import annotations
+
+import re
+
+REMOVED = "[path]"
+# A quoted text that begins like a path; one without quotes, up to what cannot stand in it; a picture in a folder.
+_PATHS = (
+    re.compile(r"""(?P<quote>['"`])(?:[A-Za-z]:)?[~.]{0,2}[/\\][^'"`\n]*(?P=quote)"""),
+    re.compile(r"""(?<![\w/\\])(?:file:)?(?:[A-Za-z]:)?[~.]{0,2}[/\\][^\s'"`,;)\]]+"""),
+    re.compile(r"""[^\s'"`(\[]+[/\\][^\s'"`,;)\]]*\.(?:jpe?g|png|webp|pgm|bmp|tiff?)\b""", re.IGNORECASE),
+)
+
+
+def remove_paths(text: str) -> str:
+    """`text` with `[path]` where a file or a folder was named."""
+    for pattern in _PATHS:
+        text = pattern.sub(REMOVED, text)
+    return text

@@ -1,0 +1,460 @@
+// The charts, as Vega-Lite specifications over the numbers of data.js.
+const SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json";
+const SHAPES = { none: "circle", eca: "square", se: "triangle-up" };
+const MORE_SHAPES = ["diamond", "triangle-down", "cross", "triangle-right"];
+const SPREAD_UP_TO = 60; // networks; more would not keep near their place
+const WHISKERS_UP_TO = 60; // networks with an interval each; of more, those of the frontier and the pinned
+const LINES_UP_TO = 1500; // networks in parallel coordinates
+const views = {};
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const listKinds = () => [...new Set(networks.map((n) => n.attention))].sort((a, b) => (b === "none") - (a === "none") || (b in SHAPES) - (a in SHAPES) || (a < b ? -1 : 1));
+function styleKinds() {
+  const spare = [...MORE_SHAPES];
+  return listKinds().map((kind, i) => ({
+    kind,
+    name: kind === "none" ? "no attention" : kind.toUpperCase(),
+    shape: SHAPES[kind] || spare.shift() || "stroke",
+    color: css(kind === "none" ? "--kind-none" : `--kind-${{ eca: 1, se: 2 }[kind] || 3 + (i % 4)}`),
+  }));
+}
+
+function makeConfig() {
+  return {
+    background: null,
+    font: getComputedStyle(document.body).fontFamily,
+    aria: false, // the container says what is seen; hundreds of marks read out would not
+    view: { stroke: null },
+    axis: { labelColor: css("--soft"), titleColor: css("--ink"), gridColor: css("--grid"), domainColor: css("--soft"), tickColor: css("--soft"), labelFontSize: 12, titleFontSize: 13, titleFontWeight: "normal", titlePadding: 8 },
+  };
+}
+
+async function embed(id, spec, label, large = false) {
+  const container = $(id);
+  if (views[id]) views[id].finalize();
+  container.setAttribute("role", "img");
+  container.setAttribute("aria-label", label);
+  const whole = { $schema: SCHEMA, config: makeConfig(), autosize: { type: "fit", contains: "padding" }, width: container.clientWidth, ...spec };
+  const result = await vegaEmbed(container, whole, { renderer: large ? "canvas" : "svg", actions: false, tooltip: false });
+  views[id] = result;
+  return result.view;
+}
+
+// Charts below the fold are drawn when they come near it.
+const pending = new Map();
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting || !pending.has(entry.target.id)) continue;
+    const draw = pending.get(entry.target.id);
+    pending.delete(entry.target.id);
+    draw();
+  }
+}, { rootMargin: "200px" });
+function drawWhenSeen(id, draw) {
+  pending.set(id, draw);
+  watcher.unobserve($(id));
+  watcher.observe($(id));
+}
+
+// ------------------------------------------------------------------------------------------------ frontier
+
+const chart = { domain: [0, 1], points: [], view: null };
+
+function findDomain() {
+  const placed = networks.filter((n) => Number.isFinite(getCost(n)));
+  const trained = placed.filter(getRate).map(getCost);
+  const costs = trained.length ? trained : placed.map(getCost);
+  if (!costs.length) return [0, 1];
+  let low = costs[0], high = costs[0];
+  for (const cost of costs) { low = Math.min(low, cost); high = Math.max(high, cost); }
+  if (state.against === "bytes") high = Math.max(high, Math.min(state.cap, 1.6 * high));
+  // Networks far over the cap would squeeze the others into a corner.
+  for (const n of placed) if (!getRate(n) && getCost(n) <= 1.5 * high) { high = Math.max(high, getCost(n)); low = Math.min(low, getCost(n)); }
+  const margin = Math.max(0.06 * (high - low), 0.02 * high);
+  return [Math.max(0, low - margin), high + margin];
+}
+
+// About six round numbers from `low` to `high`: none in the strip below, none above 100.
+function listTicks(low, high) {
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20].find((size) => (high - low) / size <= 8) || 50;
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(1)));
+}
+
+// Marks of nearly equal cost side by side, in order of cost and on their side of the cap.
+function spread(points, pixels) {
+  const sorted = [...points].sort((a, b) => a.cost - b.cost || a.rate - b.rate);
+  const apart = Math.min(15, (0.5 * chart.width) / Math.max(1, sorted.length));
+  let clusters = sorted.map((point) => ({ members: [point], centre: pixels(point.cost) }));
+  for (let moved = true; moved; ) {
+    moved = false;
+    for (let i = 0; i + 1 < clusters.length; i++) {
+      const [a, b] = [clusters[i], clusters[i + 1]];
+      if (b.centre - a.centre >= (apart * (a.members.length + b.members.length)) / 2 - 1e-6) continue;
+      const members = [...a.members, ...b.members];
+      clusters.splice(i, 2, { members, centre: members.reduce((sum, p) => sum + pixels(p.cost), 0) / members.length });
+      moved = true;
+      break;
+    }
+  }
+  for (const { members, centre } of clusters) {
+    const reach = ((members.length - 1) / 2) * apart;
+    const middle = Math.min(Math.max(centre, reach + 10), chart.width - reach - 10);
+    members.forEach((point, i) => { point.pixel = middle - reach + i * apart; });
+  }
+}
+
+function layOutPoints() {
+  const visible = networks.filter((n) => shown.has(n.id) && Number.isFinite(getCost(n)));
+  const front = new Set(findFrontier(visible).map((n) => n.id));
+  const [low, high] = chart.domain;
+  const pixels = (cost) => ((cost - low) / (high - low)) * chart.width;
+  const points = visible.filter(getRate).map((n) => {
+    const [rate, least, most] = getRate(n);
+    const cost = getCost(n);
+    return { id: n.id, kind: n.attention, cost, x: cost, rate: 100 * rate, low: 100 * least, high: 100 * most, front: front.has(n.id), fits: fits(n), pixel: pixels(cost) };
+  });
+  chart.moved = false;
+  if (points.length <= SPREAD_UP_TO) {
+    const byBytes = state.against === "bytes";
+    for (const side of byBytes ? [points.filter((p) => p.fits), points.filter((p) => !p.fits)] : [points]) {
+      spread(side, pixels);
+      const edge = byBytes ? pixels(state.cap) : NaN;
+      const over = side.length && side[0].fits ? Math.max(...side.map((p) => p.pixel)) - (edge - 7) : edge + 7 - Math.min(...side.map((p) => p.pixel));
+      // Clear of the cap's line, on the side where the network is.
+      if (byBytes && over > 0 && over < 0.5 * chart.width) for (const p of side) if (Math.abs(p.pixel - edge) < 15 * side.length) p.pixel += p.fits ? -over : over;
+    }
+    for (const p of points) {
+      p.x = low + (p.pixel / chart.width) * (high - low);
+      chart.moved ||= Math.abs(p.pixel - pixels(p.cost)) > 3;
+    }
+  }
+  points.sort((a, b) => a.front - b.front);
+  const ghosts = visible.filter((n) => !getRate(n) && n.status === "over_cap" && getCost(n) <= high).map((n) => ({ id: n.id, kind: n.attention, x: getCost(n), pixel: pixels(getCost(n)) }));
+  return { points, ghosts, front };
+}
+
+function makeFrontierData() {
+  const { points, ghosts } = layOutPoints();
+  chart.points = points;
+  chart.ghosts = ghosts;
+  const pinned = new Set(state.pins);
+  const line = points.filter((p) => p.front).sort((a, b) => a.cost - b.cost || a.rate - b.rate);
+  const end = state.against === "bytes" ? Math.min(state.cap, chart.domain[1]) : chart.domain[1];
+  const steps = line.map((p) => ({ x: p.x, y: p.rate }));
+  if (line.length) steps.push({ x: Math.max(end, line[line.length - 1].x), y: line[line.length - 1].rate });
+  const few = points.length <= WHISKERS_UP_TO;
+  const cap = state.against === "bytes" && state.cap >= chart.domain[0] && state.cap <= chart.domain[1] ? [{ x: state.cap }] : [];
+  return {
+    points,
+    ghosts,
+    steps,
+    cap,
+    whiskers: points.filter((p) => few || p.front || pinned.has(p.id)),
+    pinned: points.filter((p) => pinned.has(p.id)),
+    pinnedGhosts: ghosts.filter((p) => pinned.has(p.id)),
+  };
+}
+
+async function drawFrontier() {
+  const container = $("frontier-chart");
+  const height = Math.max(320, Math.min(460, Math.round(0.55 * container.clientWidth)));
+  chart.domain = findDomain();
+  const kinds = styleKinds();
+  const domain = kinds.map((k) => k.kind);
+  const color = { field: "kind", type: "nominal", scale: { domain, range: kinds.map((k) => k.color) }, legend: null };
+  const shape = { field: "kind", type: "nominal", scale: { domain, range: kinds.map((k) => k.shape) }, legend: null };
+  const trained = networks.filter(getRate);
+  const many = trained.length > 400;
+  // From the lowest to the highest end of an interval, with a strip below for the networks that have no accuracy.
+  let [least, most] = [100, 0];
+  for (const n of trained) { least = Math.min(least, 100 * getRate(n)[many ? 0 : 1]); most = Math.max(most, 100 * getRate(n)[many ? 0 : 2]); }
+  if (!trained.length) [least, most] = [0, 100];
+  const hasGhosts = networks.some((n) => !getRate(n) && n.status === "over_cap");
+  const room = Math.max(1, most - least);
+  const floor = least - (hasGhosts ? 0.14 : 0.04) * room;
+  const x = { field: "x", type: "quantitative", scale: { domain: chart.domain, nice: false, zero: false }, axis: { title: COSTS[state.against].axis(), grid: false, tickCount: 6 } };
+  const y = (field) => ({ field, type: "quantitative", scale: { domain: [floor, Math.min(100 + 0.02 * room, most + 0.04 * room)], nice: false, zero: false }, axis: { title: container.clientWidth < 500 ? null : group.measure === "verification" ? "verification accuracy, %" : "closed-set accuracy, %", values: listTicks(least, Math.min(100, most)) } });
+  // The width of the plot alone is what the layout counts in, so margins are fixed.
+  const padding = { left: container.clientWidth < 500 ? 38 : 58, right: 14, top: 10, bottom: 46 };
+  chart.width = container.clientWidth - padding.left - padding.right;
+  chart.height = height - padding.top - padding.bottom;
+  chart.padding = padding;
+  const sizes = many ? { front: 60, other: 16 } : { front: 110, other: 60 };
+  const ring = { type: "point", shape: "circle", filled: false, size: 380, strokeWidth: 2, color: css("--accent") };
+  const spec = {
+    width: chart.width,
+    height: chart.height,
+    padding,
+    autosize: "none",
+    datasets: makeFrontierData(),
+    layer: [
+      { data: { name: "cap" }, mark: { type: "rule", strokeDash: [5, 4], color: css("--soft") }, encoding: { x } },
+      { data: { name: "cap" }, mark: { type: "text", align: "right", baseline: "top", dx: -6, dy: 2, color: css("--soft"), fontSize: 12 }, encoding: { x, y: { value: 0 }, text: { value: "size limit" } } },
+      { data: { name: "steps" }, mark: { type: "line", interpolate: "step-after", color: css("--ink"), strokeWidth: 1.3 }, encoding: { x, y: y("y") } },
+      { data: { name: "whiskers" }, mark: { type: "rule", strokeWidth: 1.3 }, encoding: { x, y: y("low"), y2: { field: "high" }, color, opacity: { condition: { test: "datum.front", value: 1 }, value: 0.35 } } },
+      {
+        data: { name: "points" },
+        mark: { type: "point", strokeWidth: 1.6 },
+        encoding: {
+          x, y: y("rate"), shape, stroke: color,
+          fill: { condition: { test: "datum.front", ...color }, value: css("--paper") },
+          opacity: { condition: [{ test: "!datum.fits", value: 0.22 }, { test: "datum.front", value: 1 }], value: many ? 0.45 : 0.8 },
+          size: { condition: { test: "datum.front", value: sizes.front }, value: sizes.other },
+        },
+      },
+      { data: { name: "ghosts" }, mark: { type: "point", filled: false, strokeWidth: 1.2, opacity: 0.6, size: 55 }, encoding: { x, y: { value: chart.height - 10 }, shape, stroke: color } },
+      { data: { name: "pinned" }, mark: ring, encoding: { x, y: y("rate") } },
+      { data: { name: "pinnedGhosts" }, mark: ring, encoding: { x, y: { value: chart.height - 10 } } },
+    ],
+  };
+  chart.view = await embed("frontier-chart", spec, describeFrontier(), trained.length > 400);
+  listenToFrontier();
+  drawLegend("legend", kinds, hasGhosts);
+  writeFrontierTexts();
+}
+
+// Another filter, cap or pin: the same axes, so only data change.
+async function renewFrontier() {
+  if (!chart.view) return;
+  const data = makeFrontierData();
+  for (const [name, rows] of Object.entries(data)) chart.view.data(name, rows);
+  $("frontier-chart").setAttribute("aria-label", describeFrontier());
+  writeFrontierTexts();
+  await chart.view.runAsync();
+}
+
+function describeFrontier() {
+  const front = findFrontier(networks.filter((n) => shown.has(n.id)));
+  const listed = front.slice(-6).map((n) => `${n.label}, ${formatCost(n)}, ${formatRate(getRate(n))} %`).join("; ");
+  return `Accuracy in percent against ${COSTS[state.against].axis()}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below has the same.`;
+}
+
+function drawLegend(id, kinds, hasGhosts) {
+  const symbol = (kind) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const path = document.createElementNS(svg.namespaceURI, "path");
+    const d = { circle: "M8 3a5 5 0 1 0 .01 0z", square: "M3.5 3.5h9v9h-9z", "triangle-up": "M8 3l5.2 9.5H2.8z", diamond: "M8 2l6 6-6 6-6-6z", "triangle-down": "M8 13L2.8 3.5h10.4z", cross: "M6 2h4v4h4v4h-4v4H6v-4H2V6h4z", "triangle-right": "M13 8L3.5 13.2V2.8z", stroke: "M2 8h12" }[kind.shape];
+    for (const [name, value] of Object.entries({ width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" })) svg.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ d, fill: "none", stroke: kind.color, "stroke-width": 1.8 })) path.setAttribute(name, value);
+    svg.append(path);
+    return svg;
+  };
+  const entries = kinds.length > 1 || kinds[0]?.kind !== "none" ? kinds.map((kind) => make("span", {}, symbol(kind), kind.name)) : [];
+  $(id).replaceChildren(...entries, make("span", {}, "filled: on the frontier"), ...(hasGhosts ? [make("span", {}, "bottom row: over the limit, not trained")] : []));
+}
+
+function writeFrontierTexts() {
+  $("verdict").replaceChildren(...makeText(writeVerdict()));
+  const beyond = networks.filter((n) => shown.has(n.id) && !getRate(n) && n.status === "over_cap" && getCost(n) > chart.domain[1]).length;
+  const untimed = state.against === "latency" ? networks.filter((n) => getRate(n) && n.latency === null).length : 0;
+  $("frontier-note").textContent = [
+    chart.points.length > WHISKERS_UP_TO ? "Intervals are drawn for the frontier and for pinned networks; pointing at a mark tells its own." : "",
+    chart.moved ? "Networks of nearly equal cost stand side by side, in order of cost; pointing at one tells its true place." : "",
+    beyond ? `${countOf(beyond, "network")} over the limit ${beyond === 1 ? "lies" : "lie"} beyond the right edge.` : "",
+    untimed ? `${countOf(untimed, "trained network")} not timed: ffem latency RECORDS times them.` : "",
+  ].filter(Boolean).join(" ");
+  const filtered = shown.size < networks.length;
+  for (const line of document.querySelectorAll(".filtered")) {
+    line.hidden = !filtered;
+    line.firstElementChild.textContent = filtered ? `Filtered: ${shown.size.toLocaleString("en")} of ${countOf(networks.length, "network")}.` : "";
+  }
+}
+
+// Where a network's mark is, in pixels of the chart's container.
+function locate(id) {
+  const point = chart.points.find((p) => p.id === id) || chart.ghosts.find((p) => p.id === id);
+  if (!point) return null;
+  const y = "rate" in point ? chart.view.scale("y")(point.rate) : chart.height - 10;
+  return [chart.padding.left + chart.view.scale("x")(point.x), chart.padding.top + y];
+}
+
+function findNearest(event) {
+  const box = $("frontier-chart").getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  const scale = { x: chart.view.scale("x"), y: chart.view.scale("y") };
+  let best = null, least = 22 ** 2;
+  for (const point of [...chart.ghosts, ...chart.points]) {
+    const dx = chart.padding.left + scale.x(point.x) - x;
+    const dy = chart.padding.top + ("rate" in point ? scale.y(point.rate) : chart.height - 10) - y;
+    const distance = dx * dx + dy * dy - (point.front ? 9 : 0);
+    if (distance <= least) [best, least] = [point.id, distance];
+  }
+  return best;
+}
+
+function listenToFrontier() {
+  const container = $("frontier-chart");
+  container.onpointermove = (event) => {
+    const id = findNearest(event);
+    container.style.cursor = id === null ? "" : "pointer";
+    if (id === null) hideTip();
+    else showTip(id, event);
+  };
+  container.onpointerleave = hideTip;
+  container.onclick = (event) => {
+    const id = findNearest(event);
+    if (id !== null) togglePin(id);
+  };
+}
+
+function showTip(id, event) {
+  const network = networks[id];
+  const lines = [
+    make("strong", {}, network.label),
+    ...describeNumbers(network).map(([name, value]) => make("div", {}, `${name}: ${value}`)),
+    make("div", {}, state.pins.includes(id) ? "Click to unpin" : "Click to pin"),
+  ];
+  const tip = $("tip");
+  tip.replaceChildren(...lines);
+  tip.hidden = false;
+  const left = Math.min(event.pageX + 16, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  const above = event.clientY + tip.offsetHeight + 24 > window.innerHeight;
+  tip.style.left = `${Math.max(4, left)}px`;
+  tip.style.top = `${event.pageY + (above ? -tip.offsetHeight - 12 : 16)}px`;
+  const [x, y] = locate(id);
+  const ring = $("frontier-chart").querySelector(".ring") || $("frontier-chart").appendChild(make("div", { class: "ring" }));
+  ring.style.left = `${x}px`;
+  ring.style.top = `${y}px`;
+}
+
+function hideTip() {
+  $("tip").hidden = true;
+  $("frontier-chart").querySelector(".ring")?.remove();
+}
+
+// -------------------------------------------------------------------------------------------------- others
+
+const CURVE_COLORS = ["--kind-1", "--kind-2", "--kind-3", "--kind-4", "--kind-6", "--kind-none"];
+const CURVES = { validation: "Accuracy after each epoch", train: "Training accuracy", loss: "Training loss" };
+
+// Mean, least and most over the trials of a network, epoch by epoch.
+function makeBand(network, name) {
+  const byEpoch = new Map();
+  for (const trial of network.trials) {
+    const at = group.curves.at[trial.id];
+    group.curves[name][trial.id].forEach((value, i) => {
+      if (value === null) return;
+      const epoch = at ? at[i] : i + 1;
+      if (!byEpoch.has(epoch)) byEpoch.set(epoch, []);
+      byEpoch.get(epoch).push(value / (name === "loss" ? 1000 : 10));
+    });
+  }
+  return [...byEpoch].sort((a, b) => a[0] - b[0]).map(([epoch, values]) => ({
+    epoch, network: network.label, mean: values.reduce((a, b) => a + b) / values.length, low: Math.min(...values), high: Math.max(...values),
+  }));
+}
+
+async function drawCurves() {
+  const visible = networks.filter((n) => shown.has(n.id));
+  const chosen = state.pins.length ? state.pins.slice(-6).map((id) => networks[id]) : findFrontier(visible).slice(-4);
+  const rows = chosen.flatMap((network) => makeBand(network, state.curve));
+  const note = state.curve === "validation" ? (group.validated ? "Of images held out of training and never tested. " : "Of the test images themselves: no ground for choosing anything. ") : "";
+  $("curves-note").textContent = `${note}${state.pins.length ? "Of the pinned networks" : "Of the frontier, as nothing is pinned"}; a band is from the least to the most of a network's trials.`;
+  const domain = chosen.map((n) => n.label);
+  const range = CURVE_COLORS.map(css).slice(0, domain.length);
+  $("curves-legend").replaceChildren(...chosen.map((n, i) => make("span", {}, make("i", { style: `width:18px;height:3px;background:${range[i]}` }), n.label)));
+  if (!rows.length) {
+    views["curves-chart"]?.finalize();
+    $("curves-chart").replaceChildren(make("p", { class: "hint" }, "These trials have no such curve."));
+    return;
+  }
+  const color = { field: "network", type: "nominal", scale: { domain, range }, legend: null };
+  const x = { field: "epoch", type: "quantitative", axis: { title: "epoch", grid: false, tickMinStep: 1 }, scale: { nice: false } };
+  const axis = { title: state.curve === "loss" ? "loss" : "%", tickCount: 6 };
+  await embed("curves-chart", {
+    height: 300,
+    data: { values: rows },
+    layer: [
+      { mark: { type: "area", opacity: 0.18 }, encoding: { x, y: { field: "low", type: "quantitative", axis, scale: { zero: false } }, y2: { field: "high" }, color } },
+      { mark: { type: "line", strokeWidth: 2 }, encoding: { x, y: { field: "mean", type: "quantitative" }, color } },
+    ],
+  }, `${CURVES[state.curve]} by epoch of ${domain.join(", ")}.`);
+}
+
+function drawLevels() {
+  const rows = group.levels.map((row) => ({ ...row, mean: 100 * row.mean, low: 100 * row.low, high: 100 * row.high }));
+  const domain = [Math.min(...rows.map((r) => r.low)), Math.max(...rows.map((r) => r.high))];
+  const room = 0.06 * Math.max(1, domain[1] - domain[0]);
+  const factors = [...new Set(rows.map((row) => row.factor))].filter((factor) => rows.filter((row) => row.factor === factor).length > 1);
+  $("levels").replaceChildren(...factors.map((factor, i) => make("div", {}, make("h4", {}, factor), make("div", { class: "plot", id: `level-${i}` }))));
+  factors.forEach((factor, i) => drawWhenSeen(`level-${i}`, () => {
+    const own = rows.filter((row) => row.factor === factor).map((row) => ({ ...row, name: row.level.length > 22 ? `${row.level.slice(0, 21)}…` : row.level }));
+    const y = { field: "name", type: "nominal", sort: null, axis: { title: null, labelLimit: 150 } };
+    const scale = { domain: [domain[0] - room, domain[1] + room], nice: false, zero: false };
+    return embed(`level-${i}`, {
+      height: { step: 24 },
+      autosize: { type: "fit-x", contains: "padding" },
+      data: { values: own },
+      layer: [
+        { mark: { type: "rule", strokeWidth: 5, opacity: 0.3, color: css("--accent") }, encoding: { y, x: { field: "low", type: "quantitative", scale, axis: { title: "accuracy, %", tickCount: 5 } }, x2: { field: "high" } } },
+        { mark: { type: "point", filled: true, size: 70, color: css("--accent") }, encoding: { y, x: { field: "mean", type: "quantitative", scale } } },
+      ],
+    }, `Mean accuracy by ${factor}: ${own.map((row) => `${row.level} ${row.mean.toFixed(1)} % of ${row.networks}`).join(", ")}.`);
+  }));
+}
+
+async function drawCoordinates() {
+  const kept = networks.filter((n) => shown.has(n.id) && getRate(n));
+  const dimensions = group.factors.map((factor, i) => ({ name: factor.name, i, levels: factor.levels.filter((level) => networks.some((n) => n.settings[i] === level)) })).filter((d) => d.levels.length > 1 && !/\.name$/.test(d.name)).slice(0, 6);
+  if (!dimensions.length && group.factors.length) dimensions.push({ name: group.factors[0].name, i: 0, levels: group.factors[0].levels });
+  let lines = kept;
+  if (kept.length > LINES_UP_TO) {
+    // Evenly by rank, the best among them: the whole picture in lines that can be drawn.
+    const ranked = [...kept].sort((a, b) => getRate(b)[0] - getRate(a)[0]);
+    lines = Array.from({ length: LINES_UP_TO }, (_, i) => ranked[Math.floor((i * ranked.length) / LINES_UP_TO)]);
+  }
+  $("coordinates-note").textContent = `A line is a network, the stronger its colour the more accurate${lines.length < kept.length ? `; ${LINES_UP_TO.toLocaleString("en")} of ${kept.length.toLocaleString("en")}, evenly by accuracy` : ""}. A line passes by a setting that its network does not have.`;
+  const rates = kept.map((n) => 100 * getRate(n)[0]);
+  const costs = kept.map((n) => (getBytes(n) === null ? NaN : getBytes(n) / 1e6)).filter(Number.isFinite);
+  const ends = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  const place = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
+  const [costEnds, rateEnds] = [ends(costs), ends(rates)];
+  const size = `MB ${state.precision}`;
+  const names = [...dimensions.map((d) => d.name), size, "accuracy, %"];
+  const rows = [], labels = [];
+  for (const network of lines) {
+    const rate = 100 * getRate(network)[0];
+    // Lines of one level fan out a little, by accuracy, so that many do not hide one another.
+    const fan = 0.05 * (place(rate, rateEnds) - 0.5);
+    for (const d of dimensions) {
+      const level = d.levels.indexOf(network.settings[d.i]);
+      if (level >= 0) rows.push({ id: network.id, name: d.name, place: level / (d.levels.length - 1) + fan, rate });
+    }
+    if (getBytes(network) !== null) rows.push({ id: network.id, name: size, place: place(getBytes(network) / 1e6, costEnds), rate });
+    rows.push({ id: network.id, name: "accuracy, %", place: place(rate, rateEnds), rate });
+  }
+  for (const d of dimensions) {
+    const listed = d.levels.length <= 10 ? d.levels : [d.levels[0], d.levels[d.levels.length - 1]];
+    for (const level of listed) labels.push({ name: d.name, place: d.levels.indexOf(level) / (d.levels.length - 1), text: level.length > 16 ? `${level.slice(0, 15)}…` : level });
+  }
+  if (costs.length) costEnds.forEach((value, i) => labels.push({ name: size, place: i, text: value.toFixed(2) }));
+  if (rates.length) rateEnds.forEach((value, i) => labels.push({ name: "accuracy, %", place: i, text: value.toFixed(1) }));
+  const x = { field: "name", type: "ordinal", sort: names, scale: { domain: names, padding: 0.25 }, axis: { title: null, orient: "top", labelAngle: 0, labelLimit: 130, domain: false, ticks: false, grid: true, labelColor: css("--ink"), labelExpr: "split(datum.label, '.')[length(split(datum.label, '.')) - 1]" } };
+  const y = { field: "place", type: "quantitative", scale: { domain: [-0.06, 1.06], nice: false }, axis: null };
+  await embed("coordinates-chart", {
+    height: 340,
+    layer: [
+      { data: { values: rows }, mark: { type: "line", strokeWidth: lines.length > 200 ? 1 : 1.8, opacity: lines.length > 200 ? 0.25 : 0.8 }, encoding: { x, y, detail: { field: "id" }, color: { field: "rate", type: "quantitative", scale: { range: [css("--faint"), css("--strong")] }, legend: null } } },
+      { data: { values: labels }, mark: { type: "text", dx: 8, align: "left", fontSize: 12, color: css("--ink"), stroke: css("--paper"), strokeWidth: 4, strokeOpacity: 0.85 }, encoding: { x, y, text: { field: "text" } } },
+      { data: { values: labels }, mark: { type: "text", dx: 8, align: "left", fontSize: 12, color: css("--ink") }, encoding: { x, y, text: { field: "text" } } },
+    ],
+  }, `Parallel coordinates of ${countOf(lines.length, "network")}: ${names.join(", ")}.`, lines.length > 200);
+}
+
+async function drawProgress() {
+  const rows = group.hypervolume.map(([number, share]) => ({ number, share: 100 * share }));
+  $("progress-note").textContent = rows.length
+    ? `The share of the rectangle of ${formatNumber(group.cap_mb)} MB (${group.precision}) and perfect accuracy that the frontier covers (hypervolume), training by training, in the order in which they started. It falls where a further seed or fold brings a mean down. After all ${countOf(rows[rows.length - 1].number, "training")}: ${rows[rows.length - 1].share.toFixed(2)} %.`
+    : "No training is done yet.";
+  if (rows.length < 2) return $("progress-chart").replaceChildren();
+  await embed("progress-chart", {
+    height: 240,
+    data: { values: rows },
+    mark: { type: "line", interpolate: "step-after", strokeWidth: 2, color: css("--accent") },
+    encoding: {
+      x: { field: "number", type: "quantitative", axis: { title: "trainings done", grid: false, tickMinStep: 1 }, scale: { nice: false } },
+      y: { field: "share", type: "quantitative", axis: { title: "covered, %", tickCount: 5 }, scale: { zero: false } },
+    },
+  }, $("progress-note").textContent);
+}
