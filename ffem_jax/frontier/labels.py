@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,21 +62,27 @@ def describe_placement(attention: dict[str, Any]) -> str:
 
 def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
     kinds = [attention.get("kind", "none") for attention in attentions]
+    several = len(set(kinds)) > 1
+    # What varies between those of one kind, found once: thousands of networks have few kinds.
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for attention, kind in zip(attentions, kinds, strict=True):
+        values[kind, "placement"].add(describe_placement(attention))
+        for name in {*itertools.chain(*ATTENTION_FIELDS.values(), *KERNEL_FIELDS.values())}:
+            values[kind, name].add(str(attention.get(name)))
     described = []
     for attention, kind in zip(attentions, kinds, strict=True):
         if kind == "none":
-            described.append(NO_ATTENTION if len(set(kinds)) > 1 else "")
+            described.append(NO_ATTENTION if several else "")
             continue
-        peers = [other for other, other_kind in zip(attentions, kinds, strict=True) if other_kind == kind]
         words = []
-        if len({describe_placement(other) for other in peers}) > 1:
+        if len(values[kind, "placement"]) > 1:
             words.append(describe_placement(attention))
         for name in (*ATTENTION_FIELDS.get(kind, ()), *KERNEL_FIELDS.get(attention.get("kernel", ""), ())):
             if name in ("gamma", "b", "kernel_size") and kind != "eca":
                 continue
-            if len({str(other.get(name)) for other in peers}) > 1:
+            if len(values[kind, name]) > 1:
                 words.append(f"{name.replace('_', ' ')} {_format(attention.get(name))}")
-        described.append(" ".join([kind.upper(), *words]) if words or len(set(kinds)) > 1 else "")
+        described.append(" ".join([kind.upper(), *words]) if words or several else "")
     return described
 
 

@@ -106,7 +106,7 @@ function spread(points, pixels) {
 
 function layOutPoints() {
   const visible = networks.filter((n) => shown.has(n.id) && Number.isFinite(getCost(n)));
-  const front = new Set(findFrontier(visible).map((n) => n.id));
+  const front = new Set(listFrontier().map((n) => n.id));
   const [low, high] = chart.domain;
   const pixels = (cost) => ((cost - low) / (high - low)) * chart.width;
   const points = visible.filter(getRate).map((n) => {
@@ -225,7 +225,7 @@ async function renewFrontier() {
 }
 
 function describeFrontier() {
-  const front = findFrontier(networks.filter((n) => shown.has(n.id)));
+  const front = listFrontier();
   const listed = front.slice(-6).map((n) => `${n.label}, ${formatCost(n)}, ${formatRate(getRate(n))} %`).join("; ");
   return `Accuracy in percent against ${COSTS[state.against].axis()}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below has the same.`;
 }
@@ -346,8 +346,7 @@ function makeBand(network, name) {
 }
 
 async function drawCurves() {
-  const visible = networks.filter((n) => shown.has(n.id));
-  const chosen = state.pins.length ? state.pins.slice(-6).map((id) => networks[id]) : findFrontier(visible).slice(-4);
+  const chosen = state.pins.length ? state.pins.slice(-6).map((id) => networks[id]) : listFrontier().slice(-4);
   const rows = chosen.flatMap((network) => makeBand(network, state.curve));
   const note = state.curve === "validation" ? (group.validated ? "Of images held out of training and never tested. " : "Of the test images themselves: no ground for choosing anything. ") : "";
   $("curves-note").textContent = `${note}${state.pins.length ? "Of the pinned networks" : "Of the frontier, as nothing is pinned"}; a band is from the least to the most of a network's trials.`;

@@ -43,6 +43,7 @@ function loadGroup(number) {
   for (const trial of trials) networks[trial.network].trials.push(trial);
   Object.assign(state, { group: number, against: "bytes", precision: group.precision, metric: group.metric, cap: group.cap_mb, pins: [], filter: null });
   shown = new Set(networks.map((network) => network.id));
+  forgetFrontier();
 }
 
 const getBytes = (network) => network.bytes[PRECISIONS.indexOf(state.precision)];
@@ -53,7 +54,11 @@ function getCost(network) {
 const getRate = (network) => network.rates[state.metric] || null;
 const fits = (network) => getBytes(network) !== null && getBytes(network) <= state.cap * 1e6;
 
-// Those that no other dominates, by cost; equal points stand together. As frontier/pareto.py has it.
+// Of the networks shown, those that no other dominates, by cost; equal points stand together. As frontier/pareto.py
+// has it. Found once for all that shows it.
+let standing = null;
+const forgetFrontier = () => { standing = null; };
+const listFrontier = () => (standing ??= findFrontier(networks.filter((network) => shown.has(network.id))));
 function findFrontier(candidates) {
   const known = candidates.filter((n) => getRate(n) && fits(n) && Number.isFinite(getCost(n)));
   known.sort((a, b) => getCost(a) - getCost(b) || getRate(b)[0] - getRate(a)[0] || a.id - b.id);
@@ -82,7 +87,7 @@ function writeVerdict() {
   const visible = networks.filter((network) => shown.has(network.id));
   const trained = visible.filter((network) => getRate(network) && Number.isFinite(getCost(network)));
   const fitting = trained.filter(fits);
-  const front = findFrontier(visible);
+  const front = listFrontier();
   const limit = `${formatNumber(state.cap)} MB at ${state.precision}`;
   const start = `${fitting.length.toLocaleString("en")} of ${countOf(trained.length, "trained network")} ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
   if (!front.length) return `${start}.`;

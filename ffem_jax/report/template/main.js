@@ -3,6 +3,7 @@
 function drawAll() {
   table.columns = listColumns();
   drawFilters();
+  sortRows();
   selectRows();
   drawTiles();
   const has = (cost) => networks.some((n) => (cost === "bytes" ? n.bytes.some((b) => b !== null) : n[cost] !== null));
@@ -30,6 +31,7 @@ function drawAll() {
 function drawCosts() {
   table.columns = listColumns();
   if (!table.columns.some((column) => column.csv === table.sort)) table.sort = "network";
+  sortRows();
   selectRows();
   drawFrontier();
   drawFrontTable();
@@ -54,6 +56,7 @@ let moving = false;
 function moveCap(value, from) {
   if (!(value > 0)) return;
   state.cap = value;
+  forgetFrontier();
   if (from !== "cap") $("cap").value = String(formatNumber(value));
   if (from !== "cap-slider") $("cap-slider").value = String(value);
   if (moving) return;

@@ -111,7 +111,7 @@ function drawPins() {
 }
 
 function drawFrontTable() {
-  const front = findFrontier(networks.filter((n) => shown.has(n.id)));
+  const front = listFrontier();
   const heads = [["", ""], ["network", ""], [COSTS[state.against].unit, "number"], ...(state.against === "bytes" ? [] : [[`MB ${state.precision}`, "number"]]), ["accuracy, % [95 %]", "number"], ["seeds", "number"]];
   $("front-table").replaceChildren(
     make("thead", {}, make("tr", {}, ...heads.map(([head, kind]) => (head ? make("th", { scope: "col", class: kind }, head) : make("td", {}))))),

@@ -1,7 +1,7 @@
 // The table of all trials: filtered, sorted, a page at a time, and as CSV.
 const ROWS_A_PAGE = 50;
 const MOST_CHOICES = 24; // levels of a setting that can be chosen from a list
-const table = { rows: [], sort: "network", descending: false, page: 0, columns: [] };
+const table = { rows: [], ordered: [], sort: "network", descending: false, page: 0, columns: [] };
 
 function listColumns() {
   const settings = group.factors.map((factor, i) => ({ name: factor.name.split(".").pop().replaceAll("_", " "), csv: factor.name, get: (t) => networks[t.network].settings[i] ?? "", text: true })).slice(0, 6);
@@ -78,24 +78,24 @@ function applyFilter() {
 }
 
 function selectRows() {
-  const passes = state.filter();
-  table.rows = trials.filter(passes);
+  table.rows = table.ordered.filter(state.filter());
   shown = new Set(table.rows.map((trial) => trial.network));
+  forgetFrontier();
   table.page = 0;
-  sortRows();
 }
 
+// All trials in order, so that a filter need not sort them again.
 function sortRows() {
   const column = table.columns.find((c) => c.csv === table.sort) || table.columns[0];
   const collator = new Intl.Collator("en", { numeric: true });
   const sign = table.descending ? -1 : 1;
-  const keyed = table.rows.map((trial) => [column.get(trial), trial]);
+  const keyed = trials.map((trial) => [column.get(trial), trial]);
   // What is not known comes last, whichever way.
   keyed.sort(([a, s], [b, t]) => {
     if (a === null || b === null) return (a === null) - (b === null) || s.id - t.id;
     return sign * (typeof a === "string" || typeof b === "string" ? collator.compare(String(a), String(b)) : a - b) || s.id - t.id;
   });
-  table.rows = keyed.map(([, trial]) => trial);
+  table.ordered = keyed.map(([, trial]) => trial);
 }
 
 function drawTable() {
@@ -107,6 +107,7 @@ function drawTable() {
       table.descending = table.sort === column.csv ? !table.descending : !column.text;
       table.sort = column.csv;
       sortRows();
+      selectRows();
       drawTable();
       document.querySelector(`[data-sort="${CSS.escape(column.csv)}"]`).focus();
     } }, column.name)));
