@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,23 @@ def _to_text(spec: dict[str, Any]) -> str:
 
 
 class RecordFollower(threading.Thread):
-    """Reports each record appended to a file from now on, whichever process or machine writes it."""
+    """Reports each record appended to a file from now on, whichever process or machine writes it.
+
+    jobs: trials at a time; given, every line also says how many are done, running, refused and failed. may_be_best:
+    whether a trained trial counts for the best so far, such as for its size.
+    """
 
     def __init__(
-        self, path: Path, trials: Sequence[TrialSpec], report: Callable[[str], None], every_seconds: float = 0.5
+        self,
+        path: Path,
+        trials: Sequence[TrialSpec],
+        report: Callable[[str], None],
+        every_seconds: float = 0.5,
+        jobs: int = 0,
+        may_be_best: Callable[[TrialRecord], bool] = lambda _: True,
     ) -> None:
         super().__init__(daemon=True)
+        self.jobs, self.may_be_best, self.statuses = jobs, may_be_best, Counter[str]()
         self.path, self.report, self.every_seconds = path, report, every_seconds
         self.labels = label_trials(trials)
         self.total = len(trials)
@@ -100,10 +112,20 @@ class RecordFollower(threading.Thread):
     def report_record(self, record: TrialRecord) -> None:
         """One line: how many are finished, this one, the best so far, the time left."""
         self.finished += 1
-        self.best = max(self.best, record.accuracy or 0.0)
+        self.statuses[record.status] += 1
+        if self.may_be_best(record):
+            self.best = max(self.best, record.accuracy or 0.0)
         remaining = self.total - self.finished
         seconds = (time.monotonic() - self.started) / (self.finished - self.already) * remaining
         left = f"; about {seconds / 60:.0f} min left" if remaining > 0 and seconds >= 60 else ""
         best = f"; best so far {self.best:.3f}" if self.best else ""
         described = describe_record(record, self.labels.get(identify(record.spec), ""))
-        self.report(f"[{self.finished}/{self.total}] {described}{best}{left}")
+        self.report(f"[{self.finished}/{self.total}] {described}{best}{self.count(remaining)}{left}")
+
+    def count(self, remaining: int) -> str:
+        """What became of the trials so far, where `jobs` is known."""
+        if not self.jobs:
+            return ""
+        done = self.already + self.statuses["done"]
+        others = [f"{n} {status.replace('_', ' the ')}" for status, n in self.statuses.items() if status != "done"]
+        return "; " + ", ".join([f"{done} done", *others, f"{max(0, min(self.jobs, remaining))} running"])

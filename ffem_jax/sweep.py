@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import logging
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -271,6 +272,12 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
     return _read_return(returned)
 
 
+def fits(record: TrialRecord, run: RunSpec) -> bool:
+    """Whether the record's network is known to fit the cap of `run`."""
+    size = getattr(record, f"bytes_{run.cap_precision}")
+    return size is not None and size <= run.cap_mb * 1e6
+
+
 def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], None]) -> list[JobResult]:
     """Run all jobs of `plan` as one Hydra multirun and say, through `report`, how far it is.
 
@@ -282,7 +289,8 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=run_trial_job, config=plan.config
     )
-    follower = RecordFollower(plan.records_path, plan.trials, report)
+    run, jobs = plan.jobs[0].run, plan.config.launcher.jobs if sys.stderr.isatty() else 0
+    follower = RecordFollower(plan.records_path, plan.trials, report, jobs=jobs, may_be_best=lambda r: fits(r, run))
     context.callbacks.on_multirun_start(config=plan.config, config_name=CONFIG_NAME)
     try:
         returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)

@@ -21,6 +21,8 @@ from ffem_jax.cli.terminal import (
 
 if TYPE_CHECKING:
     from ffem_jax.records import TrialRecord
+    from ffem_jax.report.live import LivePage
+    from ffem_jax.sweep import SweepPlan
 
 
 def run(words: Sequence[str]) -> int:
@@ -56,7 +58,7 @@ def list_sweeps(options: argparse.Namespace) -> int:
 
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
-    from ffem_jax.config import open_composer
+    from ffem_jax.config import find_sweep, open_composer
     from ffem_jax.progress import label_trials, read_recorded
     from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
 
@@ -67,24 +69,56 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
         done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
         say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
         say(f"records: {plan.records_path}")
+        page = open_page(plan, find_sweep(name, options.config_dir) if name else None)
         with say_how_to_go_on(words):
-            results = launch_sweep(composer, plan, say)
+            results = launch_sweep(composer, plan, page.follow)
     records = collect_records(results)
     errors = [result.error for result in results if result.error]
     frontier_dir, cap = plan.sweep_dir / "frontier", plan.jobs[0].run
     drawn = draw_frontier(records, frontier_dir, cap.cap_mb, cap.cap_precision)
+    written = page.write(records)
     if options.json:
         counts = {status: sum(r.status == status for r in records) for status in ("done", "over_cap", "failed")}
         paths = {"sweep_dir": str(plan.sweep_dir), "records": str(plan.records_path)}
-        print(json.dumps({**paths, **counts, "errors": errors, "frontier": drawn.to_dict() if drawn else None}))
+        print(
+            json.dumps(
+                {
+                    **paths,
+                    **counts,
+                    "errors": errors,
+                    "frontier": drawn.to_dict() if drawn else None,
+                    "report": str(page.path) if written else None,
+                }
+            )
+        )
     elif drawn:
         print_table(drawn.table)
         say(f"frontier: {frontier_dir}")
+    if written:
+        say(f"report: {page.path}")
     if seconds := describe_seconds(records):
         say(seconds)
     for line in describe_untrained(records, errors, label_trials(plan.trials)):
         say(line)
     return FAILED if errors or any(record.status == "failed" for record in records) else DONE
+
+
+def open_page(plan: SweepPlan, path: Path | None) -> LivePage:
+    """The sweep's page, renewed while it runs; `path` is the sweep's file, which says what it asks."""
+    from ffem_jax.config import read_question
+    from ffem_jax.report.live import LivePage
+
+    run = plan.jobs[0].run
+    return LivePage(
+        plan.sweep_dir / "report.html",
+        plan.records_path,
+        plan.trials,
+        say,
+        title=plan.name,
+        question=read_question(path) if path else "",
+        cap_mb=run.cap_mb,
+        precision=run.cap_precision,
+    )
 
 
 def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, precision: str) -> Any:

@@ -158,7 +158,7 @@ def describe_trials(
             _round(record.wall_seconds, 1),
             _round(record.train_images_per_second, 1),
             record.started_at,
-            remove_paths(record.trial_dir),
+            record.trial_dir.replace("\\", "/").rpartition("/")[2],
             remove_paths(record.error),
             words.number(" ".join(make_run_overrides(record.spec))),
         ]

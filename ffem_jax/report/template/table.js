@@ -12,7 +12,7 @@ function listColumns() {
     { name: "status", csv: "status", get: (t) => STATUSES[t.status] || t.status, text: true },
     { name: "seed", csv: "seed", get: (t) => t.seed },
     ...(folds ? [{ name: "fold", csv: "fold", get: (t) => t.fold }] : []),
-    { name: "accuracy, % [95 %]", csv: "accuracy", get: (t) => t[state.metric], show: (t) => (t[state.metric] === null ? "–" : state.metric === "accuracy" && t.accuracy_low !== null ? `${percent(t.accuracy)} [${percent(t.accuracy_low)}, ${percent(t.accuracy_high)}]` : percent(t[state.metric])) },
+    { name: "accuracy, % [95 %]", csv: "accuracy", get: (t) => (t.status === "done" ? t[state.metric] : null), show: (t) => (t.status !== "done" || t[state.metric] === null ? "–" : state.metric === "accuracy" && t.accuracy_low !== null ? `${percent(t.accuracy)} [${percent(t.accuracy_low)}, ${percent(t.accuracy_high)}]` : percent(t[state.metric])) },
     { name: `MB ${state.precision}`, csv: `bytes_${state.precision}`, get: (t) => getBytes(networks[t.network]), show: (t) => formatMegabytes(networks[t.network]) },
     { name: "parameters", csv: "params", get: (t) => networks[t.network].params, show: (t) => networks[t.network].params?.toLocaleString("en") ?? "?" },
     { name: "MACs", csv: "macs", get: (t) => networks[t.network].macs, show: (t) => networks[t.network].macs?.toLocaleString("en") ?? "?" },

@@ -1,0 +1,52 @@
+"""The page of a sweep that is still running: written anew as records come, seldom enough to cost it nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.frontier.summary import FrontierError
+from ffem_jax.progress import read_recorded
+from ffem_jax.records import TrialRecord
+from ffem_jax.report.page import ReportError, write_report
+from ffem_jax.spec import TrialSpec
+
+EVERY_SECONDS = 60.0
+SHARE = 0.02  # of the sweep's time that writing may take
+
+
+class LivePage:
+    """The page at `path` of the `trials` that are recorded in `records_path`.
+
+    A page that cannot be written is said once through `say` and never stops a sweep. `known` goes to `write_report`.
+    """
+
+    def __init__(
+        self, path: Path, records_path: Path, trials: Sequence[TrialSpec], say: Callable[[str], None], **known: Any
+    ) -> None:
+        self.path, self.records_path, self.trials, self.say, self.known = path, records_path, trials, say, known
+        self.next_time = time.monotonic() + EVERY_SECONDS
+        self.complaint = ""
+
+    def follow(self, line: str) -> None:
+        """Say the line of a new record; write the page where the last writing is long enough ago."""
+        self.say(line)
+        if time.monotonic() >= self.next_time:
+            started = time.monotonic()
+            self.write(read_recorded(self.records_path, self.trials), planned=len(self.trials))
+            took = time.monotonic() - started
+            self.next_time = time.monotonic() + max(EVERY_SECONDS, took / SHARE)
+
+    def write(self, records: Sequence[TrialRecord], planned: int = 0) -> bool:
+        """Write the page, of a sweep of `planned` trials while it runs; whether it was written."""
+        try:
+            # A sweep may well ask for several protocols.
+            write_report(records, self.path, mixed=True, planned=planned, **self.known)
+        except (ReportError, FrontierError, OSError) as error:
+            if str(error) != self.complaint:
+                self.say(f"no report: {error}")
+            self.complaint = str(error)
+            return False
+        return True
