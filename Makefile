@@ -19,7 +19,7 @@ help:
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
 	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
-	@echo "make test-e2e     the page in a browser, with a network and a server (needs Node and Chromium)"
+	@echo "make test-e2e     the page and the report in a browser, with a server (needs Node and Chromium)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
 	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
@@ -44,7 +44,7 @@ test-e2e: $(VENV)/.installed-e2e
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
 	cd applet/web && npm install --silent && npm run --silent vendor
-	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py tests/report/test_report_browser.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 REMOVED = "[path]"
-# A quoted text that begins like a path; one without quotes, up to what cannot stand in it; a picture in a folder.
+# A quoted text that begins like a path; one without quotes, up to what cannot stand in it (but no closing tag); a
+# picture in a folder.
 _PATHS = (
     re.compile(r"""(?P<quote>['"`])(?:[A-Za-z]:)?[~.]{0,2}[/\\][^'"`\n]*(?P=quote)"""),
-    re.compile(r"""(?<![\w/\\])(?:file:)?(?:[A-Za-z]:)?[~.]{0,2}[/\\][^\s'"`,;)\]]+"""),
+    re.compile(r"""(?<![\w/\\<])(?:file:)?(?:[A-Za-z]:)?[~.]{0,2}[/\\][^\s'"`,;)\]]+"""),
     re.compile(r"""[^\s'"`(\[]+[/\\][^\s'"`,;)\]]*\.(?:jpe?g|png|webp|pgm|bmp|tiff?)\b""", re.IGNORECASE),
 )
 

@@ -23,7 +23,7 @@ function makeConfig() {
   return {
     background: null,
     font: getComputedStyle(document.body).fontFamily,
-    aria: false, // the container says what is seen; hundreds of marks read out would not
+    aria: false,
     view: { stroke: null },
     axis: { labelColor: css("--soft"), titleColor: css("--ink"), gridColor: css("--grid"), domainColor: css("--soft"), tickColor: css("--soft"), labelFontSize: 12, titleFontSize: 13, titleFontWeight: "normal", titlePadding: 8 },
   };
@@ -36,6 +36,8 @@ async function embed(id, spec, label, large = false) {
   container.setAttribute("aria-label", label);
   const whole = { $schema: SCHEMA, config: makeConfig(), autosize: { type: "fit", contains: "padding" }, width: container.clientWidth, ...spec };
   const result = await vegaEmbed(container, whole, { renderer: large ? "canvas" : "svg", actions: false, tooltip: false });
+  // The container's label says what is seen; hundreds of marks read out one by one would not.
+  for (const drawing of container.querySelectorAll("svg, canvas")) drawing.setAttribute("aria-hidden", "true");
   views[id] = result;
   return result.view;
 }

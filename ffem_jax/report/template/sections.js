@@ -50,7 +50,7 @@ function togglePin(id) {
 }
 
 const makePin = (id) => make("button", {
-  type: "button", "aria-pressed": String(state.pins.includes(id)), "data-pin": id, "aria-label": `Pin ${networks[id].label}`,
+  type: "button", "aria-pressed": String(state.pins.includes(id)), "data-pin": id, "aria-label": `${state.pins.includes(id) ? "Pinned" : "Pin"} ${networks[id].label}`,
   onclick: () => {
     // The tables are drawn anew: the reader's place is kept.
     const place = document.activeElement?.closest("table")?.id;

@@ -1,0 +1,324 @@
+"""The page as a file: its numbers are the records', its words no stronger, and nothing in a record is markup."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_records import build_record
+
+from ffem_jax.cli import main
+from ffem_jax.config import open_composer, to_specs
+from ffem_jax.frontier import FrontierError, summarize_records, write_frontier
+from ffem_jax.records import TrialRecord, append_record, read_records
+from ffem_jax.report import ReportError, write_report
+from ffem_jax.report.commands import make_overrides, make_run_overrides
+from ffem_jax.report.live import LivePage
+from ffem_jax.report.networks import describe_stages
+from ffem_jax.report.partition import split_comparable
+from ffem_jax.report.privacy import remove_paths
+from ffem_jax.spec import TrialSpec, to_plain
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WritePage = Callable[..., tuple[str, dict[str, Any]]]
+
+
+def test_the_numbers_are_those_of_the_records(records: list[TrialRecord], write_page: WritePage) -> None:
+    _, payload = write_page(records)
+    (group,) = payload["groups"]
+    summaries = {summary.label: summary for summary in summarize_records(records)}
+    assert [network["label"] for network in group["networks"]] == list(summaries)
+    for network in group["networks"]:
+        summary = summaries[network["label"]]
+        assert network["bytes"] == [summary.bytes_float32, summary.bytes_float16, summary.bytes_int8]
+        assert (network["params"], network["macs"]) == (summary.params, summary.macs)
+        rates = network["rates"].get("accuracy", [None] * 3)[:3]
+        assert rates == pytest.approx([summary.accuracy, summary.accuracy_low, summary.accuracy_high], abs=1e-6)
+    columns = payload["columns"]
+    rows = [dict(zip(columns, row, strict=True)) for row in group["trials"]]
+    assert [(row["key"], row["seed"], row["status"], row["epochs"]) for row in rows] == [
+        (record.trial_key, record.seed, record.status, record.epochs) for record in records
+    ]
+    assert group["counts"] == {"done": 6, "over_cap": 2, "failed": 2}
+    assert {row["error"] for row in rows if row["status"] == "failed"} == {"loss is NaN at step 7"}
+    assert group["curves"]["loss"][0] == [3000, 2000, 1000]
+    assert group["curves"]["validation"][5] == [100, 400, 700]
+
+
+@pytest.mark.parametrize(("correct", "expected"), [(90, "lies above"), (67, "is not shown to be the best")])
+def test_the_answer_is_no_stronger_than_the_intervals(
+    write_page: WritePage, tmp_path: Path, correct: int, expected: str
+) -> None:
+    made = [build_record(correct=60), build_record(correct=correct, params=2_300_000, attention={"kind": "se"})]
+    page, payload = write_page(made)
+    answer = payload["groups"][0]["answer"]
+    assert expected in answer[0]
+    # Word for word what `ffem frontier` writes.
+    write_frontier(made, tmp_path)
+    assert all(sentence in (tmp_path / "frontier.md").read_text(encoding="utf-8") for sentence in answer)
+    assert expected in page.partition("payload")[0]
+
+
+def test_without_a_trained_network_the_page_says_why(write_page: WritePage) -> None:
+    wide = {"width_multiplier": 1.4}
+    _, payload = write_page([build_record(status="failed", error="broken"), build_record(status="over_cap", arch=wide)])
+    assert payload["groups"][0]["answer"] == ["No trained network fits 10 MB at float32 (1 over the cap, 1 failed)."]
+
+
+def test_the_last_hypervolume_is_the_frontiers(
+    records: list[TrialRecord], write_page: WritePage, tmp_path: Path
+) -> None:
+    _, payload = write_page(records)
+    found = write_frontier(records, tmp_path).hypervolume
+    number, share = payload["groups"][0]["hypervolume"][-1]
+    assert number == 6
+    assert share == pytest.approx(found, abs=1e-6)
+
+
+def test_paired_comparisons_are_those_of_compare(records: list[TrialRecord], write_page: WritePage) -> None:
+    from ffem_jax.frontier.compare import compare_records
+    from ffem_jax.frontier.comparison import write_sentence
+
+    _, payload = write_page(records)
+    (entry,) = [one for one in payload["groups"][0]["comparisons"] if one["factor"] == "attention.kind"]
+    comparison = compare_records(records, "attention.kind")
+    assert [row["sentence"] for row in entry["rows"]] == [write_sentence(row, comparison) for row in comparison.rows]
+    levels = {row["level"]: row for row in payload["groups"][0]["levels"] if row["factor"] == "attention.kind"}
+    assert levels["eca"]["mean"] == pytest.approx(66.5 / 104, abs=1e-6)
+    assert levels["se"]["networks"] == 1
+
+
+# ------------------------------------------------------------------------------------ what goes in
+
+
+def test_two_data_sets_are_refused_unless_mixed_and_then_apart(
+    records: list[TrialRecord], write_page: WritePage
+) -> None:
+    drawn = [build_record(data={"name": "synthetic"}), build_record(data={"name": "synthetic"}, seed=1)]
+    with pytest.raises(ReportError, match="mix data sets.*--mixed"):
+        write_page([*records, *drawn])
+    page, payload = write_page([*records, *drawn], mixed=True)
+    assert [len(group["trials"]) for group in payload["groups"]] == [10, 2]
+    assert [group["synthetic"] for group in payload["groups"]] == [False, True]
+    assert page.count('class="lead"') == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": {"name": "kfold"}},
+        {"protocol": {"test_per_person": 4}},
+        {"data": {"crop": 0.56}},
+        {"data_variant": "funneled"},
+    ],
+)
+def test_what_cannot_share_an_axis_is_split(records: list[TrialRecord], other: dict[str, Any]) -> None:
+    for record in records:
+        record.data_variant = "deepfunneled"
+    groups = split_comparable([*records, build_record(**other)])
+    assert [len(group) for group in groups] == [10, 1]
+
+
+def test_a_trial_that_never_saw_its_faces_stays_with_the_others(records: list[TrialRecord]) -> None:
+    for record in records:
+        record.data_variant = "deepfunneled" if record.status == "done" else ""
+    assert [len(group) for group in split_comparable(records[::-1])] == [10]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_drawn_faces_carry_a_banner(write_page: WritePage, synthetic: bool) -> None:
+    page, _ = write_page([build_record(data={"name": "synthetic" if synthetic else "lfw52"})])
+    assert ('class="banner"' in page) is synthetic
+
+
+def test_text_of_records_is_never_markup_and_names_no_path(
+    records: list[TrialRecord], write_page: WritePage, tmp_path: Path
+) -> None:
+    attack = "<script>alert(1)</script>"
+    records[0].spec["data"]["root"] = f"/home/ann/{attack}"
+    records[4].error = f"ValueError: {attack} --> cannot read /home/ann/faces/bob/1.jpg & 'C:\\Users\\ann\\b.png'"
+    records[4].trial_dir = f"/somewhere/{attack}"
+    for record in records:
+        record.arch = record.spec["arch"]["name"] = f"net{attack}"
+    page, payload = write_page(records, title=attack, question=attack, left_out=[attack])
+    assert attack not in page
+    assert page.count("</script") == 3  # its own: the numbers, Vega, the page's
+    errors = [row[payload["columns"].index("error")] for row in payload["groups"][0]["trials"]]
+    assert errors[4] == f"ValueError: {attack} --> cannot read [path] & [path]"
+    shown = html.unescape(page)
+    assert not any(word in shown for word in ("/home", "bob", "Users"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[Errno 2] No such file: '/data/lfw/Ann Lee/1.jpg'", "[Errno 2] No such file: [path]"),
+        ("cannot read faces/bob/1.jpg: broken", "cannot read [path]: broken"),
+        ("OSError: ~/faces/x, try again", "OSError: [path], try again"),
+        (r"C:\faces\bob\1.png is broken", "[path] is broken"),
+        ("243.1 images/second, loss 1/2", "243.1 images/second, loss 1/2"),
+        ("loss is NaN at epoch 3, step 7", "loss is NaN at epoch 3, step 7"),
+    ],
+)
+def test_paths_leave_a_message_and_nothing_else_does(text: str, expected: str) -> None:
+    assert remove_paths(text) == expected
+
+
+def test_the_page_loads_nothing(records: list[TrialRecord], write_page: WritePage) -> None:
+    page, _ = write_page(records)
+    own = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)  # Vega's names namespaces
+    assert not re.search(r"""(?:src|href|action)=["'](?!#|data:)""", own)
+    assert not re.search(r"url\((?!['\"]?data:)|@import|fetch\(|XMLHttpRequest|sendBeacon", own)
+
+
+# ------------------------------------------------------------------------------------ the command
+
+
+def test_the_command_names_what_it_leaves_out(
+    capsys: pytest.CaptureFixture[str], records: list[TrialRecord], tmp_path: Path
+) -> None:
+    path = tmp_path / "ann" / "records.jsonl"
+    for record in records:
+        append_record(path, record)
+    newer = json.loads(records[0].to_json()) | {"record_version": 99}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(newer) + "\nno record\n")
+    assert main(["report", str(path), "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["done"] == 6
+    assert len(told["left_out"]) == 2
+    assert told["left_out"][0] == (
+        "records.jsonl, line 11: skipped, not a record (record version 99 is newer than this package reads)"
+    )
+    assert "line 11" in captured.err
+    page = (path.parent / "report.html").read_text(encoding="utf-8")
+    assert told["bytes"] == len(page.encode())
+    assert "record version 99" in page
+    assert "ann/" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["empty.jsonl"], "there are no records"),
+        (["one.jsonl", "--cap-mb", "nan"], "cap_mb=nan"),
+        (["one.jsonl", "--precision", "int4"], "choose from"),
+        (["one.jsonl", "--out", "empty.jsonl/x/report.html"], "choose another with --out FILE"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").touch()
+    append_record("one.jsonl", build_record())
+    assert main(["report", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert told in captured.err
+
+
+def test_a_page_is_whole_or_as_it_was(records: list[TrialRecord], tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    mixed = dataclasses.replace(records[0], data="other", trial_key="x")
+    with pytest.raises((ReportError, FrontierError)):
+        write_report([*records, mixed], path)
+    assert path.read_text() == "before"
+    assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+
+
+# ------------------------------------------------------------------------------------ train it again
+
+
+def list_recorded() -> list[TrialRecord]:
+    kept = [REPOSITORY / "results" / name / "records.jsonl" for name in ("placement", "paper", "ablation")]
+    return [record for path in kept for record in read_records(path)]
+
+
+def test_the_command_to_train_again_composes_to_the_recorded_trial() -> None:
+    specs = [record.spec for record in list_recorded()]
+    made = [
+        {"arch": {"width_multiplier": 0.35, "depth_multiplier": 1.4, "head_channels": 0}},
+        {"arch": {"stages": build_record().spec["arch"]["stages"][:2]}, "recipe": {"epochs": 7, "flip": False}},
+        {"attention": {"kind": "se", "placement": (0, 13), "reduction": 8}, "protocol": {"name": "kfold", "fold": 3}},
+        {"recipe": {"loss": "cosface", "margin": 0.3, "rotation": 4.0}, "protocol": {"split_seed": 5}, "seed": 5},
+        {"pretrain": {"name": "lfw_rest"}},
+    ]
+    from ffem_jax.arch import StageSpec
+
+    for fields in made:
+        if "stages" in fields.get("arch", {}):
+            fields["arch"]["stages"] = tuple(StageSpec(**stage) for stage in fields["arch"]["stages"])
+        if "pretrain" in fields:
+            with open_composer() as composer:
+                trial, _ = to_specs(composer.compose(["pretrain=lfw_rest"]))
+            specs.append(to_plain(trial))
+        else:
+            specs.append(build_record(**fields).spec)
+    with open_composer() as composer:
+        # One trial of each network: seeds and folds are spelt alike.
+        for spec in {tuple(make_overrides(spec)): spec for spec in specs}.values():
+            words = shlex.split(" ".join(make_overrides(spec) + make_run_overrides(spec)))
+            trial, _ = to_specs(composer.compose(words))
+            assert to_plain(trial) == spec, words
+
+
+def test_a_folder_of_faces_is_for_the_reader_to_name() -> None:
+    words = make_overrides(build_record(data={"name": "folder", "root": "/home/ann/faces"}).spec)
+    assert "data.root=FACES" in words
+    assert not any("ann" in word for word in words)
+
+
+def test_the_stage_table_is_of_the_network_as_it_is_built() -> None:
+    record = build_record(arch={"width_multiplier": 0.5}, attention={"kind": "eca", "placement": "first_last"})
+    rows = [line.split("|") for line in describe_stages(record).splitlines()]
+    assert rows[0] == ["stem", "1", "", "16", "2", ""]
+    assert rows[2] == ["stage 2, bottleneck", "2", "48/96", "16", "2", ""]
+    assert rows[1][5] == "ECA in block 0 (kernel 3, on the depthwise)"
+    assert rows[7][5].startswith("ECA in block 13 ")
+    assert rows[-1] == ["embedding", "1", "", "128", "", ""]
+    record.spec["arch"]["stages"] = "another package's"
+    assert describe_stages(record) == ""
+
+
+# ------------------------------------------------------------------------------------ while a sweep runs
+
+
+def test_the_page_of_a_running_sweep_is_renewed_seldom_and_stops_nothing(
+    records: list[TrialRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ffem_jax.report import live
+
+    now = 0.0
+    monkeypatch.setattr(live.time, "monotonic", lambda: now)
+    monkeypatch.setattr(live, "read_recorded", lambda *_: records)
+    said: list[str] = []
+    page = LivePage(tmp_path / "report.html", tmp_path / "records.jsonl", [TrialSpec()] * 12, said.append)
+    page.follow("first")
+    assert not page.path.exists()
+    now = 61.0
+    page.follow("second")
+    text = page.path.read_text(encoding="utf-8")
+    assert "10 of 12 trials are recorded" in text
+    assert 'http-equiv="refresh"' in text
+    page.path.unlink()
+    now = 100.0
+    page.follow("third")
+    assert not page.path.exists()
+    assert said == ["first", "second", "third"]
+    assert page.write(records)
+    assert 'http-equiv="refresh"' not in page.path.read_text(encoding="utf-8")
+    assert not page.write([])
+    assert not page.write([])
+    assert said[3:] == ["no report: there are no records; run `ffem sweep` or `ffem train` first"]
