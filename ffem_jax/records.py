@@ -14,9 +14,12 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    import pandas
 
 STATUSES = ("done", "over_cap", "failed")
 RECORD_VERSION = 1
@@ -198,3 +201,39 @@ def latest_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
         if known is None or record.status == "done" or known.status != "done":
             latest[record.trial_key] = record
     return list(latest.values())
+
+
+def load(*paths: str | os.PathLike[str]) -> pandas.DataFrame:
+    """The trials of records files, or of folders that hold some, as a pandas frame: one row a trial, its latest record.
+
+    Columns: the fields of TrialRecord by their names and in their units (rates in 0 to 1, bytes, seconds), `started_at`
+    as a time, and every setting of the spec by its name on the command line: `arch.width_multiplier`,
+    `attention.kind`, `data.resolution`, `protocol.fold`, `recipe.epochs`. What a trial has not is missing; lists, such
+    as `loss` by epoch, stay lists.
+
+    Raises FileNotFoundError where there is no such file; ImportError without pandas (`pip install pandas`).
+    """
+    import pandas
+
+    files: list[Path] = []
+    for path in map(Path, paths):
+        files += sorted(path.rglob("records.jsonl")) if path.is_dir() else [path]
+    records = latest_records(record for path in files for record in read_records(path))
+    names = [f.name for f in dataclasses.fields(TrialRecord) if f.name != "spec"]
+    # A record's `arch` and the group `arch.` of its spec stand side by side: the names differ.
+    rows = [{name: getattr(record, name) for name in names} | _flatten(record.spec) for record in records]
+    settings = list(dict.fromkeys(name for row in rows for name in row if name not in names))
+    frame = pandas.DataFrame(rows, columns=[*names, *settings])
+    return frame.assign(started_at=pandas.to_datetime(frame["started_at"], utc=True, errors="coerce"))
+
+
+def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; `arch.attention.` is `attention.`; the seed is a field already."""
+    flat: dict[str, Any] = {}
+    for name, value in spec.items():
+        dotted = f"{prefix}{name}".removeprefix("arch." if name == "attention" else "")
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{dotted}.")
+        elif prefix:
+            flat[dotted] = value
+    return flat

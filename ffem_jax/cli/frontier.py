@@ -19,6 +19,7 @@ def run(words: Sequence[str]) -> int:
     costs = ("bytes", "params", "macs", "latency_ms_wasm")
     parser.add_argument("--against", choices=costs, default="bytes", help="the cost (bytes); see also ffem latency")
     parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: a column wide, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: frontier/ beside the first records")
     options = parser.parse_intermixed_args(words)
 
@@ -36,6 +37,7 @@ def run(words: Sequence[str]) -> int:
         precision=options.precision,
         against=options.against,
         metric=options.metric,
+        style=options.style,
     )
     if options.json:
         print(json.dumps(result.to_dict()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ffem_jax.frontier.column import plot_column
 from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.frontier.plots import plot_frontier
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
@@ -82,13 +83,14 @@ def write_frontier(
     precision: str = "float32",
     against: str = "bytes",
     metric: str = "accuracy",
+    style: str = "screen",
 ) -> FrontierResult:
     """Summarise `records`, find the frontier and write it into the folder `out`.
 
     Writes frontier.png, .svg (against the cost asked for), frontier_params.png, .svg (against parameters, unless
     that is it), frontier.json and frontier.md. cap_mb: MB of 10**6 bytes at `precision` (float32, float16, int8);
     against: bytes, params, macs or latency_ms_wasm (as `ffem latency` measured it); metric: accuracy (the
-    classifier's) or accuracy_gallery (Eq. 6).
+    classifier's) or accuracy_gallery (Eq. 6). style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
 
     Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
     cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
@@ -118,6 +120,8 @@ def write_frontier(
     if against != "params":
         by_params = dataclasses.replace(question, against="params")
         files += plot_frontier(networks, out / "frontier_params", by_params, title=title, synthetic=synthetic)
+    if style == "paper":
+        files += plot_column(networks, out / "frontier_paper", question, synthetic=synthetic)
     files += [out / "frontier.json", out / "frontier.md"]
     result = dataclasses.replace(result, files=tuple(files))
     (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
