@@ -40,6 +40,11 @@ LAUNCHER_PLUGINS = {
     "submitit_local": _SUBMITIT,
     "submitit_slurm": _SUBMITIT,
 }
+# And what a logger writes with.
+LOGGER_LIBRARIES = {
+    "tensorboard": ("tensorboardX", "pip install 'ffem-jax[tensorboard]'"),
+    "mlflow": ("mlflow", "pip install 'ffem-jax[mlflow]'"),
+}
 
 
 class ConfigError(ValueError):
@@ -241,6 +246,8 @@ class Composer:
             for value in values:
                 if key in ("launcher", "hydra/launcher"):
                     check_launcher(value)
+                elif key == "logger":
+                    check_logger(value)
                 may_be_left_out = value is None and (key == "attention" or key.startswith("hydra/"))
                 if value not in choices and not may_be_left_out and not override.is_delete():
                     listed = f"choose one of: {', '.join(sorted(choices))}"
@@ -298,6 +305,13 @@ def check_launcher(name: Any) -> None:
         missing = True
     if missing:
         raise ConfigError(f"launcher={name} needs a Hydra plugin that is not installed; {command}")
+
+
+def check_logger(name: Any) -> None:
+    """Raise ConfigError where the library that the logger `name` writes with is not installed."""
+    module, command = LOGGER_LIBRARIES.get(name, ("json", ""))
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"logger={name} needs {module}, which is not installed; {command}")
 
 
 def check_key(key: str) -> None:

@@ -26,6 +26,7 @@ LOSSES = ("softmax", "normalized_softmax", "arcface", "cosface")
 MARGIN_LOSSES = ("arcface", "cosface")
 SCHEDULES = ("exponential", "one_cycle", "constant")
 PRECISIONS = ("float32", "float16", "int8")
+LOGGERS = ("none", "tensorboard", "mlflow")
 
 
 # ------------------------------------------------------------------- data, protocol and recipe
@@ -247,6 +248,7 @@ class RunSpec:
     checkpoint: keep an Orbax checkpoint after every epoch, and go on from it.
     keep_weights: keep the trained network in the trial's folder (its parameters in float32): what `ffem export` reads.
     progress: draw progress bars (drawn only on a terminal).
+    logger: where each epoch is written besides, one of LOGGERS; see `loggers.py`.
     cores: CPU cores that the trial's batches are split over, where JAX has not started yet; 0 for all.
     """
 
@@ -259,12 +261,14 @@ class RunSpec:
     checkpoint: bool = True
     keep_weights: bool = True
     progress: bool = True
+    logger: str = "none"
     cores: int = 0
 
     def __post_init__(self) -> None:
         check_range("run.cores", self.cores, 0)
         check_range("run.cap_mb", self.cap_mb, 0.0)
         check_choice("run.cap_precision", self.cap_precision, PRECISIONS)
+        check_choice("run.logger", self.logger, LOGGERS)
         object.__setattr__(self, "seeds", tuple(self.seeds))
         for seed in self.seeds:
             check_range("run.seeds", seed, 0, 2**31 - 1)

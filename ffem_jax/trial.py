@@ -194,11 +194,13 @@ def _train(
 
     from ffem_jax.checkpoint import TrialCheckpoint
     from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
-    from ffem_jax.train import History, Trainer
-    from ffem_jax.training_bar import TrainingBar
+    from ffem_jax.loggers import open_logger
+    from ffem_jax.train import History, Trainer, TrainState
+    from ffem_jax.training_bar import TrainingBar, say
     from ffem_jax.weights import save_weights
 
     out_dir.mkdir(parents=True, exist_ok=True)
+    logger = open_logger(run.logger, records, out_dir, say)
     specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
     (out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
     network = resolve_network(trial.arch)
@@ -219,9 +221,13 @@ def _train(
             pretrained = _pretrain(trial.pretraining, run, pretraining_dir)
             restored = 0, start_from(trainer.init(), pretrained), History(bad_steps=[""] * len(records))
         bar = stack.enter_context(TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress))
-        training = trainer.fit(
-            restored=restored, on_epoch=checkpoint.save if checkpoint else None, on_progress=bar.update
-        )
+
+        def finish_epoch(epochs: int, state: TrainState, history: History) -> None:
+            if checkpoint:
+                checkpoint.save(epochs, state, history)
+            logger.log_epoch(epochs, history)
+
+        training = trainer.fit(restored=restored, on_epoch=finish_epoch, on_progress=bar.update)
     if split.pairs:
         everything = np.unique([split.pairs.first, split.pairs.second])
     else:
@@ -263,6 +269,7 @@ def _train(
                 evaluated = jax.tree.map(lambda leaf, index=index: leaf[index], evaluated)
             save_weights(out_dir, record.trial_key, record.spec, *evaluated)
         record.status = "done"
+    logger.close(records)
 
 
 def _append(records_path: Path, record: TrialRecord) -> None:

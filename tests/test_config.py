@@ -48,6 +48,7 @@ def test_the_fixed_names_are_there() -> None:
         "attention": ["eca", "none", "se"],
         "data": ["folder", "lfw", "lfw52", "lfw_rest", "synthetic"],
         "launcher": ["joblib", "local", "ray", "slurm"],
+        "logger": ["mlflow", "none", "tensorboard"],
         "protocol": ["holdout", "kfold", "repeated", "view2"],
         "pretrain": ["lfw_rest", "none"],
         "recipe": [
@@ -77,15 +78,26 @@ def test_the_fixed_names_are_there() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_every_file_composes_and_is_named_after_itself(composer: Composer, group: str, choice: str) -> None:
-    module, _ = configuration.LAUNCHER_PLUGINS.get(choice, ("json", ""))
+    needed = configuration.LAUNCHER_PLUGINS | configuration.LOGGER_LIBRARIES
+    module, _ = needed.get(choice, ("json", ""))
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
     composer.parse([f"{group}={choice}"])
     application = to_application(composer.compose([f"{group}={choice}"], multirun=True))
     if group == "attention":
         assert application.arch.attention.kind == choice
+    elif group == "logger":
+        assert application.run.logger == choice
     else:
         assert getattr(application, group).name == {"repeated": "kfold"}.get(choice, choice.split("/")[-1])
+
+
+def test_a_logger_without_its_library_is_refused_before_anything_runs(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"logger=mlflow needs mlflow.*pip install 'ffem-jax\[mlflow\]'"):
+        composer.parse(["logger=mlflow"])
 
 
 ABLATION = sorted((configuration.find_conf_dir() / "recipe" / "ablation").iterdir())

@@ -24,6 +24,7 @@ LAYERS = {
     "data": 1,
     "devices": 1,
     "losses": 1,
+    "loggers": 1,
     "training_bar": 1,
     "liveness": 1,
     "metrics": 1,
@@ -53,6 +54,7 @@ LAYERS = {
 # Rooms that are imported to read records or to print a help text: seconds of import time would be felt.
 LIGHT_ROOMS = (
     "spec",
+    "loggers",
     "records",
     "config",
     "metrics",
@@ -66,7 +68,7 @@ LIGHT_ROOMS = (
 )
 HEAVY_LIBRARIES = (
     "jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "hydra", "matplotlib", "torch", "scipy",
-    "fastapi", "sqlalchemy", "uvicorn", "vl_convert", "jinja2", "pandas",
+    "fastapi", "sqlalchemy", "uvicorn", "vl_convert", "jinja2", "pandas", "tensorboardX", "mlflow",
 )  # fmt: skip
 
 # The metrics are what other projects may lift out, and what the server will import: NumPy and nothing else.
