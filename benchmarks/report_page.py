@@ -1,0 +1,135 @@
+"""How fast the page of 5,000 trials opens and filters in Chromium. The trials are made up: their number counts.
+
+    python -m benchmarks.report_page              writes results/speed/report_page.md; needs the extra e2e and Chromium
+
+A time is CPU time of the page's main thread, beside the time that passed: other work on the machine delays what a reader
+sees, but not what the page costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.metrics import compute_wilson_interval
+from ffem_jax.records import TrialRecord
+from ffem_jax.report import write_report
+from ffem_jax.spec import DataSpec, TrialSpec, to_plain
+
+TESTED, EPOCHS, ROUNDS = 312, 30, 5
+OUT = Path("results/speed/report_page.md")
+FILTERS = (("#filter-text", "eca last"), ("#filter-text", "0.5"), ("#filter-rate", "60"), ("#filter-text", ""))
+APPLY = """async ([selector, value]) => {
+  document.querySelector(selector).value = value;
+  const started = performance.now();
+  await ffemReport.applyFilter();
+  await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+  return performance.now() - started;
+}"""
+
+
+def make_records(count: int) -> list[TrialRecord]:
+    """Made-up trials of `count` different networks, a few over the cap and a few that failed."""
+    draw = random.Random(1)
+    return [make_record(draw, number) for number in range(count)]
+
+
+def make_record(draw: random.Random, number: int) -> TrialRecord:
+    """One of them: a stage table of its own, curves of EPOCHS epochs."""
+    stages = tuple(
+        StageSpec(draw.choice((2, 4, 6)), draw.choice((16, 24, 32, 48)) * place, draw.choice((1, 2, 3)), 2)
+        for place in (1, 2, 3, 4)
+    )
+    attention = AttentionSpec(draw.choice(("none", "eca", "se")), draw.choice(("first", "last", "first_last", "all")))
+    width, depth = draw.choice((0.25, 0.35, 0.5, 0.75, 1.0)), draw.choice((0.5, 1.0, 1.4))
+    arch = ArchSpec(stages=stages, width_multiplier=width, depth_multiplier=depth, attention=attention)
+    data = DataSpec(name="synthetic", resolution=draw.choice((48, 64, 96)))
+    params = int(draw.lognormvariate(14, 0.6))
+    status = "failed" if draw.random() < 0.02 else "done" if 4 * params < 10e6 else "over_cap"
+    record = TrialRecord(f"{number:016x}", to_plain(TrialSpec(arch, data)), 0, status, synthetic=True, data=data.name)
+    record.params, record.macs = params, 20 * params
+    record.bytes_float32, record.bytes_float16, record.bytes_int8 = 4 * params, 2 * params, params
+    record.error = "FloatingPointError: the loss is not finite" if status == "failed" else ""
+    if status == "done":
+        correct = min(TESTED, int(TESTED * (0.45 + 0.25 * draw.gauss(1, 0.2))))
+        record.accuracy, record.correct, record.tested = correct / TESTED, correct, TESTED
+        record.accuracy_low, record.accuracy_high = compute_wilson_interval(correct, TESTED)
+        record.loss = [4 * 0.9**epoch + draw.random() / 10 for epoch in range(EPOCHS)]
+        record.train_accuracy = [record.accuracy * (1 - 0.9**epoch) for epoch in range(EPOCHS)]
+        record.validation_accuracy = [0.9 * value for value in record.train_accuracy]
+        record.epochs, record.wall_seconds = EPOCHS, 100.0
+    return record
+
+
+def measure(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """(milliseconds of CPU, milliseconds passed) of each opening and of each filter."""
+    from playwright.sync_api import sync_playwright
+
+    times: dict[str, list[tuple[float, float]]] = {"opening": [], "a filter": []}
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found)
+        for _ in range(ROUNDS):
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            page.goto(path.as_uri())
+            page.wait_for_selector("body[data-ready]", timeout=60_000)
+            times["opening"].append((read_cpu(session), page.evaluate("ffemReport.ready")))
+            page.wait_for_timeout(500)
+            for one in FILTERS:
+                before = read_cpu(session)
+                passed = page.evaluate(APPLY, list(one))
+                times["a filter"].append((read_cpu(session) - before, passed))
+            page.close()
+        browser.close()
+    return times
+
+
+def read_cpu(session: Any) -> float:
+    """Milliseconds of CPU that the page's main thread has used."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+
+def main() -> None:
+    """Write the page, measure it, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=5000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        records = make_records(options.trials)
+        started = time.process_time()
+        write_report(records, path)
+        seconds, size = time.process_time() - started, path.stat().st_size
+        times = measure(path)
+    lines = [
+        f"# The page of {options.trials:,} trials",
+        "",
+        f"Made-up trials of as many networks, {EPOCHS} epochs each (`python -m benchmarks.report_page`), in headless "
+        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. Others kept the {os.cpu_count()} "
+        f"cores busy meanwhile (load average {os.getloadavg()[0]:.0f}), so what passed is an upper bound. Writing the page "
+        f"took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
+        "",
+        "| | CPU of the page's main thread, ms: median (most) | passed, ms: median (most) |",
+        "|---|---|---|",
+    ]
+    for name, measured in times.items():
+        cells = [f"{statistics.median(own):.0f} ({max(own):.0f})" for own in zip(*measured, strict=True)]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
