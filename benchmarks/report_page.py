@@ -2,8 +2,8 @@
 
     python -m benchmarks.report_page              writes results/speed/report_page.md; needs the extra e2e and Chromium
 
-A time is CPU time of the page's main thread, beside the time that passed: other work on the machine delays what a reader
-sees, but not what the page costs.
+A time is CPU time of the page's main thread, beside the time that passed: other work on the machine delays what a
+reader sees, but not what the page costs.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def main() -> None:
         f"# The page of {options.trials:,} trials",
         "",
         f"Made-up trials of as many networks, {EPOCHS} epochs each (`python -m benchmarks.report_page`), in headless "
-        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. Others kept the {os.cpu_count()} "
-        f"cores busy meanwhile (load average {os.getloadavg()[0]:.0f}), so what passed is an upper bound. Writing the page "
-        f"took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
+        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. Others kept the "
+        f"{os.cpu_count()} cores busy meanwhile (load average {os.getloadavg()[0]:.0f}), so what passed is an upper "
+        f"bound. Writing the page took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
         "",
         "| | CPU of the page's main thread, ms: median (most) | passed, ms: median (most) |",
         "|---|---|---|",

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax import __version__
-from ffem_jax.frontier.question import FrontierQuestion
+from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.reading import METRIC_NAMES, describe_data, judge_frontier
 from ffem_jax.frontier.summary import FrontierError, NetworkSummary, check_comparable
+from ffem_jax.frontier.table import format_accuracy
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.report.effects import compare_factors, describe_levels, follow_hypervolume
 from ffem_jax.report.networks import (
@@ -124,7 +125,16 @@ def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> li
     front = [network for network, marked in zip(networks, marks, strict=True) if marked]
     front.sort(key=question.get_cost)
     if front:
-        return judge_frontier(networks, front, question)
+        judged = judge_frontier(networks, front, question)
+        fitting = [network for network in networks if network.accuracy is not None and question.fits(network)]
+        if len(fitting) > 1:
+            return judged
+        (only,) = fitting
+        size = question.get_bytes(only) / BYTES_PER_MB
+        return [
+            f"`{only.label}` is the only one that was trained and fits: {format_accuracy(only)} %, {size:.2f} MB.",
+            *judged,
+        ]
     status = Counter(network.status for network in networks)
     reasons = ", ".join(f"{status[name]} {text}" for name, text in _STATUS_TEXTS.items() if status[name])
     return [f"No trained network fits {question.cap_mb:g} MB at {question.precision} ({reasons})."]

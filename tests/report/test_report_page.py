@@ -66,6 +66,13 @@ def test_the_answer_is_no_stronger_than_the_intervals(
     assert expected in page.partition("payload")[0]
 
 
+def test_one_network_is_an_answer_with_its_numbers(write_page: WritePage) -> None:
+    _, payload = write_page([build_record(correct=80, arch={"name": "small"}), build_record(status="over_cap", seed=3)])
+    assert payload["groups"][0]["answer"][0] == (
+        "`small` is the only one that was trained and fits: 76.9 [68.0, 84.0] %, 8.80 MB."
+    )
+
+
 def test_without_a_trained_network_the_page_says_why(write_page: WritePage) -> None:
     wide = {"width_multiplier": 1.4}
     _, payload = write_page([build_record(status="failed", error="broken"), build_record(status="over_cap", arch=wide)])

@@ -384,8 +384,7 @@ function drawLevels() {
     const y = { field: "name", type: "nominal", sort: null, axis: { title: null, labelLimit: 150 } };
     const scale = { domain: [domain[0] - room, domain[1] + room], nice: false, zero: false };
     return embed(`level-${i}`, {
-      height: { step: 24 },
-      autosize: { type: "fit-x", contains: "padding" },
+      height: 24 * own.length + 44,
       data: { values: own },
       layer: [
         { mark: { type: "rule", strokeWidth: 5, opacity: 0.3, color: css("--accent") }, encoding: { y, x: { field: "low", type: "quantitative", scale, axis: { title: "accuracy, %", tickCount: 5 } }, x2: { field: "high" } } },
@@ -397,6 +396,11 @@ function drawLevels() {
 
 async function drawCoordinates() {
   const kept = networks.filter((n) => shown.has(n.id) && getRate(n));
+  if (!kept.length) {
+    $("coordinates-note").textContent = "No network with an accuracy is shown.";
+    views["coordinates-chart"]?.finalize();
+    return $("coordinates-chart").replaceChildren();
+  }
   const dimensions = group.factors.map((factor, i) => ({ name: factor.name, i, levels: factor.levels.filter((level) => networks.some((n) => n.settings[i] === level)) })).filter((d) => d.levels.length > 1 && !/\.name$/.test(d.name)).slice(0, 6);
   if (!dimensions.length && group.factors.length) dimensions.push({ name: group.factors[0].name, i: 0, levels: group.factors[0].levels });
   let lines = kept;

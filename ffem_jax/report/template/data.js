@@ -89,7 +89,7 @@ function writeVerdict() {
   const fitting = trained.filter(fits);
   const front = listFrontier();
   const limit = `${formatNumber(state.cap)} MB at ${state.precision}`;
-  const start = `${fitting.length.toLocaleString("en")} of ${countOf(trained.length, "trained network")} ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
+  const start = `${fitting.length.toLocaleString("en")} of ${trained.length.toLocaleString("en")} trained networks ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
   if (!front.length) return `${start}.`;
   const best = front[front.length - 1];
   const rivals = fitting.filter((network) => network !== best && overlap(network, best));
