@@ -106,6 +106,8 @@ if (payload.groups.length > 1) {
   $("groups").hidden = false;
   drawSwitch("groups", payload.groups.map((one, i) => [i, one.title]), 0, (value) => { loadGroup(value); drawAll(); });
 }
+// The page of a running sweep loads itself again, but never under the hands of somebody who reads it closely.
+if (document.body.dataset.running) setInterval(() => { if (!state.pins.length && shown.size === networks.length) location.reload(); }, 60000);
 loadGroup(0);
 drawAll().then(() => {
   // What the tests and a curious reader ask: where a mark is, and when the first drawing was done.
