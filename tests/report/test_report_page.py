@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +213,21 @@ def test_the_command_names_what_it_leaves_out(
     assert told["bytes"] == len(page.encode())
     assert "record version 99" in page
     assert "ann/" not in page
+
+
+def test_the_command_imports_no_jax(records: list[TrialRecord], tmp_path: Path) -> None:
+    append_record(tmp_path / "records.jsonl", records[0])
+    script = (
+        "import sys\n"
+        "from ffem_jax.cli import main\n"
+        "status = main(['report', 'records.jsonl'])\n"
+        "print([name for name in ('jax', 'flax', 'scipy', 'hydra', 'matplotlib') if name in sys.modules], status)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "[] 0", result.stderr
 
 
 @pytest.mark.parametrize(
