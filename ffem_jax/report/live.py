@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from ffem_jax.progress import read_recorded
 from ffem_jax.records import TrialRecord
 from ffem_jax.report.page import ReportError, write_report
 from ffem_jax.spec import TrialSpec
+
+log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
 SHARE = 0.02  # of the sweep's time that writing may take
@@ -44,9 +47,13 @@ class LivePage:
         try:
             # A sweep may well ask for several protocols.
             write_report(records, self.path, mixed=True, planned=planned, **self.known)
-        except (ReportError, FrontierError, OSError) as error:
-            if str(error) != self.complaint:
-                self.say(f"no report: {error}")
-            self.complaint = str(error)
+        except Exception as error:
+            # A mistake in the page, too, must not cost a sweep its progress or its end.
+            expected = isinstance(error, ReportError | FrontierError | OSError)
+            complaint = str(error) if expected else f"{type(error).__name__}: {error}"
+            if complaint != self.complaint:
+                self.say(f"no report: {complaint}")
+                log.log(logging.INFO if expected else logging.ERROR, "no report", exc_info=True)
+            self.complaint = complaint
             return False
         return True

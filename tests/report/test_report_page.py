@@ -347,3 +347,6 @@ def test_the_page_of_a_running_sweep_is_renewed_seldom_and_stops_nothing(
     assert not page.write([])
     assert not page.write([])
     assert said[3:] == ["no report: there are no records; run `ffem sweep` or `ffem train` first"]
+    monkeypatch.setattr(live, "write_report", lambda *_, **__: 1 / 0)
+    assert not page.write(records)
+    assert said[4:] == ["no report: ZeroDivisionError: division by zero"]

@@ -170,7 +170,7 @@ async function drawFrontier() {
   const many = trained.length > 400;
   // From the lowest to the highest end of an interval, with a strip below for the networks that have no accuracy.
   let [least, most] = [100, 0];
-  for (const n of trained) { least = Math.min(least, 100 * getRate(n)[many ? 0 : 1]); most = Math.max(most, 100 * getRate(n)[many ? 0 : 2]); }
+  for (const n of trained) { least = Math.min(least, 100 * getRate(n)[1]); most = Math.max(most, 100 * getRate(n)[2]); }
   if (!trained.length) [least, most] = [0, 100];
   const hasGhosts = networks.some((n) => !getRate(n) && n.status === "over_cap");
   const room = Math.max(1, most - least);
