@@ -109,9 +109,7 @@ class Surrogate:
         self._certainty = float(ones @ inverse @ ones)
         self._weights = self._inverse @ (values - self.mean)
 
-    def _try(
-        self, levels: np.ndarray, basis: np.ndarray, values: np.ndarray
-    ) -> Iterator[tuple[float, float, float]]:
+    def _try(self, levels: np.ndarray, basis: np.ndarray, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
         """For each of NOISES: the restricted log likelihood, the mean and the variance that maximise it."""
         ones, seen = basis.T @ self._root, basis.T @ (self._root * values)
         free = len(values) - 1
@@ -124,9 +122,7 @@ class Surrogate:
             likelihood = -0.5 * (free * math.log(variance) + np.log(spread).sum() + math.log(certainty))
             yield likelihood, mean, variance
 
-    def predict(
-        self, features: npt.ArrayLike, costs: npt.ArrayLike | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, features: npt.ArrayLike, costs: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The mean and the standard deviation, both [point], of what the points are; add the noise's for a training."""
         features = np.asarray(features, dtype=np.float32)
         scaled = self._costs.scale(costs, len(features))
@@ -190,18 +186,13 @@ class Standard:
         return np.log(np.asarray(costs, dtype=np.float64).reshape(count, -1))
 
 
-def to_logits(rates: npt.ArrayLike, tested: npt.ArrayLike | None = None) -> np.ndarray:
+def to_logits(rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
     """Rates in 0 to 1 on a scale without ends: log(rate / (1 - rate)).
 
-    With `tested`, half a hit is added to both sides (Haldane 1956), so that nothing is infinite; without, rates are
-    cut to 0.001 and 0.999.
+    Half a hit is added to both sides (Haldane 1956), of as many as were `tested`, so that nothing is infinite.
     """
-    rates = np.asarray(rates, dtype=np.float64)
-    if tested is None:
-        rates = np.clip(rates, 1e-3, 1 - 1e-3)
-        return np.log(rates / (1 - rates))
-    tested = np.asarray(tested, dtype=np.float64)
-    return np.log((rates * tested + 0.5) / ((1 - rates) * tested + 0.5))
+    rates, images = np.asarray(rates, dtype=np.float64), np.asarray(tested, dtype=np.float64)
+    return np.log((rates * images + 0.5) / ((1 - rates) * images + 0.5))
 
 
 def to_rates(logits: npt.ArrayLike) -> np.ndarray:

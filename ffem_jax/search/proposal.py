@@ -1,0 +1,180 @@
+"""Which network to train next: the one from which a surrogate expects the frontier to gain most. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffem_jax.frontier.pareto import find_pareto
+from ffem_jax.search.encoding import change_codes, decode_point, embed_codes, encode_points, sample_codes
+from ffem_jax.search.space import Point, SearchSpace
+from ffem_jax.search.surrogate import FEWEST, KERNELS, Kernel, Surrogate, to_logits, to_rates
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+POOL = 1000  # points drawn for each proposal, and as many neighbours of the best known
+GROWTH = 1.1  # kernels are chosen anew when so many times more is known
+TRIES = 100  # pools in which every point was refused before giving up
+# A kernel for log cost alone: what parts cost together is most of the matter, and nothing is noise.
+COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
+
+
+class ProposalError(ValueError):
+    """No network is left to propose. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known of a point. accuracy: in 0 to 1; None while it is being trained, where it failed or was refused.
+
+    cost: what the search wants low, positive; None where it is not known. tested: images behind the accuracy, or None.
+    running: it is being trained, so that something of its kind is on the way.
+    """
+
+    point: Mapping[str, str]
+    accuracy: float | None = None
+    cost: float | None = None
+    tested: int | None = None
+    running: bool = False
+
+
+class SurrogateSampler:
+    """Proposes points by expected improvement of the hypervolume, of accuracy up and cost down.
+
+    The first `warm_up` points are random. From then on, accuracy and cost of POOL random points and of neighbours of
+    the frontier are predicted (cost is learnt as well: that is far faster than tracing thousands of networks), and
+    the one is proposed whose area, above the frontier of what is known and left of `cap`, is expected to be largest.
+    What is being trained counts with what is predicted for it, so that workers spread out. cap: in the cost's unit;
+    without it, the largest cost known.
+
+    Source: Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421, for two objectives of which
+    one is taken as known; Ginsbourger et al. (2010) for points that are under way.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        cap: float = math.inf,
+        warm_up: int = 16,
+        kernels: tuple[Kernel, ...] = KERNELS,
+    ) -> None:
+        self.space, self.cap, self.warm_up, self.kernels = space, cap, max(warm_up, FEWEST), kernels
+        self._chosen: dict[str, tuple[int, tuple[Kernel, ...]]] = {}
+
+    def propose(
+        self, known: Sequence[Observation], rng: Generator, refuse: Callable[[Point], bool] = lambda _: False
+    ) -> Point:
+        """A point that `refuse` does not refuse (trained already, over the cap when traced).
+
+        Raises ProposalError where all of many points are refused.
+        """
+        codes = encode_points(self.space, [seen.point for seen in known])
+        for _ in range(TRIES):
+            pool = sample_codes(self.space, POOL, rng)
+            if self._is_warm(known):
+                near = change_codes(self.space, codes[self._find_front(known)], POOL, rng)
+                pool = np.vstack([pool, near])
+            for index in self.rank(known, pool):
+                point = decode_point(self.space, pool[index])
+                if not refuse(point):
+                    return point
+        raise ProposalError("every network that was drawn is refused: the space is searched, or the cap too low")
+
+    def rank(self, known: Sequence[Observation], pool: np.ndarray) -> np.ndarray:
+        """The indices of `pool`, codes [point, choice], the most promising first; as they are in the warm-up."""
+        if not self._is_warm(known):
+            return np.arange(len(pool))
+        codes = encode_points(self.space, [seen.point for seen in known])
+        return np.argsort(-self._compute_gains(known, codes, pool), kind="stable")
+
+    def _is_warm(self, known: Sequence[Observation]) -> bool:
+        return sum(map(_is_done, known)) >= self.warm_up
+
+    def _find_front(self, known: Sequence[Observation]) -> np.ndarray:
+        done = [seen if _is_done(seen) else Observation({}) for seen in known]
+        costs, values = (np.array([getattr(s, name) for s in done], dtype=np.float64) for name in ("cost", "accuracy"))
+        return find_pareto(costs, values)
+
+    def _compute_gains(self, known: Sequence[Observation], codes: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        """The expected gain in hypervolume, [point of the pool]."""
+        done = np.array([_is_done(seen) for seen in known])
+        features, candidates = embed_codes(self.space, codes), embed_codes(self.space, pool)
+        priced = np.array([seen.cost is not None for seen in known])
+        costs = np.array([seen.cost or math.nan for seen in known])
+        by_cost = self._fit("cost", features[priced], np.log(costs[priced]), None, None, COST_KERNELS)
+        log_costs, unsure = by_cost.predict(candidates)
+        if not priced.all():
+            costs[~priced] = np.exp(by_cost.predict(features[~priced])[0])
+
+        seen = [one for one in known if _is_done(one)]
+        logits = to_logits([one.accuracy or 0.0 for one in seen], [one.tested or 1000 for one in seen])
+        model = self._fit("accuracy", features[done], logits, None, costs[done], self.kernels)
+        means, deviations = model.predict(candidates, np.exp(log_costs))
+        rates = to_rates(means)
+
+        # The frontier as the model sees it: of noisy numbers the highest are partly luck.
+        standing = done | np.array([s.running for s in known])
+        levels = to_rates(model.predict(features[standing], costs[standing])[0])
+        cap = min(self.cap, float(costs[done].max()))
+        gains = compute_expected_gains(
+            costs[standing], levels, np.exp(log_costs), rates, deviations * rates * (1 - rates), cap
+        )
+        if math.isfinite(self.cap):
+            gains = gains * _normal((math.log(self.cap) - log_costs) / unsure)
+        return gains
+
+    def _fit(
+        self,
+        what: str,
+        features: np.ndarray,
+        values: np.ndarray,
+        tests: np.ndarray | None,
+        costs: np.ndarray | None,
+        kernels: tuple[Kernel, ...],
+    ) -> Surrogate:
+        """A surrogate; its kernel is chosen anew only when a tenth more is known, which is most of the time spent."""
+        fitted_on, chosen = self._chosen.get(what, (0, kernels))
+        fresh = len(values) >= GROWTH * fitted_on
+        model = Surrogate(features, values, tests, costs, kernels if fresh else chosen)
+        if fresh:
+            self._chosen[what] = (len(values), (model.kernel,))
+        return model
+
+
+def _is_done(seen: Observation) -> bool:
+    return seen.accuracy is not None and seen.cost is not None
+
+
+def compute_expected_gains(
+    costs: np.ndarray, levels: np.ndarray, new_costs: np.ndarray, means: np.ndarray, deviations: np.ndarray, cap: float
+) -> np.ndarray:
+    """By how much each new point, normal in value and of known cost, is expected to raise the hypervolume, [new].
+
+    costs, levels [point]: of what is known. The hypervolume reaches to `cap` in cost and down to the lowest level.
+    """
+    front = find_pareto(costs, levels) & (costs < cap)
+    order = np.argsort(costs[front])
+    floor = float(levels.min())
+    steps = np.concatenate([[0.0], costs[front][order], [cap]])
+    heights = np.concatenate([[floor], levels[front][order]])
+    gains = np.zeros(len(new_costs))
+    for left, right, height in zip(steps[:-1], steps[1:], heights, strict=True):
+        width = np.clip(right - np.maximum(left, new_costs), 0.0, None)
+        apart = (means - height) / deviations
+        density = np.exp(-0.5 * apart**2) / math.sqrt(2 * math.pi)
+        gains += width * deviations * (apart * _normal(apart) + density)
+    return gains
+
+
+def _normal(values: np.ndarray) -> np.ndarray:
+    """The standard normal distribution function (Abramowitz and Stegun 26.2.17, to 1e-7)."""
+    t = 1 / (1 + 0.2316419 * np.abs(values))
+    tail = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    tail *= np.exp(-0.5 * values**2) / math.sqrt(2 * math.pi)
+    return np.where(values > 0, 1 - tail, tail)
