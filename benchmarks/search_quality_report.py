@@ -101,8 +101,8 @@ def _write_lines(table: Table, shares: Mapping[str, np.ndarray], target: float, 
         "trainings each. What a search shows is the frontier of what it saw; the table says what hypervolume that "
         f"frontier truly has, in % of the best possible (corner: the largest cost, {100 * table.reference[1]:.1f} % "
         "accuracy). Median, and the middle 80 % of the searches at the end. *To random's end*: trainings until a "
-        f"search first has what random search has in the median after {budget} ({100 * target:.1f} %), median and middle "
-        "80 %.",
+        f"search first has what random search has in the median after {budget} ({100 * target:.1f} %), median and "
+        "middle 80 %.",
         "",
         f"| search | {' | '.join(str(mark) for mark in marks)} | middle 80 % | to random's end | of random's |",
         f"|---|{'---:|' * len(marks)}---:|---:|---:|",
