@@ -139,6 +139,16 @@ class Surrogate:
             deviations[part] = np.sqrt(self.variance * np.maximum(left, 1e-6))
         return means, deviations
 
+    def predict_means(self, features: npt.ArrayLike, costs: npt.ArrayLike | None = None) -> np.ndarray:
+        """The means of `predict` alone, [point], for a fraction of the time."""
+        features = np.asarray(features, dtype=np.float32)
+        scaled, weights = self._costs.scale(costs, len(features)), self._weights.astype(np.float32)
+        means = np.empty(len(features))
+        for start in range(0, len(features), CHUNK):
+            part = slice(start, start + CHUNK)
+            means[part] = self.kernel.compute(features[part], self.features, scaled[part], self.costs) @ weights
+        return means + self.mean
+
     @property
     def noise_deviation(self) -> float:
         """The standard deviation of one training around what its network is worth, as fitted."""
