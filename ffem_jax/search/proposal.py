@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 POOL = 1000  # points drawn for each proposal, and as many neighbours of the best known
 GROWTH = 1.1  # kernels are chosen anew when so many times more is known
-TRIES = 100  # pools in which every point was refused before giving up
+TRIES = 20  # pools in which every point was refused before giving up
 # A kernel for log cost alone: what parts cost together is most of the matter, and nothing is noise.
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
 
