@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 POOL = 1000  # points drawn for each proposal, and as many neighbours of the best known
+MOST_PRICED = 300  # networks, the latest, that cost is learnt from
 GROWTH = 1.1  # kernels are chosen anew when so many times more is known
 TRIES = 20  # pools in which every point was refused before giving up
 # A kernel for log cost alone: what parts cost together is most of the matter, and nothing is noise.
@@ -33,13 +34,15 @@ class Observation:
     """What is known of a point. accuracy: in 0 to 1; None while it is being trained, where it failed or was refused.
 
     cost: what the search wants low, positive; None where it is not known. tested: images behind the accuracy, or None.
-    running: it is being trained, so that something of its kind is on the way.
+    fill: its size as a share of the cap, or None. running: it is being trained, so that something of its kind is on
+    the way.
     """
 
     point: Mapping[str, str]
     accuracy: float | None = None
     cost: float | None = None
     tested: int | None = None
+    fill: float | None = None
     running: bool = False
 
 
@@ -48,23 +51,15 @@ class SurrogateSampler:
 
     The first `warm_up` points are random. From then on, accuracy and cost of POOL random points and of neighbours of
     the frontier are predicted (cost is learnt as well: that is far faster than tracing thousands of networks), and
-    the one is proposed whose area, above the frontier of what is known and left of `cap`, is expected to be largest.
-    What is being trained counts with what is predicted for it, so that workers spread out. cap: in the cost's unit;
-    without it, the largest cost known.
+    the one is proposed whose area above the frontier of what is known is expected to be largest, times the chance that
+    it fits the cap. What is being trained counts with what is predicted for it, so that workers spread out.
 
     Source: Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421, for two objectives of which
     one is taken as known; Ginsbourger et al. (2010) for points that are under way.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        cap: float = math.inf,
-        warm_up: int = 16,
-        kernels: tuple[Kernel, ...] = KERNELS,
-    ) -> None:
-        self.space, self.cap, self.warm_up, self.kernels = space, cap, max(warm_up, FEWEST), kernels
+    def __init__(self, space: SearchSpace, *, warm_up: int = 16, kernels: tuple[Kernel, ...] = KERNELS) -> None:
+        self.space, self.warm_up, self.kernels = space, max(warm_up, FEWEST), kernels
         self._chosen: dict[str, tuple[int, tuple[Kernel, ...]]] = {}
 
     def propose(
@@ -105,43 +100,53 @@ class SurrogateSampler:
         """The expected gain in hypervolume, [point of the pool]."""
         done = np.array([_is_done(seen) for seen in known])
         features, candidates = embed_codes(self.space, codes), embed_codes(self.space, pool)
-        priced = np.array([seen.cost is not None for seen in known])
-        costs = np.array([seen.cost or math.nan for seen in known])
-        by_cost = self._fit("cost", features[priced], np.log(costs[priced]), None, None, COST_KERNELS)
-        log_costs, unsure = by_cost.predict(candidates)
-        if not priced.all():
-            costs[~priced] = np.exp(by_cost.predict(features[~priced])[0])
+        costs = np.array([one.cost or math.nan for one in known])
+        priced = np.flatnonzero(~np.isnan(costs))[-MOST_PRICED:]
+        by_cost = self._fit("cost", features[priced], np.log(costs[priced]), None, COST_KERNELS)
+        new_costs = np.exp(by_cost.predict_means(candidates))
+        unpriced = np.isnan(costs)
+        if unpriced.any():
+            costs[unpriced] = np.exp(by_cost.predict_means(features[unpriced]))
 
         seen = [one for one in known if _is_done(one)]
         logits = to_logits([one.accuracy or 0.0 for one in seen], [one.tested or 1000 for one in seen])
-        model = self._fit("accuracy", features[done], logits, None, costs[done], self.kernels)
-        means, deviations = model.predict(candidates, np.exp(log_costs))
+        model = self._fit("accuracy", features[done], logits, costs[done], self.kernels)
+        means, deviations = model.predict(candidates, new_costs)
         rates = to_rates(means)
 
         # The frontier as the model sees it: of noisy numbers the highest are partly luck.
-        standing = done | np.array([s.running for s in known])
-        levels = to_rates(model.predict(features[standing], costs[standing])[0])
-        cap = min(self.cap, float(costs[done].max()))
+        standing = done | np.array([one.running for one in known])
+        levels = to_rates(model.predict_means(features[standing], costs[standing]))
         gains = compute_expected_gains(
-            costs[standing], levels, np.exp(log_costs), rates, deviations * rates * (1 - rates), cap
+            costs[standing], levels, new_costs, rates, deviations * rates * (1 - rates), float(costs[done].max())
         )
-        if math.isfinite(self.cap):
-            gains = gains * _normal((math.log(self.cap) - log_costs) / unsure)
-        return gains
+        return gains * self._compute_chances(known, features, candidates)
+
+    def _compute_chances(
+        self, known: Sequence[Observation], features: np.ndarray, candidates: np.ndarray
+    ) -> np.ndarray:
+        """The chance of each candidate to fit the cap, [candidate]; 1 where nothing known was near it."""
+        fills = np.array([one.fill or math.nan for one in known])
+        filled = np.flatnonzero(~np.isnan(fills))[-MOST_PRICED:]
+        if len(filled) < FEWEST or fills[filled].max() < 0.5:
+            return np.ones(len(candidates))
+        means, deviations = self._fit("fill", features[filled], np.log(fills[filled]), None, COST_KERNELS).predict(
+            candidates
+        )
+        return _normal(-means / deviations)
 
     def _fit(
         self,
         what: str,
         features: np.ndarray,
         values: np.ndarray,
-        tests: np.ndarray | None,
         costs: np.ndarray | None,
         kernels: tuple[Kernel, ...],
     ) -> Surrogate:
         """A surrogate; its kernel is chosen anew only when a tenth more is known, which is most of the time spent."""
         fitted_on, chosen = self._chosen.get(what, (0, kernels))
         fresh = len(values) >= GROWTH * fitted_on
-        model = Surrogate(features, values, tests, costs, kernels if fresh else chosen)
+        model = Surrogate(features, values, None, costs, kernels if fresh else chosen)
         if fresh:
             self._chosen[what] = (len(values), (model.kernel,))
         return model

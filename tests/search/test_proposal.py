@@ -94,10 +94,12 @@ def test_under_a_cap_only_small_networks_come():
     draw = np.random.default_rng(2)
     known = [observe(decode_point(SPACE, row)) for row in sample_codes(SPACE, 40, draw)]
     # Of those over the cap only the cost is known: they were refused before training.
-    known = [Observation(s.point, s.accuracy if s.cost <= 126 else None, s.cost, s.tested) for s in known]
+    known = [
+        Observation(s.point, s.accuracy if s.cost <= 126 else None, s.cost, s.tested, fill=s.cost / 126) for s in known
+    ]
     done = sum(seen.accuracy is not None for seen in known)
     assert 8 <= done < 35
-    sampler = SurrogateSampler(SPACE, cap=126.0, warm_up=8)
+    sampler = SurrogateSampler(SPACE, warm_up=8)
     costs = [train(sampler.propose(known, draw))[1] for _ in range(10)]
     assert np.mean(np.array(costs) <= 126) >= 0.9
 
