@@ -12,7 +12,7 @@ import numpy as np
 from ffem_jax.frontier.pareto import find_pareto
 from ffem_jax.search.encoding import change_codes, decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.space import Point, SearchSpace
-from ffem_jax.search.surrogate import FEWEST, KERNELS, Kernel, Surrogate, to_logits, to_rates
+from ffem_jax.search.surrogate import FEWEST, KERNELS, Kernel, Surrogate, to_logits, to_rates, use_one_core
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -86,7 +86,8 @@ class SurrogateSampler:
         if not self._is_warm(known):
             return np.arange(len(pool))
         codes = encode_points(self.space, [seen.point for seen in known])
-        return np.argsort(-self._compute_gains(known, codes, pool), kind="stable")
+        with use_one_core():
+            return np.argsort(-self._compute_gains(known, codes, pool), kind="stable")
 
     def _is_warm(self, known: Sequence[Observation]) -> bool:
         return sum(map(_is_done, known)) >= self.warm_up

@@ -7,6 +7,7 @@ likelihood, the width of the intervals by leaving each network out.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ KERNELS = tuple(
 
 
 class Surrogate:
-    """A fitted model: `predict` says what points would reach, `leave_one_out` how well it did on those it knows.
+    """A fitted model: `predict` says what points would reach, `left_out` how well it does on those it knows.
 
     features: [point, feature] of `encoding.embed_codes`. values: [point], on a scale without ends (logits of rates).
     tests: how many trainings each value is the mean of. costs: [point, cost] or None, positive.
@@ -90,6 +91,10 @@ class Surrogate:
         counts = np.ones(len(values)) if tests is None else np.asarray(tests, dtype=np.float64)
         if costs is None:
             kernels = tuple(kernel for kernel in kernels if not kernel.cost)
+        with use_one_core():
+            self._fit(values, counts, kernels)
+
+    def _fit(self, values: np.ndarray, counts: np.ndarray, kernels: tuple[Kernel, ...]) -> None:
         # Rows are scaled so that the noise is alike in all.
         self._root = np.sqrt(counts)
         best = -math.inf
@@ -101,7 +106,7 @@ class Surrogate:
                     best, (_, mean, variance), chosen = found[0], found, (kernel, levels, basis, noise)
         self.kernel, levels, basis, self.noise = chosen
         self.mean, self.variance, self.values = float(mean), float(variance), values
-        spread = levels + self.noise
+        spread = np.maximum(levels, 0) + self.noise
         inverse = (basis / spread) @ basis.T
         ones = self._root
         self._inverse = inverse * np.outer(self._root, self._root)
@@ -175,6 +180,16 @@ class Surrogate:
         rank = math.ceil(confidence * (len(scores) + 1)) - 1
         normal = NormalDist().inv_cdf((1 + confidence) / 2)
         return max(normal, float(scores[min(rank, len(scores) - 1)]))
+
+
+@contextlib.contextmanager
+def use_one_core() -> Iterator[None]:
+    """Matrix products on one core: several, each waiting for the others' share of a small one, take a minute where
+    trainings keep all of them busy, and a tenth of a second where nobody else is there."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 class Standard:
