@@ -52,7 +52,9 @@ class SearchSettings:
             check_choice("hydra.sweeper.objectives", name, (ACCURACY, *COSTS))
         if ACCURACY not in self.objectives or not 2 <= len(set(self.objectives)) == len(self.objectives) <= 3:
             listed = ", ".join(COSTS)
-            raise SpecError(f"hydra.sweeper.objectives={list(self.objectives)} must be accuracy and 1 or 2 of: {listed}")
+            raise SpecError(
+                f"hydra.sweeper.objectives={list(self.objectives)} must be accuracy and 1 or 2 of: {listed}"
+            )
         scheme = self.storage.partition("://")[0]
         if self.storage and scheme not in STORAGE_SCHEMES:
             raise SpecError(
