@@ -208,7 +208,8 @@ def run_worker(folder: str, name: str) -> int:
 
 def stop_with_parent(worker: Worker) -> None:
     """End this process when the one that started it ends, however it does: its end of our standard input closes."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     worker.leave()
     os._exit(1)
 
