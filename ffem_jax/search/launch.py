@@ -30,7 +30,7 @@ from ffem_jax.search.worker import BAD_REQUEST, make_on_abandoned, open_study, r
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 STOP_SECONDS = 15.0  # for a worker to give back its claim; a compilation is not interrupted
 LAUNCHES = 3  # in a row without a network finished
 LOCAL_LAUNCHERS = ("local", "joblib")

@@ -32,7 +32,6 @@ from ffem_jax.search.space import Point, SearchSpace
 from ffem_jax.search.storage import Turn
 
 ATTEMPTS = 2  # a network whose worker was killed is trained once more, and no more
-PROPOSALS_A_TURN = 20
 REFUSALS_IN_A_ROW = 1000
 REPETITIONS = 3  # of a sampler in a row, then a neighbour is taken
 
@@ -111,16 +110,21 @@ class SearchStudy:
 
         Raises SearchError where nothing can be found that may be trained.
         """
-        with self.turn.hold():
-            self._bury()
-            claim = None
-            for _ in range(PROPOSALS_A_TURN):
+        while True:
+            with self.turn.hold():
+                self._bury()
                 ledger = self.read_ledger()
-                if not ledger.waiting and len(ledger.finished) + len(ledger.running) >= self.settings.n_trials:
+                if not ledger.waiting and (self._is_exhausted() or self._is_spent(ledger)):
                     return None
-                if (claim := self._propose(ledger, worker)) is not None:
-                    break
-        return self._admit(claim) if claim else None
+                claim = self._propose(ledger, worker)
+            if claim is not None and (claim := self._admit(claim)) is not None:
+                return claim
+
+    def _is_spent(self, ledger: Ledger) -> bool:
+        return len(ledger.finished) + len(ledger.running) >= self.settings.n_trials
+
+    def _is_exhausted(self) -> bool:
+        return bool(self.storage.get_study_user_attrs(self.study_id).get("exhausted", False))
 
     def _admit(self, claim: Claim) -> Claim | None:
         """Look at what the claimed network costs, which takes seconds, while others have their turn."""
@@ -148,8 +152,7 @@ class SearchStudy:
         ledger = self.read_ledger()
         if ledger.running or ledger.waiting or ledger.owed:
             return False
-        exhausted = self.storage.get_study_user_attrs(self.study_id).get("exhausted", False)
-        return exhausted or len(ledger.finished) >= self.settings.n_trials
+        return self._is_exhausted() or self._is_spent(ledger)
 
     def _propose(self, ledger: Ledger, worker: str) -> Claim | None:
         """Ask for one network and look at it; None where it is not to be trained, or there is none."""
