@@ -208,7 +208,8 @@ class Standard:
     def _take_logs(self, costs: npt.ArrayLike | None, count: int) -> np.ndarray:
         if costs is None:
             return np.empty((count, 0))
-        return np.log(np.asarray(costs, dtype=np.float64).reshape(count, -1))
+        logs = np.log(np.asarray(costs, dtype=np.float64))
+        return logs[:, None] if logs.ndim == 1 else logs
 
 
 def to_logits(rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
