@@ -23,7 +23,7 @@ from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.search.encoding import decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.space import LABELS, Point, SearchSpace, SpaceError, read_value
-from ffem_jax.search.surrogate import FEWEST, KERNELS, Surrogate, SurrogateError, to_logits, to_rates
+from ffem_jax.search.surrogate import FEWEST, KERNELS, Scale, Surrogate, SurrogateError, fit_rates
 from ffem_jax.spec import TrialSpec
 
 CONFIDENCE = 0.9
@@ -136,19 +136,18 @@ def predict_networks(
 
     tell(f"predicting {len(kept):,} networks from {len(known.points)}")
     own = embed_codes(space, encode_points(space, known.points))
-    logits = to_logits(known.accuracies, known.images)
-    model = Surrogate(own, logits, known.tests, known.macs)
+    model, scale = fit_rates(own, known.accuracies, known.images, known.tests, known.macs)
     means, deviations = model.predict(features[kept], np.exp(by_macs.predict_means(features[kept])))
     reach = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
 
     guesses, spreads = model.left_out
-    held = np.abs(logits - guesses) <= model.compute_reach(CONFIDENCE) * spreads
+    held = np.abs(model.values - guesses) <= model.compute_reach(CONFIDENCE) * spreads
     order = np.argsort(-means, kind="stable")
     chosen = _choose_fitting(codes[kept], order, costs, cap_mb, top)
     found = [point for point, _ in chosen]
     exact = model.predict(embed_codes(space, encode_points(space, found)), [macs for _, (_, macs) in chosen])
     fitting = log_bytes[kept] <= limit
-    networks = _describe(space, chosen, exact, model, known, (means - reach)[fitting], (means + reach)[fitting])
+    networks = _describe(space, chosen, exact, model, scale, known, (means - reach)[fitting], (means + reach)[fitting])
     return Prediction(
         networks=tuple(sorted(networks, key=lambda network: -network.accuracy)),
         drawn=len(codes),
@@ -156,7 +155,7 @@ def predict_networks(
         ranked=int(fitting.sum()),
         learnt_from=len(known.points),
         outside=known.outside,
-        left_out=compute_rank_agreement(guesses, logits),
+        left_out=compute_rank_agreement(guesses, model.values),
         covered=float(held.mean()),
         agreement=measure_agreement(records),
         cost_error=math.expm1(float(np.median(by_bytes.left_out[1]))),
@@ -189,11 +188,12 @@ def _describe(
     chosen: Sequence[tuple[Point, tuple[int, int]]],
     predicted: tuple[np.ndarray, np.ndarray],
     model: Surrogate,
+    scale: Scale,
     known: _Known,
     lows: np.ndarray,
     highs: np.ndarray,
 ) -> list[PredictedNetwork]:
-    """The chosen networks, each with its ranks among all whose intervals are `lows` to `highs`, on the logit scale."""
+    """The chosen networks, each with its ranks among all whose intervals are `lows` to `highs`, on `scale`."""
     lows, highs = np.sort(lows), np.sort(highs)
     trained = {tuple(point.items()): rate for point, rate in zip(known.points, known.accuracies, strict=True)}
     networks = []
@@ -201,7 +201,7 @@ def _describe(
         reach = model.compute_reach(CONFIDENCE) * math.hypot(deviation, model.noise_deviation)
         first = 1 + len(lows) - int(np.searchsorted(lows, mean + reach, side="right"))
         last = len(highs) - int(np.searchsorted(highs, mean - reach, side="left"))
-        accuracy, low, high = (float(to_rates(value)) for value in (mean, mean - reach, mean + reach))
+        accuracy, low, high = (float(scale.to_rates(value)) for value in (mean, mean - reach, mean + reach))
         rate = trained.get(tuple(point.items()))
         networks.append(
             PredictedNetwork(

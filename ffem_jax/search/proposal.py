@@ -12,7 +12,7 @@ import numpy as np
 from ffem_jax.frontier.pareto import find_pareto
 from ffem_jax.search.encoding import change_codes, decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.space import Point, SearchSpace
-from ffem_jax.search.surrogate import FEWEST, KERNELS, Kernel, Surrogate, to_logits, to_rates, use_one_core
+from ffem_jax.search.surrogate import FEWEST, KERNELS, SCALES, Kernel, Scale, Surrogate, fit_rates, use_one_core
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -60,7 +60,7 @@ class SurrogateSampler:
 
     def __init__(self, space: SearchSpace, *, warm_up: int = 16, kernels: tuple[Kernel, ...] = KERNELS) -> None:
         self.space, self.warm_up, self.kernels = space, max(warm_up, FEWEST), kernels
-        self._chosen: dict[str, tuple[int, tuple[Kernel, ...]]] = {}
+        self._chosen: dict[str, tuple[int, tuple[Kernel, ...], tuple[Scale, ...]]] = {}
 
     def propose(
         self, known: Sequence[Observation], rng: Generator, refuse: Callable[[Point], bool] = lambda _: False
@@ -103,23 +103,27 @@ class SurrogateSampler:
         features, candidates = embed_codes(self.space, codes), embed_codes(self.space, pool)
         costs = np.array([one.cost or math.nan for one in known])
         priced = np.flatnonzero(~np.isnan(costs))[-MOST_PRICED:]
-        by_cost = self._fit("cost", features[priced], np.log(costs[priced]), None, COST_KERNELS)
+        by_cost = self._fit("cost", features[priced], np.log(costs[priced]))
         new_costs = np.exp(by_cost.predict_means(candidates))
         unpriced = np.isnan(costs)
         if unpriced.any():
             costs[unpriced] = np.exp(by_cost.predict_means(features[unpriced]))
 
         seen = [one for one in known if _is_done(one)]
-        logits = to_logits([one.accuracy or 0.0 for one in seen], [one.tested or 1000 for one in seen])
-        model = self._fit("accuracy", features[done], logits, costs[done], self.kernels)
+        model, scale = self._fit_accuracy(seen, features[done], costs[done])
         means, deviations = model.predict(candidates, new_costs)
-        rates = to_rates(means)
+        rates = scale.to_rates(means)
 
         # The frontier as the model sees it: of noisy numbers the highest are partly luck.
         standing = done | np.array([one.running for one in known])
-        levels = to_rates(model.predict_means(features[standing], costs[standing]))
+        levels = scale.to_rates(model.predict_means(features[standing], costs[standing]))
         gains = compute_expected_gains(
-            costs[standing], levels, new_costs, rates, deviations * rates * (1 - rates), float(costs[done].max())
+            costs[standing],
+            levels,
+            new_costs,
+            rates,
+            deviations / scale.compute_slopes(rates),
+            float(costs[done].max()),
         )
         return gains * self._compute_chances(known, features, candidates)
 
@@ -131,25 +135,29 @@ class SurrogateSampler:
         filled = np.flatnonzero(~np.isnan(fills))[-MOST_PRICED:]
         if len(filled) < FEWEST or fills[filled].max() < 0.5:
             return np.ones(len(candidates))
-        means, deviations = self._fit("fill", features[filled], np.log(fills[filled]), None, COST_KERNELS).predict(
-            candidates
-        )
+        means, deviations = self._fit("fill", features[filled], np.log(fills[filled])).predict(candidates)
         return _normal(-means / deviations)
 
-    def _fit(
-        self,
-        what: str,
-        features: np.ndarray,
-        values: np.ndarray,
-        costs: np.ndarray | None,
-        kernels: tuple[Kernel, ...],
-    ) -> Surrogate:
-        """A surrogate; its kernel is chosen anew only when a tenth more is known, which is most of the time spent."""
-        fitted_on, chosen = self._chosen.get(what, (0, kernels))
+    def _fit_accuracy(
+        self, seen: Sequence[Observation], features: np.ndarray, costs: np.ndarray
+    ) -> tuple[Surrogate, Scale]:
+        """The model of accuracy and its scale; see `_fit`."""
+        fitted_on, kernels, scales = self._chosen.get("accuracy", (0, self.kernels, SCALES))
+        if len(seen) >= GROWTH * fitted_on:
+            kernels, scales = self.kernels, SCALES
+        rates, tested = [one.accuracy or 0.0 for one in seen], [one.tested or 1000 for one in seen]
+        model, scale = fit_rates(features, rates, tested, None, costs, kernels, scales)
+        if len(kernels) > 1 or len(scales) > 1:
+            self._chosen["accuracy"] = (len(seen), (model.kernel,), (scale,))
+        return model, scale
+
+    def _fit(self, what: str, features: np.ndarray, values: np.ndarray) -> Surrogate:
+        """A model of cost; its kernel is chosen anew only when a tenth more is known, which is most of the time."""
+        fitted_on, kernels, _ = self._chosen.get(what, (0, COST_KERNELS, ()))
         fresh = len(values) >= GROWTH * fitted_on
-        model = Surrogate(features, values, None, costs, kernels if fresh else chosen)
+        model = Surrogate(features, values, kernels=COST_KERNELS if fresh else kernels)
         if fresh:
-            self._chosen[what] = (len(values), (model.kernel,))
+            self._chosen[what] = (len(values), (model.kernel,), ())
         return model
 
 

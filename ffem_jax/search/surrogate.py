@@ -64,8 +64,8 @@ KERNELS = tuple(
 class Surrogate:
     """A fitted model: `predict` says what points would reach, `left_out` how well it does on those it knows.
 
-    features: [point, feature] of `encoding.embed_codes`. values: [point], on a scale without ends (logits of rates).
-    tests: how many trainings each value is the mean of. costs: [point, cost] or None, positive.
+    features: [point, feature] of `encoding.embed_codes`. values: [point], on a scale without ends; for
+        rates see `fit_rates`. tests: how many trainings each value is the mean of. costs: [point, cost] or None, positive.
     kernels: what is chosen among; a single one is taken as it is.
 
     Raises SurrogateError for fewer than 8 points or a value that is not finite.
@@ -104,6 +104,7 @@ class Surrogate:
             for noise, found in zip(NOISES, self._try(levels, basis, values), strict=True):
                 if found[0] > best:
                     best, (_, mean, variance), chosen = found[0], found, (kernel, levels, basis, noise)
+        self.likelihood = best  # restricted, in logarithms
         self.kernel, levels, basis, self.noise = chosen
         self.mean, self.variance, self.values = float(mean), float(variance), values
         spread = np.maximum(levels, 0) + self.noise
@@ -212,15 +213,64 @@ class Standard:
         return logs[:, None] if logs.ndim == 1 else logs
 
 
-def to_logits(rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
-    """Rates in 0 to 1 on a scale without ends: log(rate / (1 - rate)).
+@dataclass(frozen=True)
+class Scale:
+    """Rates in 0 to 1 on a scale on which a step means as much everywhere: Box and Cox's power of their odds.
 
-    Half a hit is added to both sides (Haldane 1956), of as many as were `tested`, so that nothing is infinite.
+    power 0 is the logit; the higher, the more of the scale belongs to the high rates.
     """
+
+    power: float = 0.0
+
+    def to_values(self, rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
+        """(odds ** power - 1) / power, or log odds, with odds = rate / (1 - rate).
+
+        Half a hit is added to both sides (Haldane 1956), of as many as were `tested`, so that nothing is infinite.
+        """
+        odds = _compute_odds(rates, tested)
+        return (odds**self.power - 1) / self.power if self.power else np.log(odds)
+
+    def to_rates(self, values: npt.ArrayLike) -> np.ndarray:
+        """The inverse of `to_values`, in 0 to 1."""
+        values = np.asarray(values, dtype=np.float64)
+        if not self.power:
+            return 1 / (1 + np.exp(-values))
+        odds = np.maximum(1 + self.power * values, 0) ** (1 / self.power)
+        return odds / (1 + odds)
+
+    def compute_slopes(self, rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
+        """By how much values grow with rates, [rate]."""
+        odds = _compute_odds(rates, tested)
+        return odds ** (self.power - 1) * (1 + odds) ** 2
+
+
+def _compute_odds(rates: npt.ArrayLike, tested: npt.ArrayLike) -> np.ndarray:
     rates, images = np.asarray(rates, dtype=np.float64), np.asarray(tested, dtype=np.float64)
-    return np.log((rates * images + 0.5) / ((1 - rates) * images + 0.5))
+    return (rates * images + 0.5) / ((1 - rates) * images + 0.5)
 
 
-def to_rates(logits: npt.ArrayLike) -> np.ndarray:
-    """The inverse of `to_logits`, in 0 to 1."""
-    return 1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64)))
+SCALES = (Scale(0.0), Scale(0.5), Scale(1.0), Scale(2.0))
+
+
+def fit_rates(
+    features: npt.ArrayLike,
+    rates: npt.ArrayLike,
+    tested: npt.ArrayLike = 1000,
+    tests: npt.ArrayLike | None = None,
+    costs: npt.ArrayLike | None = None,
+    kernels: tuple[Kernel, ...] = KERNELS,
+    scales: tuple[Scale, ...] = SCALES,
+) -> tuple[Surrogate, Scale]:
+    """A surrogate of rates [point], each of `tested` images, and the scale that it works on.
+
+    The scale is the one on which the rates are likeliest. Otherwise as `Surrogate`, whose errors it raises.
+    Source: Box and Cox, J. R. Stat. Soc. B 26 (1964) 211; Snelson et al., Warped Gaussian Processes, NIPS 2003.
+    """
+    best, found = -math.inf, None
+    for scale in scales:
+        model = Surrogate(features, scale.to_values(rates, tested), tests, costs, kernels)
+        likelihood = model.likelihood + float(np.log(scale.compute_slopes(rates, tested)).sum())
+        if found is None or likelihood > best:
+            best, found = likelihood, (model, scale)
+    assert found
+    return found

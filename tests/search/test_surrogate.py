@@ -10,7 +10,7 @@ import pytest
 from ffem_jax.metrics.ranking import compute_kendall_tau
 from ffem_jax.search.encoding import embed_codes, sample_codes
 from ffem_jax.search.space import Choice, SearchSpace
-from ffem_jax.search.surrogate import KERNELS, Kernel, Surrogate, SurrogateError, to_logits, to_rates
+from ffem_jax.search.surrogate import KERNELS, Kernel, Scale, Surrogate, SurrogateError, fit_rates
 
 SPACE = SearchSpace(tuple(Choice(f"c{n}", ("0", "1", "2"), ordered=n % 2 == 0) for n in range(9)))
 
@@ -119,6 +119,22 @@ def test_equal_values_are_predicted_and_nothing_breaks():
     assert len(KERNELS) == len(set(KERNELS))
 
 
-def test_logits_have_no_ends_and_go_back():
-    assert to_rates(to_logits([0.2, 0.5, 0.93], 1e9)) == pytest.approx([0.2, 0.5, 0.93])
-    assert to_logits([0.0, 1.0], [104, 104]) == pytest.approx([-math.log(209), math.log(209)])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_a_scale_goes_back_and_its_slope_is_its_derivative(power):
+    scale, rates = Scale(power), np.array([0.02, 0.2, 0.5, 0.93])
+    assert scale.to_rates(scale.to_values(rates, 1e9)) == pytest.approx(rates)
+    step = (scale.to_values(rates + 1e-6, 1e9) - scale.to_values(rates - 1e-6, 1e9)) / 2e-6
+    assert scale.compute_slopes(rates, 1e9) == pytest.approx(step, rel=1e-5)
+    assert np.isfinite(scale.to_values([0.0, 1.0], [104, 104])).all()
+    assert 0 <= scale.to_rates(-50.0) < 0.05  # below what the power can say
+
+
+def test_logits_by_hand():
+    assert Scale().to_values([0.0, 1.0], [104, 104]) == pytest.approx([-math.log(209), math.log(209)])
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_the_scale_is_found_that_the_rates_were_made_on(power):
+    features, _, seen = draw_task(7, 120, noise=0.1, joint=0.0)
+    rates = Scale(power).to_rates(1.5 + 0.3 * seen if power else 0.6 * seen)
+    assert fit_rates(features, rates, 1e6)[1] == Scale(power)
