@@ -31,7 +31,7 @@ def keys(ledger: Ledger) -> list[str]:
     return [trial.user_attrs["claim"]["key"] for trial in ledger.finished]
 
 
-@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe", "grid"])
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe", "grid", "surrogate"])
 def test_a_search_trains_as_many_different_networks_as_asked(tmp_path: Path, sampler: str) -> None:
     ledger = search(open_study(tmp_path, sampler=sampler, n_trials=30))
     assert len(set(keys(ledger))) == len(ledger.finished) == 30

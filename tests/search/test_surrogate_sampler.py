@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from made_searches import CAP, make_record, open_study
 
+from ffem_jax.frontier import compute_hypervolume
 from ffem_jax.search.encoding import decode_point, sample_codes
 from ffem_jax.search.samplers import PROPOSERS, Told, freeze, thaw
 from ffem_jax.search.space import Choice, SearchSpace
@@ -56,3 +58,17 @@ def test_a_space_is_searched_to_its_end():
 def test_a_frozen_point_thaws():
     point = {"b": "1", "a": "x=y", "c": "[0,1]"}
     assert thaw(freeze(point)) == point
+
+
+def test_a_study_finds_more_with_it_than_by_chance(tmp_path):
+    covered = {}
+    for sampler in ("random", "surrogate"):
+        for seed in range(2):
+            study = open_study(tmp_path / f"{sampler}{seed}", sampler=sampler, seed=seed, n_trials=35)
+            while (claim := study.claim("w")) is not None or not study.is_over():
+                if claim:
+                    study.tell_records(claim, [make_record(claim)])
+            told = [one for one in study.read_ledger().read_told() if one.accuracy is not None]
+            share = compute_hypervolume([t.costs["bytes_float32"] for t in told], [t.accuracy for t in told], CAP, 0.0)
+            covered.setdefault(sampler, []).append(share)
+    assert min(covered["surrogate"]) > max(covered["random"])
