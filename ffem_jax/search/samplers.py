@@ -62,7 +62,9 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
         warnings.simplefilter("ignore")
         try:
             if name == "nsga2":
-                return NSGAIISampler(seed=seed, constraints_func=read_excess, **{"population_size": 20, **options})
+                # Optuna's 50 are for thousands of trials. 150 trainings simulated as in tests/search/test_quality.py, 10
+                # repeats: hypervolume above chance's by 0.06 with 6, 0.07 with 8 and 12, 0.05 with 16, 0.03 with 20.
+                return NSGAIISampler(seed=seed, constraints_func=read_excess, **{"population_size": 10, **options})
             if name == "tpe":
                 chosen = {"multivariate": True, "constant_liar": True, "n_startup_trials": 20, **options}
                 return TPESampler(seed=seed, constraints_func=read_excess, **chosen)
