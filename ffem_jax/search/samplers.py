@@ -62,8 +62,8 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
         warnings.simplefilter("ignore")
         try:
             if name == "nsga2":
-                # Optuna's 50 are for thousands of trials. 150 trainings simulated as in tests/search/test_quality.py, 10
-                # repeats: hypervolume above chance's by 0.06 with 6, 0.07 with 8 and 12, 0.05 with 16, 0.03 with 20.
+                # Optuna's 50 are for thousands of trials. 150 trainings simulated as in tests/search/test_quality.py,
+                # 10 repeats: hypervolume above chance's by 0.06 with 6, 0.07 with 8 and 12, 0.05 with 16.
                 return NSGAIISampler(seed=seed, constraints_func=read_excess, **{"population_size": 10, **options})
             if name == "tpe":
                 chosen = {"multivariate": True, "constant_liar": True, "n_startup_trials": 20, **options}
@@ -77,15 +77,21 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
             raise ConfigError(f"hydra.sweeper.sampler_options: {error}") from error
 
 
-def propose_grid(
-    space: SearchSpace, told: Sequence[Told], taken: set[tuple[str, ...]], rng: np.random.Generator
-) -> Point | None:
-    """The first point, in the order of the space, that nobody has taken."""
-    if space.size > LARGEST_GRID:
+def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> None:
+    """Raise ConfigError where the sampler `name` cannot serve this space, or cannot be built."""
+    if name == "grid" and space.size > LARGEST_GRID:
         raise ConfigError(
             f"hydra.sweeper.sampler=grid is for at most {LARGEST_GRID} points and this space has {space.size:.2g}; "
             "take another sampler or fewer values"
         )
+    if name not in PROPOSERS:
+        build_sampler(name, 0, options)
+
+
+def propose_grid(
+    space: SearchSpace, told: Sequence[Told], taken: set[tuple[str, ...]], rng: np.random.Generator
+) -> Point | None:
+    """The first point, in the order of the space, that nobody has taken."""
     return next((point for point in space if freeze(point) not in taken), None)
 
 
