@@ -111,6 +111,8 @@ def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
         (["sweep", "placment"], "did you mean placement?"),
         (["sweep", "depth", "seed=0", "hydra.sweep.dir=file/below"], "hydra.sweep.dir=DIR"),
         (["sweep", "depth", "recipe.epochs=0"], "recipe.epochs=0"),
+        (["sweep", "search", "hydra.sweeper.sampler=nsga3"], "choose one of: random, nsga2, tpe, gp, grid"),
+        (["sweep", "search", "hydra.sweeper.sampler=grid"], "is for at most 100000 points"),
         (["frontier", "nowhere"], "nowhere does not exist"),
         (["frontier", "empty"], "holds no records.jsonl"),
         (["frontier", "file", "--against", "size"], "choose from"),

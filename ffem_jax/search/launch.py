@@ -27,6 +27,7 @@ from ffem_jax.overrides import quote_value
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.plan import SearchPlan, plan_search, save_plan
+from ffem_jax.search.samplers import check_sampler
 from ffem_jax.search.study import SearchError, SearchStudy
 from ffem_jax.search.worker import BAD_REQUEST, make_on_abandoned, open_study, run_worker
 
@@ -77,6 +78,7 @@ def prepare_search(plan: SearchPlan) -> list[str]:
     """
     from ffem_jax.data.protocols import load_split
 
+    check_sampler(plan.settings.sampler, plan.settings.sampler_options, plan.space)
     check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
     check_writable(plan.records_path.parent, "run.records=FILE")
     faces, split = load_split(plan.base.data, plan.base.protocol)

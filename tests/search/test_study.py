@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from made_searches import CAP, SPACE, compute_accuracy, make_record, open_study, train_into
 from optuna.trial import TrialState
 
+from ffem_jax.config import ConfigError
 from ffem_jax.records import read_records
+from ffem_jax.search import samplers
 from ffem_jax.search import study as study_module
 from ffem_jax.search.ledger import Ledger, read_status
 from ffem_jax.search.space import read_space
+from ffem_jax.search.storage import open_storage
 from ffem_jax.search.study import SearchError, SearchStudy
 from ffem_jax.search.worker import Worker
 
@@ -47,6 +51,43 @@ def test_a_search_trains_as_many_different_networks_as_asked(tmp_path: Path, sam
         assert trial.system_attrs["constraints"][0] > 0
         assert trial.values[0] == 0
     assert all(trial.system_attrs["constraints"][0] <= 0 for trial in ledger.finished)
+
+
+def test_a_gaussian_process_searches_too(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="hydra.sweeper.sampler=gp needs torch")
+    pytest.importorskip("scipy", reason="hydra.sweeper.sampler=gp needs scipy")
+    ledger = search(open_study(tmp_path, sampler="gp", n_trials=14))  # the first ten are random
+    assert len(set(keys(ledger))) == 14
+
+
+def test_a_sampler_without_its_library_or_with_a_wrong_option_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.sampler_options: .*'populaton_size'"):
+        samplers.check_sampler("nsga2", {"populaton_size": 5}, SPACE)
+    monkeypatch.setattr(samplers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="^hydra.sweeper.sampler=gp needs torch and scipy; pip install torch scipy$"):
+        samplers.check_sampler("gp", {}, SPACE)
+
+
+def test_a_grid_is_for_small_spaces() -> None:
+    large = read_space({"params": {f"c{number}": "range(0,10)" for number in range(6)}})
+    with pytest.raises(
+        ConfigError, match=r"^hydra.sweeper.sampler=grid is for at most 100000 points and this .* 1e\+06"
+    ):
+        samplers.check_sampler("grid", {}, large)
+
+
+def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    with pytest.raises(ConfigError, match="^hydra.sweeper.storage cannot be opened: .*refused") as caught:
+        open_storage("postgresql+psycopg://me:secret@127.0.0.1:1/faces", "made", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_psycopg_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.storage needs psycopg; pip install 'ffem-jax\[postgres\]'$"):
+        open_storage("postgresql+psycopg://127.0.0.1:1/faces", "made", tmp_path)
 
 
 def test_resuming_goes_on_to_the_total_with_another_sampler_too(tmp_path: Path) -> None:
