@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ffem_jax.config import Composer, ConfigError, find_sweep, open_composer, to_specs
-from ffem_jax.search.candidates import CandidateMaker
+from ffem_jax.search.candidates import CandidateMaker, add_cost
 from ffem_jax.search.plan import SearchPlan, is_search, load_plan, plan_search, save_plan
 from ffem_jax.spec import to_plain
 
@@ -144,3 +144,25 @@ def test_a_mistake_is_one_line(composer: Composer, override: str, message: str |
         plan_search(composer, "search", [override])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["relu6", "relu", "hard_swish", "prelu"])
+def test_networks_of_the_space_are_built_costed_and_written_for_a_phone(
+    composer: Composer, shipped: SearchPlan, tmp_path: Path, activation: str
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from ffem_jax.latency.measure import write_untrained
+
+    maker = CandidateMaker(composer, shipped.fixed, shipped.space)
+    point = shipped.space.sample(np.random.default_rng(len(activation)))
+    small = {"arch.width_multiplier": "0.25", "arch.activation": activation, "arch.pooling": "global_depthwise"}
+    candidate = add_cost(maker.make(shipped.space.get_active({**point, **small})))
+    assert candidate.trial is not None
+    write_untrained(candidate.trial.arch, 48, {str(tmp_path / "onnx"): ("onnx", "float32")})
+    (path,) = (tmp_path / "onnx").glob("*.onnx")
+    weights = sum(np.prod(one.dims) for one in onnx.load(path).graph.initializer)
+    # The cost's bytes are of four-byte weights and a topology of some kilobytes a block.
+    assert (
+        4 * weights <= candidate.costs["bytes_float32"] <= 4 * weights + 2500 * (candidate.trial.arch.block_count + 4)
+    )
