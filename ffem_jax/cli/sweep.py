@@ -58,6 +58,7 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
     from ffem_jax.config import open_composer
     from ffem_jax.progress import label_trials, read_recorded
+    from ffem_jax.records import STATUSES
     from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
@@ -74,7 +75,7 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     frontier_dir, cap = plan.sweep_dir / "frontier", plan.jobs[0].run
     drawn = draw_frontier(records, frontier_dir, cap.cap_mb, cap.cap_precision)
     if options.json:
-        counts = {status: sum(r.status == status for r in records) for status in ("done", "over_cap", "failed")}
+        counts = {status: sum(r.status == status for r in records) for status in STATUSES}
         paths = {"sweep_dir": str(plan.sweep_dir), "records": str(plan.records_path)}
         print(json.dumps({**paths, **counts, "errors": errors, "frontier": drawn.to_dict() if drawn else None}))
     elif drawn:
@@ -110,11 +111,11 @@ def describe_seconds(records: Sequence[TrialRecord]) -> str:
 
 
 def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
-    """The trials that have no accuracy, and why: first those over the cap, then those that failed."""
+    """The trials that have no final accuracy, and why: those stopped early, those over the cap, those that failed."""
     from ffem_jax.progress import describe_record, identify
 
     lines = []
-    for status, title in (("over_cap", "over the cap"), ("failed", "failed")):
+    for status, title in (("pruned", "pruned before the end"), ("over_cap", "over the cap"), ("failed", "failed")):
         rows = [record for record in records if record.status == status]
         found = [f"  {describe_record(row, labels.get(identify(row.spec), ''))} [{row.trial_key}]" for row in rows]
         found += [f"  {error}" for error in errors] if status == "failed" else []
