@@ -44,6 +44,7 @@ LAYERS = {
     "trial": 4,
     "export": 4,
     "latency": 4,
+    "search": 4,
     "embed": 5,
     "sweep": 5,
     "cli": 5,
