@@ -94,6 +94,27 @@ def discard_checkpoint(out_dir: Path) -> None:
     shutil.rmtree(leaving)
 
 
+def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path, error: str) -> list[TrialRecord]:
+    """Append a `failed` record for each seed that has none yet: of a trial that never came to write its own.
+
+    Raises as `run_trials` does.
+    """
+    faces, split = load_split(trial.data, trial.protocol)
+    first = trial.pretraining
+    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
+    recorded = {record.trial_key for record in _read_existing(records_path)}
+    records = []
+    for seed in run.seeds or (trial.seed,):
+        one = dataclasses.replace(trial, seed=seed)
+        key = trial_key(one, _identify_faces(faces, split), first_fingerprint)
+        if key not in recorded:
+            record = _make_record(one, key, faces, split, faces.fingerprint, out_dir)
+            record.error = error
+            _append(records_path, record)
+            records.append(record)
+    return records
+
+
 def _identify_faces(faces: Faces, split: Split) -> str:
     return faces.fingerprint + split.digest
 

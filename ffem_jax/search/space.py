@@ -172,15 +172,18 @@ def _enumerate(choices: Sequence[Choice]) -> Iterator[Point]:
 # ------------------------------------------------------------------------------------ reading
 
 
-def read_space(config: Mapping[str, Any]) -> SearchSpace:
+def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = None) -> SearchSpace:
     """The space that a sweeper's config states.
 
     params: override keys with values in Hydra's syntax: `a,b`, `choice(a,b)` or `range(1,4)`; a single value is a
         choice of one. when: choice -> {other choice: the value or the list of values it must have}.
+    replaced: values, in the same syntax, that take the place of those in `params`; choices that can then never be
+        active are left out.
 
     Raises SpaceError naming the choice that cannot be read.
     """
-    params, conditions = config.get("params") or {}, config.get("when") or {}
+    replaced = replaced or {}
+    params, conditions = {**(config.get("params") or {}), **replaced}, config.get("when") or {}
     if unknown := [name for name in conditions if name not in params]:
         raise SpaceError(f"hydra.sweeper.when names {unknown[0]}, which is no choice; there are: {', '.join(params)}")
     values = {name: _read_values(name, text) for name, text in params.items()}
@@ -193,7 +196,17 @@ def read_space(config: Mapping[str, Any]) -> SearchSpace:
         )
         for name, texts in values.items()
     }
-    return SearchSpace(tuple(choices[name] for name in _order(choices)))
+    left: dict[str, Choice] = {}
+    for name in _order(choices):
+        choice = choices[name]
+        # Of what the user replaced, a condition asks for what is left of it.
+        when = tuple(
+            (other, tuple(one for one in wanted if one in choices[other].values) if other in replaced else wanted)
+            for other, wanted in choice.when
+        )
+        if all(wanted and (other in left or other not in choices) for other, wanted in when):
+            left[name] = dataclasses.replace(choice, when=when)
+    return SearchSpace(tuple(left.values()))
 
 
 def _order(choices: Mapping[str, Choice]) -> list[str]:
