@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+# What a trial is known by: its number, or its key.
+Name = TypeVar("Name", bound=Hashable)
 
-class Promotion(NamedTuple):
+
+class Promotion(NamedTuple, Generic[Name]):
     """A trial to be gone on with, to the end of `epoch`."""
 
-    trial: Hashable
+    trial: Name
     epoch: int
 
 
@@ -81,7 +84,7 @@ def compute_crowding(losses: npt.ArrayLike) -> np.ndarray:
     return crowding
 
 
-class Halving:
+class Halving(Generic[Name]):
     """The results of all rungs, and what follows from them.
 
     rungs: as `compute_rungs` gives them; reduction: the inverse of the share of a rung that goes on.
@@ -96,12 +99,12 @@ class Halving:
             raise ValueError(f"rungs={list(rungs)} must rise from at least 1, and reduction={reduction} be at least 2")
         self.rungs, self.reduction = tuple(rungs), reduction
         # Of each rung: losses by trial, and the trials that went on from it.
-        self._results: list[dict[Hashable, tuple[float, ...]]] = [{} for _ in rungs]
-        self._promoted: list[set[Hashable]] = [set() for _ in rungs]
-        self._closed: set[Hashable] = set()
-        self._orders: list[tuple[Hashable, ...] | None] = [None for _ in rungs]
+        self._results: list[dict[Name, tuple[float, ...]]] = [{} for _ in rungs]
+        self._promoted: list[set[Name]] = [set() for _ in rungs]
+        self._closed: set[Name] = set()
+        self._orders: list[tuple[Name, ...] | None] = [None for _ in rungs]
 
-    def report(self, trial: Hashable, epoch: int, accuracy: float, costs: Sequence[float]) -> None:
+    def report(self, trial: Name, epoch: int, accuracy: float, costs: Sequence[float]) -> None:
         """What `trial` has at the end of `epoch`, a rung: accuracy the better the higher, each of `costs` the lower.
 
         Reported twice, the later counts. Raises ValueError for an epoch that is no rung, for a number that is not
@@ -119,16 +122,16 @@ class Halving:
         for below in self._promoted[:rung]:
             below.add(trial)
 
-    def claim(self, trial: Hashable, epoch: int) -> None:
+    def claim(self, trial: Name, epoch: int) -> None:
         """Somebody trains `trial` on to `epoch`, a rung: it is not proposed again before that is reported."""
         for below in self._promoted[: self._find_rung(epoch)]:
             below.add(trial)
 
-    def close(self, trial: Hashable) -> None:
+    def close(self, trial: Name) -> None:
         """`trial` will not go on, whatever its results: it failed, was refused, or its checkpoint is gone."""
         self._closed.add(trial)
 
-    def propose(self, *, closing: bool = False) -> Promotion | None:
+    def propose(self, *, closing: bool = False) -> Promotion[Name] | None:
         """The trial to go on with, from the highest rung that has one; None: start a new one.
 
         A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung as it is now, and the best
@@ -143,14 +146,14 @@ class Halving:
                     return Promotion(trial, self.rungs[rung + 1])
         return None
 
-    def sort_rung(self, rung: int) -> tuple[Hashable, ...]:
+    def sort_rung(self, rung: int) -> tuple[Name, ...]:
         """The trials of a rung, by its index, the best first: by rank, crowding, accuracy and order of arrival."""
         order = self._orders[rung]
         if order is None:
             order = self._orders[rung] = self._sort(rung)
         return order
 
-    def find_hopeless(self, trials: int) -> list[Hashable]:
+    def find_hopeless(self, trials: int) -> list[Name]:
         """The stopped trials that can no longer be promoted in a search of `trials` trials in all.
 
         Those that as many others of their rung dominate as there can ever be places: whatever comes, these others stay
@@ -168,7 +171,7 @@ class Halving:
             hopeless += [trial for trial in stopped if trial in beaten]
         return hopeless
 
-    def find_stopped(self) -> list[Promotion]:
+    def find_stopped(self) -> list[Promotion[Name]]:
         """The trials that wait below the last rung, each with the epoch that it was stopped at."""
         return [
             Promotion(trial, epoch)
@@ -180,7 +183,7 @@ class Halving:
     @property
     def epochs_spent(self) -> int:
         """Epochs trained by all that was reported: a trial goes on from its checkpoint, so each counts its last."""
-        reached: dict[Hashable, int] = {}
+        reached: dict[Name, int] = {}
         for epoch, results in zip(self.rungs, self._results, strict=True):
             reached.update(dict.fromkeys(results, epoch))
         return sum(reached.values())
@@ -190,7 +193,7 @@ class Halving:
             raise ValueError(f"epoch {epoch} is no rung; the rungs are: {', '.join(map(str, self.rungs))}")
         return self.rungs.index(epoch)
 
-    def _sort(self, rung: int) -> tuple[Hashable, ...]:
+    def _sort(self, rung: int) -> tuple[Name, ...]:
         names = list(self._results[rung])
         if not names:
             return ()

@@ -49,9 +49,10 @@ def launch_search(
     save_plan(plan, config_dir, find_sweep(plan.name, config_dir))
     follower = SearchFollower(study, plan.run, report)
     missing = plan.settings.n_trials - len(follower.start().finished)
-    if missing <= 0 or study.is_over():
+    if study.is_over():
         return study
-    count = min(plan.workers, missing)
+    # With all networks begun, some may still be to go on with.
+    count = min(plan.workers, missing) if missing > 0 else plan.workers
     workers: Workers = (
         LocalWorkers(plan, study, count)
         if plan.config.launcher.name in LOCAL_LAUNCHERS
