@@ -86,7 +86,8 @@ class SearchFollower:
             costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
             what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
         best, volume = compute_progress(ledger, self.settings.costs[0], self.find_reference(ledger))
-        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"]
+        # Before any is trained to the end, nothing is best.
+        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
         for status, title in (("refused", "refused"), ("failed", "failed")):
             if count := ledger.count(status):
                 words.append(f"{count} {title}")

@@ -33,17 +33,17 @@ class Promotion(NamedTuple, Generic[Name]):
 def compute_rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
     """The epochs after which trials are judged: min_epochs, each `reduction` times the one before, and `epochs`.
 
-    Raises ValueError for values out of their range.
+    None but the first is past half of the epochs: a late cut saves little and can still go wrong. Raises ValueError
+    for values out of their range.
     """
     if reduction < 2:
         raise ValueError(f"reduction={reduction} must be at least 2")
     if not 1 <= min_epochs <= epochs:
         raise ValueError(f"min_epochs={min_epochs} must be between 1 and the {epochs} epochs of the recipe")
-    rungs = []
-    while min_epochs < epochs:
-        rungs.append(min_epochs)
-        min_epochs *= reduction
-    return (*rungs, epochs)
+    rungs = [min_epochs]
+    while rungs[-1] * reduction <= epochs / 2:
+        rungs.append(rungs[-1] * reduction)
+    return (*rungs, epochs) if rungs[-1] < epochs else (epochs,)
 
 
 def rank_points(losses: npt.ArrayLike) -> np.ndarray:

@@ -30,7 +30,7 @@ from ffem_jax.search.worker import BAD_REQUEST, make_on_abandoned, open_study, r
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 STOP_SECONDS = 15.0  # for a worker to give back its claim; a compilation is not interrupted
 LAUNCHES = 3  # in a row without a network finished
 LOCAL_LAUNCHERS = ("local", "joblib")
@@ -83,8 +83,17 @@ def prepare_search(plan: SearchPlan) -> list[str]:
     return [
         *dict.fromkeys([*faces.notes, *split.notes]),
         f"{settings.n_trials} networks of a space of {plan.space.size:.3g}, sampler {settings.sampler}: {objectives}",
+        *describe_halving(plan),
         f"records: {plan.records_path}",
     ]
+
+
+def describe_halving(plan: SearchPlan) -> list[str]:
+    """Where networks are stopped, in one line; none without halving."""
+    if not plan.rungs:
+        return []
+    *cuts, last = map(str, plan.rungs)
+    return [f"at epoch {', '.join(cuts)} of {last} the best of {plan.settings.halving.reduction} go on"] if cuts else []
 
 
 class Workers:

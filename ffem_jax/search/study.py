@@ -33,7 +33,6 @@ from ffem_jax.search.space import Point, SearchSpace
 from ffem_jax.search.storage import Turn
 
 ATTEMPTS = 2  # a network whose worker was killed is trained once more, and no more
-PROPOSALS_A_TURN = 20
 REFUSALS_IN_A_ROW = 1000
 REPETITIONS = 3  # of a sampler in a row, then a neighbour is taken
 
@@ -116,10 +115,9 @@ class SearchStudy:
 
         Raises SearchError where nothing can be found that may be trained.
         """
-        with self.turn.hold():
-            self._bury()
-            claim = None
-            for _ in range(PROPOSALS_A_TURN):
+        while True:
+            with self.turn.hold():
+                self._bury()
                 ledger = self.read_ledger()
                 if not ledger.waiting:
                     if (promotion := self._find_promotion(ledger)) is not None:
@@ -127,9 +125,22 @@ class SearchStudy:
                         ledger = self.read_ledger()
                     elif not self._has_room(ledger):
                         return None
-                if (claim := self._propose(ledger, worker)) is not None:
-                    break
-        return self._admit(claim) if claim else None
+                claim = self._propose(ledger, worker)
+            if claim is not None and (claim := self._admit(claim)) is not None:
+                return claim
+
+    def _has_room(self, ledger: Ledger) -> bool:
+        """Whether another network may begin."""
+        return not (self._is_exhausted() or self._is_spent(ledger))
+
+    def _is_spent(self, ledger: Ledger) -> bool:
+        return len(ledger.finished) + len(ledger.starting) >= self.settings.n_trials or self._is_out_of_epochs(ledger)
+
+    def _is_out_of_epochs(self, ledger: Ledger) -> bool:
+        return 0 < self.settings.n_epochs <= ledger.count_epochs()
+
+    def _is_exhausted(self) -> bool:
+        return bool(self.storage.get_study_user_attrs(self.study_id).get("exhausted", False))
 
     def _admit(self, claim: Claim) -> Claim | None:
         """Look at what the claimed network costs, which takes seconds, while others have their turn."""
@@ -159,21 +170,12 @@ class SearchStudy:
             return False
         return not self._has_room(ledger) and self._find_promotion(ledger) is None
 
-    def _has_room(self, ledger: Ledger) -> bool:
-        """Whether another network may begin."""
-        if len(ledger.finished) + len(ledger.starting) >= self.settings.n_trials or self._is_spent(ledger):
-            return False
-        return not self.storage.get_study_user_attrs(self.study_id).get("exhausted", False)
-
-    def _is_spent(self, ledger: Ledger) -> bool:
-        return 0 < self.settings.n_epochs <= ledger.count_epochs()
-
     def _build_halving(self, ledger: Ledger) -> Halving[int]:
         return ledger.build_halving(self.rungs, self.settings.halving.reduction, self.settings.costs)
 
     def _find_promotion(self, ledger: Ledger) -> Promotion[int] | None:
         """The stopped network that goes on before another begins; its trial is the number of the one that began it."""
-        if not self.rungs or self._is_spent(ledger):
+        if not self.rungs or self._is_out_of_epochs(ledger):
             return None
         closing = not ledger.running and not self._has_room(ledger)
         return self._build_halving(ledger).propose(closing=closing)

@@ -29,7 +29,7 @@ from ffem_jax.search.space import Point, SpaceError
 from ffem_jax.search.storage import open_storage
 from ffem_jax.search.study import Claim, SearchError, SearchStudy
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ffem_jax.search.worker")  # __main__ on this machine
 
 POLL_SECONDS = 1.0
 BAD_REQUEST = 2  # the exit status of a worker that no other would do better than
@@ -229,7 +229,8 @@ def run_worker(folder: str, name: str) -> int:
 
 def stop_with_parent(worker: Worker) -> None:
     """End this process when the one that started it ends, however it does: its end of our standard input closes."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     worker.leave()
     os._exit(1)
 
@@ -240,7 +241,8 @@ def main(words: list[str]) -> int:
     def interrupt(_number: int, _frame: FrameType | None) -> Any:
         raise KeyboardInterrupt
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("ffem_jax").setLevel(logging.INFO)
     folder, name = words
     try:
         signal.signal(signal.SIGTERM, interrupt)

@@ -12,7 +12,14 @@ from ffem_jax.search.halving import Halving, Promotion, compute_crowding, comput
 
 @pytest.mark.parametrize(
     ("min_epochs", "reduction", "epochs", "rungs"),
-    [(4, 3, 30, (4, 12, 30)), (1, 2, 8, (1, 2, 4, 8)), (5, 2, 9, (5, 9)), (8, 4, 8, (8,)), (1, 10, 2, (1, 2))],
+    [
+        (4, 3, 30, (4, 12, 30)),
+        (1, 2, 8, (1, 2, 4, 8)),
+        (5, 2, 9, (5, 9)),
+        (8, 4, 8, (8,)),
+        (1, 10, 2, (1, 2)),
+        (8, 3, 30, (8, 30)),  # and none at 24
+    ],
 )
 def test_rungs_rise_by_the_reduction_and_end_at_the_end(min_epochs, reduction, epochs, rungs):
     assert compute_rungs(min_epochs, reduction, epochs) == rungs

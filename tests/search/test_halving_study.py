@@ -254,7 +254,7 @@ def test_settings_that_cannot_be_are_one_line(build, message):
 
 
 def test_the_first_rung_is_a_quarter_of_the_epochs_unless_said():
-    assert HalvingSettings(True).get_rungs(30) == (8, 24, 30)
+    assert HalvingSettings(True).get_rungs(30) == (8, 30)
     assert HalvingSettings(True, 4).get_rungs(30) == (4, 12, 30)
     assert HalvingSettings(True).get_rungs(1) == (1,)
     assert HalvingSettings().get_rungs(30) == ()
