@@ -135,15 +135,15 @@ class Halving(Generic[Name]):
         """The trial to go on with, from the highest rung that has one; None: start a new one.
 
         A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung as it is now, and the best
-        that is not promoted yet is taken. With `closing`, where no new trial will start, that is at least one of each
-        rung, so that even a small search ends with a trial trained to the end.
+        that is not promoted yet is taken. With `closing`, where nothing runs and no new trial will start, one of each
+        rung qualifies after all those, so that even a small search ends with a trial trained to the end.
         """
-        for rung in reversed(range(len(self.rungs) - 1)):
-            order = self.sort_rung(rung)
-            places = max(len(order) // self.reduction, 1 if closing else 0)
-            for trial in order[:places]:
-                if trial not in self._promoted[rung] and trial not in self._closed:
-                    return Promotion(trial, self.rungs[rung + 1])
+        for fewest in (0, 1) if closing else (0,):
+            for rung in reversed(range(len(self.rungs) - 1)):
+                order = self.sort_rung(rung)
+                for trial in order[: max(len(order) // self.reduction, fewest)]:
+                    if trial not in self._promoted[rung] and trial not in self._closed:
+                        return Promotion(trial, self.rungs[rung + 1])
         return None
 
     def sort_rung(self, rung: int) -> tuple[Name, ...]:

@@ -146,6 +146,14 @@ def test_closing_a_search_takes_one_trial_to_the_end():
     halving.report(1, 30, 0.6, [5])
     assert halving.propose(closing=True) is None
     assert Halving((4, 30), 3).propose(closing=True) is None
+    # Who qualifies by the rule goes first: the best of two goes to the end and not the one that came early.
+    halving = Halving((1, 2, 4), 2)
+    for trial, accuracy in enumerate([0.2, 0.4, 0.3, 0.1]):
+        halving.report(trial, 1, accuracy, [5])
+    halving.report(1, 2, 0.4, [5])
+    assert halving.propose(closing=True) == Promotion(2, 2)
+    halving.report(2, 2, 0.5, [5])
+    assert halving.propose(closing=True) == Promotion(2, 4)
 
 
 def test_a_failed_trial_keeps_its_place_and_never_goes_on():

@@ -1,17 +1,21 @@
 """Successive halving by workers on one study: who goes on with what, whoever dies; the training is made up."""
 
 import collections
+import json
 
 import numpy as np
 import pytest
 
 from ffem_jax.arch import SpecError
-from ffem_jax.records import TrialRecord
+from ffem_jax.cli import main
+from ffem_jax.records import TrialRecord, latest_records, read_records
 from ffem_jax.search.candidates import Candidate
 from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.settings import HalvingSettings, SearchSettings
 from ffem_jax.search.space import Choice, SearchSpace
 from ffem_jax.spec import RunSpec
+from ffem_jax.trial import run_trials
+from ffem_jax.weights import read_trial
 
 pytest.importorskip("optuna")
 
@@ -233,6 +237,48 @@ def test_the_follower_tells_of_stops_and_counts_networks_once(tmp_path):
     assert sum("stopped after epoch 3" in line for line in said) >= 4
     assert said[-1].startswith("[12/12] ")
     assert SearchFollower(study, RunSpec(), said.append).start().finished
+
+
+SWEEP = """\
+# @package _global_
+# Which small network?
+defaults:
+  - override /arch: ffem
+  - override /data: synthetic
+  - override /hydra/sweeper: search
+data: {people: 3, images_per_person: 8, resolution: 16}
+arch: {head_channels: 0, embedding_dim: 8, depth_multiplier: 0.3, stem_stride: 1}
+recipe: {epochs: 2, batch_size: 6}
+hydra:
+  sweeper:
+    sampler: grid
+    n_trials: 3
+    halving: {enabled: true, min_epochs: 1, reduction: 2}
+    params:
+      arch.width_multiplier: 0.15,0.25,0.35
+"""
+
+
+@pytest.mark.slow
+def test_a_real_search_halves_and_ends_as_training_alone_would(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "small.yaml").write_text(SWEEP)
+    assert main(["sweep", "small", "--json"]) == 0
+    found, said = capsys.readouterr()
+    counts = json.loads(found)
+    assert "at epoch 1 of 2 the best of 2 go on" in said
+    assert counts["done"] >= 1
+    assert counts["done"] + counts["pruned"] == 3
+    assert sum(line.startswith("[") for line in said.splitlines()) == 3 + counts["done"]
+    records = latest_records(read_records(counts["records"]))
+    (last, *_) = [record for record in records if record.status == "done"]
+    (alone,) = run_trials(read_trial(last.spec), RunSpec(progress=False), tmp_path / "alone", tmp_path / "alone.jsonl")
+    same = ("trial_key", "loss", "train_accuracy", "validation_accuracy", "accuracy", "hits", "hits_gallery", "epochs")
+    assert {name: getattr(last, name) for name in same} == {name: getattr(alone, name) for name in same}
+    # The same command finds nothing left to do.
+    assert main(["sweep", "small", "--json"]) == 0
+    assert len(read_records(counts["records"])) == 3 + counts["done"]
 
 
 @pytest.mark.parametrize(
