@@ -8,6 +8,7 @@ worker jobs through Hydra's launchers, with all their settings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -21,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.config import Composer, check_writable, find_sweep, quote_value
+from ffem_jax.config import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep, quote_value
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.following import SearchFollower
-from ffem_jax.search.plan import SearchPlan, save_plan
+from ffem_jax.search.plan import SearchPlan, plan_search, save_plan
 from ffem_jax.search.study import SearchError, SearchStudy
 from ffem_jax.search.worker import BAD_REQUEST, make_on_abandoned, open_study, run_worker
 
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 15.0  # for a worker to give back its claim; a compilation is not interrupted
 LAUNCHES = 3  # in a row without a network finished
-LOCAL_LAUNCHERS = ("local", "joblib")
+# What hydra.launcher is where workers are processes of this machine, by the end of its name.
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 
 
 def launch_search(
@@ -55,7 +57,7 @@ def launch_search(
     count = min(plan.workers, missing) if missing > 0 else plan.workers
     workers: Workers = (
         LocalWorkers(plan, study, count)
-        if plan.config.launcher.name in LOCAL_LAUNCHERS
+        if str(plan.config.hydra.launcher._target_).endswith(LOCAL_LAUNCHERS)
         else LaunchedWorkers(composer, plan, count, study)
     )
     with workers.keep_running():
@@ -313,5 +315,16 @@ def run_worker_job(config: Any) -> str:
 
 
 def sweep_by_hydra(config: Any, arguments: Sequence[str]) -> SearchStudy:
-    """What the Hydra sweeper does inside somebody's `hydra.main` application that composes ffem's config."""
-    raise NotImplementedError
+    """What the Hydra sweeper does in a `hydra.main` application over ffem's conf/: the search of its `+sweep=NAME`.
+
+    Raises as `launch_search` does, and ConfigError where no sweep is named.
+    """
+    name = config.hydra.runtime.choices.get(SWEEP_GROUP)
+    if not name:
+        raise ConfigError("hydra/sweeper=search needs a sweep's space; add +sweep=NAME, or use ffem sweep NAME")
+    composer = Composer([])
+    plan = plan_search(composer, name, [one for one in arguments if not one.startswith(f"+{SWEEP_GROUP}=")])
+    report = functools.partial(print, file=sys.stderr, flush=True)
+    for note in prepare_search(plan):
+        report(note)
+    return launch_search(composer, plan, report)
