@@ -60,7 +60,19 @@ def test_every_command_has_help_and_json(capsys: pytest.CaptureFixture[str], com
     out = capsys.readouterr().out
     assert caught.value.code == 0
     assert "--json" in out
-    others = ("align", "compare", "embed", "export", "frontier", "groups", "latency", "paper", "serve", "verify")
+    others = (
+        "align",
+        "compare",
+        "embed",
+        "export",
+        "frontier",
+        "groups",
+        "latency",
+        "paper",
+        "predict",
+        "serve",
+        "verify",
+    )
     if command not in others:
         assert "arch=ffem|ffem_am|ffem_se|mobilefacenet|mobilenetv2" in out
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
     "paper": ("ffem_jax.cli.paper", "the paper's tables and curves from records of its networks: one page"),
+    "predict": ("ffem_jax.cli.predict", "which untrained networks are worth training, from records of some"),
     "serve": ("ffem_jax.cli.serve", "the recognition server: vectors in, names out; serve keys manages who may ask"),
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }

@@ -48,10 +48,12 @@ def write_reading(
     synthetic: bool,
     devices: Mapping[str, int],
     latency: str = "",
+    agreement: str = "",
 ) -> str:
     """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
 
-    latency: how the milliseconds were measured, where they are the cost.
+    latency: how the milliseconds were measured, where they are the cost. agreement: how far the records order
+        networks at all.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
     lines = [f"# Accuracy against {COST_NAMES[question.against]}: {title}", ""]
@@ -62,6 +64,7 @@ def write_reading(
     lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
     if front:
         lines += [*_tabulate(front, question), "", *_compare(networks, front, question)]
+        lines += [agreement] if agreement else []
     else:
         lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
     return "\n".join([*lines, "", *_describe_gaps(networks, question), *_describe_method(networks, question)]) + "\n"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ffem_jax.frontier.agreement import OrderAgreement, measure_agreement
 from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.frontier.plots import plot_frontier
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
@@ -30,7 +31,8 @@ class FrontierResult:
 
     networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
     protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
-    accuracy that the frontier dominates, against bytes; None against another cost.
+    accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
+    order networks at all.
     """
 
     question: FrontierQuestion
@@ -40,6 +42,7 @@ class FrontierResult:
     synthetic: bool
     devices: dict[str, int]
     hypervolume: float | None
+    agreement: OrderAgreement = field(default_factory=OrderAgreement)
     files: tuple[Path, ...] = field(default=())
 
     @property
@@ -71,6 +74,7 @@ class FrontierResult:
             "failed_trials": sum(network.failed_trials for network in self.networks),
             "frontier": [n.label for n, marked in zip(self.networks, self.on_frontier, strict=True) if marked],
             "hypervolume": self.hypervolume,
+            "agreement": self.agreement.to_dict(),
             "networks": json.loads(json.dumps(networks)),
             "files": [path.name for path in self.files],
         }
@@ -113,6 +117,7 @@ def write_frontier(
         synthetic=synthetic,
         devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
         hypervolume=_compute_share(networks, question),
+        agreement=measure_agreement(records, metric),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +129,14 @@ def write_frontier(
     result = dataclasses.replace(result, files=tuple(files))
     (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     reading = write_reading(
-        networks, marks, question, title, synthetic=synthetic, devices=result.devices, latency=latency
+        networks,
+        marks,
+        question,
+        title,
+        synthetic=synthetic,
+        devices=result.devices,
+        latency=latency,
+        agreement=result.agreement.describe(),
     )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result

@@ -77,12 +77,17 @@ class Ledger:
         """How many trials ended so."""
         return sum(read_status(trial) == status for trial in self.trials)
 
-    def read_told(self) -> list[Told]:
-        """Every point that was trained, failed or refused, each as far as it came."""
+    def read_told(self, *, first: bool = False) -> list[Told]:
+        """Every point that was trained, failed or refused, each as far as it came.
+
+        first: each as it was where it first stopped, so that one epoch judges all; later epochs would look better.
+        """
         told: dict[int, Told] = {}
         for trial in self.trials:
             status, claim, network = read_status(trial), trial.user_attrs.get("claim"), read_network(trial)
-            if claim and status in (*COUNTED, "refused") and not (status == "failed" and network in told):
+            if network in told and (first or status == "failed"):
+                continue
+            if claim and status in (*COUNTED, "refused"):
                 outcome, cost = trial.user_attrs["outcome"], trial.user_attrs.get("cost", {})
                 costs = {**cost.get("costs", {}), **outcome.get("costs", {})}
                 stopped = outcome["epochs"] if status == "pruned" else 0

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from ffem_jax.config import ConfigError
+from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSampler
 from ffem_jax.search.space import Point, SearchSpace
 
 LARGEST_GRID = 100_000
@@ -35,14 +36,21 @@ class Told:
     stopped: int = 0
 
 
-# The next point, from the space, what is known, the points that are taken (`freeze` of each) and a generator; None
-# where there is none left.
-Proposer = Callable[[SearchSpace, Sequence[Told], set[tuple[str, ...]], np.random.Generator], Point | None]
+# The next point, from the space, what is known, the points that are taken (`freeze` of each), a generator and the
+# objectives that go down; None where there is none left.
+Proposer = Callable[
+    [SearchSpace, Sequence[Told], set[tuple[str, ...]], np.random.Generator, Sequence[str]], Point | None
+]
 
 
 def freeze(point: Mapping[str, str]) -> tuple[str, ...]:
     """A point as something that sets can hold."""
     return tuple(itertools.chain.from_iterable(sorted(point.items())))
+
+
+def thaw(frozen: Sequence[str]) -> Point:
+    """The point that `freeze` was given."""
+    return dict(zip(frozen[::2], frozen[1::2], strict=True))
 
 
 def read_excess(trial: FrozenTrial) -> tuple[float]:
@@ -78,7 +86,11 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
 
 
 def propose_grid(
-    space: SearchSpace, told: Sequence[Told], taken: set[tuple[str, ...]], rng: np.random.Generator
+    space: SearchSpace,
+    told: Sequence[Told],
+    taken: set[tuple[str, ...]],
+    rng: np.random.Generator,
+    costs: Sequence[str] = (),
 ) -> Point | None:
     """The first point, in the order of the space, that nobody has taken."""
     if space.size > LARGEST_GRID:
@@ -89,7 +101,27 @@ def propose_grid(
     return next((point for point in space if freeze(point) not in taken), None)
 
 
-PROPOSERS: dict[str, Proposer] = {"grid": propose_grid}
+def propose_surrogate(
+    space: SearchSpace,
+    told: Sequence[Told],
+    taken: set[tuple[str, ...]],
+    rng: np.random.Generator,
+    costs: Sequence[str],
+) -> Point | None:
+    """The point that a model of what is known expects most of, against the first of `costs`; see `proposal`."""
+    known = [
+        Observation(one.point, one.accuracy, one.costs.get(costs[0]), fill=1 + one.excess if one.costs else None)
+        for one in told
+    ]
+    settled = {freeze(one.point) for one in told}
+    known += [Observation(thaw(point), running=True) for point in taken if point not in settled]
+    try:
+        return SurrogateSampler(space).propose(known, rng, lambda point: freeze(point) in taken)
+    except ProposalError:
+        return propose_grid(space, told, taken, rng) if space.size <= LARGEST_GRID else None
+
+
+PROPOSERS: dict[str, Proposer] = {"grid": propose_grid, "surrogate": propose_surrogate}
 
 
 def propose_neighbour(

@@ -10,7 +10,7 @@ from ffem_jax.arch import SpecError, check_choice, check_range
 from ffem_jax.search.halving import compute_rungs
 
 # Names alone, so that a wrong one is refused without Optuna.
-SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid")
+SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid", "surrogate")
 ACCURACY = "accuracy"
 COSTS = ("bytes_float32", "bytes_float16", "bytes_int8", "macs", "params", "latency_ms_wasm")
 STORAGE_SCHEMES = ("postgresql", "postgresql+psycopg")

@@ -205,7 +205,8 @@ class SearchStudy:
         if not ledger.waiting:
             point: Point | None = None
             if name in PROPOSERS:
-                point = PROPOSERS[name](self.space, ledger.read_told(), ledger.points, rng)
+                told = ledger.read_told(first=bool(self.rungs))
+                point = PROPOSERS[name](self.space, told, ledger.points, rng, self.settings.costs)
                 if point is None:
                     self._give_up()
                     return None

@@ -66,9 +66,8 @@ def measure(candidate):
 
 def open_study(folder, enabled=True, **settings):
     halving = HalvingSettings(enabled=enabled, min_epochs=1, reduction=3)
-    settings = SearchSettings(
-        sampler="random", objectives=["accuracy", "macs"], halving=halving, **{"n_trials": 12, **settings}
-    )
+    chosen = {"sampler": "random", "objectives": ["accuracy", "macs"], "n_trials": 12, **settings}
+    settings = SearchSettings(halving=halving, **chosen)
     storage, turn = open_storage("", "test", folder)
     study = SearchStudy(settings, SPACE, storage, turn, "test", make, measure)
     study.rungs = halving.get_rungs(EPOCHS)
@@ -116,6 +115,9 @@ def test_a_third_goes_on_from_each_rung_and_what_goes_on_is_best(tmp_path):
     assert sorted(one.stopped or EPOCHS for one in told) == sorted(reached.values())
     for one in told:
         assert one.accuracy == pytest.approx(compute_accuracy(one.point, one.stopped or EPOCHS))
+    # A proposer compares them all where they first stopped.
+    for one in ledger.read_told(first=True):
+        assert (one.stopped, one.accuracy) == (1, pytest.approx(compute_accuracy(one.point, 1)))
     # All that is dominated by enough others to have no chance is among those that were stopped.
     assert {tuple(point.values()) for point in study.find_hopeless()} <= {n for n, e in reached.items() if e == 1}
 
@@ -137,6 +139,14 @@ def test_it_spends_less_than_training_all_and_its_end_is_on_their_frontier(tmp_p
         not any(o.accuracy > one.accuracy and o.costs["macs"] <= one.costs["macs"] for o in everything.values())
         for one in ends
     )
+
+
+def test_the_surrogate_proposes_while_networks_are_stopped(tmp_path):
+    study, training = open_study(tmp_path, sampler="surrogate", n_trials=20), Training()
+    work(study, training)
+    ledger, reached = check_accounts(study, training)
+    assert len(ledger.finished) == 20
+    assert EPOCHS in reached.values()
 
 
 def test_a_worker_killed_while_going_on_is_followed_at_the_same_epoch(tmp_path):
