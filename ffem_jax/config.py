@@ -7,17 +7,17 @@ Hydra composes `conf/` over the schema below; `to_specs` turns the result into t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.util
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.arch import StageSpec, check_choice, check_range
+from ffem_jax.overrides import explain_error, quote_value, suggest, to_line
 from ffem_jax.spec import RunSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def register_sweep(name: str, path: Path) -> None:
     try:
         node = OmegaConf.load(path)
     except (OSError, YAMLError) as error:
-        raise ConfigError(f"the sweep {path} cannot be read: {_one_line(str(error))}") from error
+        raise ConfigError(f"the sweep {path} cannot be read: {to_line(str(error))}") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"the sweep {path} must be a mapping, with hydra.sweeper.params")
     ConfigStore.instance().store(group=SWEEP_GROUP, name=name, node=node, package="_global_")
@@ -249,6 +249,8 @@ class Composer:
 
     def list_choices(self, group: str) -> list[str]:
         """The configs of `group`, those one folder deeper too; empty where it is no group."""
+        if "." in group:  # the key of a value: Hydra would look through all folders for each
+            return []
         from hydra.core.object_type import ObjectType
 
         def look(group: str, kind: ObjectType) -> list[str]:
@@ -365,34 +367,3 @@ def check_writable(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another with {option}") from error
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """` did you mean X?` where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {close[0]}?" if close else ""
-
-
-def quote_value(value: str | Path) -> str:
-    """`value` as a quoted string of Hydra's override grammar."""
-    # There a quote is escaped, and so are the backslashes that stand before a quote; no others are.
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", str(value))
-    backslashes = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * backslashes + "'"
-
-
-def explain_error(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf as one line, with the key it is about."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return f"{cause.full_key}: {_one_line(str(cause.msg or cause).splitlines()[0])}"
-        error, cause = cause, cause.__cause__
-    return _one_line(str(error))
-
-
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("See http", "Set the environment")))

@@ -26,10 +26,10 @@ from ffem_jax.config import (
     ConfigError,
     check_writable,
     find_sweep,
-    quote_value,
     register_sweep,
     to_specs,
 )
+from ffem_jax.overrides import quote_value
 from ffem_jax.progress import RecordFollower, read_recorded
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.spec import RunSpec, TrialSpec, trial_key

@@ -19,6 +19,7 @@ LAYERS = {
     "arch": 0,
     "spec": 0,
     "records": 0,
+    "overrides": 1,
     "config": 1,
     "models": 1,
     "data": 1,
@@ -51,7 +52,19 @@ LAYERS = {
 }
 
 # Rooms that are imported to read records or to print a help text: seconds of import time would be felt.
-LIGHT_ROOMS = ("spec", "records", "config", "metrics", "frontier", "progress", "view2", "paper", "sweep", "cli")
+LIGHT_ROOMS = (
+    "spec",
+    "records",
+    "overrides",
+    "config",
+    "metrics",
+    "frontier",
+    "progress",
+    "view2",
+    "paper",
+    "sweep",
+    "cli",
+)
 HEAVY_LIBRARIES = (
     "jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "hydra", "matplotlib", "torch", "scipy",
     "fastapi", "sqlalchemy", "uvicorn",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ffem_jax.arch import SpecError
 from ffem_jax.config import Composer, ConfigError, make_writable, to_specs
+from ffem_jax.overrides import explain_error
 from ffem_jax.search.space import SearchSpace, read_value
 from ffem_jax.spec import RunSpec, TrialSpec, trial_key
 
@@ -51,8 +52,6 @@ class CandidateMaker:
         """The specs of `point`, as Hydra would compose them. Raises ConfigError or SpecError."""
         from omegaconf import OmegaConf, open_dict
         from omegaconf.errors import OmegaConfBaseException
-
-        from ffem_jax.config import explain_error
 
         overrides = self.space.to_overrides(point)
         by_hydra = tuple(text for text in overrides if text.partition("=")[0] in self.groups)

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.config import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep, quote_value
+from ffem_jax.config import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep
+from ffem_jax.overrides import quote_value
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.plan import SearchPlan, plan_search, save_plan
@@ -323,7 +324,11 @@ def sweep_by_hydra(config: Any, arguments: Sequence[str]) -> SearchStudy:
     if not name:
         raise ConfigError("hydra/sweeper=search needs a sweep's space; add +sweep=NAME, or use ffem sweep NAME")
     composer = Composer([])
-    plan = plan_search(composer, name, [one for one in arguments if not one.startswith(f"+{SWEEP_GROUP}=")])
+    # Hydra keeps its own overrides apart.
+    given = [*config.hydra.overrides.hydra, *arguments]
+    plan = plan_search(
+        composer, name, [one for one in given if not one.startswith((f"+{SWEEP_GROUP}=", "hydra.mode="))]
+    )
     report = functools.partial(print, file=sys.stderr, flush=True)
     for note in prepare_search(plan):
         report(note)

@@ -19,10 +19,10 @@ from ffem_jax.config import (
     Composer,
     ConfigError,
     find_sweep,
-    quote_value,
     register_sweep,
     to_specs,
 )
+from ffem_jax.overrides import explain_error, quote_value
 from ffem_jax.records import TrialRecord, latest_records, read_records
 from ffem_jax.search.settings import SearchSettings
 from ffem_jax.search.space import SearchSpace, read_space
@@ -163,8 +163,6 @@ def read_settings(config: DictConfig) -> SearchSettings:
     """The checked node `hydra.sweeper`. Raises ConfigError or SpecError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-
-    from ffem_jax.config import explain_error
 
     try:
         values: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
