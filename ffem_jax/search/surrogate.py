@@ -65,7 +65,8 @@ class Surrogate:
     """A fitted model: `predict` says what points would reach, `left_out` how well it does on those it knows.
 
     features: [point, feature] of `encoding.embed_codes`. values: [point], on a scale without ends; for
-        rates see `fit_rates`. tests: how many trainings each value is the mean of. costs: [point, cost] or None, positive.
+        rates see `fit_rates`. tests: how many trainings each value is the mean of.
+    costs: [point, cost] or None, positive.
     kernels: what is chosen among; a single one is taken as it is.
 
     Raises SurrogateError for fewer than 8 points or a value that is not finite.
