@@ -96,7 +96,8 @@ def describe_halving(plan: SearchPlan) -> list[str]:
     if not plan.rungs:
         return []
     *cuts, last = map(str, plan.rungs)
-    return [f"at epoch {', '.join(cuts)} of {last} the best of {plan.settings.halving.reduction} go on"] if cuts else []
+    reduction = plan.settings.halving.reduction
+    return [f"after epoch {' and '.join(cuts)} of {last} one network in {reduction} goes on"] if cuts else []
 
 
 class Workers:

@@ -142,10 +142,10 @@ def test_it_spends_less_than_training_all_and_its_end_is_on_their_frontier(tmp_p
 
 
 def test_the_surrogate_proposes_while_networks_are_stopped(tmp_path):
-    study, training = open_study(tmp_path, sampler="surrogate", n_trials=20), Training()
+    study, training = open_study(tmp_path, sampler="surrogate", n_trials=18), Training()
     work(study, training)
     ledger, reached = check_accounts(study, training)
-    assert len(ledger.finished) == 20
+    assert len(ledger.finished) == 18
     assert EPOCHS in reached.values()
 
 
@@ -277,7 +277,7 @@ def test_a_real_search_halves_and_ends_as_training_alone_would(tmp_path, monkeyp
     assert main(["sweep", "small", "--json"]) == 0
     found, said = capsys.readouterr()
     counts = json.loads(found)
-    assert "at epoch 1 of 2 the best of 2 go on" in said
+    assert "after epoch 1 of 2 one network in 2 goes on" in said
     assert counts["done"] >= 1
     assert counts["done"] + counts["pruned"] == 3
     assert sum(line.startswith("[") for line in said.splitlines()) == 3 + counts["done"]
