@@ -245,6 +245,7 @@ class LaunchedWorkers(Workers):
     fruitless: int = 0
     thread: threading.Thread | None = None
     error: str = ""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     next_look: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
 
@@ -252,9 +253,23 @@ class LaunchedWorkers(Workers):
     def keep_running(self) -> Iterator[None]:
         """Launch them. They end by themselves when the study is over."""
         self.launch()
-        yield
+        try:
+            yield
+        except BaseException:
+            if str(self.plan.config.hydra.launcher._target_).endswith("RayLauncher"):
+                self.stop_ray()  # Slurm's jobs go on, and the same command follows them again
+            raise
         assert self.thread is not None
-        self.thread.join(timeout=60)
+        self.thread.join(timeout=STOP_SECONDS)
+
+    def stop_ray(self) -> None:
+        """Leave the cluster, which ends this command's workers, and give back what they train."""
+        import ray
+
+        ray.shutdown()
+        for trial in self.study.read_ledger().running:
+            if (worker := trial.user_attrs.get("claim", {}).get("worker", "")).startswith(self.token):
+                self.study.bury_worker(worker, stopped=True)
 
     def launch(self) -> None:
         """Ask the launcher for all of them, in a thread: it returns when they are done, or when one is lost."""
@@ -272,7 +287,7 @@ class LaunchedWorkers(Workers):
                 task_function=run_worker_job,
                 config=self.plan.config,
             )
-            places = [f"search/workers/{number}-{worker}" for worker in range(self.count)]
+            places = [f"search/workers/{self.token}-{number}-{worker}" for worker in range(self.count)]
             jobs = [[*self.plan.fixed, f"hydra.sweep.subdir={quote_value(place)}"] for place in places]
             errors = [str(returned.return_value) for returned in launcher.launch(jobs, initial_job_idx=0)]
             self.error = next((error for error in errors if error), "")
@@ -306,9 +321,10 @@ def run_worker_job(config: Any) -> str:
     """The Hydra task function of a worker; returns why it stopped before its time, empty where it did not."""
     from hydra.core.hydra_config import HydraConfig
 
-    folder = Path(str(HydraConfig.get().sweep.dir)) / "search"
+    sweep = HydraConfig.get().sweep
+    name = f"{Path(str(sweep.subdir)).name}-{socket.gethostname()}-{os.getpid()}"
     try:
-        run_worker(str(folder), f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+        run_worker(str(Path(str(sweep.dir)) / "search"), name)
     except Exception as error:
         # Kept as text: an exception that cannot be pickled would take the other workers with it.
         log.exception("the worker stopped")

@@ -69,7 +69,8 @@ class Ledger:
     @cached_property
     def owed(self) -> list[FrozenTrial]:
         """Trials whose worker went away and which nobody has been given since."""
-        followed = {trial.user_attrs.get("follows") for trial in self.trials}
+        # Who died before the claim was written down has taken nothing over.
+        followed = {trial.user_attrs.get("follows") for trial in self.trials if read_status(trial) != "repeated"}
         gone = [trial for trial in self.trials if read_status(trial) in ("lost", "released")]
         return [trial for trial in gone if trial.number not in followed and trial.state == TrialState.FAIL]
 
@@ -117,7 +118,7 @@ class Ledger:
                 halving.report(network, epoch, outcome[ACCURACY], [outcome["costs"][name] for name in costs])
             elif status == "failed":
                 halving.close(network)
-            elif target is not None:  # somebody trains it, or will once more
+            elif target is not None and status != "repeated":  # somebody trains it, or will once more
                 halving.claim(network, target)
         return halving
 

@@ -179,6 +179,28 @@ def test_a_worker_killed_while_going_on_is_followed_at_the_same_epoch(tmp_path):
     assert reached[tuple(claim.candidate.point.values())] == 1
 
 
+def test_a_worker_killed_in_the_middle_of_a_claim_takes_nothing_with_it(tmp_path):
+    study, training = open_study(tmp_path), Training()
+    claim = study.claim("one")
+    study.bury_worker("one")
+    study.look_for_silence()  # the network waits for another worker,
+    study.study.ask()  # which is killed before it has written down whose it is
+    again = study.claim("two")
+    assert (again.candidate.key, again.attempt) == (claim.candidate.key, 2)
+    study.tell_records(again, training(again))
+    while study._find_promotion(ledger := study.read_ledger()) is None:
+        claim = study.claim("two")
+        study.tell_records(claim, training(claim))
+    promotion = study._find_promotion(ledger)
+    study._go_on_with(ledger, promotion)
+    study.study.ask()
+    goes_on = study.claim("three")
+    assert (goes_on.stop_epoch, tuple(goes_on.candidate.point.values())) == (3, read_point(ledger, promotion.trial))
+    study.tell_records(goes_on, training(goes_on))
+    work(study, training)
+    check_accounts(study, training)
+
+
 def test_workers_killed_at_random_lose_no_network_and_train_none_twice(tmp_path):
     study, training, deaths = open_study(tmp_path), Training(kills=5), 0
     for worker in range(200):
