@@ -12,7 +12,7 @@ import pytest
 from made_records import build_record
 
 from ffem_jax.cli import main
-from ffem_jax.cli.predict import load_space
+from ffem_jax.cli.predict import load_space, shorten
 from ffem_jax.cost import compute_cost
 from ffem_jax.frontier.summary import read_arch
 from ffem_jax.records import append_record
@@ -117,6 +117,30 @@ def test_the_page_claims_no_order_within_the_intervals(folder, capsys):
     assert "of one seed with another not known" in err
 
 
+def test_a_worthless_ranking_says_so(folder, capsys):
+    assert "WORTH NOTHING" not in predict(capsys, folder)[2]
+    records = [make_trial(point) for point in load_space("small", folder)]
+    (folder / "records.jsonl").unlink()
+    for record, other in zip(records[:14], np.random.default_rng(0).permutation(14), strict=True):
+        record.accuracy = records[other].accuracy
+        append_record(folder / "records.jsonl", record)
+    assert "THE RANKING IS WORTH NOTHING YET" in predict(capsys, folder, "--cap-mb", "5")[2]
+
+
+def test_choices_are_short_in_the_table():
+    point = {
+        "arch.pooling": "average",
+        "arch.stages.1.expansion": "6",
+        "arch.stages.1.repeats": "2",
+        "arch.stages.3.stride": "1",
+        "arch.attention.kind": "eca",
+        "arch.attention.placement": "last",
+        "data.resolution": "48",
+    }
+    assert shorten(point) == "pooling=average data.resolution=48; stages 1:t6n2 3:s1; attention eca placement=last"
+    assert shorten({}) == ""
+
+
 def test_what_is_not_recorded_is_traced(folder, capsys, monkeypatch):
     lines = (folder / "records.jsonl").read_text().splitlines()
     kept = [line for line in lines if '"status": "over_cap"' not in line]
@@ -138,6 +162,9 @@ def test_mistakes_are_one_line(folder, capsys):
     other = folder / "other"
     for index, point in enumerate(list(load_space("small", folder))[:12]):
         append_record(other / "records.jsonl", make_trial(point, recipe=RecipeSpec(epochs=5 if index else 6)))
+    sizes = folder / "sizes"
+    for index, point in enumerate(list(load_space("small", folder))[:12]):
+        append_record(sizes / "records.jsonl", make_trial(point, data=DataSpec(resolution=32 if index else 48)))
     mixed = folder / "mixed"
     for index in range(12):
         append_record(mixed / "records.jsonl", build_record(data={"name": "lfw" if index else "synthetic"}, seed=index))
@@ -146,6 +173,7 @@ def test_mistakes_are_one_line(folder, capsys):
         ([str(few)], "5 trained networks of the space are too few to predict others from; train 8 or more (1 others"),
         ([str(other)], "the records differ in recipe.epochs (6 and 5), which is no choice of the space"),
         ([str(mixed)], "the records mix"),
+        ([str(sizes)], "the records differ in data.resolution (48 and 32), which is no choice of the space"),
         ([str(folder / "nowhere")], "does not exist"),
         ([str(folder), "--space", "smal"], "there is no sweep 'smal'; did you mean small?"),
         ([str(folder), "--space", "plain"], "states no space: it has no hydra.sweeper"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.frontier import find_records
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.spec import PRECISIONS
+
+# As in the tables of MobileNetV2's paper.
+STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s"}
 
 if TYPE_CHECKING:
     from ffem_jax.search.prediction import Prediction
@@ -99,7 +102,7 @@ def make_table(prediction: Prediction) -> Any:
             f"{network.bytes / 1e6:.2f}",
             f"{network.macs / 1e6:.1f}",
             "-" if network.recorded is None else f"{100 * network.recorded:.1f}",
-            " ".join(f"{_shorten(k)}={v}" for k, v in network.point.items() if shared.get(k) != v),
+            shorten({k: v for k, v in network.point.items() if shared.get(k) != v}),
         )
     return table
 
@@ -111,8 +114,20 @@ def _find_shared(prediction: Prediction) -> dict[str, str]:
     return {k: v for k, v in first.items() if all(n.point.get(k) == v for n in prediction.networks)}
 
 
-def _shorten(name: str) -> str:
-    return name.removeprefix("arch.")
+def shorten(point: Mapping[str, str]) -> str:
+    """Choices for a table: a stage's as `3:t6c64n2`, in the letters of MobileNetV2's tables."""
+    stages: dict[str, str] = {}
+    attention, rest = [], []
+    for name, value in point.items():
+        words = name.split(".")
+        if words[:2] == ["arch", "stages"] and len(words) == 4 and words[3] in STAGE_LETTERS:
+            stages[words[2]] = stages.get(words[2], "") + STAGE_LETTERS[words[3]] + value
+        elif words[:2] == ["arch", "attention"]:
+            attention.append(value if words[-1] == "kind" else f"{words[-1]}={value}")
+        else:
+            rest.append(f"{name.removeprefix('arch.')}={value}")
+    listed = [f"stages {' '.join(f'{stage}:{text}' for stage, text in stages.items())}"] if stages else []
+    return "; ".join(filter(None, [" ".join(rest), *listed, " ".join(["attention", *attention]) if attention else ""]))
 
 
 def describe(prediction: Prediction) -> list[str]:
@@ -123,7 +138,7 @@ def describe(prediction: Prediction) -> list[str]:
     if not p.networks:
         lines.append(f"no network was found that fits {p.cap_mb:g} MB at {p.precision}; raise --cap-mb")
     elif shared := _find_shared(p):
-        lines.append("all of them: " + " ".join(f"{_shorten(k)}={v}" for k, v in shared.items()))
+        lines.append("all of them: " + shorten(shared))
     looked = f"all {p.drawn:,} networks of the space" if p.whole else f"{p.drawn:,} networks drawn from the space"
     outside = f", {p.outside} recorded ones outside the space left out" if p.outside else ""
     lines.append(
@@ -133,6 +148,13 @@ def describe(prediction: Prediction) -> list[str]:
         f"Kendall's tau [95 %] of predicted with recorded accuracy, each network left out in turn: {p.left_out}; "
         f"{100 * p.covered:.0f} % of them lie in their 90 % interval"
     )
+    macs = p.agreement.macs
+    if not p.left_out.low > 0:
+        lines.append(
+            "THE RANKING IS WORTH NOTHING YET: that tau may as well be 0; train more networks of the space first"
+        )
+    elif macs and macs.tau >= p.left_out.tau:
+        lines.append("multiply-adds alone order these networks as well: the larger is the better guess")
     told = p.agreement.describe()
     lines += [told] if told else []
     if len(p.networks) > 1:

@@ -143,7 +143,7 @@ def predict_networks(
     guesses, spreads = model.left_out
     held = np.abs(model.values - guesses) <= model.compute_reach(CONFIDENCE) * spreads
     order = np.argsort(-means, kind="stable")
-    chosen = _choose_fitting(codes[kept], order, costs, cap_mb, top)
+    chosen, complete = _choose_fitting(codes[kept], order, costs, cap_mb, top)
     found = [point for point, _ in chosen]
     exact = model.predict(embed_codes(space, encode_points(space, found)), [macs for _, (_, macs) in chosen])
     fitting = log_bytes[kept] <= limit
@@ -162,14 +162,15 @@ def predict_networks(
         cap_mb=cap_mb,
         precision=precision,
         synthetic=any(record.synthetic for record in records),
-        short=len(chosen) < min(top, int(fitting.sum())),
+        short=not complete,
     )
 
 
 def _choose_fitting(
     codes: np.ndarray, order: np.ndarray, costs: _CostBook, cap_mb: float, top: int
-) -> list[tuple[Point, tuple[int, int]]]:
-    """The first `top` of `order` whose exact bytes fit, with bytes and MACs; a network spelt twice once."""
+) -> tuple[list[tuple[Point, tuple[int, int]]], bool]:
+    """The first `top` of `order` whose exact bytes fit, with bytes and MACs, a network spelt twice once; and whether
+    there are as many, or all were looked at."""
     chosen: list[tuple[Point, tuple[int, int]]] = []
     seen = set()
     for index in order[: TRIES * top]:
@@ -179,8 +180,8 @@ def _choose_fitting(
             seen.add(network)
             chosen.append((point, (size, macs)))
         if len(chosen) == top:
-            break
-    return chosen
+            return chosen, True
+    return chosen, len(order) <= TRIES * top
 
 
 def _describe(
@@ -253,9 +254,10 @@ def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> N
     """Raise FrontierError where the networks differ in what is no choice of the space, such as the recipe."""
     first = specs[0]
     for spec in specs[1:]:
-        for part in ("recipe", "pretrain"):
+        for part in ("data", "recipe", "pretrain"):
             ours, theirs = first.get(part) or {}, spec.get(part) or {}
-            for name in ours.keys() | theirs.keys():
+            names = {"resolution"} if part == "data" else ours.keys() | theirs.keys()
+            for name in sorted(names):
                 free = (part, name) in LABELS or f"{part}.{name}" in space.by_name
                 if not free and ours.get(name) != theirs.get(name):
                     raise FrontierError(

@@ -250,7 +250,8 @@ def _compute_odds(rates: npt.ArrayLike, tested: npt.ArrayLike) -> np.ndarray:
     return (rates * images + 0.5) / ((1 - rates) * images + 0.5)
 
 
-SCALES = (Scale(0.0), Scale(0.5), Scale(1.0), Scale(2.0))
+# Steeper ones order as well, but their intervals held 80 % of what they should hold 90 % of (NAS-Bench-Macro).
+SCALES = (Scale(0.0), Scale(0.5), Scale(1.0))
 
 
 def fit_rates(
