@@ -44,7 +44,7 @@ test-e2e: $(VENV)/.installed-e2e
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
 	cd applet/web && npm install --silent && npm run --silent vendor
-	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
@@ -63,7 +63,7 @@ clean:
 	find ffem_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MINIPROGRAM)/node_modules/.installed: $(MINIPROGRAM)/package.json $(MINIPROGRAM)/.npmrc
-	@node -e "process.exit(process.versions.node.split('.')[0] < 18)" 2>/dev/null || \
+	@node -e "process.exit(Number(parseInt(process.versions.node) < 18))" 2>/dev/null || \
 		{ echo "error: Node is missing or older than 18; on Debian: apt install nodejs npm" >&2; exit 1; }
 	@cd $(MINIPROGRAM) && npm install --silent
 	@touch $@

@@ -6,6 +6,7 @@
 Each finished trial below the folders is written in each way of STORED, and the file is run on the images that the
 trial held out, one at a time: an ONNX file by ONNX Runtime. A TensorFlow.js file is read back as TensorFlow.js reads it
 (value * scale + min, in float32), and these weights are run by ONNX Runtime; `--node` runs the file itself, in Node.
+`--finetune-epochs 3` measures int8 after fine-tuning besides (minutes a trial), `--network mobilenetv2` those alone.
 Started again, it goes on: what records.jsonl holds is not measured again.
 """
 
@@ -27,6 +28,7 @@ from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.export import load_format, onnx, tfjs
 from ffem_jax.export.calibrate import DTYPE, choose_images, select_training_faces, write_calibrated
+from ffem_jax.export.finetune import LEARNING_RATE, finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
 from ffem_jax.export.parity import compare_embeddings, compute_class_weights
@@ -37,6 +39,8 @@ OUT = Path("results/quantisation")
 STORED = (
     ("onnx", "float32"), ("onnx", "float16"), ("tfjs", "uint8"), ("onnx", "int8"), ("onnx", "int8_activations"),
 )  # fmt: skip
+# What fine-tuning is measured in.
+FINETUNED = ("onnx", "int8")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -45,20 +49,25 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
+    parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args(words)
     records = options.out / "records.jsonl"
     rows = [json.loads(line) for line in records.read_text().splitlines()] if records.exists() else []
     if not options.report_only:
         options.out.mkdir(parents=True, exist_ok=True)
-        known = {row["trial_key"] for row in rows}
+        known = {(row["trial_key"], row.get("finetune_epochs", 0)) for row in rows}
         for folder in find_trials(options.sweeps):
-            for row in measure_trial(folder, known, options.node):
+            for row in measure_trial(folder, known, options):
                 rows.append(row)
                 with records.open("a") as file:
                     file.write(json.dumps(row) + "\n")
+                tuned = f" after {row['finetune_epochs']} epochs" if row["finetune_epochs"] else ""
                 print(
-                    f"{row['network']} seed {row['seed']} {row['dtype']}: {row['bytes']:,} bytes, {row['accuracy']:.2%}"
+                    f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
+                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%}",
+                    flush=True,
                 )
     write_report(rows, options.out)
 
@@ -69,32 +78,47 @@ def find_trials(sweeps: Sequence[Path]) -> Iterator[Path]:
         yield from sorted(path.parent for path in sweep.glob("*/trial.json"))
 
 
-def measure_trial(folder: Path, known: set[str], node: bool) -> list[dict[str, Any]]:
+def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each way of storing the trial's weights; none where it is not finished, or is among `known`."""
-    keys = json.loads((folder / "trial.json").read_text())["keys"]
-    if set(keys) <= known:
-        return []
+    row = json.loads((folder / "trial.json").read_text())
+    if options.network and row["specs"][0]["arch"]["name"] not in options.network:
+        return
+    epochs = [e for e in dict.fromkeys((0, options.finetune_epochs)) if not {(k, e) for k in row["keys"]} <= known]
+    if not epochs:
+        return
     try:
         finished = load_trial(folder)
     except TrialFolderError as error:
         print(f"left out: {error}")
-        return []
+        return
     trial = finished.trial
     faces, split = load_split(trial.data, trial.protocol)
     network = fold_network(finished.classifier.network, trial.data.resolution)
-    facts = {
-        "trial_key": finished.key,
-        "network": describe_network(trial.arch),
-        "data": trial.data.name,
-        "resolution": trial.data.resolution,
-        "recipe": trial.recipe.name,
-        "protocol": trial.protocol.name,
-        "fold": trial.protocol.fold if trial.protocol.name == "kfold" else None,
-        "seed": trial.seed,
-        "synthetic": faces.synthetic,
-        "model_id": compute_model_id(network),
-    }
-    return [{**facts, **row} for row in measure_network(network, compute_class_weights(finished), faces, split, node)]
+    tested = Tested(compute_class_weights(finished), faces, split, options.node)
+    reference = tested.embed(network, *STORED[0])[0]
+    for each in epochs:
+        deployed, ways = network, STORED
+        started = time.process_time()
+        if each:
+            deployed = finetune(network, FINETUNED[1], select_training_faces(faces, split), each, trial.seed)
+            ways = (FINETUNED,)
+        facts = {
+            "trial_key": finished.key,
+            "network": describe_network(trial.arch),
+            "data": trial.data.name,
+            "resolution": trial.data.resolution,
+            "recipe": trial.recipe.name,
+            "protocol": trial.protocol.name,
+            "fold": trial.protocol.fold if trial.protocol.name == "kfold" else None,
+            "seed": trial.seed,
+            "synthetic": faces.synthetic,
+            "model_id": compute_model_id(deployed),
+            "finetune_epochs": each,
+            "finetune_rate": LEARNING_RATE if each else None,
+            "finetune_cpu_seconds": round(time.process_time() - started, 1) if each else None,
+        }
+        for name, dtype in ways:
+            yield {**facts, **tested.measure(deployed, name, dtype, reference)}
 
 
 def describe_network(arch: Any) -> str:
@@ -103,52 +127,58 @@ def describe_network(arch: Any) -> str:
     return arch.name if attention.kind == "none" else f"{arch.name}, {attention.kind} {attention.placement}"
 
 
-def measure_network(
-    network: LayerList, weights: tuple[np.ndarray, np.ndarray], faces: Faces, split: Split, node: bool
-) -> list[dict[str, Any]]:
-    """What each way of storing `network` takes and answers. weights: of the classifier, kernel and bias."""
-    pixels = faces.images[split.test].astype(np.float32) / 127.5 - 1
-    own, people = faces.labels[split.test], np.unique(faces.labels[split.train])
-    calibration = choose_images(select_training_faces(faces, split))
-    rows: list[dict[str, Any]] = []
-    reference = hits = None
-    for name, dtype in STORED:
+class Tested:
+    """The test images of a trial, and what a stored network answers on them.
+
+    weights: of the classifier, kernel and bias; node: run TensorFlow.js files in Node.
+    """
+
+    def __init__(self, weights: tuple[np.ndarray, np.ndarray], faces: Faces, split: Split, node: bool):
+        self.weights, self.node = weights, node
+        self.pixels = faces.images[split.test].astype(np.float32) / 127.5 - 1
+        self.own, self.people = faces.labels[split.test], np.unique(faces.labels[split.train])
+        self.calibration = choose_images(select_training_faces(faces, split))
+
+    def embed(self, network: LayerList, name: str, dtype: str) -> tuple[np.ndarray, int, str, float]:
+        """Embeddings by the file of `network`, its bytes, what ran it, and the processor's seconds."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             module = load_format(name, dtype)
             if dtype == DTYPE:
-                paths = write_calibrated(network, calibration, folder)
+                paths = write_calibrated(network, self.calibration, folder)
             else:
                 paths = module.write(network, dtype, folder)
             size = sum(path.stat().st_size for path in paths)
-            started = time.process_time()
-            if name == "tfjs" and not node:
+            restored = name == "tfjs" and not self.node
+            if restored:
                 onnx.write(restore_weights(network, folder), "float32", folder)
-                started = time.process_time()
-                embeddings, runtime = onnx.run(folder, pixels)
-                runtime += ", of the restored weights"
-            else:
-                embeddings, runtime = module.run(folder, pixels)
+                module = onnx
+            started = time.process_time()
+            embeddings, runtime = module.run(folder, self.pixels)
             seconds = time.process_time() - started
-        found = people[(embeddings @ weights[0] + weights[1]).argmax(axis=1)] == own
-        if reference is None or hits is None:
-            reference, hits = embeddings, found
-        rows.append(
-            {
-                "format": name,
-                "dtype": dtype,
-                "bytes": size,
-                "accuracy": float(found.mean()),
-                "correct": int(found.sum()),
-                "tested": len(found),
-                "gained": int((found & ~hits).sum()),
-                "lost": int((hits & ~found).sum()),
-                **compare_embeddings(reference, embeddings),
-                "cpu_ms_per_image": None if name == "tfjs" else round(1000 * seconds / len(pixels), 3),
-                "runtime": runtime,
-            }
-        )
-    return rows
+        return embeddings, size, runtime + (", of the restored weights" if restored else ""), seconds
+
+    def find_hits(self, embeddings: np.ndarray) -> np.ndarray:
+        """Which images are answered rightly."""
+        return self.people[(embeddings @ self.weights[0] + self.weights[1]).argmax(axis=1)] == self.own
+
+    def measure(self, network: LayerList, name: str, dtype: str, reference: np.ndarray) -> dict[str, Any]:
+        """What a way of storing `network` takes and answers, held against the embeddings `reference`."""
+        embeddings, size, runtime, seconds = self.embed(network, name, dtype)
+        found, hits = self.find_hits(embeddings), self.find_hits(reference)
+        return {
+            "format": name,
+            "dtype": dtype,
+            "bytes": size,
+            "accuracy": float(found.mean()),
+            "correct": int(found.sum()),
+            "tested": len(found),
+            "gained": int((found & ~hits).sum()),
+            "lost": int((hits & ~found).sum()),
+            **compare_embeddings(reference, embeddings),
+            "cpu_ms_per_image": None if name == "tfjs" else round(1000 * seconds / len(self.pixels), 3),
+            "runtime": runtime,
+        }
 
 
 def restore_weights(network: LayerList, folder: Path) -> LayerList:

@@ -11,14 +11,20 @@ from typing import Any
 Row = dict[str, Any]
 
 PAGE, FIGURE = "quantisation.md", "quantisation.png"
-REFERENCE = ("onnx", "float32")
+# Format, dtype and whether it was fine-tuned for it.
+Stored = tuple[str, str, bool]
+REFERENCE: Stored = ("onnx", "float32", False)
 # How each way of storing is called, and drawn: by marker, fill and colour (Okabe and Ito's).
 NAMES = {
-    ("onnx", "float32"): ("float32", {"marker": "o", "color": "#404040", "fillstyle": "none"}),
-    ("onnx", "float16"): ("float16", {"marker": "D", "color": "#009E73", "fillstyle": "left"}),
-    ("tfjs", "uint8"): ("uint8, a scale a tensor (tfjs)", {"marker": "s", "color": "#0072B2", "fillstyle": "full"}),
-    ("onnx", "int8"): ("int8, a scale a channel", {"marker": "^", "color": "#D55E00", "fillstyle": "bottom"}),
-    ("onnx", "int8_activations"): ("int8, maps too", {"marker": "v", "color": "#CC79A7", "fillstyle": "full"}),
+    ("onnx", "float32", False): ("float32", {"marker": "o", "color": "#404040", "fillstyle": "none"}),
+    ("onnx", "float16", False): ("float16", {"marker": "D", "color": "#009E73", "fillstyle": "left"}),
+    ("tfjs", "uint8", False): (
+        "uint8, a scale a tensor (tfjs)",
+        {"marker": "s", "color": "#0072B2", "fillstyle": "full"},
+    ),
+    ("onnx", "int8", False): ("int8, a scale a channel", {"marker": "^", "color": "#D55E00", "fillstyle": "bottom"}),
+    ("onnx", "int8", True): ("int8, fine-tuned", {"marker": "P", "color": "#E69F00", "fillstyle": "full"}),
+    ("onnx", "int8_activations", False): ("int8, maps too", {"marker": "v", "color": "#CC79A7", "fillstyle": "full"}),
 }
 HEAD = """\
 # Accuracy in fewer bits
@@ -54,10 +60,15 @@ def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(groups)
 
 
-def pair_rows(rows: Sequence[Row], stored: tuple[str, str]) -> list[tuple[Row, Row]]:
+def get_stored(row: Row) -> Stored:
+    """How the row's file was stored."""
+    return row["format"], row["dtype"], bool(row.get("finetune_epochs"))
+
+
+def pair_rows(rows: Sequence[Row], stored: Stored) -> list[tuple[Row, Row]]:
     """Each trial's row in float32 beside its row in `stored`."""
-    references = {row["trial_key"]: row for row in rows if (row["format"], row["dtype"]) == REFERENCE}
-    return [(references[row["trial_key"]], row) for row in rows if (row["format"], row["dtype"]) == stored]
+    references = {row["trial_key"]: row for row in rows if get_stored(row) == REFERENCE}
+    return [(references[row["trial_key"]], row) for row in rows if get_stored(row) == stored]
 
 
 def compute_change(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None]:
@@ -143,7 +154,7 @@ def plot(groups: dict[str, list[Row]], path: Path) -> None:
                 # Of some of its trials alone a network's mean would say more about these trials than about the bits.
                 trials = defaultdict(int)
                 for row in rows:
-                    trials[row["network"]] += (row["format"], row["dtype"]) == REFERENCE
+                    trials[row["network"]] += get_stored(row) == REFERENCE
                 networks = {network: own for network, own in networks.items() if len(own) == trials[network]}
                 if not networks:
                     continue

@@ -65,9 +65,11 @@ def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]
     groups = defaultdict(list)
     for record in latest_records(records):
         if record.status == "done" and record.accuracy is not None and len(record.validation_accuracy) == record.epochs:
-            drawn = ", synthetic faces" if record.synthetic else ""
+            first = record.spec.get("pretrain", {}).get("name", "none")
+            notes = f", pretrained on {first}" if first != "none" else ""
+            notes += ", synthetic faces" if record.synthetic else ""
             groups[
-                f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs{drawn}"
+                f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs{notes}"
             ].append(record)
     return dict(groups)
 

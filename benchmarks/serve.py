@@ -5,6 +5,7 @@
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
 alone, exact in NumPy against an approximate index (HNSW of usearch); and whole requests to a real `ffem serve` on the
 loopback, its gallery in SQLite. Vectors are drawn, ten a person, as a network that tells people apart gives them.
+What is compared takes turns, ROUNDS times; in the pauses between it is measured what other work takes of the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ffem_jax.latency.turns import measure_busy_cores
 from ffem_jax.serve.snapshot import Snapshot
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "serve"
@@ -34,7 +36,13 @@ LENGTH = 128
 PICTURES = 10
 MODEL_ID = "0" * 16
 PROBES = 200
-MIN_CALLS = 20
+# Each of what is compared is called for a part of the time, then the next, so many times.
+ROUNDS = 5
+PAUSE_SECONDS = 0.5
+# In each round, however long they take.
+MIN_CALLS = 4
+# An index is asked for so many.
+NEIGHBOURS = 10
 SIGMA = 0.35
 # Of a vector's length: how far two pictures of a person lie apart, so that Eq. 7's distance is about 0.3.
 SPREAD = 0.45
@@ -59,54 +67,83 @@ def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return picture(people, 1), people, picture(draw.choice(people, PROBES), 2)
 
 
-def time_calls(call: Callable[[np.ndarray], Any], probes: np.ndarray, seconds: float) -> dict[str, float]:
-    """Milliseconds a call, one by one, over `seconds`; best and processor time tell what a busy machine hides."""
-    call(probes[0])
-    times: list[float] = []
-    started, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - started < seconds or len(times) < MIN_CALLS:
-        before = time.perf_counter()
-        call(probes[len(times) % len(probes)])
-        times.append(time.perf_counter() - before)
-    median = statistics.median(times)
+def time_in_turn(
+    calls: dict[str, Callable[[np.ndarray], Any]], probes: np.ndarray, seconds: float
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Milliseconds a call of each, one call after another for a part of `seconds`, by turns; and what others used."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    cpu = dict.fromkeys(calls, 0.0)
+    pauses = []
+    for call in calls.values():
+        call(probes[0])
+    for _ in range(ROUNDS):
+        pauses.append(measure_busy_cores(PAUSE_SECONDS))
+        for name, call in calls.items():
+            own, done = times[name], len(times[name])
+            started, cpu_started = time.perf_counter(), time.process_time()
+            while time.perf_counter() - started < seconds / ROUNDS or len(own) - done < MIN_CALLS:
+                before = time.perf_counter()
+                call(probes[len(own) % len(probes)])
+                own.append(time.perf_counter() - before)
+            cpu[name] += time.process_time() - cpu_started
+    found = {
+        name: {**describe_times(own), "cpu_milliseconds": 1e3 * cpu[name] / len(own)} for name, own in times.items()
+    }
+    return found, describe_busy(pauses)
+
+
+def describe_times(times: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and best of calls in seconds, as milliseconds; best tells what a busy machine hides."""
+    low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
     return {
         "milliseconds_median": 1e3 * median,
+        "milliseconds_low": 1e3 * low,
+        "milliseconds_high": 1e3 * high,
         "milliseconds_best": 1e3 * min(times),
-        "cpu_milliseconds": 1e3 * (time.process_time() - cpu) / len(times),
         "matches_per_second": len(times) / sum(times),
         "calls": len(times),
     }
 
 
+def describe_busy(pauses: Sequence[float]) -> dict[str, float]:
+    """Cores that other work took while this one slept: on average and at most."""
+    return {"busy_cores": statistics.mean(pauses), "busy_cores_peak": max(pauses)}
+
+
 def measure_search(size: int, seconds: float, index: bool) -> dict[str, Any]:
-    """The search alone: exact, and by an index where asked for."""
+    """The search alone: exact and, where asked for, by an index, in turn."""
     vectors, people, probes = draw_gallery(size)
     snapshot = Snapshot(1, vectors, people)
     row: dict[str, Any] = {"vectors": size, "megabytes": vectors.nbytes / 1e6}
-    row["exact"] = time_calls(lambda probe: snapshot.match(probe, SIGMA), probes, seconds)
+    calls: dict[str, Callable[[np.ndarray], Any]] = {"exact": lambda probe: snapshot.match(probe, SIGMA)}
+    facts: dict[str, Any] = {}
     if index:
         with suppress(ImportError):
-            row["index"] = measure_index(snapshot, probes, seconds)
+            built, facts = build_index(snapshot, probes)
+            calls["index"] = lambda probe: built.search(probe, NEIGHBOURS)
+    found, busy = time_in_turn(calls, probes, seconds)
+    row |= {**found, **busy}
+    if facts:
+        row["index"] |= facts
     return row
 
 
-def measure_index(snapshot: Snapshot, probes: np.ndarray, seconds: float) -> dict[str, Any]:
-    """usearch's HNSW: time to build, milliseconds, and how often it misses the nearest or judges otherwise."""
+def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    """usearch's HNSW; the seconds to build it, its size, and how often it misses the nearest or judges otherwise."""
     from usearch.index import Index
 
     index = Index(ndim=LENGTH, metric="cos", dtype="f32")
     started = time.perf_counter()
     index.add(np.arange(len(snapshot.vectors)), snapshot.vectors, threads=os.cpu_count() or 1)
-    row: dict[str, Any] = {"build_seconds": time.perf_counter() - started}
-    row |= time_calls(lambda probe: index.search(probe, 10), probes, seconds)
+    facts: dict[str, Any] = {"build_seconds": time.perf_counter() - started}
     exact = [snapshot.match(probe, SIGMA) for probe in probes]
-    found = [index.search(probe, 10).keys for probe in probes]
-    row["misses_nearest"] = float(np.mean([one.index[0] not in keys for one, keys in zip(exact, found, strict=True)]))
-    row["misses_person"] = float(
+    found = [index.search(probe, NEIGHBOURS).keys for probe in probes]
+    facts["misses_nearest"] = float(np.mean([one.index[0] not in keys for one, keys in zip(exact, found, strict=True)]))
+    facts["misses_person"] = float(
         np.mean([one.label[0] not in snapshot.people[keys.astype(int)] for one, keys in zip(exact, found, strict=True)])
     )
-    row["megabytes"] = index.memory_usage / 1e6
-    return row
+    facts["megabytes"] = index.memory_usage / 1e6
+    return index, facts
 
 
 # ---------------------------------------------------------------------------------- whole requests
@@ -167,24 +204,32 @@ def measure_requests(size: int, seconds: float) -> dict[str, Any]:
             def ask(until: float) -> list[float]:
                 times = []
                 with httpx.Client(base_url=server["address"], headers=headers, timeout=120) as client:
-                    while time.perf_counter() < until:
+                    # One at least, however slow the machine.
+                    while not times or time.perf_counter() < until:
                         before = time.perf_counter()
                         client.post("/v1/match", content=bodies[len(times) % PROBES]).raise_for_status()
                         times.append(time.perf_counter() - before)
                 return times
 
             ask(time.perf_counter() + 1)
-            for clients in CLIENTS:
-                cpu, until = read_cpu_seconds(server["process"]), time.perf_counter() + seconds
-                with ThreadPoolExecutor(clients) as threads:
-                    times = [t for part in threads.map(ask, [until] * clients) for t in part]
-                cpu = read_cpu_seconds(server["process"]) - cpu
+            times: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
+            cpu, lasted, pauses = dict.fromkeys(CLIENTS, 0.0), dict.fromkeys(CLIENTS, 0.0), []
+            for _ in range(ROUNDS):
+                pauses.append(measure_busy_cores(PAUSE_SECONDS))
+                for clients in CLIENTS:
+                    started, cpu_started = time.perf_counter(), read_cpu_seconds(server["process"])
+                    until = started + seconds / ROUNDS
+                    with ThreadPoolExecutor(clients) as threads:
+                        times[clients] += [t for part in threads.map(ask, [until] * clients) for t in part]
+                    cpu[clients] += read_cpu_seconds(server["process"]) - cpu_started
+                    lasted[clients] += time.perf_counter() - started
+            row |= describe_busy(pauses)
+            for clients, own in times.items():
                 row[f"clients_{clients}"] = {
-                    "matches_per_second": len(times) / seconds,
-                    "server_cpu_milliseconds": 1e3 * cpu / len(times),
-                    "requests": len(times),
-                    "milliseconds_median": 1e3 * statistics.median(times),
-                    "milliseconds_95": 1e3 * float(np.quantile(times, 0.95)),
+                    **describe_times(own),
+                    "matches_per_second": len(own) / lasted[clients],
+                    "server_cpu_milliseconds": 1e3 * cpu[clients] / len(own),
+                    "milliseconds_95": 1e3 * float(np.quantile(own, 0.95)),
                 }
             with httpx.Client(base_url=server["address"], headers=headers, timeout=600) as client:
                 started = time.perf_counter()
@@ -209,7 +254,7 @@ def read_cpu_seconds(process: int) -> float:
 
 
 def describe_machine() -> str:
-    """Processor, cores, versions, and how busy the machine was."""
+    """Processor, cores and versions."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -217,11 +262,7 @@ def describe_machine() -> str:
     for package in ("numpy", "fastapi", "uvicorn", "sqlalchemy", "usearch"):
         with suppress(Exception):
             packages.append(f"{package} {version(package)}")
-    load = os.getloadavg()[1]
-    return (
-        f"{name}, {os.cpu_count()} cores; python {platform.python_version()}, {', '.join(packages)}; "
-        f"load of the machine over the last 5 minutes {load:.1f}, this benchmark's own included"
-    )
+    return f"{name}, {os.cpu_count()} cores; python {platform.python_version()}, {', '.join(packages)}"
 
 
 def main() -> None:
@@ -233,11 +274,17 @@ def main() -> None:
     )
     parser.add_argument("--request-sizes", type=int, nargs="*", help="of whole requests; default: --sizes")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a folder other than results/serve, for a trial run")
     options = parser.parse_args()
     index_sizes = options.sizes if options.index_sizes is None else options.index_sizes
     request_sizes = options.sizes if options.request_sizes is None else options.request_sizes
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     rows = []
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(
+            f"the machine is busy (load {load:.1f}): medians will say more of that than of the server", file=sys.stderr
+        )
     for size in options.sizes:
         row = {"search": measure_search(size, options.seconds, size in index_sizes)}
         if size in request_sizes:
@@ -245,17 +292,18 @@ def main() -> None:
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
         # After each size, so that a run that is cut off leaves what it has.
-        write_results(rows)
+        write_results(rows, load, options.out)
 
 
-def write_results(rows: list[dict[str, Any]]) -> None:
-    """Write results/serve/serve.json."""
+def write_results(rows: list[dict[str, Any]], load: float, folder: Path) -> None:
+    """Write serve.json. load: of the machine over the minute before the first measurement."""
     found = {
         "machine": describe_machine(),
+        "load_before": load,
         "command": "python -m benchmarks.serve " + " ".join(sys.argv[1:]),
         "rows": rows,
     }
-    (RESULTS / "serve.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "serve.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

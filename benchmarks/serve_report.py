@@ -11,16 +11,16 @@ from typing import Any
 from benchmarks.serve import CLIENTS, LENGTH, PICTURES, RESULTS
 
 SEARCH_HEAD = (
-    "| vectors | exact: median ms | best ms | CPU ms | matches/s | MB | "
-    "index: median ms | best ms | CPU ms | matches/s | MB | built | "
+    "| vectors | exact: median ms [quartiles] | best ms | CPU ms | matches/s | MB | "
+    "index: median ms [quartiles] | best ms | CPU ms | matches/s | MB | built | "
     "misses the nearest | and the person |\n" + "|---:" * 14 + "|"
 )
 METHOD = f"""\
 Vectors of {LENGTH} numbers, {PICTURES} a person, are drawn and not a network's. **Exact** is what the server does: one
 float32 product over the whole matrix, and the metrics' Eq. 6 in float64 over the rows that rounding leaves in doubt.
 **Index** is usearch's HNSW as it comes, asked for ten neighbours; "misses" is how often the true nearest, or anybody
-of its person, is not among them. Other work on the machine lengthens the medians, and hardly the best
-or the processor time (CPU).
+of its person, is not among them. Exact and index take turns, five times. Other work on the machine lengthens the
+medians, and hardly the best or the processor time (CPU).
 **Requests** are whole ones over HTTP to a real `ffem serve` on the loopback, key,
 rate limit, log line and the database's part included; the clients take their share of the same cores. `start` is from
 the command to the first answer, all vectors read from SQLite. `delete` writes the file anew without the person."""
@@ -29,18 +29,28 @@ the command to the first answer, all vectors read from SQLite. `delete` writes t
 def write_page() -> None:
     """Write the page beside the figures."""
     found = json.loads((RESULTS / "serve.json").read_text())
+    searches = [row["search"] for row in found["rows"]]
+    requested = [row["requests"] for row in found["rows"] if "requests" in row]
     lines = ["# How many faces a second does the server match?", "", "```", found["command"], "```", ""]
     lines += [f"Machine: {found['machine']}.", ""]
+    if "load_before" in found:
+        busy = [row["busy_cores"] for row in [*searches, *requested]]
+        peak = max(row["busy_cores_peak"] for row in [*searches, *requested])
+        lines += [
+            f"Load over the minute before: {found['load_before']:.1f}. In the pauses between rounds other work took "
+            f"{sum(busy) / len(busy):.2f} cores on average and at most {peak:.2f}.",
+            "",
+        ]
     reading = RESULTS / "reading.md"
     if reading.exists():
         lines += [reading.read_text().strip(), ""]
     lines += ["## The search alone", "", SEARCH_HEAD]
-    lines += [describe_search(row["search"]) for row in found["rows"]]
+    lines += [describe_search(row) for row in searches]
     head = "| vectors |" + "".join(
-        f" {n} client{'s' * (n > 1)}, matches/s | median ms | 95 % ms | server's CPU ms |" for n in CLIENTS
+        f" {n} client{'s' * (n > 1)}, matches/s | median ms [quartiles] | 95 % ms | server's CPU ms |" for n in CLIENTS
     )
     head += " enrol, ms | delete, s | start, s | memory, MB |"
-    requests = [describe_requests(row["requests"]) for row in found["rows"] if "requests" in row]
+    requests = [describe_requests(row) for row in requested]
     if requests:
         lines += ["", "## Whole requests", "", head, "|" + "---:|" * (head.count("|") - 1), *requests]
     lines += ["", "## What is measured", METHOD]
@@ -61,8 +71,16 @@ def describe_search(row: dict[str, Any]) -> str:
 
 def describe_times(row: dict[str, Any]) -> list[str]:
     """Four cells."""
-    times = [f"{row[name]:.2f}" for name in ("milliseconds_median", "milliseconds_best", "cpu_milliseconds")]
-    return [*times, f"{row['matches_per_second']:,.0f}"]
+    best, cpu = (f"{row[name]:.2f}" for name in ("milliseconds_best", "cpu_milliseconds"))
+    return [describe_median(row), best, cpu, f"{row['matches_per_second']:,.0f}"]
+
+
+def describe_median(row: dict[str, Any]) -> str:
+    """Milliseconds: the median and, where they were kept, its quartiles."""
+    spread = ""
+    if "milliseconds_low" in row:
+        spread = f" [{row['milliseconds_low']:.2f}, {row['milliseconds_high']:.2f}]"
+    return f"{row['milliseconds_median']:.2f}{spread}"
 
 
 def describe_requests(row: dict[str, Any]) -> str:
@@ -72,7 +90,7 @@ def describe_requests(row: dict[str, Any]) -> str:
         one = row[f"clients_{clients}"]
         cells += [
             f"{one['matches_per_second']:,.0f}",
-            f"{one['milliseconds_median']:.1f}",
+            describe_median(one),
             f"{one['milliseconds_95']:.1f}",
             f"{one['server_cpu_milliseconds']:.2f}",
         ]

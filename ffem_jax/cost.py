@@ -33,7 +33,7 @@ TOPOLOGY_BYTES_PER_VECTOR = 112
 TOPOLOGY_BYTES_PER_PART: dict[type[nnx.Module], int] = {
     EfficientChannelAttention: 525,
     SqueezeExcitation: 175,
-    ShuffleUnit: 294,
+    ShuffleUnit: 427,
 }
 TOPOLOGY_BYTES_PER_SHORTCUT = 50
 TOPOLOGY_BYTES_PER_MAX_POOL = 420

@@ -1,11 +1,13 @@
 """Photographs of people to vectors of a trained network: what a gallery is filled with, and calibrated on.
 
-The vectors are those that the exported network gives on a phone: one look at the face as it is, no mirror image.
+The vectors are those that the exported network gives on a phone: one look at the face as it is, no mirror image. They
+are computed by the trial's network, or by the exported file itself where that is another model (fine-tuned).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import numpy as np
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.folder import load_people
 from ffem_jax.data.protocols import load_split
+from ffem_jax.export import NotRunError, load_format
+from ffem_jax.export.bundle import read_manifest
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import compute_model_id
 from ffem_jax.export.parity import embed
@@ -43,31 +47,73 @@ class EmbeddedFaces:
         return [self.faces.people[label] for label in self.faces.labels]
 
 
-def embed_folder(folder: Path, finished: FinishedTrial, crop: float = 1.0) -> EmbeddedFaces:
-    """The vectors of the people in `folder`, one folder a person, by the network of `finished`.
+@dataclass(frozen=True)
+class Embedder:
+    """What makes the vectors. resolution, crop: of the faces it was trained on, crop as the share of each picture that
+    was kept; compute: vectors [N, D] of uint8 faces [N, R, R, 3]."""
+
+    model_id: str
+    resolution: int
+    crop: float
+    compute: Callable[[np.ndarray], np.ndarray]
+
+
+def make_embedder(finished: FinishedTrial) -> Embedder:
+    """The trained network of `finished`."""
+    data = finished.trial.data
+    model_id = compute_model_id(fold_network(finished.classifier.network, data.resolution))
+    return Embedder(model_id, data.resolution, data.crop, lambda images: embed(finished, images))
+
+
+def load_exported(folder: Path) -> Embedder:
+    """The model in `folder` that `ffem export` wrote, run as it is by the runtime of its format.
+
+    Raises ExportError where the folder holds none whole; compute raises EmbedError where the runtime is not here.
+    """
+    manifest = read_manifest(folder)
+    module = load_format(manifest["format"], manifest["dtype"])
+    scale, offset = (np.float32(manifest["input"][name]) for name in ("scale", "offset"))
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        try:
+            return module.run(folder, images.astype(np.float32) * scale + offset)[0]
+        except NotRunError as error:
+            raise EmbedError(f"{folder} is a model for {manifest['format']}, and {error}") from error
+
+    resolution, crop = manifest["crop"]["resolution"], manifest["crop"]["fraction"]
+    return Embedder(manifest["model_id"], resolution, crop, compute)
+
+
+def check_same_trial(folder: Path, finished: FinishedTrial) -> None:
+    """Raise EmbedError unless the model that `ffem export` wrote into `folder` is of the trial `finished`."""
+    if read_manifest(folder)["trial_key"] != finished.key:
+        raise EmbedError(f"{folder} was exported from another trial than {finished.folder}; name the trial it is of")
+
+
+def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir: str = "") -> EmbeddedFaces:
+    """The vectors of the people in `folder`, one folder a person.
 
     crop: the centred square that is kept of each picture, as a share of its shorter side; 1 keeps faces that are
     already cut as training's are. Raises DataError for a folder without people, and EmbedError where no picture of
     theirs can be read or the network makes nothing of one.
     """
-    trial = finished.trial
     spec = DataSpec(
         name="folder",
         root=str(folder),
-        resolution=trial.data.resolution,
+        resolution=embedder.resolution,
         min_images=1,
         crop=crop,
-        cache_dir=trial.data.cache_dir,
+        cache_dir=cache_dir,
     )
     faces = load_people(spec)
     if not len(faces.images):
         raise EmbedError(f"{folder}: no picture can be read ({faces.notes[0] if faces.notes else 'there is none'})")
-    model_id = compute_model_id(fold_network(finished.classifier.network, trial.data.resolution))
+    found = embedder.compute(faces.images)
     try:
-        vectors = normalize_embeddings(embed(finished, faces.images)).astype(np.float32)
+        vectors = normalize_embeddings(found).astype(np.float32)
     except ValueError as error:
         raise EmbedError(f"the network gives no vector for some picture: {error}") from None
-    return EmbeddedFaces(model_id, vectors, faces)
+    return EmbeddedFaces(embedder.model_id, vectors, faces)
 
 
 def calibrate(embedded: EmbeddedFaces, trial: TrialSpec) -> tuple[Calibration, list[str]]:

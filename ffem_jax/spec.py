@@ -296,6 +296,15 @@ def select_used(value: Any) -> Any:
     return {f.name: select_used(getattr(value, f.name)) for f in dataclasses.fields(value) if _is_used(value, f)}
 
 
+def get_added_defaults(kind: type) -> dict[str, Any]:
+    """What a record means that leaves out `added` fields: those that every spec of this kind reads, at their defaults.
+
+    Fields that only some read (the margin of a loss that has one) are not among them.
+    """
+    fields = [f for f in dataclasses.fields(kind) if "added" in f.metadata and f.metadata["added"] is None]
+    return {f.name: f.default for f in fields}
+
+
 def _is_used(spec: Any, of: dataclasses.Field) -> bool:
     if "added" not in of.metadata:
         return True

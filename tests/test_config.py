@@ -69,6 +69,7 @@ def test_the_fixed_names_are_there() -> None:
             "ablation/unsmoothed",
             "arcface",
             "cosface",
+            "fine_tuning",
             "modern",
             "paper",
             "strong",
@@ -145,7 +146,7 @@ def test_a_pretraining_takes_the_trial_s_resolution_folder_and_cache(composer: C
     assert (first.data.name, first.data.min_images, first.data.max_images, first.data.crop) == ("lfw_rest", 2, 0, 0.56)
     assert (first.data.root, first.data.cache_dir, first.data.resolution) == ("/faces", "/cache", 64)
     assert (first.protocol.test_per_person, first.protocol.test_people) == (1, 200)
-    assert (first.recipe.name, first.seed, first.arch) == ("modern", 0, trial.arch)
+    assert (first.recipe.name, first.recipe.epochs, first.seed, first.arch) == ("arcface", 60, 0, trial.arch)
     assert compose(composer, "seed=3")[0].pretraining is None
 
 

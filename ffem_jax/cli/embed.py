@@ -1,4 +1,4 @@
-"""`ffem embed FOLDER --trial DIR`: photographs to vectors, into a file, a gallery or a calibration."""
+"""`ffem embed FOLDER --trial DIR|--export DIR`: photographs to vectors, into a file, a gallery or a calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ def run(words: Sequence[str]) -> int:
     """Embed a folder of people and write what was asked for."""
     options = _parse(words)
 
-    from ffem_jax.embed import ENDINGS, calibrate, embed_folder, write_vectors
+    from ffem_jax.embed import (
+        ENDINGS,
+        calibrate,
+        check_same_trial,
+        embed_folder,
+        load_exported,
+        make_embedder,
+        write_vectors,
+    )
     from ffem_jax.weights import load_trial
 
     if options.out and options.out.suffix not in ENDINGS:
@@ -28,11 +36,19 @@ def run(words: Sequence[str]) -> int:
         from ffem_jax.cli.server_options import check_installed
 
         check_installed()
-    finished = load_trial(options.trial, options.seed)
-    crop = finished.trial.data.crop
+    finished = load_trial(options.trial, options.seed) if options.trial else None
+    if options.export:
+        embedder = load_exported(options.export)
+        if finished:
+            check_same_trial(options.export, finished)
+    else:
+        assert finished is not None
+        embedder = make_embedder(finished)
+    crop = embedder.crop
     if options.crop == 1 and crop != 1:
         say(f"ffem: the pictures are read whole, as faces already cut; the trial cut its own with --crop {crop:g}")
-    embedded = embed_folder(options.folder, finished, options.crop)
+    cache_dir = finished.trial.data.cache_dir if finished else ""
+    embedded = embed_folder(options.folder, embedder, options.crop, cache_dir)
     for note in embedded.faces.notes:
         say(f"ffem: warning: {note}")
     images, length = embedded.vectors.shape
@@ -40,6 +56,7 @@ def run(words: Sequence[str]) -> int:
     summary |= {"people": len(embedded.faces.people), "out": None, "imported": None, "calibration": None}
     # First what may be refused.
     if options.calibrate:
+        assert finished is not None
         calibration, notes = calibrate(embedded, finished.trial)
         for note in notes:
             say(f"ffem: warning: {note}")
@@ -67,7 +84,13 @@ def run(words: Sequence[str]) -> int:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser("embed", "Photographs of people, FOLDER/person/*.jpg, to vectors of a trained network.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder a person, pictures cut to the face")
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="the folder of a finished trial")
+    parser.add_argument("--trial", type=Path, metavar="DIR", help="the folder of a finished trial")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="what ffem export wrote: its file is run as it is, which a fine-tuned model needs",
+    )
     parser.add_argument("--seed", type=int, help="of several that were trained at once")
     parser.add_argument(
         "--crop", type=float, default=1.0, help="keep this share of each picture, centred (default: all of it)"
@@ -86,6 +109,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if not (options.out or options.gallery or options.calibrate):
         raise UsageError("what becomes of the vectors? give --out FILE, --import URL or --calibrate FILE, or several")
+    if not (options.trial or options.export):
+        raise UsageError("which network? give --trial DIR or, to run an exported file, --export DIR")
+    if options.calibrate and not options.trial:
+        raise UsageError("--calibrate needs --trial DIR too: the trial tells which people trained the network")
     if not 0.05 <= options.crop <= 1:
         raise UsageError(f"--crop {options.crop:g} must be between 0.05 and 1")
     return options

@@ -84,6 +84,31 @@ def clear_folder(out: Path) -> None:
         (out / file).unlink()
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """export.json in `folder`, once its files are found to be those that it names.
+
+    Raises ExportError where they are not, or where the folder is no export's.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        checksums = {str(file["name"]): file["sha256"] for file in manifest["files"]}
+        # What is read from it: a KeyError or a TypeError here is told, one later would be a traceback.
+        for name in ("model_id", "trial_key", "format", "dtype"):
+            str.strip(manifest[name])
+        for part, name in (("crop", "resolution"), ("crop", "fraction"), ("input", "scale"), ("input", "offset")):
+            float(manifest[part][name])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(f"{folder} holds no {MANIFEST_FILE}; name a folder that `ffem export` wrote") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path} is no {MANIFEST_FILE} of ffem export: {type(error).__name__} {error}") from None
+    for name, checksum in checksums.items():
+        file = folder / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+            raise ExportError(f"{file} is missing or not the file that {MANIFEST_FILE} describes; export it again")
+    return manifest
+
+
 def make_manifest(
     finished: FinishedTrial,
     network: LayerList,

@@ -111,7 +111,9 @@ def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
 
 
 def _say(name: str) -> str:
-    return "attention" if name == "arch.attention.kind" else name.split(".")[-1].replace("_", " ")
+    group, _, setting = name.rpartition(".")
+    # A kind or a name says what of only with its group.
+    return (group.split(".")[-1] if setting in ("kind", "name") else setting).replace("_", " ")
 
 
 def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, precision: str) -> ComparisonRow:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.arch import AttentionSpec, SpecError, scale_repeats
+from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, scale_repeats
 from ffem_jax.frontier.labels import ATTENTION_FIELDS, KERNEL_FIELDS
 from ffem_jax.frontier.summary import FOLDED, FrontierError
 from ffem_jax.records import TrialRecord
-from ffem_jax.spec import RecipeSpec, select_effective
+from ffem_jax.spec import RecipeSpec, get_added_defaults, select_effective
 
 # A name stands for the settings that are the same wherever it is used.
 NAMES = {"arch.name": "arch.", "recipe.name": "recipe."}
@@ -111,12 +111,15 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     Settings that this trial does not read are left out.
     """
     spec = record.spec
-    arch = {f"arch.{k}": v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention")}
+    # A record leaves out what came later and was not used: that is a value too, and no partner's other one.
+    arch = get_added_defaults(ArchSpec) | spec.get("arch", {})
+    arch = {f"arch.{k}": v for k, v in arch.items() if k not in ("name", "attention")}
     recipe = dict(spec.get("recipe", {}))
     try:
         recipe = select_effective(RecipeSpec(**recipe))
     except (TypeError, SpecError):  # written by a package with other fields
         recipe.pop("name", None)
+    recipe = get_added_defaults(RecipeSpec) | recipe
     data = spec.get("data", {})
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
     pretrain = spec.get("pretrain", {})

@@ -21,13 +21,17 @@ from ffem_jax.export.layers import (
     GlobalAveragePool,
     LayerList,
 )
-from ffem_jax.export.reference import run_layers
+from ffem_jax.export.quantize import ROUNDINGS
+from ffem_jax.export.reference import run_layer, run_layers
 from ffem_jax.models import FaceNetwork, build_model
 
 RESOLUTION = 32
 
-# Below this cosine two vectors are further apart than 0.06 of their length: 600 times what float32 may be off.
-APART = 0.998
+# Two vectors whose cosine is below this are further apart than 0.4 of their length: 4000 times what a file may be off.
+APART = 0.92
+# Of the largest number of all vectors: how far a file's numbers may be from those that its weights, as it holds them,
+# stand for.
+CLOSE = 1e-4
 
 
 def shrink(arch: ArchSpec, kind: str | None = None, **changes) -> ArchSpec:
@@ -45,11 +49,11 @@ def make_pixels(resolution: int, count: int = 8) -> np.ndarray:
     return noise[:, places][:, :, places]
 
 
-def draw_model(arch: ArchSpec, resolution: int = RESOLUTION) -> FaceNetwork:
-    """A network of drawn weights, made without compiling anything.
+def draw_model(arch: ArchSpec, resolution: int = RESOLUTION, settled: bool = True) -> FaceNetwork:
+    """A network of drawn weights, made without compiling anything, whose vectors of pictures lie in all directions.
 
-    BatchNorms have means, variances, gains and biases of every size, so that folding is not the identity, and kernels
-    are as large as keeps a signal as large as it is, so that what goes in is not lost.
+    Gains and biases of BatchNorms have every size; their means and variances are those of what they see, unless it is
+    not `settled`, which is quicker where only sizes matter.
     """
     model = nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
@@ -65,7 +69,45 @@ def draw_model(arch: ArchSpec, resolution: int = RESOLUTION) -> FaceNetwork:
 
     model = nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, state))
     model.eval()
+    if settled:
+        settle(model, resolution)
     return model
+
+
+def settle(model: FaceNetwork, resolution: int) -> None:
+    """Give each BatchNorm the mean and the variance that it meets on pictures, as training does; where the embedding
+    has none, take its mean off by its bias."""
+    tensors = {INPUT_NAME: make_pixels(resolution, 16)}
+    for layer in fold_network(model, resolution).layers:
+        inputs = [tensors[name] for name in layer.inputs]
+        norm = find_norm(model, layer.name)
+        if norm is not None:
+            linear = run_layer(dataclasses.replace(layer, activation="linear"), *inputs)
+            gain = norm.scale[...] / np.sqrt(norm.var[...] + norm.epsilon)
+            means, sizes = linear.mean(axis=(0, 1, 2)), linear.std(axis=(0, 1, 2))
+            norm.mean[...] += (means - norm.bias[...]) / gain
+            norm.var[...] = (sizes / gain) ** 2
+            again = norm.scale[...] / np.sqrt(norm.var[...] + norm.epsilon) / gain
+            bias = norm.bias[...] + (layer.bias - means) * again
+            layer = dataclasses.replace(layer, kernel=np.asarray(layer.kernel * again), bias=np.asarray(bias))
+        tensors[layer.name] = np.asarray(run_layer(layer, *inputs))
+    if model.head.norm is None:
+        model.head.embedding.bias[...] -= tensors[OUTPUT_NAME].mean(axis=0)
+
+
+def find_norm(model: FaceNetwork, name: str) -> nnx.BatchNorm | None:
+    """The BatchNorm that was folded into the layer `name`."""
+    place, *parts = name.split("/")
+    part = model.blocks[int(place[5:])] if place.startswith("block") else getattr(model, place, None)
+    if name == "stem/depthwise":
+        part, parts = part.extra, []
+    elif name == "head":
+        part = part.conv
+    elif name == "head/embedding":
+        parts = []
+    for each in parts:
+        part = getattr(part, each, None)
+    return getattr(part, "norm", None)
 
 
 @lru_cache(maxsize=64)
@@ -81,6 +123,20 @@ def embed(arch: ArchSpec, resolution: int = RESOLUTION) -> np.ndarray:
     both = np.concatenate([pixels, pixels[..., ::-1]])
     network = make_network(arch, resolution)
     return run_layers(network, both)[OUTPUT_NAME]
+
+
+def round_weights(network: LayerList, dtype: str) -> LayerList:
+    """What a file of `dtype` stands for: float16 of every weight, integers of the kernels of convolutions."""
+
+    def change(layer):
+        if dtype == "float16":
+            own = [(name, value) for each, name, value in network.iterate_weights() if each is layer]
+            return dataclasses.replace(layer, **{name: value.astype("f2").astype("f4") for name, value in own})
+        if dtype in ROUNDINGS and isinstance(layer, Convolution | Depthwise):
+            return dataclasses.replace(layer, kernel=ROUNDINGS[dtype](layer.kernel))
+        return layer
+
+    return LayerList(network.resolution, tuple(map(change, network.layers)))
 
 
 def compute_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -3,18 +3,20 @@
 import dataclasses
 
 import pytest
-from made_networks import make_network, shrink
+from made_networks import draw_model, shrink
 
 from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
 from ffem_jax.cost import compute_cost
 from ffem_jax.export import tfjs
+from ffem_jax.export.fold import fold_network
 from ffem_jax.models import PRESETS
 
 PRECISIONS = {"float32": "bytes_float32", "float16": "bytes_float16", "uint8": "bytes_int8"}
 
 
 def check(arch: ArchSpec, resolution: int, folder) -> None:
-    network, cost = make_network(arch, resolution), compute_cost(arch, resolution)
+    network = fold_network(draw_model(arch, resolution, settled=False), resolution)
+    cost = compute_cost(arch, resolution)
     for dtype, name in PRECISIONS.items():
         size = sum(path.stat().st_size for path in tfjs.write(network, dtype, folder))
         assert getattr(cost, name) == pytest.approx(size, rel=0.01), (dtype, getattr(cost, name) - size)

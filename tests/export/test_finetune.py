@@ -1,31 +1,18 @@
 """Fine-tuning with rounded kernels: it computes what the file will, and it brings the file closer."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from made_networks import make_layers, make_pixels
+from made_networks import make_layers, make_pixels, round_weights
 
 from ffem_jax.export import ExportError, finetune, onnx
-from ffem_jax.export.layers import OUTPUT_NAME, Convolution, Depthwise, LayerList, compute_model_id
+from ffem_jax.export.layers import OUTPUT_NAME, LayerList, compute_model_id
 from ffem_jax.export.quantize import ROUNDINGS
 from ffem_jax.export.reference import run_layers
 
 
 def make_faces(count: int = 64) -> np.ndarray:
     return np.rint((make_pixels(12, count) + 1) * 127.5).astype(np.uint8)
-
-
-def round_kernels(network: LayerList, dtype: str) -> LayerList:
-    """What a file of `dtype` stands for."""
-    layers = [
-        dataclasses.replace(layer, kernel=ROUNDINGS[dtype](layer.kernel))
-        if isinstance(layer, Convolution | Depthwise)
-        else layer
-        for layer in network.layers
-    ]
-    return LayerList(network.resolution, tuple(layers))
 
 
 def run_rounded(network: LayerList, dtype: str, pixels: np.ndarray) -> jax.Array:
@@ -35,14 +22,14 @@ def run_rounded(network: LayerList, dtype: str, pixels: np.ndarray) -> jax.Array
 
 
 def compute_error(network: LayerList, dtype: str, expected: np.ndarray) -> float:
-    return float(np.mean((run_layers(round_kernels(network, dtype), make_pixels(12, 64))[OUTPUT_NAME] - expected) ** 2))
+    return float(np.mean((run_layers(round_weights(network, dtype), make_pixels(12, 64))[OUTPUT_NAME] - expected) ** 2))
 
 
 @pytest.mark.parametrize("dtype", ROUNDINGS)
 def test_the_forward_pass_is_that_of_the_file(dtype):
     network, pixels = make_layers(spread=100.0), make_pixels(12)
     found = run_rounded(network, dtype, pixels)
-    expected = run_layers(round_kernels(network, dtype), pixels)[OUTPUT_NAME]
+    expected = run_layers(round_weights(network, dtype), pixels)[OUTPUT_NAME]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected - run_layers(network, pixels)[OUTPUT_NAME]).max() > 1e-3, "nothing was rounded"
 

@@ -116,6 +116,8 @@ def test_names_and_settings_that_nobody_reads_block_no_pair(record):
         {"seed": 1},
         {"protocol": {"split_seed": 1}},
         {"recipe": {"epochs": 60}},
+        {"recipe": {"weight_averaging": 0.99}},  # which stands in a record only where it is used
+        {"arch": {"embedding_norm": True}},
         {"arch": {"width_multiplier": 0.5}},
         {"data_fingerprint": "0" * 16},
         {"pretrain": PRETRAINED},
