@@ -32,7 +32,13 @@ LOOKS = {
     "random+halving": ("#606060", (0, (4, 2))),
     "surrogate+halving": ("#D55E00", (0, (4, 2))),
 }
-COST_NAMES = {"macs": "multiply-adds", "params": "parameters"}
+COST_NAMES = {
+    "macs": "multiply-adds",
+    "params": "parameters",
+    "bytes_float32": "bytes in float32",
+    "bytes_float16": "bytes in float16",
+    "bytes_int8": "bytes in int8",
+}
 MARKS = (10, 20, 30, 50, 75, 100, 150, 200)
 
 Curves = Mapping[str, Sequence[Sequence[tuple[float, float]]]]
@@ -182,9 +188,7 @@ def draw_figure(table: Table, shares: Mapping[str, np.ndarray], target: float, p
         bottom = min(100 * float(np.quantile(values[:, min(9, budget - 1)], 0.1)) for values in shares.values())
         axes.set_ylim(max(0.0, bottom), 101)
         axes.set_xlim(0, budget)
-        axes.annotate(
-            "random search's end", (0, 100 * target), (4, 3), textcoords="offset points", size=8, color="#606060"
-        )
+        axes.annotate("random's end", (0, 100 * target), (4, 3), textcoords="offset points", size=8, color="#606060")
         low, high = axes.get_ylim()
         gap, place = 0.036 * (high - low), -math.inf
         for end, method in sorted(ends):  # names at the lines' ends, pushed apart

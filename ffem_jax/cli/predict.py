@@ -126,7 +126,7 @@ def shorten(point: Mapping[str, str]) -> str:
             attention.append(value if words[-1] == "kind" else f"{words[-1]}={value}")
         else:
             rest.append(f"{name.removeprefix('arch.')}={value}")
-    listed = [f"stages {' '.join(f'{stage}:{text}' for stage, text in stages.items())}"] if stages else []
+    listed = [f"stages {' '.join(f'{stage}:{text}' for stage, text in sorted(stages.items()))}"] if stages else []
     return "; ".join(filter(None, [" ".join(rest), *listed, " ".join(["attention", *attention]) if attention else ""]))
 
 
