@@ -34,6 +34,8 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     records = []
     for seed in run.seeds or (trial.seed,):
         record = make_record(dataclasses.replace(trial, seed=seed), out_dir)
+        if record.status == "done" and 0 < run.stop_epoch < trial.recipe.epochs:
+            record.status, record.epochs = "pruned", run.stop_epoch
         known = [r for r in recorded if r.trial_key == record.trial_key and r.status == "done"]
         if not known:
             append_record(records_path, record)

@@ -221,6 +221,20 @@ def test_started_again_it_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert len([record for record in records if record.status == "done"]) == 2, "a done trial was run again"
 
 
+def test_a_sweep_stopped_early_says_so_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = ffem(capsys, *MIXED, "run.stop_epoch=4", "--json")
+    counts = json.loads(out)
+    assert (status, counts["done"], counts["pruned"], counts["over_cap"], counts["failed"]) == (1, 0, 2, 1, 1)
+    assert "all seed 0, stopped after epoch 4 of 30: accuracy 0.750 (0.650 to 0.850), 8.80 MB\n" in err
+    assert "pruned before the end: 2\n" in err
+    status, out, err = ffem(capsys, *MIXED, "--json")
+    counts = json.loads(out)
+    assert (counts["done"], counts["pruned"]) == (2, 0)
+    status, out, _ = ffem(capsys, "train", "run.stop_epoch=4", "hydra.run.dir=one")
+    assert status == 0
+    assert "goes on from there" in out
+
+
 def test_a_real_multirun_in_other_processes(tmp_path: Path) -> None:
     environment = stand_in.write_sitecustomize(tmp_path)
     command = [sys.executable, "-m", "ffem_jax.cli", *MIXED, "launcher=joblib", "launcher.jobs=2", "--json"]

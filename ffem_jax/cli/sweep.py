@@ -73,6 +73,7 @@ class Swept:
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
     from ffem_jax.config import open_composer
+    from ffem_jax.records import STATUSES
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
@@ -82,7 +83,7 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     frontier_dir = swept.sweep_dir / "frontier"
     drawn = draw_frontier(records, frontier_dir, swept.run.cap_mb, swept.run.cap_precision)
     if options.json:
-        counts = {status: sum(r.status == status for r in records) for status in ("done", "over_cap", "failed")}
+        counts = {status: sum(r.status == status for r in records) for status in STATUSES}
         paths = {"sweep_dir": str(swept.sweep_dir), "records": str(swept.records_path)}
         frontier = drawn.to_dict() if drawn else None
         print(json.dumps({**paths, **counts, **swept.counts, "errors": errors, "frontier": frontier}))
@@ -153,10 +154,12 @@ def describe_seconds(records: Sequence[TrialRecord]) -> str:
 
 
 def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
-    """The trials that have no accuracy, and why: first those over the cap, then those that failed."""
+    """The trials that have no final accuracy, and why: those stopped early, those over the cap, those that failed."""
     from ffem_jax.progress import describe_record, identify
 
     lines = []
+    if pruned := sum(record.status == "pruned" for record in records):
+        lines.append(f"pruned before the end: {pruned}")  # often most of a search; frontier.json names them
     for status, title in (("over_cap", "over the cap"), ("failed", "failed")):
         rows = [record for record in records if record.status == status]
         found = [f"  {describe_record(row, labels.get(identify(row.spec), ''))} [{row.trial_key}]" for row in rows]

@@ -67,8 +67,10 @@ class FrontierResult:
             "synthetic": self.synthetic,
             "devices": self.devices,
             "trained": status["done"],
+            "pruned": status["pruned"],
             "over_cap": status["over_cap"],
             "failed": status["failed"],
+            "pruned_trials": sum(network.pruned_trials for network in self.networks),
             "failed_trials": sum(network.failed_trials for network in self.networks),
             "frontier": [n.label for n, marked in zip(self.networks, self.on_frontier, strict=True) if marked],
             "hypervolume": self.hypervolume,
@@ -158,6 +160,11 @@ def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
     status = Counter(network.status for network in networks)
     errors = [error for network in networks for error in network.errors]
     first = f"; the first error: {errors[0].splitlines()[0]}" if errors and errors[0] else ""
+    if status["pruned"]:
+        raise FrontierError(
+            f"no network is trained to its end: {status['pruned']} pruned, {status['over_cap']} over the cap, "
+            f"{status['failed']} failed{first}; the same command without run.stop_epoch goes on with the pruned"
+        )
     raise FrontierError(
         f"no network has an {metric}: {status['over_cap']} over the cap, {status['failed']} failed{first}; "
         "mend the cause, or raise run.cap_mb, and sweep again"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from ffem_jax.frontier.hypervolume import compute_hypervolume
-from ffem_jax.search.ledger import COUNTED, Ledger, read_status
+from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
 from ffem_jax.search.settings import ACCURACY, SearchSettings
 from ffem_jax.search.study import SearchStudy
 from ffem_jax.spec import RunSpec
@@ -19,7 +19,8 @@ def compute_progress(ledger: Ledger, cost: str, reference: float) -> tuple[float
     """The best accuracy within the cap so far, and the hypervolume: the share of the rectangle up to `reference` of
     the objective `cost` and up to accuracy 1 that the trained networks dominate."""
     told = ledger.read_told()
-    found = [(one.costs[cost], one.accuracy) for one in told if one.accuracy is not None and one.excess <= 0]
+    trained = [one for one in told if not one.stopped and one.excess <= 0]
+    found = [(one.costs[cost], one.accuracy) for one in trained if one.accuracy is not None]
     best = max((accuracy for _, accuracy in found), default=0.0)
     if reference <= 0 or not found:
         return best, 0.0
@@ -30,7 +31,7 @@ def compute_progress(ledger: Ledger, cost: str, reference: float) -> tuple[float
 
 @dataclass
 class SearchFollower:
-    """Reports each network that was trained or failed since it last looked.
+    """Reports each network that was trained, stopped or failed since it last looked.
 
     reference: where the hypervolume's rectangle ends: the cap, or the largest cost so far where there is none.
     """
@@ -50,8 +51,8 @@ class SearchFollower:
     def start(self) -> Ledger:
         """Leave out what was finished before."""
         ledger = self.study.read_ledger()
-        self.known = {trial.number for trial in ledger.finished}
-        self.already, self.started = len(self.known), time.monotonic()
+        self.known = {trial.number for trial in ledger.settled}
+        self.already, self.started = len(ledger.finished), time.monotonic()
         return ledger
 
     def find_reference(self, ledger: Ledger) -> float:
@@ -64,7 +65,7 @@ class SearchFollower:
     def look(self) -> int:
         """Report what is new; returns how many networks that was."""
         ledger = self.study.read_ledger()
-        new = [trial for trial in ledger.finished if trial.number not in self.known]
+        new = [trial for trial in ledger.settled if trial.number not in self.known]
         for trial in new:
             self.known.add(trial.number)
             before = Ledger(
@@ -75,16 +76,18 @@ class SearchFollower:
 
     def describe(self, trial: FrozenTrial, ledger: Ledger) -> str:
         """One line: how many are finished, this one, the best so far, what was not trained, the time left."""
-        finished, total = len(self.known), self.settings.n_trials
+        finished, total = len(ledger.finished), self.settings.n_trials
         outcome = trial.user_attrs["outcome"]
-        what = f"network {trial.number}: "
+        what = f"network {read_network(trial)}: "
         if outcome["status"] == "failed":
             what += f"failed, {outcome['error']}"
         else:
+            what += f"stopped after epoch {outcome['epochs']}, " if outcome["status"] == "pruned" else ""
             costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
             what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
         best, volume = compute_progress(ledger, self.settings.costs[0], self.find_reference(ledger))
-        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"]
+        # Before any is trained to the end, nothing is best.
+        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
         for status, title in (("refused", "refused"), ("failed", "failed")):
             if count := ledger.count(status):
                 words.append(f"{count} {title}")

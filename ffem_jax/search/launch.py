@@ -53,9 +53,10 @@ def launch_search(
     save_plan(plan, config_dir, find_sweep(plan.name, config_dir))
     follower = SearchFollower(study, plan.run, report)
     missing = plan.settings.n_trials - len(follower.start().finished)
-    if missing <= 0 or study.is_over():
+    if study.is_over():
         return study
-    count = min(plan.workers, missing)
+    # With all networks begun, some may still be to go on with.
+    count = min(plan.workers, missing) if missing > 0 else plan.workers
     workers: Workers = (
         LocalWorkers(plan, study, count)
         if str(plan.config.hydra.launcher._target_).endswith(LOCAL_LAUNCHERS)
@@ -87,8 +88,18 @@ def prepare_search(plan: SearchPlan) -> list[str]:
     return [
         *dict.fromkeys([*faces.notes, *split.notes]),
         f"{settings.n_trials} networks of a space of {plan.space.size:.3g}, sampler {settings.sampler}: {objectives}",
+        *describe_halving(plan),
         f"records: {plan.records_path}",
     ]
+
+
+def describe_halving(plan: SearchPlan) -> list[str]:
+    """Where networks are stopped, in one line; none without halving."""
+    if not plan.rungs:
+        return []
+    *cuts, last = map(str, plan.rungs)
+    reduction = plan.settings.halving.reduction
+    return [f"after epoch {' and '.join(cuts)} of {last} one network in {reduction} goes on"] if cuts else []
 
 
 class Workers:

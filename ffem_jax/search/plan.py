@@ -65,6 +65,11 @@ class SearchPlan:
         return self.settings.study or self.sweep_dir.name
 
     @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs at which networks are judged and most are stopped; none without halving."""
+        return self.settings.halving.get_rungs(self.base.recipe.epochs)
+
+    @property
     def workers(self) -> int:
         """How many workers pull from the study: the launcher's jobs."""
         return int(self.config.launcher.jobs)
@@ -87,6 +92,7 @@ class SearchPlan:
             "hydra.sweeper.params": choices,
             "hydra.sweeper.when": {choice.name: choice.when for choice in self.space.choices if choice.when},
             "hydra.sweeper.objectives": list(self.settings.objectives),
+            **({"hydra.sweeper.halving": [*self.rungs, self.settings.halving.reduction]} if self.rungs else {}),
             "run.cap_mb": [self.run.cap_mb, self.run.cap_precision, self.run.train_over_cap],
             "run.seeds": list(self.run.seeds),
         }
@@ -134,6 +140,13 @@ def plan_search(
     space = read_space({"params": settings.params, "when": settings.when}, replaced)
     composer.parse([f"{choice.name}={','.join(choice.values)}" for choice in space.choices])
     base, run = to_specs(composer.compose(fixed))
+    if settings.halving.get_rungs(base.recipe.epochs):
+        if any(choice.name in ("recipe", "recipe.epochs") for choice in space.choices):
+            raise ConfigError(
+                "hydra.sweeper.halving needs one recipe.epochs for all networks; leave it out of the space"
+            )
+        if not run.checkpoint:
+            raise ConfigError("hydra.sweeper.halving goes on from checkpoints; take run.checkpoint=true")
     check_samples(composer, fixed, space)
 
     if config.hydra.sweep.dir == AUTO_DIR:

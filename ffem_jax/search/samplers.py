@@ -25,13 +25,15 @@ LARGEST_GRID = 100_000
 class Told:
     """A point and what came of it. accuracy: None where it was refused or failed. costs: by objective, those known.
 
-    excess: by how much of the cap it is over the cap; 0 or less is within it.
+    excess: by how much of the cap it is over the cap; 0 or less is within it. stopped: the epoch that its accuracy is
+    of, where it was stopped early; 0: it was trained to the end.
     """
 
     point: Point
     accuracy: float | None
     costs: Mapping[str, float]
     excess: float
+    stopped: int = 0
 
 
 # The next point, from the space, what is known, the points that are taken (`freeze` of each), a generator and the

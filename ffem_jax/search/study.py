@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ffem_jax.records import TrialRecord
 from ffem_jax.search.candidates import Candidate, add_cost
+from ffem_jax.search.halving import Halving, Promotion
 from ffem_jax.search.ledger import COUNTED, Ledger, read_status
 from ffem_jax.search.samplers import PROPOSERS, build_sampler, propose_neighbour
 from ffem_jax.search.settings import ACCURACY, SearchSettings
@@ -42,11 +43,13 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True)
 class Claim:
-    """A network that is this worker's to train. attempt: 1, or 2 after its first worker was killed."""
+    """A network that is this worker's to train. attempt: 1, or 2 after its first worker was killed. stop_epoch: where
+    to stop, for successive halving; 0 and recipe.epochs are the end."""
 
     number: int
     candidate: Candidate
     attempt: int = 1
+    stop_epoch: int = 0
 
 
 @dataclass
@@ -55,6 +58,7 @@ class SearchStudy:
 
     make: from a point to its candidate; who only follows needs none. measure: adds its cost. on_abandoned: called with
     the point and the reason where a network is given up because its workers were killed, before it counts as failed.
+    rungs: the epochs at which networks are judged, for successive halving; none trains all to the end.
     """
 
     settings: SearchSettings
@@ -65,6 +69,7 @@ class SearchStudy:
     make: Callable[[Point], Candidate] | None = None
     measure: Callable[[Candidate], Candidate] = add_cost
     on_abandoned: Callable[[Point, str], None] = lambda point, reason: None
+    rungs: tuple[int, ...] = ()
     seen_beats: dict[int, tuple[Any, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,14 +119,25 @@ class SearchStudy:
             with self.turn.hold():
                 self._bury()
                 ledger = self.read_ledger()
-                if not ledger.waiting and (self._is_exhausted() or self._is_spent(ledger)):
-                    return None
+                if not ledger.waiting:
+                    if (promotion := self._find_promotion(ledger)) is not None:
+                        self._go_on_with(ledger, promotion)
+                        ledger = self.read_ledger()
+                    elif not self._has_room(ledger):
+                        return None
                 claim = self._propose(ledger, worker)
             if claim is not None and (claim := self._admit(claim)) is not None:
                 return claim
 
+    def _has_room(self, ledger: Ledger) -> bool:
+        """Whether another network may begin."""
+        return not (self._is_exhausted() or self._is_spent(ledger))
+
     def _is_spent(self, ledger: Ledger) -> bool:
-        return len(ledger.finished) + len(ledger.running) >= self.settings.n_trials
+        return len(ledger.finished) + len(ledger.starting) >= self.settings.n_trials or self._is_out_of_epochs(ledger)
+
+    def _is_out_of_epochs(self, ledger: Ledger) -> bool:
+        return 0 < self.settings.n_epochs <= ledger.count_epochs()
 
     def _is_exhausted(self) -> bool:
         return bool(self.storage.get_study_user_attrs(self.study_id).get("exhausted", False))
@@ -152,7 +168,30 @@ class SearchStudy:
         ledger = self.read_ledger()
         if ledger.running or ledger.waiting or ledger.owed:
             return False
-        return self._is_exhausted() or self._is_spent(ledger)
+        return not self._has_room(ledger) and self._find_promotion(ledger) is None
+
+    def _build_halving(self, ledger: Ledger) -> Halving[int]:
+        return ledger.build_halving(self.rungs, self.settings.halving.reduction, self.settings.costs)
+
+    def _find_promotion(self, ledger: Ledger) -> Promotion[int] | None:
+        """The stopped network that goes on before another begins; its trial is the number of the one that began it."""
+        if not self.rungs or self._is_out_of_epochs(ledger):
+            return None
+        closing = not ledger.running and not self._has_room(ledger)
+        return self._build_halving(ledger).propose(closing=closing)
+
+    def _go_on_with(self, ledger: Ledger, promotion: Promotion[int]) -> None:
+        attributes = {"continues": promotion.trial, "stop_epoch": promotion.epoch, "attempt": 1}
+        point = ledger.trials[promotion.trial].user_attrs["claim"]["point"]
+        self.study.enqueue_trial(self._to_params(point), user_attrs=attributes)
+
+    def find_hopeless(self) -> list[Point]:
+        """The stopped networks that can never be promoted: nobody needs their checkpoints."""
+        if not self.rungs:
+            return []
+        ledger = self.read_ledger()
+        hopeless = self._build_halving(ledger).find_hopeless(self.settings.n_trials)
+        return [ledger.trials[number].user_attrs["claim"]["point"] for number in hopeless]
 
     def _propose(self, ledger: Ledger, worker: str) -> Claim | None:
         """Ask for one network and look at it; None where it is not to be trained, or there is none."""
@@ -166,7 +205,8 @@ class SearchStudy:
         if not ledger.waiting:
             point: Point | None = None
             if name in PROPOSERS:
-                point = PROPOSERS[name](self.space, ledger.read_told(), ledger.points, rng, self.settings.costs)
+                told = ledger.read_told(first=bool(self.rungs))
+                point = PROPOSERS[name](self.space, told, ledger.points, rng, self.settings.costs)
                 if point is None:
                     self._give_up()
                     return None
@@ -182,12 +222,14 @@ class SearchStudy:
             point = self._suggest(trial)
         candidate = self.make(point)
         attempt = int(trial.user_attrs.get("attempt", 1))
+        stop_epoch = int(trial.user_attrs.get("stop_epoch", self.rungs[0] if self.rungs else 0))
         claim = {"worker": worker, "key": candidate.key, "point": dict(point), "attempt": attempt}
-        trial.set_user_attr("claim", claim)
-        if candidate.key and candidate.key in ledger.keys and "follows" not in trial.user_attrs:
+        trial.set_user_attr("claim", {**claim, "stop_epoch": stop_epoch})
+        known = "follows" in trial.user_attrs or "continues" in trial.user_attrs
+        if candidate.key and candidate.key in ledger.keys and not known:
             self._end(trial.number, {"status": "repeated"})
             return None
-        return Claim(trial.number, candidate, attempt)
+        return Claim(trial.number, candidate, attempt, stop_epoch)
 
     def _suggest(self, trial: Trial) -> Point:
         """Every choice a value, the inactive ones too: samplers are at their best in a space of one shape."""
@@ -221,9 +263,11 @@ class SearchStudy:
 
     def tell_records(self, claim: Claim, records: Sequence[TrialRecord]) -> bool:
         """End a claim with the records of its seeds; False where it was taken away meanwhile."""
-        failed = [record for record in records if record.status != "done" or record.accuracy is None]
+        accepted = ("done", "pruned") if claim.stop_epoch else ("done",)
+        failed = [record for record in records if record.status not in accepted or record.accuracy is None]
+        epochs = min(record.epochs for record in records)
         if failed:
-            return self.tell_failure(claim, failed[0].error or f"{failed[0].status}, no accuracy")
+            return self.tell_failure(claim, failed[0].error or f"{failed[0].status}, no accuracy", epochs)
         costs = dict(claim.candidate.costs)
         if "latency_ms_wasm" in self.settings.objectives:
             measured = [record.latency_ms_wasm for record in records]
@@ -232,12 +276,14 @@ class SearchStudy:
             costs["latency_ms_wasm"] = float(np.median([float(value or 0.0) for value in measured]))
         accuracy = float(np.mean([record.accuracy for record in records]))
         values = [accuracy if name == ACCURACY else costs[name] for name in self.settings.objectives]
-        outcome = {"status": "done", ACCURACY: accuracy, "costs": costs}
+        status = "pruned" if any(record.status == "pruned" for record in records) else "done"
+        outcome = {"status": status, ACCURACY: accuracy, "costs": costs, "epochs": epochs}
+        # A stopped network has values too, those of its moment: too few are trained to the end to learn from.
         return self._end(claim.number, outcome, values)
 
-    def tell_failure(self, claim: Claim, error: str) -> bool:
-        """End a claim as failed; False where it was taken away meanwhile."""
-        return self._end(claim.number, {"status": "failed", "error": error})
+    def tell_failure(self, claim: Claim, error: str, epochs: int = 0) -> bool:
+        """End a claim as failed after so many epochs; False where it was taken away meanwhile."""
+        return self._end(claim.number, {"status": "failed", "error": error, "epochs": epochs})
 
     def release(self, claim: Claim) -> None:
         """Give a claim back: the worker is told to stop. That is no failed attempt."""
@@ -290,6 +336,8 @@ class SearchStudy:
         claim = trial.user_attrs["claim"]
         attempt = claim["attempt"] + (read_status(trial) == "lost")
         attributes = {"follows": trial.number, "attempt": attempt}
+        # What was begun from a checkpoint goes on from the newest there is.
+        attributes |= {name: trial.user_attrs[name] for name in ("continues", "stop_epoch") if name in trial.user_attrs}
         self.study.enqueue_trial(self._to_params(claim["point"]), user_attrs=attributes)
 
     def _end(self, number: int, outcome: dict[str, Any], values: Sequence[float] | None = None) -> bool:

@@ -24,6 +24,7 @@ from ffem_jax.config import ConfigError, open_composer
 from ffem_jax.records import TrialRecord
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.plan import SearchPlan, load_plan, read_saved
+from ffem_jax.search.samplers import freeze
 from ffem_jax.search.space import Point, SpaceError
 from ffem_jax.search.storage import open_storage
 from ffem_jax.search.study import Claim, SearchError, SearchStudy
@@ -38,6 +39,7 @@ def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchS
     """The study of `plan`; with a `maker` one can claim from it. Raises ConfigError and SearchError."""
     storage, turn = open_storage(plan.settings.storage, plan.study_name, plan.folder)
     study = SearchStudy(plan.settings, plan.space, storage, turn, plan.study_name, maker.make if maker else None)
+    study.rungs = plan.rungs
     study.check_identity(plan.identify())
     return study
 
@@ -49,7 +51,7 @@ def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
     trial, run = claim.candidate.trial, claim.candidate.run
     assert trial is not None
     assert run is not None
-    run = dataclasses.replace(run, records=str(plan.records_path), progress=False)
+    run = dataclasses.replace(run, records=str(plan.records_path), progress=False, stop_epoch=claim.stop_epoch)
     out_dir = plan.get_trial_dir(trial, run.seeds)
     records = run_trials(trial, run, out_dir, plan.records_path)
     if "latency_ms_wasm" in plan.settings.objectives:
@@ -102,11 +104,13 @@ class Heart(threading.Thread):
 
 @dataclasses.dataclass
 class Worker:
-    """One worker's loop. execute: from a claim to its records; tests put something quick there."""
+    """One worker's loop. execute: from a claim to its records; tests put something quick there. discard: given the
+    point of a stopped network that will never go on."""
 
     name: str
     study: SearchStudy
     execute: Callable[[Claim], list[TrialRecord]]
+    discard: Callable[[Point], None] = lambda point: None
     poll_seconds: float = POLL_SECONDS
     claim: Claim | None = None
 
@@ -144,6 +148,8 @@ class Worker:
         else:
             if not self.study.tell_records(claim, records):
                 log.info("trial %d was taken over while this worker was silent", claim.number)
+            for point in self.study.find_hopeless():
+                self.discard(point)
         release_memory()
 
     def leave(self) -> None:
@@ -176,6 +182,21 @@ def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Poin
     return on_abandoned
 
 
+def make_discard(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point], None]:
+    """Deletes the checkpoint of a network, once: most of what a search leaves on the disk."""
+    discarded: set[tuple[str, ...]] = set()
+
+    def discard(point: Point) -> None:
+        from ffem_jax.trial import discard_checkpoint
+
+        if freeze(point) not in discarded:
+            trial, run = maker.compose(point)
+            discard_checkpoint(plan.get_trial_dir(trial, run.seeds))
+            discarded.add(freeze(point))
+
+    return discard
+
+
 @contextlib.contextmanager
 def open_worker(folder: Path, name: str) -> Iterator[Worker]:
     """The worker `name` of the search in `folder`."""
@@ -190,7 +211,7 @@ def open_worker(folder: Path, name: str) -> Iterator[Worker]:
         study = open_study(plan, maker)
         study.on_abandoned = make_on_abandoned(plan, maker)
         start_devices(plan)
-        yield Worker(name, study, lambda claim: train(plan, claim))
+        yield Worker(name, study, lambda claim: train(plan, claim), make_discard(plan, maker))
 
 
 def start_devices(plan: SearchPlan) -> None:

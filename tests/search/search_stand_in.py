@@ -49,14 +49,17 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     record = make_record(trial, out_dir)
     known = latest_records(read_records(records_path)) if records_path.exists() else []
     for one in known:
-        if one.trial_key == record.trial_key and one.status == "done":
+        if one.trial_key == record.trial_key and (one.status == "done" or 0 < run.stop_epoch <= one.epochs):
             return [one]
     with open(records_path.parent / "trainings.txt", "a") as file:
-        file.write(f"{os.getpid()} {record.trial_key}\n")
+        file.write(f"{os.getpid()} {record.trial_key}:{run.stop_epoch}\n")
     time.sleep(float(os.environ.get("FFEM_STAND_IN_SECONDS", "0")))
     record.accuracy = round(0.9 - 0.5 / (1 + (record.params or 0) / 2e5) + 0.02 * trial.arch.stem_stride, 6)
     record.tested, record.correct = 1000, round(1000 * record.accuracy)
     record.accuracy_low, record.accuracy_high = record.accuracy - 0.03, record.accuracy + 0.03
+    record.epochs = min(run.stop_epoch or trial.recipe.epochs, trial.recipe.epochs)
+    if record.epochs < trial.recipe.epochs:
+        record.status = "pruned"
     append_record(records_path, record)
     return [record]
 
@@ -77,7 +80,7 @@ def install() -> None:
         sys.modules[name] = module = types.ModuleType(name)
         module.__dict__.update(values)
 
-    put("ffem_jax.trial", run_trials=run_trials, record_failure=record_failure)
+    put("ffem_jax.trial", run_trials=run_trials, record_failure=record_failure, discard_checkpoint=lambda folder: None)
     put("ffem_jax.cost", compute_cost=lambda arch, resolution: Cost(arch))
     put("ffem_jax.devices", use_cpu_cores=lambda cores: None, release_memory=lambda: None)
     nothing = types.SimpleNamespace(notes=())

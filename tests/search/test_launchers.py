@@ -224,3 +224,22 @@ def test_a_hydra_application_finds_the_sweeper(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "[3/3] network" in result.stderr
+
+
+def test_a_search_that_halves_survives_kills(tmp_path: Path) -> None:
+    environment = write_environment(tmp_path, seconds=0.4)
+    halving = ["hydra.sweeper.halving.enabled=true", "hydra.sweeper.halving.min_epochs=1"]
+    process = start(tmp_path, environment, *halving, "launcher=joblib", "hydra.sweeper.n_trials=18")
+    assert kill_workers(tmp_path, process, times=5) == 5
+    out, err = process.communicate(timeout=600)
+    counts = json.loads(out)
+    assert counts["done"] + counts["pruned"] + counts["failed"] == 18, err
+    assert counts["done"] >= 1, err
+    assert counts["pruned"] >= 6, err
+    folder = tmp_path / "outputs" / "search-synthetic"
+    latest = {(record.trial_key, record.epochs) for record in read_records(folder / "records.jsonl")}
+    assert len(latest) == len(read_records(folder / "records.jsonl")), "an epoch was trained and recorded twice"
+    # Each network at each rung is trained once, and once more where its worker was killed.
+    trained = Counter((folder / "trainings.txt").read_text().split()[1::2])
+    assert max(trained.values()) <= 2
+    assert sum(trained.values()) - len(trained) <= 5
