@@ -7,16 +7,17 @@ Hydra composes `conf/` over the schema below; `to_specs` turns the result into t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.arch import check_choice, check_range
+from ffem_jax.arch import StageSpec, check_choice, check_range
+from ffem_jax.overrides import explain_error, quote_value, suggest, to_line
 from ffem_jax.spec import RunSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ CONFIG_NAME = "config"
 SCHEMA_NAME = "application_schema"
 SWEEP_GROUP = "sweep"
 AUTO_DIR = "auto"  # what hydra.run.dir and hydra.sweep.dir say until the user chooses
+# One value of one row of the stage table: its number from 0, its column, the value.
+STAGE_ROW = re.compile(r"arch\.stages\.(\d+)\.(\w+)=(.*)")
 LAUNCHERS = ("local", "joblib", "ray", "slurm")
 
 # What a launcher needs: the plugin's module and the way to get it. Keys are choices of `launcher` and `hydra/launcher`.
@@ -149,11 +152,12 @@ def register_schema() -> None:
     from omegaconf import OmegaConf
 
     node = OmegaConf.structured(ApplicationSpec)
-    _make_writable(node)
+    make_writable(node)
     ConfigStore.instance().store(name=SCHEMA_NAME, node=node)
 
 
-def _make_writable(node: Any) -> None:
+def make_writable(node: Any) -> None:
+    """Let the values of `node`, and of all below it, be changed."""
     # OmegaConf takes `frozen` for read-only and then refuses the values of conf/ as well.
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -161,7 +165,7 @@ def _make_writable(node: Any) -> None:
     names = node if isinstance(node, DictConfig) else range(len(node))
     for child in (node._get_node(name) for name in names):
         if isinstance(child, DictConfig | ListConfig) and not child._is_none():
-            _make_writable(child)
+            make_writable(child)
 
 
 def register_sweep(name: str, path: Path) -> None:
@@ -176,7 +180,7 @@ def register_sweep(name: str, path: Path) -> None:
     try:
         node = OmegaConf.load(path)
     except (OSError, YAMLError) as error:
-        raise ConfigError(f"the sweep {path} cannot be read: {_one_line(str(error))}") from error
+        raise ConfigError(f"the sweep {path} cannot be read: {to_line(str(error))}") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"the sweep {path} must be a mapping, with hydra.sweeper.params")
     ConfigStore.instance().store(group=SWEEP_GROUP, name=name, node=node, package="_global_")
@@ -200,11 +204,29 @@ class Composer:
         try:
             return self.loader.load_configuration(
                 config_name=CONFIG_NAME,
-                overrides=[*self.search_path, *overrides],
+                overrides=[*self.search_path, *self.write_out_rows(overrides)],
                 run_mode=RunMode.MULTIRUN if multirun else RunMode.RUN,
             )
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain_error(error)) from error
+
+    def write_out_rows(self, overrides: Sequence[str]) -> list[str]:
+        """Overrides of single rows, `arch.stages.2.repeats=3`, as one of the whole stage table, behind the others.
+
+        OmegaConf takes rows of frozen dataclasses for read-only. Raises ConfigError for a row that is not there.
+        """
+        rows = [match for override in overrides if (match := STAGE_ROW.fullmatch(override))]
+        if not rows:
+            return list(overrides)
+        others = [override for override in overrides if not STAGE_ROW.fullmatch(override)]
+        table = [dict(row) for row in self.compose(others).arch.stages]
+        for match in rows:
+            number, field, value = int(match[1]), match[2], match[3]
+            if number >= len(table):
+                raise ConfigError(f"arch.stages has no row {number}; its rows are 0 to {len(table) - 1}")
+            table[number][field] = value
+        written = ",".join("{" + ",".join(f"{field}:{value}" for field, value in row.items()) + "}" for row in table)
+        return [*others, f"arch.stages=[{written}]"]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Overrides, parsed and checked: each names a key or a choice that exists. Raises ConfigError otherwise."""
@@ -221,8 +243,19 @@ class Composer:
             self._check(override)
         return parsed
 
-    def _list_choices(self, group: str) -> list[str]:
+    def make_context(self, config: DictConfig) -> Any:
+        """What Hydra's launchers ask for, with `config` as Hydra's own."""
+        from hydra._internal.callbacks import Callbacks
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import HydraContext
+
+        HydraConfig.instance().set_config(config)
+        return HydraContext(config_loader=self.loader, callbacks=Callbacks(config))
+
+    def list_choices(self, group: str) -> list[str]:
         """The configs of `group`, those one folder deeper too; empty where it is no group."""
+        if "." in group:  # the key of a value: Hydra would look through all folders for each
+            return []
         from hydra.core.object_type import ObjectType
 
         def look(group: str, kind: ObjectType) -> list[str]:
@@ -239,7 +272,7 @@ class Composer:
 
     def _check(self, override: Override) -> None:
         key = override.key_or_group
-        choices = self._list_choices(key)
+        choices = self.list_choices(key)
         # A launcher whose plugin is missing is no choice of hydra/launcher, so its own message comes first.
         if choices or key == "hydra/launcher":
             values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
@@ -319,8 +352,15 @@ def check_key(key: str) -> None:
     node: Any = ApplicationSpec()
     parents: list[str] = []
     for part in key.split("."):
+        if parents == ["arch", "stages"] and part.isdigit():
+            # Which rows there are depends on the network; they all have the same columns.
+            parents.append(part)
+            node = StageSpec()
+            continue
         if isinstance(node, tuple):
-            raise ConfigError(f"{key}: rows of {'.'.join(parents)} are not changed one by one; give the whole list")
+            raise ConfigError(
+                f"{key}: {'.'.join(parents)} is a list; give it whole, or a row's value as arch.stages.0.channels"
+            )
         if not dataclasses.is_dataclass(node):
             raise ConfigError(f"{key} is not known; {'.'.join(parents)} is a value and has no keys")
         names = [f.name for f in dataclasses.fields(node)]
@@ -333,32 +373,11 @@ def check_key(key: str) -> None:
         node = getattr(node, part, None)
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """` did you mean X?` where a known word is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {close[0]}?" if close else ""
-
-
-def quote_value(value: str | Path) -> str:
-    """`value` as a quoted string of Hydra's override grammar."""
-    # There a quote is escaped, and so are the backslashes that stand before a quote; no others are.
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", str(value))
-    backslashes = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * backslashes + "'"
-
-
-def explain_error(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf as one line, with the key it is about."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return f"{cause.full_key}: {_one_line(str(cause.msg or cause).splitlines()[0])}"
-        error, cause = cause, cause.__cause__
-    return _one_line(str(error))
-
-
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("See http", "Set the environment")))
+def check_writable(folder: Path, option: str) -> None:
+    """Raise ConfigError unless files can be made in `folder`, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another with {option}") from error

@@ -23,8 +23,11 @@ def describe_record(record: TrialRecord, label: str = "") -> str:
         return f"{name}: failed, {record.error}"
     if record.status == "over_cap":
         return f"{name}: over the cap{size}, not trained"
+    if record.status == "pruned":
+        epochs = record.spec.get("recipe", {}).get("epochs", "?")
+        name += f", stopped after epoch {record.epochs} of {epochs}"
     if record.accuracy is None:
-        return f"{name}: done{size}"
+        return f"{name}: {record.status}{size}"
     interval = ""
     if record.accuracy_low is not None and record.accuracy_high is not None:
         interval = f" ({record.accuracy_low:.3f} to {record.accuracy_high:.3f})"
@@ -113,7 +116,7 @@ class RecordFollower(threading.Thread):
         """One line: how many are finished, this one, the best so far, the time left."""
         self.finished += 1
         self.statuses[record.status] += 1
-        if self.may_be_best(record):
+        if record.status == "done" and self.may_be_best(record):
             self.best = max(self.best, record.accuracy or 0.0)
         remaining = self.total - self.finished
         seconds = (time.monotonic() - self.started) / (self.finished - self.already) * remaining

@@ -21,7 +21,7 @@ from filelock import FileLock
 if TYPE_CHECKING:
     import pandas
 
-STATUSES = ("done", "over_cap", "failed")
+STATUSES = ("done", "pruned", "over_cap", "failed")
 RECORD_VERSION = 1
 
 
@@ -30,6 +30,9 @@ class TrialRecord:
     """What one trial was and gave. Rates are in 0 to 1; a number that was not reached is None.
 
     spec: the whole TrialSpec, as nested dicts. arch, data, protocol, recipe repeat its names.
+    status: `done`; `pruned`, stopped after `epochs` of the recipe's and evaluated there, to be gone on with or not (its
+        accuracy is of a network half trained, and compares with no finished one); `over_cap`, refused for its size;
+        `failed`, for what `error` says.
     synthetic: true where the faces are drawn, so that no reader takes the numbers for real ones.
     data_variant: which edition of a data set (`deepfunneled`, `funneled`), empty where there is one only.
     data_fingerprint: of pixels, labels and order; pictures_fingerprint: of the pictures before crop and resolution,
@@ -193,12 +196,13 @@ def read_records(path: str | os.PathLike[str]) -> list[TrialRecord]:
 
 
 def latest_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """One record a trial key, in order of first appearance: the last, but a `done` is never
-    displaced by a later failure or refusal."""
+    """One record a trial key, in order of first appearance: the last, but a `done` is displaced by a `done` alone, and
+    a `pruned` by no later failure or refusal: its checkpoint is there to go on from."""
+    weight = {"done": 2, "pruned": 1}
     latest: dict[str, TrialRecord] = {}
     for record in records:
         known = latest.get(record.trial_key)
-        if known is None or record.status == "done" or known.status != "done":
+        if known is None or weight.get(record.status, 0) >= weight.get(known.status, 0):
             latest[record.trial_key] = record
     return list(latest.values())
 

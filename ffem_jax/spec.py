@@ -245,6 +245,9 @@ class RunSpec:
     train_over_cap: train a network over the cap all the same.
     retrain: train even if the records already hold this trial as done.
     seeds: train these seeds of one network as one program (vmap); empty trains `seed` alone.
+    stop_epoch: stop after so many epochs of the recipe's schedule, evaluate, and record the trial as pruned; the same
+        trial asked for again, without this or with a later epoch, goes on from its checkpoint and ends as if it had
+        never stopped. 0, or recipe.epochs and more, trains to the end.
     checkpoint: keep an Orbax checkpoint after every epoch, and go on from it.
     keep_weights: keep the trained network in the trial's folder (its parameters in float32): what `ffem export` reads.
     progress: draw progress bars (drawn only on a terminal).
@@ -258,6 +261,7 @@ class RunSpec:
     train_over_cap: bool = False
     retrain: bool = False
     seeds: tuple[int, ...] = ()
+    stop_epoch: int = 0
     checkpoint: bool = True
     keep_weights: bool = True
     progress: bool = True
@@ -267,6 +271,11 @@ class RunSpec:
     def __post_init__(self) -> None:
         check_range("run.cores", self.cores, 0)
         check_range("run.cap_mb", self.cap_mb, 0.0)
+        check_range("run.stop_epoch", self.stop_epoch, 0)
+        if self.stop_epoch and not self.checkpoint:
+            raise SpecError(
+                f"run.stop_epoch={self.stop_epoch} leaves a checkpoint to go on from; take run.checkpoint=true"
+            )
         check_choice("run.cap_precision", self.cap_precision, PRECISIONS)
         check_choice("run.logger", self.logger, LOGGERS)
         object.__setattr__(self, "seeds", tuple(self.seeds))

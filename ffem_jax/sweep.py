@@ -12,7 +12,6 @@ import itertools
 import logging
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,12 @@ from ffem_jax.config import (
     SWEEP_GROUP,
     Composer,
     ConfigError,
+    check_writable,
     find_sweep,
-    quote_value,
     register_sweep,
     to_specs,
 )
+from ffem_jax.overrides import quote_value
 from ffem_jax.progress import RecordFollower, read_recorded
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.spec import RunSpec, TrialSpec, trial_key
@@ -132,7 +132,9 @@ def plan_sweep(composer: Composer, name: str, overrides: Sequence[str], config_d
     fixed = [*selected, *(str(override.input_line) for override in user if not override.is_sweep_override())]
     config = composer.compose(fixed, multirun=True)
     if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
-        raise ConfigError("hydra/sweeper is not for ffem, which expands a sweep by itself; leave it out")
+        raise ConfigError(
+            "hydra/sweeper is not for ffem, which expands a sweep by itself; leave it out, or take search"
+        )
     # An override of the user's replaces the sweep's values of the same key.
     taken = {override.key_or_group for override in user}
     lines = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
@@ -179,6 +181,7 @@ def expand_combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
 
 def make_job(composer: Composer, overrides: Sequence[str]) -> Job:
     """Compose and check one job. Raises ConfigError or SpecError."""
+    overrides = composer.write_out_rows(overrides)  # for the launcher, which composes them by itself
     trial, run = to_specs(composer.compose(overrides))
     return Job(tuple(overrides), trial, run)
 
@@ -232,16 +235,6 @@ def check_data(trials: Sequence[TrialSpec]) -> list[str]:
     return list(notes)
 
 
-def check_writable(folder: Path, option: str) -> None:
-    """Raise ConfigError unless files can be made in `folder`, which is made where it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another with {option}") from error
-
-
 # ---------------------------------------------------------------------------------- launching
 
 
@@ -268,7 +261,7 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
         report(note)
     places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
     config = composer.compose([*overrides, *places])
-    returned = run_job(run_trial_job, config, "hydra.run.dir", None, _make_context(composer, config))
+    returned = run_job(run_trial_job, config, "hydra.run.dir", None, composer.make_context(config))
     return _read_return(returned)
 
 
@@ -285,7 +278,7 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
     """
     from hydra.core.plugins import Plugins
 
-    context = _make_context(composer, plan.config)
+    context = composer.make_context(plan.config)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=run_trial_job, config=plan.config
     )
@@ -303,15 +296,6 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
         follower.stop()
         context.callbacks.on_multirun_end(config=plan.config, config_name=CONFIG_NAME)
     return [_read_return(one) for one in returned]
-
-
-def _make_context(composer: Composer, config: DictConfig) -> Any:
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import HydraContext
-
-    HydraConfig.instance().set_config(config)
-    return HydraContext(config_loader=composer.loader, callbacks=Callbacks(config))
 
 
 def _read_return(returned: Any) -> JobResult:

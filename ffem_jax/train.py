@@ -117,10 +117,13 @@ class Trainer:
         self,
         *,
         restored: tuple[int, TrainState, History] | None = None,
+        stop_epoch: int = 0,
         on_epoch: Callable[[int, TrainState, History], None] | None = None,
         on_progress: Callable[[int, int, float, float], None] | None = None,
     ) -> Training:
         """Train to recipe.epochs, from the start or from `restored` (epochs done, state, history).
+
+        With stop_epoch, which is not 0, to the end of that epoch of the same schedule at most.
 
         on_epoch(epochs_done, state, history) after each epoch; on_progress(epoch, step, loss, images_per_second)
         every second or so. Stops early where every seed's loss has stopped being finite.
@@ -129,7 +132,7 @@ class Trainer:
         seconds = images = 0.0
         # The first call is short, to learn how long a step takes; then about a second a call.
         stride = 1
-        for epoch in range(done, self.recipe.epochs):
+        for epoch in range(done, min(stop_epoch or self.recipe.epochs, self.recipe.epochs)):
             if all(history.bad_steps):
                 break
             sums, first = self._zero_sums(), 0

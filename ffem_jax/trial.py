@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -41,6 +42,9 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     stops being finite, is recorded as failed. `out_dir` keeps trial.json, the checkpoint and the trained
     weights.
 
+    With run.stop_epoch a trial is recorded as pruned where it stops; one recorded as done, or as pruned no earlier, is
+    returned as it is. To go on, give the same `out_dir`: the checkpoint is there. Without it the trial starts anew.
+
     Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
     """
     seeds = run.seeds or (trial.seed,)
@@ -57,14 +61,58 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
             blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
         recorded = {record.trial_key: record for record in _read_existing(records_path)}
         found = [recorded.get(record.trial_key) for record in blank]
-        done = [record for record in found if record is not None and record.status == "done" and not run.retrain]
-        ours = {record.trial_key for record in done}
+        kept = [] if run.retrain else [record for record in found if record and _reaches(record, run.stop_epoch)]
+        if len(kept) < len(found):
+            # The seeds that are not done go on together: their checkpoint is of one program.
+            kept = [record for record in kept if record.status == "done"]
+        ours = {record.trial_key for record in kept}
         missing = [record for record in blank if record.trial_key not in ours]
         if missing:
             _run(trial, run, missing, faces, split, out_dir, records_path.parent / "pretraining")
             for record in missing:
                 _append(records_path, record)
-        return [*done, *missing]
+        return [*kept, *missing]
+
+
+def _reaches(record: TrialRecord, stop_epoch: int) -> bool:
+    """Whether the record is of as much training as is asked for; stop_epoch 0 asks for all."""
+    return record.status == "done" or (record.status == "pruned" and 0 < stop_epoch <= record.epochs)
+
+
+def discard_checkpoint(out_dir: Path) -> None:
+    """Delete the checkpoint in a trial's folder, for a trial that nobody will go on with; without one, do nothing.
+
+    A pruned trial's record stays and, asked for again, the trial starts anew. Not for a trial that is being trained.
+    """
+    # Under another name first: half a checkpoint that a killed process left would be taken for a whole one.
+    leaving = out_dir / "checkpoint.discarded"
+    shutil.rmtree(leaving, ignore_errors=True)
+    try:
+        (out_dir / "checkpoint").replace(leaving)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(leaving)
+
+
+def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path, error: str) -> list[TrialRecord]:
+    """Append a `failed` record for each seed that has none yet: of a trial that never came to write its own.
+
+    Raises as `run_trials` does.
+    """
+    faces, split = load_split(trial.data, trial.protocol)
+    first = trial.pretraining
+    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
+    recorded = {record.trial_key for record in _read_existing(records_path)}
+    records = []
+    for seed in run.seeds or (trial.seed,):
+        one = dataclasses.replace(trial, seed=seed)
+        key = trial_key(one, _identify_faces(faces, split), first_fingerprint)
+        if key not in recorded:
+            record = _make_record(one, key, faces, split, faces.fingerprint, out_dir)
+            record.error = error
+            _append(records_path, record)
+            records.append(record)
+    return records
 
 
 def _identify_faces(faces: Faces, split: Split) -> str:
@@ -171,7 +219,7 @@ def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> tuple[Any, Any]:
     people = len(np.unique(faces.labels[split.train]))
     # A record whose checkpoint is gone is no pretraining: it is then trained again.
     for retrain in (False, True):
-        alone = dataclasses.replace(run, seeds=(), checkpoint=True, retrain=retrain)
+        alone = dataclasses.replace(run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
         (record,) = run_trials(trial, alone, folder / key, folder / "pretraining.jsonl")
         if record.status != "done":
             raise PretrainingError(f"pretraining on {trial.data.name} ({key}) failed: {record.error or record.status}")
@@ -227,7 +275,12 @@ def _train(
                 checkpoint.save(epochs, state, history)
             logger.log_epoch(epochs, history)
 
-        training = trainer.fit(restored=restored, on_epoch=finish_epoch, on_progress=bar.update)
+        training = trainer.fit(
+            restored=restored,
+            stop_epoch=run.stop_epoch,
+            on_epoch=finish_epoch,
+            on_progress=bar.update,
+        )
     if split.pairs:
         everything = np.unique([split.pairs.first, split.pairs.second])
     else:
@@ -263,6 +316,9 @@ def _train(
             record.test_images = split.test.tolist()
         for name, value in metrics.items():
             setattr(record, name, value)
+        if record.epochs < trial.recipe.epochs:
+            record.status = "pruned"
+            continue
         if run.keep_weights:
             evaluated = training.state.evaluated
             if len(records) > 1:

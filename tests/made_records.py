@@ -49,7 +49,7 @@ def build_record(
     if params is not None:
         record.params, record.macs, record.peak_activation_bytes = params, 20 * params, 10**6
         record.bytes_float32, record.bytes_float16, record.bytes_int8 = 4 * params, 2 * params, params
-    if status == "done" and correct is not None:
+    if status in ("done", "pruned") and correct is not None:
         record.correct = record.correct_gallery = correct
         record.tested, record.accuracy = tested, correct / tested
         record.accuracy_gallery = record.accuracy

@@ -34,6 +34,8 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     records = []
     for seed in run.seeds or (trial.seed,):
         record = make_record(dataclasses.replace(trial, seed=seed), out_dir)
+        if record.status == "done" and 0 < run.stop_epoch < trial.recipe.epochs:
+            record.status, record.epochs = "pruned", run.stop_epoch
         known = [r for r in recorded if r.trial_key == record.trial_key and r.status == "done"]
         if not known:
             append_record(records_path, record)
@@ -61,6 +63,7 @@ class Drawn:
     def __init__(self, records: list[TrialRecord]) -> None:
         self.table = f"a frontier of {sum(record.status == 'done' for record in records)}"
         self.records = records
+        self.agreement = types.SimpleNamespace(describe=lambda: "")
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""

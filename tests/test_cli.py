@@ -70,6 +70,7 @@ def test_every_command_has_help_and_json(capsys: pytest.CaptureFixture[str], com
         "latency",
         "paper",
         "report",
+        "predict",
         "serve",
         "verify",
     )
@@ -111,6 +112,8 @@ def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
         (["sweep", "placment"], "did you mean placement?"),
         (["sweep", "depth", "seed=0", "hydra.sweep.dir=file/below"], "hydra.sweep.dir=DIR"),
         (["sweep", "depth", "recipe.epochs=0"], "recipe.epochs=0"),
+        (["sweep", "search", "hydra.sweeper.sampler=nsga3"], "choose one of: random, nsga2, tpe, gp, grid"),
+        (["sweep", "search", "hydra.sweeper.sampler=grid"], "is for at most 100000 points"),
         (["frontier", "nowhere"], "nowhere does not exist"),
         (["frontier", "empty"], "holds no records.jsonl"),
         (["frontier", "file", "--against", "size"], "choose from"),
@@ -217,6 +220,20 @@ def test_started_again_it_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert summary["frontier"] == {"trials": 4}
     records = read_records(summary["records"])
     assert len([record for record in records if record.status == "done"]) == 2, "a done trial was run again"
+
+
+def test_a_sweep_stopped_early_says_so_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = ffem(capsys, *MIXED, "run.stop_epoch=4", "--json")
+    counts = json.loads(out)
+    assert (status, counts["done"], counts["pruned"], counts["over_cap"], counts["failed"]) == (1, 0, 2, 1, 1)
+    assert "all seed 0, stopped after epoch 4 of 30: accuracy 0.750 (0.650 to 0.850), 8.80 MB\n" in err
+    assert "pruned before the end: 2\n" in err
+    status, out, err = ffem(capsys, *MIXED, "--json")
+    counts = json.loads(out)
+    assert (counts["done"], counts["pruned"]) == (2, 0)
+    status, out, _ = ffem(capsys, "train", "run.stop_epoch=4", "hydra.run.dir=one")
+    assert status == 0
+    assert "goes on from there" in out
 
 
 def test_a_real_multirun_in_other_processes(tmp_path: Path) -> None:

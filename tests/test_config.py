@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra.types import RunMode
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from ffem_jax import config as configuration
 from ffem_jax.arch import AttentionSpec, SpecError, StageSpec
 from ffem_jax.config import Composer, ConfigError, LauncherSpec, open_composer, to_application, to_specs
+from ffem_jax.overrides import quote_value
 from ffem_jax.spec import ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 
 GROUPS = configuration.list_groups()
@@ -224,7 +226,9 @@ def test_a_launcher_s_settings_reach_hydra(composer: Composer) -> None:
         ("seed=-1", "seed=-1 must be between 0"),
         ("run.seeds=[a]", "run.seeds[0]"),
         ("arch.stages=[{chanels: 8}]", "chanels"),
-        ("arch.stages.0.repeats=2", "give the whole list"),
+        ("arch.stages.0.repets=2", "arch.stages.0 has: expansion, channels, repeats, stride"),
+        ("arch.stages.first.repeats=2", "give it whole, or a row's value as arch.stages.0.channels"),
+        ("arch.stages.7.repeats=2", "arch.stages has no row 7; its rows are 0 to 6"),
         ("arch.seed.x=2", "arch has: name"),
         ("seed.x=2", "seed is a value and has no keys"),
         ("data.resolution=16", "total stride of 32"),
@@ -266,7 +270,7 @@ def test_a_missing_plugin_names_its_extra(
 def test_a_quoted_value_is_read_back_as_it_was(text: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    override = OverridesParser.create().parse_override(f"run.records={configuration.quote_value(text)}")
+    override = OverridesParser.create().parse_override(f"run.records={quote_value(text)}")
     assert str(override.value()) == text
 
 
@@ -310,3 +314,17 @@ def test_a_broken_sweep_file_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"broken\.yaml") as caught:
         configuration.register_sweep("broken", path)
     assert "\n" not in str(caught.value)
+
+
+def test_one_value_of_one_stage_changes_and_nothing_else(composer: Composer) -> None:
+    base, _ = compose(composer, "arch=mobilenetv2")
+    trial, _ = compose(composer, "arch=mobilenetv2", "arch.stages.2.repeats=7", "arch.stages.2.channels=40", "seed=3")
+    rows = list(base.arch.stages)
+    rows[2] = dataclasses.replace(rows[2], repeats=7, channels=40)
+    assert trial == dataclasses.replace(base, arch=dataclasses.replace(base.arch, stages=tuple(rows)), seed=3)
+    # As a launcher gets them, which composes by itself.
+    written = composer.write_out_rows(["arch=mobilenetv2", "arch.stages.2.repeats=7", "seed=3"])
+    assert written[:2] == ["arch=mobilenetv2", "seed=3"]
+    assert to_specs(composer.loader.load_configuration("config", written, run_mode=RunMode.RUN)) == compose(
+        composer, "arch=mobilenetv2", "arch.stages.2.repeats=7", "seed=3"
+    )

@@ -48,7 +48,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     packed = {name for name in names if ".dist-info/" not in name}
-    expected = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "ffem_jax").rglob("*.py")}
+    sources = [path for folder in ("ffem_jax", "hydra_plugins") for path in (REPOSITORY / folder).rglob("*.py")]
+    expected = {path.relative_to(REPOSITORY).as_posix() for path in sources}
     node = REPOSITORY / "ffem_jax" / "export" / "node"
     scripts = {path.relative_to(REPOSITORY).as_posix() for path in node.glob("*.cjs")}
     assert scripts

@@ -142,7 +142,7 @@ GOOD = make_record("a" * 16)
         ("{}", "lacks trial_key, spec, seed, status"),
         (
             json.dumps({**dataclasses.asdict(GOOD), "status": "maybe"}),
-            "status='maybe' is none of done, over_cap, failed",
+            "status='maybe' is none of done, pruned, over_cap, failed",
         ),
         (json.dumps({**dataclasses.asdict(GOOD), "spec": "text"}), "spec is not an object"),
         (
@@ -215,9 +215,15 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, room: int) -> Non
         (["failed", "over_cap", "failed"], 2),
         (["done", "done"], 1),
         (["failed", "done", "failed", "over_cap"], 1),
+        (["failed", "pruned", "failed"], 1),
+        (["pruned", "over_cap"], 0),
+        (["pruned", "pruned"], 1),
+        (["pruned", "done", "pruned", "failed"], 1),
     ],
 )
-def test_the_last_record_of_a_trial_counts_but_done_stays_done(statuses: list[str], kept: int) -> None:
+def test_the_last_record_of_a_trial_counts_but_done_stays_done_and_pruned_is_no_failure(
+    statuses: list[str], kept: int
+) -> None:
     records = [make_record(status=status, seed=index) for index, status in enumerate(statuses)]
     assert latest_records(records) == [records[kept]]
 

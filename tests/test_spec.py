@@ -369,6 +369,8 @@ def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
         (lambda: PretrainSpec(seed=-1), "pretrain.seed=-1 must be between 0 and 2147483647"),
         (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
         (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
+        (lambda: RunSpec(stop_epoch=-1), "run.stop_epoch=-1 must be at least 0"),
+        (lambda: RunSpec(stop_epoch=2, checkpoint=False), "take run.checkpoint=true"),
         (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),
     ],
 )

@@ -12,9 +12,9 @@ from ffem_jax.arch import ArchSpec, SpecError, StageSpec
 from ffem_jax.data import DataError, load_faces
 from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
-from ffem_jax.records import TrialRecord, read_records
+from ffem_jax.records import TrialRecord, latest_records, read_records
 from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
-from ffem_jax.trial import describe_error, run_trials
+from ffem_jax.trial import describe_error, discard_checkpoint, run_trials
 
 TRIAL = TrialSpec(
     arch=ArchSpec(
@@ -170,14 +170,14 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_pat
     fit = ffem_jax.train.Trainer.fit
     begun = []
 
-    def interrupt(self, *, restored, on_epoch, on_progress):
+    def interrupt(self, *, restored, stop_epoch, on_epoch, on_progress):
         def save_then_stop(done, state, history):
             on_epoch(done, state, history)
             if done == 2:
                 raise KeyboardInterrupt
 
         begun.append(restored[0] if restored else 0)
-        return fit(self, restored=restored, on_epoch=save_then_stop, on_progress=on_progress)
+        return fit(self, restored=restored, stop_epoch=stop_epoch, on_epoch=save_then_stop, on_progress=on_progress)
 
     monkeypatch.setattr(ffem_jax.train.Trainer, "fit", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +188,74 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_pat
     whole = finished[1]
     assert (record.trial_key, record.status) == (whole.trial_key, "done")
     assert (record.loss, record.train_accuracy, record.accuracy) == (whole.loss, whole.train_accuracy, whole.accuracy)
+
+
+def read_weights(folder, record):
+    with np.load(folder / f"weights-{record.trial_key}.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def check_same_training(found, whole):
+    """Bit for bit, whatever it took and wherever it lies."""
+    measured = ("train_images_per_second", "compile_seconds", "wall_seconds", "started_at", "trial_dir")
+    same = [f.name for f in dataclasses.fields(TrialRecord) if f.name not in measured]
+    assert {name: getattr(found, name) for name in same} == {name: getattr(whole, name) for name in same}
+
+
+def test_stopped_twice_it_goes_on_from_there_and_ends_as_if_it_had_never_stopped(finished, tmp_path):
+    folder, whole = finished
+    (first,) = run(tmp_path, stop_epoch=1)
+    assert (first.status, first.epochs, first.error) == ("pruned", 1, "")
+    assert (first.loss, first.validation_accuracy) == (whole.loss[:1], whole.validation_accuracy[:1])
+    assert first.accuracy == pytest.approx(first.validation_accuracy[0])
+    assert first.accuracy_low <= first.accuracy <= first.accuracy_high
+    assert not list((tmp_path / "trial").glob("weights-*"))  # which are of finished trials
+    (second,) = run(tmp_path, stop_epoch=2)
+    assert (second.status, second.epochs) == ("pruned", 2)
+    # As much or less is on record: nothing is trained.
+    assert run(tmp_path, stop_epoch=2) == run(tmp_path, stop_epoch=1) == [second]
+    assert [r.to_json() for r in latest_records(read_records(tmp_path / "records.jsonl"))] == [second.to_json()]
+    (last,) = run(tmp_path)
+    check_same_training(last, whole)
+    assert last.train_images_per_second is not None
+    kept, straight = (read_weights(place / "trial", whole) for place in (tmp_path, folder))
+    assert kept.keys() == straight.keys()
+    assert all(np.array_equal(kept[name], straight[name]) for name in kept)
+    assert run(tmp_path, stop_epoch=1) == [last]
+    assert [r.epochs for r in read_records(tmp_path / "records.jsonl")] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_several_seeds_stop_and_go_on_together(tmp_path, monkeypatch):
+    whole = run(tmp_path / "straight", seeds=(0, 3))
+    stopped = run(tmp_path / "stopped", seeds=(0, 3), stop_epoch=2)
+    assert [(r.status, r.epochs, r.seed) for r in stopped] == [("pruned", 2, 0), ("pruned", 2, 3)]
+    fit, begun = ffem_jax.train.Trainer.fit, []
+
+    def watch(self, **options):
+        begun.append(options["restored"][0])
+        return fit(self, **options)
+
+    monkeypatch.setattr(ffem_jax.train.Trainer, "fit", watch)
+    for found, one in zip(run(tmp_path / "stopped", seeds=(0, 3)), whole, strict=True):
+        check_same_training(found, one)
+    assert begun == [2]
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_whose_checkpoint_is_gone_starts_anew(finished, tmp_path):
+    run(tmp_path, stop_epoch=2)
+    discard_checkpoint(tmp_path / "trial")
+    discard_checkpoint(tmp_path / "trial")  # of which there is none
+    assert sorted(path.name for path in (tmp_path / "trial").iterdir()) == ["trial.json"]
+    (last,) = run(tmp_path)
+    check_same_training(last, finished[1])
+
+
+@pytest.mark.slow
+def test_an_epoch_past_the_last_is_the_last(finished, tmp_path):
+    (record,) = run(tmp_path, stop_epoch=TRIAL.recipe.epochs + 5)
+    check_same_training(record, finished[1])
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ COMMANDS = {
         "ffem_jax.cli.report",
         "one HTML page of a sweep: answer, frontier, comparisons, curves, failures, table",
     ),
+    "predict": ("ffem_jax.cli.predict", "which untrained networks are worth training, from records of some"),
     "serve": ("ffem_jax.cli.serve", "the recognition server: vectors in, names out; serve keys manages who may ask"),
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }

@@ -43,6 +43,8 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(result.to_dict()))
     else:
         print_table(result.table)
+        if told := result.agreement.describe():
+            say(told)
         say(f"frontier: {out}")
     return DONE
 

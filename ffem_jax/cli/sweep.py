@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from ffem_jax.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from ffem_jax.config import Composer
     from ffem_jax.records import TrialRecord
     from ffem_jax.report.live import LivePage
-    from ffem_jax.sweep import SweepPlan
+    from ffem_jax.spec import RunSpec
 
 
 def run(words: Sequence[str]) -> int:
@@ -56,69 +58,105 @@ def list_sweeps(options: argparse.Namespace) -> int:
     return DONE
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep or a search came to. labels: what tells its networks apart in a line, by `progress.identify`."""
+
+    records: list[TrialRecord]
+    errors: list[str]
+    sweep_dir: Path
+    records_path: Path
+    run: RunSpec
+    page: LivePage
+    labels: dict[str, str]
+    counts: dict[str, int]
+
+
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
-    from ffem_jax.config import find_sweep, open_composer
-    from ffem_jax.progress import label_trials, read_recorded
-    from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
+    from ffem_jax.config import open_composer
+    from ffem_jax.records import STATUSES
+    from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
-        plan = plan_sweep(composer, name, options.overrides, options.config_dir)
-        for note in prepare_sweep(plan):
-            say(note)
-        done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
-        say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
-        say(f"records: {plan.records_path}")
-        page = open_page(plan, find_sweep(name, options.config_dir) if name else None)
-        with say_how_to_go_on(words):
-            results = launch_sweep(composer, plan, page.follow)
-    records = collect_records(results)
-    errors = [result.error for result in results if result.error]
-    frontier_dir, cap = plan.sweep_dir / "frontier", plan.jobs[0].run
-    drawn = draw_frontier(records, frontier_dir, cap.cap_mb, cap.cap_precision)
-    written = page.write(records)
+        searching = is_search(composer, name, options.overrides, options.config_dir)
+        swept = (search if searching else sweep_all)(composer, name, options, words)
+    records, errors = swept.records, swept.errors
+    frontier_dir = swept.sweep_dir / "frontier"
+    drawn = draw_frontier(records, frontier_dir, swept.run.cap_mb, swept.run.cap_precision)
+    written = swept.page.write(records)
     if options.json:
-        counts = {status: sum(r.status == status for r in records) for status in ("done", "over_cap", "failed")}
-        paths = {"sweep_dir": str(plan.sweep_dir), "records": str(plan.records_path)}
-        print(
-            json.dumps(
-                {
-                    **paths,
-                    **counts,
-                    "errors": errors,
-                    "frontier": drawn.to_dict() if drawn else None,
-                    "report": str(page.path) if written else None,
-                }
-            )
-        )
+        counts = {status: sum(r.status == status for r in records) for status in STATUSES}
+        paths = {"sweep_dir": str(swept.sweep_dir), "records": str(swept.records_path)}
+        frontier = drawn.to_dict() if drawn else None
+        results = {"errors": errors, "frontier": frontier, "report": str(swept.page.path) if written else None}
+        print(json.dumps({**paths, **counts, **swept.counts, **results}))
     elif drawn:
         print_table(drawn.table)
         say(f"frontier: {frontier_dir}")
     if written:
-        say(f"report: {page.path}")
+        say(f"report: {swept.page.path}")
     if seconds := describe_seconds(records):
         say(seconds)
-    for line in describe_untrained(records, errors, label_trials(plan.trials)):
+    for line in describe_untrained(records, errors, swept.labels):
         say(line)
     return FAILED if errors or any(record.status == "failed" for record in records) else DONE
 
 
-def open_page(plan: SweepPlan, path: Path | None) -> LivePage:
-    """The sweep's page, renewed while it runs; `path` is the sweep's file, which says what it asks."""
-    from ffem_jax.config import read_question
+def sweep_all(composer: Composer, name: str, options: argparse.Namespace, words: Sequence[str]) -> Swept:
+    """Train every combination."""
+    from ffem_jax.progress import label_trials, read_recorded
+    from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
+
+    plan = plan_sweep(composer, name, options.overrides, options.config_dir)
+    for note in prepare_sweep(plan):
+        say(note)
+    done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
+    say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
+    say(f"records: {plan.records_path}")
+    run = plan.jobs[0].run
+    page = open_page(
+        name, options, plan.sweep_dir, run, lambda: read_recorded(plan.records_path, plan.trials), len(plan.trials)
+    )
+    with say_how_to_go_on(words):
+        results = launch_sweep(composer, plan, page.follow)
+    errors = [result.error for result in results if result.error]
+    labels = label_trials(plan.trials)
+    return Swept(collect_records(results), errors, plan.sweep_dir, plan.records_path, run, page, labels, {})
+
+
+def search(composer: Composer, name: str, options: argparse.Namespace, words: Sequence[str]) -> Swept:
+    """Train as many networks as the search's budget holds, those that its sampler proposes."""
+    from ffem_jax.search.launch import launch_search, prepare_search
+    from ffem_jax.search.plan import plan_search
+
+    plan = plan_search(composer, name, options.overrides, options.config_dir)
+    for note in prepare_search(plan):
+        say(note)
+    page = open_page(name, options, plan.sweep_dir, plan.run, plan.read_records, plan.settings.n_trials)
+    with say_how_to_go_on(words):
+        study = launch_search(composer, plan, page.follow, options.config_dir)
+    ledger = study.read_ledger()
+    counts = {status: ledger.count(status) for status in ("refused", "repeated", "lost")}
+    records = plan.read_records()
+    return Swept(records, [], plan.sweep_dir, plan.records_path, plan.run, page, {}, counts)
+
+
+def open_page(
+    name: str,
+    options: argparse.Namespace,
+    sweep_dir: Path,
+    run: RunSpec,
+    read: Callable[[], list[TrialRecord]],
+    planned: int,
+) -> LivePage:
+    """The page of a sweep or search, renewed while it runs; its question is the first line of the sweep's file."""
+    from ffem_jax.config import find_sweep, read_question
     from ffem_jax.report.live import LivePage
 
-    run = plan.jobs[0].run
-    return LivePage(
-        plan.sweep_dir / "report.html",
-        plan.records_path,
-        plan.trials,
-        say,
-        title=plan.name,
-        question=read_question(path) if path else "",
-        cap_mb=run.cap_mb,
-        precision=run.cap_precision,
-    )
+    known = {"title": name, "question": read_question(find_sweep(name, options.config_dir)) if name else ""}
+    cap = {"cap_mb": run.cap_mb, "precision": run.cap_precision}
+    return LivePage(sweep_dir / "report.html", read, planned, say, **known, **cap)
 
 
 def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, precision: str) -> Any:
@@ -144,10 +182,12 @@ def describe_seconds(records: Sequence[TrialRecord]) -> str:
 
 
 def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
-    """The trials that have no accuracy, and why: first those over the cap, then those that failed."""
+    """The trials that have no final accuracy, and why: those stopped early, those over the cap, those that failed."""
     from ffem_jax.progress import describe_record, identify
 
     lines = []
+    if pruned := sum(record.status == "pruned" for record in records):
+        lines.append(f"pruned before the end: {pruned}")  # often most of a search; frontier.json names them
     for status, title in (("over_cap", "over the cap"), ("failed", "failed")):
         rows = [record for record in records if record.status == status]
         found = [f"  {describe_record(row, labels.get(identify(row.spec), ''))} [{row.trial_key}]" for row in rows]

@@ -233,7 +233,12 @@ def _describe_left_out(
             f"other pictures): {how}"
         )
     status = Counter(record.status for record in latest if record not in done)
-    names = {"over_cap": "over the cap", "failed": "failed", "done": f"done, without {metric}"}
+    names = {
+        "pruned": "pruned before the end",
+        "over_cap": "over the cap",
+        "failed": "failed",
+        "done": f"done, without {metric}",
+    }
     if status:
         notes.append("not compared: " + ", ".join(f"{count} {names[name]}" for name, count in status.items()))
     without = sum(factor not in read_settings(record) for record in alone if not factor.endswith(".name"))

@@ -48,10 +48,12 @@ def write_reading(
     synthetic: bool,
     devices: Mapping[str, int],
     latency: str = "",
+    agreement: str = "",
 ) -> str:
     """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
 
-    latency: how the milliseconds were measured, where they are the cost.
+    latency: how the milliseconds were measured, where they are the cost. agreement: how far the records order
+        networks at all.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
     lines = [f"# Accuracy against {COST_NAMES[question.against]}: {title}", ""]
@@ -62,6 +64,7 @@ def write_reading(
     lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
     if front:
         lines += [*_tabulate(front, question), "", *judge_frontier(networks, front, question)]
+        lines += [agreement] if agreement else []
     else:
         lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
     return "\n".join([*lines, "", *_describe_gaps(networks, question), *_describe_method(networks, question)]) + "\n"
@@ -73,9 +76,10 @@ def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestio
     failures = sum(network.failed_trials for network in networks)
     ran_on = ", ".join(f"{device} ({count})" for device, count in devices.items())
     in_all = f" In all, {_count(failures, 'trial')} failed." if failures else ""
+    pruned = f"{status['pruned']} pruned before the end, " if status["pruned"] else ""
     return (
         f"{_count(len(networks), 'network')}: {status['done']} trained ({_count(trials, 'trial')}"
-        f"{f'; on {ran_on}' if ran_on else ''}), {status['over_cap']} over the cap and not trained, "
+        f"{f'; on {ran_on}' if ran_on else ''}), {pruned}{status['over_cap']} over the cap and not trained, "
         f"{status['failed']} failed.{in_all} "
         f"Measured: {METRIC_NAMES[question.measure]}; size: deployed {question.precision}."
     )
@@ -132,6 +136,7 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     plans = {(n.seeds, n.folds) for n in networks if n.status == "done"}
     refused = [n for n in networks if n.status == "over_cap"]
     failed = [n for n in networks if n.failed_trials]
+    pruned = [n for n in networks if n.pruned_trials]
     untimed = [n for n in networks if n.status == "done" and n.latency_ms_wasm is None]
     if question.against == "latency_ms_wasm" and untimed:
         names = ", ".join(_quote(n) for n in untimed)
@@ -151,6 +156,10 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     for n in refused:
         now = " (it would fit this cap: train it to place it)" if question.fits(n) else ""
         lines.append(f"- Not trained, over the cap: {_quote(n)}, {question.get_bytes(n) / BYTES_PER_MB:.2f} MB{now}.")
+    if pruned:
+        names = ", ".join(f"{_quote(n)} ({_count(n.pruned_trials, 'trial')})" for n in pruned[:LISTED])
+        others = f" and {len(pruned) - LISTED} others, listed in frontier.json" if len(pruned) > LISTED else ""
+        lines.append(f"- Stopped early (pruned), and their accuracy of then is not shown: {names}{others}.")
     for n in failed:
         error = n.errors[0].splitlines()[0] if n.errors and n.errors[0] else "no message"
         lines.append(f"- Failed: {_quote(n)}, {_count(n.failed_trials, 'trial')}: {error}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ffem_jax.frontier.agreement import OrderAgreement, measure_agreement
 from ffem_jax.frontier.column import plot_column
 from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.frontier.plots import plot_frontier
@@ -31,7 +32,8 @@ class FrontierResult:
 
     networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
     protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
-    accuracy that the frontier dominates, against bytes; None against another cost.
+    accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
+    order networks at all.
     """
 
     question: FrontierQuestion
@@ -41,6 +43,7 @@ class FrontierResult:
     synthetic: bool
     devices: dict[str, int]
     hypervolume: float | None
+    agreement: OrderAgreement = field(default_factory=OrderAgreement)
     files: tuple[Path, ...] = field(default=())
 
     @property
@@ -65,11 +68,14 @@ class FrontierResult:
             "synthetic": self.synthetic,
             "devices": self.devices,
             "trained": status["done"],
+            "pruned": status["pruned"],
             "over_cap": status["over_cap"],
             "failed": status["failed"],
+            "pruned_trials": sum(network.pruned_trials for network in self.networks),
             "failed_trials": sum(network.failed_trials for network in self.networks),
             "frontier": [n.label for n, marked in zip(self.networks, self.on_frontier, strict=True) if marked],
             "hypervolume": self.hypervolume,
+            "agreement": self.agreement.to_dict(),
             "networks": json.loads(json.dumps(networks)),
             "files": [path.name for path in self.files],
         }
@@ -113,6 +119,7 @@ def write_frontier(
         synthetic=synthetic,
         devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
         hypervolume=_compute_share(networks, question),
+        agreement=measure_agreement(records, metric),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +133,14 @@ def write_frontier(
     result = dataclasses.replace(result, files=tuple(files))
     (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     reading = write_reading(
-        networks, marks, question, title, synthetic=synthetic, devices=result.devices, latency=latency
+        networks,
+        marks,
+        question,
+        title,
+        synthetic=synthetic,
+        devices=result.devices,
+        latency=latency,
+        agreement=result.agreement.describe(),
     )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result
@@ -150,6 +164,11 @@ def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
     status = Counter(network.status for network in networks)
     errors = [error for network in networks for error in network.errors]
     first = f"; the first error: {errors[0].splitlines()[0]}" if errors and errors[0] else ""
+    if status["pruned"]:
+        raise FrontierError(
+            f"no network is trained to its end: {status['pruned']} pruned, {status['over_cap']} over the cap, "
+            f"{status['failed']} failed{first}; the same command without run.stop_epoch goes on with the pruned"
+        )
     raise FrontierError(
         f"no network has an {metric}: {status['over_cap']} over the cap, {status['failed']} failed{first}; "
         "mend the cause, or raise run.cap_mb, and sweep again"

@@ -29,14 +29,16 @@ class NetworkSummary:
     """One network at one resolution under one recipe, over all its seeds and folds. Rates are in 0 to 1.
 
     label: what tells it apart from the others of the same call. attention: its kind; placement: empty where none.
-    status: `done` (accuracy and interval are known), `over_cap` (refused for its size, never trained) or `failed`.
+    status: `done` (accuracy and interval are known), `pruned` (every training stopped early, so none is known),
+        `over_cap` (refused for its size, never trained) or `failed`.
     accuracy: the mean over seeds, pooled over folds by their number of images.
     accuracy_low, accuracy_high: its 95 % Wilson interval with n = `tested`, the number of distinct test images.
         Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
         another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
         on its split; None for a single run, or where a run lacks a fold.
     latency_ms_wasm: the median of its trials' measurements; None where none was measured.
-    seeds, folds: those that are done. failed_trials: those that failed. errors: their messages.
+    seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
+        their messages.
     """
 
     label: str
@@ -47,6 +49,7 @@ class NetworkSummary:
     recipe: str
     status: str
     trials: int = 0
+    pruned_trials: int = 0
     failed_trials: int = 0
     seeds: tuple[int, ...] = ()
     folds: tuple[int, ...] = ()
@@ -154,6 +157,7 @@ def read_arch(arch: dict[str, Any]) -> ArchSpec:
 
 def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> NetworkSummary:
     done = [r for r in group if r.status == "done" and getattr(r, metric) is not None and r.tested]
+    statuses = Counter(r.status for r in group)
     failed = [r for r in group if r.status == "failed"]
     sized = next((r for r in (*done, *group) if r.params is not None), group[0])
     attention = sized.spec.get("arch", {}).get("attention", {})
@@ -164,8 +168,9 @@ def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> Network
         placement=describe_placement(attention),
         resolution=int(sized.spec.get("data", {}).get("resolution", sized.resolution)),
         recipe=sized.recipe or str(sized.spec.get("recipe", {}).get("name", "")),
-        status="done" if done else "over_cap" if any(r.status == "over_cap" for r in group) else "failed",
+        status="done" if done else next((name for name in ("pruned", "over_cap") if statuses[name]), "failed"),
         trials=len(done),
+        pruned_trials=statuses["pruned"],
         failed_trials=len(failed),
         params=sized.params,
         macs=sized.macs,

@@ -76,7 +76,7 @@ def print_table(table: Table, file: TextIO) -> None:
 def format_accuracy(network: NetworkSummary) -> str:
     """Percent with its interval, or why there is none."""
     if network.accuracy is None or network.accuracy_low is None or network.accuracy_high is None:
-        return "not trained" if network.status == "over_cap" else "failed"
+        return {"over_cap": "not trained", "pruned": "stopped early"}.get(network.status, "failed")
     return f"{100 * network.accuracy:.1f} [{100 * network.accuracy_low:.1f}, {100 * network.accuracy_high:.1f}]"
 
 
@@ -84,4 +84,5 @@ def format_trials(network: NetworkSummary) -> str:
     """Seeds by folds where that is what was run, else the plain number; failures named."""
     seeds, folds = len(network.seeds), len(network.folds)
     text = f"{seeds} x {folds}" if folds > 1 and seeds * folds == network.trials else str(network.trials)
+    text += f", {network.pruned_trials} pruned" if network.pruned_trials else ""
     return text + (f", {network.failed_trials} failed" if network.failed_trials else "")

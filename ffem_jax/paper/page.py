@@ -120,7 +120,8 @@ def _write_published(network: PaperNetwork) -> str:
 
 
 def _write_missing(result: SettingResult) -> list[str]:
-    if not lacks_trials(result) and not any(row.summary.failed_trials for row in result.rows):
+    lacking, pruned = lacks_trials(result), any(row.summary.pruned_trials for row in result.rows)
+    if not lacking and not pruned and not any(row.summary.failed_trials for row in result.rows):
         return []
     there = {row.network.name for row in result.rows}
     lines = [f"- {network.title} has no trial." for network in NETWORKS if network.name not in there]
@@ -129,9 +130,12 @@ def _write_missing(result: SettingResult) -> list[str]:
             lines.append(f"- {row.network.title} is over the cap and was not trained.")
         elif row.missing:
             lines.append(f"- {row.network.title} lacks {_list_cells(row.missing, result.setting.folds)}.")
+        if row.summary.pruned_trials:
+            lines.append(f"- {row.network.title}, {_count(row.summary.pruned_trials, 'trial')} pruned before the end.")
         for error in row.summary.errors:
             lines.append(f"- {row.network.title}, {_count(row.summary.failed_trials, 'trial')} failed: {escape(error)}")
-    head = "**Not a whole set; the numbers are of what is there.**" if lacks_trials(result) else "**Failed trials.**"
+    unfinished = "**Trials that did not reach the end.**" if pruned else "**Failed trials.**"
+    head = "**Not a whole set; the numbers are of what is there.**" if lacking else unfinished
     return [head, "", *lines, ""]
 
 

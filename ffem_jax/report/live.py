@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax.frontier.summary import FrontierError
-from ffem_jax.progress import read_recorded
 from ffem_jax.records import TrialRecord
 from ffem_jax.report.page import ReportError, write_report
-from ffem_jax.spec import TrialSpec
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +19,20 @@ SHARE = 0.02  # of the sweep's time that writing may take
 
 
 class LivePage:
-    """The page at `path` of the `trials` that are recorded in `records_path`.
+    """The page at `path` of the records that `read` returns, of a sweep of `planned` trials.
 
     A page that cannot be written is said once through `say` and never stops a sweep. `known` goes to `write_report`.
     """
 
     def __init__(
-        self, path: Path, records_path: Path, trials: Sequence[TrialSpec], say: Callable[[str], None], **known: Any
+        self,
+        path: Path,
+        read: Callable[[], Sequence[TrialRecord]],
+        planned: int,
+        say: Callable[[str], None],
+        **known: Any,
     ) -> None:
-        self.path, self.records_path, self.trials, self.say, self.known = path, records_path, trials, say, known
+        self.path, self.read, self.planned, self.say, self.known = path, read, planned, say, known
         self.next_time = time.monotonic() + EVERY_SECONDS
         self.complaint = ""
 
@@ -38,7 +41,7 @@ class LivePage:
         self.say(line)
         if time.monotonic() >= self.next_time:
             started = time.monotonic()
-            self.write(read_recorded(self.records_path, self.trials), planned=len(self.trials))
+            self.write(self.read(), planned=self.planned)
             took = time.monotonic() - started
             self.next_time = time.monotonic() + max(EVERY_SECONDS, took / SHARE)
 

@@ -64,7 +64,7 @@ def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
     """
     folds = [record for record in latest_records(records) if record.spec.get("protocol", {}).get("name") == "view2"]
     if not any(_is_done(record) for record in folds):
-        seen = f"; {len(folds)} trials of it failed or were refused" if folds else ""
+        seen = f"; {len(folds)} trials of it failed, were pruned or refused" if folds else ""
         raise View2Error(
             f"no fold of View 2 is recorded as done{seen}: ffem train -m protocol=view2 protocol.fold=0,1,... data=lfw"
         )

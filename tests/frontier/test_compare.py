@@ -252,7 +252,10 @@ def test_nothing_done_and_bad_choices_are_refused(make_record):
 def test_refused_and_failed_trials_are_counted(record, make_record):
     records = [record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca())]
     records += [make_record(status="over_cap", attention={"kind": "se"}), make_record(status="failed", seed=5)]
-    assert compare_records(records, "attention.kind").notes == ("not compared: 1 over the cap, 1 failed",)
+    records += [make_record(status="pruned", seed=6)]
+    assert compare_records(records, "attention.kind").notes == (
+        "not compared: 1 over the cap, 1 failed, 1 pruned before the end",
+    )
 
 
 # --------------------------------------------------------------------------------------- old records

@@ -53,6 +53,24 @@ def test_the_reading_tells_what_is_missing(tmp_path, records):
     assert "Failed: `width 0.25`, 1 trial: NaN loss\n" in text
 
 
+def test_what_was_stopped_early_is_named_and_stands_on_no_frontier(tmp_path, records, make_record):
+    early = make_record(arch={"width_multiplier": 0.35}, params=300_000, status="pruned", correct=104)
+    result = write_frontier([*records, early], tmp_path)
+    assert (result.to_dict()["pruned"], result.to_dict()["pruned_trials"]) == (1, 1)
+    assert result.to_dict()["frontier"] == ["width 0.5", "width 1"]
+    text = (tmp_path / "frontier.md").read_text()
+    assert "3 trained (3 trials; on cpu (3)), 1 pruned before the end, 1 over the cap and not trained" in text
+    assert "Stopped early (pruned), and their accuracy of then is not shown: `width 0.35` (1 trial)." in text
+    printed = io.StringIO()
+    result.print_table(printed)
+    assert [line.split()[-4:] for line in printed.getvalue().splitlines() if "0.35" in line] == [
+        ["-", "0,", "1", "pruned", "yes"][-4:]
+    ]
+    assert "stopped early" in printed.getvalue()
+    with pytest.raises(FrontierError, match="no network is trained to its end: 1 pruned, 1 over the cap"):
+        write_frontier([early, records[3]], tmp_path / "none")
+
+
 def test_no_order_is_claimed_within_noise(tmp_path, make_record):
     records = [
         make_record(attention={"kind": kind}, params=2_200_448 + n, correct=correct)

@@ -114,6 +114,15 @@ def test_failures_are_kept_with_their_errors(make_record):
     assert summary.params == 2_200_448
 
 
+def test_a_network_stopped_early_has_no_accuracy_and_is_no_failure(make_record):
+    pruned = make_record(status="pruned", correct=99, epochs=4)
+    (alone,) = summarize_records([pruned])
+    assert (alone.status, alone.trials, alone.pruned_trials, alone.failed_trials) == ("pruned", 0, 1, 0)
+    assert (alone.accuracy, alone.seeds, alone.errors, alone.params) == (None, (), (), 2_200_448)
+    (both,) = summarize_records([pruned, make_record(seed=1, correct=52)])
+    assert (both.status, both.trials, both.pruned_trials, both.accuracy) == ("done", 1, 1, 0.5)
+
+
 def test_the_gallery_metric_has_its_own_numbers(make_record):
     record = make_record(correct=80, accuracy_gallery=0.5, correct_gallery=52)
     (summary,) = summarize_records([record], "accuracy_gallery")

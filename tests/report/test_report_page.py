@@ -27,7 +27,7 @@ from ffem_jax.report.live import LivePage
 from ffem_jax.report.networks import describe_stages
 from ffem_jax.report.partition import split_comparable
 from ffem_jax.report.privacy import remove_paths
-from ffem_jax.spec import TrialSpec, to_plain
+from ffem_jax.spec import to_plain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WritePage = Callable[..., tuple[str, dict[str, Any]]]
@@ -327,9 +327,8 @@ def test_the_page_of_a_running_sweep_is_renewed_seldom_and_stops_nothing(
 
     now = 0.0
     monkeypatch.setattr(live.time, "monotonic", lambda: now)
-    monkeypatch.setattr(live, "read_recorded", lambda *_: records)
     said: list[str] = []
-    page = LivePage(tmp_path / "report.html", tmp_path / "records.jsonl", [TrialSpec()] * 12, said.append)
+    page = LivePage(tmp_path / "report.html", lambda: records, 12, said.append)
     page.follow("first")
     assert not page.path.exists()
     now = 61.0

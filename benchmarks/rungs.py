@@ -1,0 +1,194 @@
+"""How much of the final order of accuracy do early epochs show? Kendall's tau, from the curves in records.
+
+    python -m benchmarks.rungs results/placement/records.jsonl results/paper/records.jsonl
+    python -m benchmarks.rungs outputs/search-lfw52/records.jsonl --epochs 1 2 4 --json
+
+It is what successive halving lives on (ffem_jax/search/halving.py): a trial is judged at an early epoch of its full
+schedule, where the learning rate is high, by its accuracy of that moment. Beside it stand the agreement of two full
+trainings of the same networks, beyond which nothing can be kept, and what costs no training, the order by MACs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffem_jax.frontier.summary import identify_network
+from ffem_jax.metrics.ranking import RankAgreement, compute_kendall_tau, compute_rank_agreement
+from ffem_jax.records import TrialRecord, latest_records, read_records
+
+FEWEST_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What `epoch` shows. kept: of the best 1 / reduction at the end, the share that a cut to the best 1 / reduction at
+    this epoch keeps. lost: accuracy at the end of the best of all, less that of the best that is kept."""
+
+    epoch: int
+    agreement: RankAgreement
+    kept: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """Trials that may be ranked together.
+
+    networks: how many there are; with another recipe it is another. repeated: the mean tau of two runs of the same
+    networks, over `pairs` pairs of runs; NaN where nothing was run twice.
+    """
+
+    title: str
+    trials: int
+    networks: int
+    test_sets: int
+    rungs: tuple[Rung, ...]
+    repeated: float
+    pairs: int
+    macs: RankAgreement
+
+
+def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """The finished trials with a curve, by a title that says what they share."""
+    groups = defaultdict(list)
+    for record in latest_records(records):
+        if record.status == "done" and record.accuracy is not None and len(record.validation_accuracy) == record.epochs:
+            first = record.spec.get("pretrain", {}).get("name", "none")
+            notes = f", pretrained on {first}" if first != "none" else ""
+            notes += ", synthetic faces" if record.synthetic else ""
+            groups[
+                f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs{notes}"
+            ].append(record)
+    return dict(groups)
+
+
+def compute_result(title: str, records: Sequence[TrialRecord], epochs: Sequence[int], reduction: int) -> Result | None:
+    """The agreement at each of `epochs` before the last; None for fewer than five trials.
+
+    Accuracies are taken less the mean of all trials on the same test images: a hard fold is no bad network.
+    """
+    if len(records) < FEWEST_TRIALS:
+        return None
+    sets = [_identify_test(record) for record in records]
+    final = _centre([record.accuracy or 0.0 for record in records], sets)
+    last = records[0].epochs
+    rungs = []
+    for epoch in sorted(set(epochs)):
+        if 0 < epoch < last:
+            early = _centre([record.validation_accuracy[epoch - 1] for record in records], sets)
+            rungs.append(Rung(epoch, compute_rank_agreement(early, final), *_cut(early, final, reduction)))
+    networks = [identify_network(record) for record in records]
+    repeated = _compare_runs(networks, final)
+    macs = compute_rank_agreement([float(record.macs or 0) for record in records], final)
+    return Result(
+        title=title,
+        trials=len(records),
+        networks=len(set(networks)),
+        test_sets=len(set(sets)),
+        rungs=tuple(rungs),
+        repeated=float(np.mean(repeated)) if repeated else math.nan,
+        pairs=len(repeated),
+        macs=macs,
+    )
+
+
+def _identify_test(record: TrialRecord) -> str:
+    protocol = {name: value for name, value in record.spec["protocol"].items() if name != "sigma"}
+    return json.dumps([record.data_fingerprint, protocol], sort_keys=True)
+
+
+def _centre(accuracies: Sequence[float], sets: Sequence[str]) -> np.ndarray:
+    values = np.array(accuracies)
+    for name in set(sets):
+        chosen = np.array([one == name for one in sets])
+        values[chosen] -= values[chosen].mean()
+    return values.round(12)  # so that equal counts stay equal
+
+
+def _cut(early: np.ndarray, final: np.ndarray, reduction: int) -> tuple[float, float]:
+    places = max(1, len(final) // reduction)
+    kept, best = (np.argsort(-values, kind="stable")[:places] for values in (early, final))
+    return len(set(kept) & set(best)) / places, float(final.max() - final[kept].max())
+
+
+def _compare_runs(networks: Sequence[str], final: np.ndarray) -> list[float]:
+    """Tau of each two runs: the first, second, ... trial of every network that has so many."""
+    runs: dict[str, list[float]] = defaultdict(list)
+    for network, accuracy in zip(networks, final, strict=True):
+        runs[network].append(float(accuracy))
+    taus = []
+    for one, other in itertools.combinations(range(max(map(len, runs.values()))), 2):
+        both = [(run[one], run[other]) for run in runs.values() if len(run) > other]
+        if len(both) > 1:
+            taus.append(compute_kendall_tau(*np.transpose(both)))
+    return [tau for tau in taus if not math.isnan(tau)]
+
+
+def write_table(results: Sequence[Result], reduction: int) -> list[str]:
+    """A Markdown table of the results: a line for each rung of each group."""
+    lines = [
+        f"| trials | epoch | tau with the end [95 %] | of the best 1/{reduction}, kept | lost, points |",
+        "|---|---|---|---|---|",
+    ]
+    for result in results:
+        sets = f", on {result.test_sets} sets of test images" if result.test_sets > 1 else ""
+        name = f"{result.title}: {result.trials} trials of {result.networks} networks{sets}"
+        for rung in result.rungs:
+            lines.append(f"| {name} | {rung.epoch} | {rung.agreement} | {rung.kept:.0%} | {100 * rung.lost:.1f} |")
+            name = ""
+        repeated = "not run twice" if math.isnan(result.repeated) else f"{result.repeated:.2f}"
+        pairs = f", mean of {result.pairs} pairs of runs" if result.pairs > 1 else ""
+        lines.append(f"| {name} | another full training{pairs} | {repeated} | | |")
+        lines.append(f"| | none: by MACs alone | {result.macs} | | |")
+    return lines
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the table, or with --json the numbers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rungs", description=__doc__.splitlines()[0])
+    parser.add_argument("records", nargs="+", type=Path, help="records files; each is judged by itself")
+    parser.add_argument("--epochs", nargs="+", type=int, default=[4, 8, 15], help="rungs (4 8 15)")
+    parser.add_argument("--reduction", type=int, default=3, help="a cut keeps the best 1 / reduction (3)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(words)
+    if options.reduction < 2:
+        parser.error(f"--reduction {options.reduction} must be at least 2")
+    results: list[Result] = []
+    for path in options.records:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                groups = group_records(read_records(path))
+        except OSError as error:
+            parser.error(f"{path}: {error.strerror}")
+        for title, records in groups.items():
+            result = compute_result(
+                f"{path.parent.name or path.stem}: {title}", records, options.epochs, options.reduction
+            )
+            if result is None:
+                print(f"{path}: {len(records)} trials of {title} are too few to rank", file=sys.stderr)
+            else:
+                results.append(result)
+    if not results:
+        parser.error(f"no {FEWEST_TRIALS} finished trials with a curve are of one kind; nothing can be ranked")
+    if options.json:
+        rows: list[dict[str, Any]] = [asdict(result) for result in results]
+        print(json.dumps(json.loads(json.dumps(rows), parse_constant=lambda _: None)))
+    else:
+        print("\n".join(write_table(results, options.reduction)))
+
+
+if __name__ == "__main__":
+    main()

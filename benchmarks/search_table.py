@@ -1,0 +1,158 @@
+"""Tables of trained networks to replay searches on: NAS-Bench-Macro, or any records of this project."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffem_jax.frontier import compute_hypervolume, find_pareto
+from ffem_jax.frontier.summary import check_comparable, identify_network
+from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.search.encoding import embed_codes, encode_points
+from ffem_jax.search.space import Choice, Point, SearchSpace
+
+COSTS = ("macs", "params", "bytes_float32", "bytes_float16", "bytes_int8")
+ABSENT = "absent"  # the value of a choice that a spec does not have
+
+
+@dataclass
+class Memory:
+    """What a search knows. seen: the accuracy of each network trained to the end; started: those and others."""
+
+    seen: dict[int, float] = field(default_factory=dict)
+    started: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Networks whose trainings are known.
+
+    trainings: each network's accuracies, one a training, in 0 to 1. whole: every point of the space is in the table.
+    tested: images behind an accuracy, or None. curves: [network, epoch], the accuracy after each epoch, or None.
+    """
+
+    name: str
+    title: str
+    space: SearchSpace
+    points: list[Point]
+    costs: np.ndarray
+    cost_name: str
+    trainings: list[np.ndarray]
+    whole: bool
+    tested: int | None = None
+    curves: np.ndarray | None = None
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """The mean over each network's trainings, [network]."""
+        return np.array([accuracies.mean() for accuracies in self.trainings])
+
+    @cached_property
+    def reference(self) -> tuple[float, float]:
+        """The corner that hypervolumes reach to: the largest cost, and the accuracy that one in a hundred is below."""
+        return float(self.costs.max()), float(np.quantile(self.truth, 0.01))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The networks as codes, [network, choice]."""
+        return encode_points(self.space, self.points)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """The networks as features, [network, feature]."""
+        return embed_codes(self.space, self.codes)
+
+    @cached_property
+    def best(self) -> float:
+        """The hypervolume of the table's own frontier."""
+        return compute_hypervolume(self.costs, self.truth, *self.reference)
+
+    def score(self, seen: dict[int, float]) -> float:
+        """Of the frontier that a searcher would show, by the accuracies it has `seen`: its hypervolume by the truth,
+        as a share of the table's own."""
+        networks = np.array(list(seen))
+        shown = networks[find_pareto(self.costs[networks], list(seen.values()))]
+        return compute_hypervolume(self.costs[shown], self.truth[shown], *self.reference) / self.best
+
+
+def read_nas_bench_macro(path: Path, cost: str = "macs") -> Table:
+    """NAS-Bench-Macro: eight layers, each left out (0), a MobileNetV2 block of expansion 3 and kernel 3 (1), or 6 and
+    5 (2); each network trained three times on CIFAR-10.
+
+    Source: Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021. Its
+    `flops` are MACs.
+    """
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    names = sorted(rows)
+    space = SearchSpace(tuple(Choice(f"layer{i}", ("0", "1", "2"), ordered=True) for i in range(len(names[0]))))
+    column = {"macs": "flops", "params": "params"}.get(cost)
+    if column is None:
+        raise SystemExit(f"--cost {cost} is not in this table; choose macs or params")
+    return Table(
+        name="nas_bench_macro",
+        title="NAS-Bench-Macro, CIFAR-10",
+        space=space,
+        points=[{f"layer{i}": digit for i, digit in enumerate(name)} for name in names],
+        costs=np.array([rows[name][column] for name in names], dtype=float),
+        cost_name=cost,
+        trainings=[np.array(rows[name]["test_acc"]) / 100 for name in names],
+        whole=True,
+    )
+
+
+def read_recorded(paths: Sequence[Path], cost: str = "macs") -> Table:
+    """Records as a table: each network's seeds are its trainings, and what differs between specs are the choices."""
+    every = latest_records(record for path in paths for record in read_records(path))
+    check_comparable(every)
+    records = [record for record in every if record.status == "done" and record.accuracy is not None]
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        groups[identify_network(record)].append(record)
+    firsts = [group[0] for group in groups.values()]
+    if len(firsts) < 20:
+        raise SystemExit(f"{len(firsts)} trained networks are too few to search among; give records of 20 or more")
+    flat = [_flatten({part: first.spec.get(part, {}) for part in ("arch", "data", "recipe")}) for first in firsts]
+    texts: dict[str, list[str]] = {}
+    for name in sorted({name for row in flat for name in row} - {"arch.name", "recipe.name", "data.root"}):
+        values = [row.get(name, ABSENT) for row in flat]
+        if len({json.dumps(value) for value in values}) > 1:
+            texts[name] = [value if value == ABSENT else json.dumps(value) for value in values]
+    choices = []
+    for name, column in texts.items():
+        values = [value if value == ABSENT else json.loads(value) for value in dict.fromkeys(column)]
+        ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        distinct = sorted(set(column), key=json.loads) if ordered else sorted(set(column))
+        choices.append(Choice(name, tuple(distinct), ordered=ordered))
+    lengths = {len(record.validation_accuracy) for record in records}
+    curves = [np.mean([record.validation_accuracy for record in group], axis=0) for group in groups.values()]
+    made = " (synthetic)" if any(record.synthetic for record in records) else ""
+    return Table(
+        name=f"{records[0].data}_records",
+        title=f"{len(firsts)} recorded networks on {records[0].data}{made}",
+        space=SearchSpace(tuple(choices)),
+        points=[{name: texts[name][index] for name in texts} for index in range(len(firsts))],
+        costs=np.array([getattr(first, cost) for first in firsts], dtype=float),
+        cost_name=cost,
+        trainings=[np.array([record.accuracy for record in group]) for group in groups.values()],
+        whole=False,
+        tested=records[0].tested,
+        curves=np.array(curves) if len(lengths) == 1 and lengths != {0} else None,
+    )
+
+
+def _flatten(node: Any, name: str = "") -> dict[str, Any]:
+    """Dotted name -> value of all leaves; a stage table by its rows."""
+    if isinstance(node, dict):
+        pairs = [(f"{name}.{key}" if name else key, value) for key, value in node.items()]
+    elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
+        pairs = [(f"{name}.{index}", value) for index, value in enumerate(node)]
+    else:
+        return {name: node}
+    return {key: leaf for child, value in pairs for key, leaf in _flatten(value, child).items()}

@@ -1,0 +1,158 @@
+"""Which model predicts untrained networks best from a few trained ones? Measured on NAS-Bench-Macro.
+
+    python -m benchmarks.surrogates --table nas-bench-macro_cifar10.json --out results/search_quality
+
+Each model learns from one training of each of a few random networks and orders 1,500 others, by the mean of their three
+trainings. Random forest and gradient boosting are scikit-learn's (extra `dev`), which nothing else here needs. The
+table is NAS-Bench-Macro's, by --table or FFEM_NAS_BENCH_MACRO. Three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.search_table import Table, read_nas_bench_macro
+from ffem_jax.metrics.ranking import compute_kendall_tau, compute_top_tau
+from ffem_jax.search.encoding import embed_codes
+from ffem_jax.search.space import Choice, SearchSpace
+from ffem_jax.search.surrogate import ADDITIVE, KERNELS, SCALES, Kernel, Scale, fit_rates
+
+UNSEEN = 1500
+CONFIDENCE = 0.9
+LOGIT = (Scale(),)
+# Predictions of the unseen, on whichever scale, and the interval that one training of each should lie in, if any.
+Answer = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+
+
+def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]]:
+    """Models by name; each is called with the known networks, their accuracies, and the unseen networks."""
+    from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+
+    plain = SearchSpace(tuple(Choice(c.name, c.values, c.when, ordered=False) for c in table.space.choices))
+    one_hot, ordered = embed_codes(plain, table.codes), table.features
+    costs = table.costs[:, None]
+    joint = tuple(kernel for kernel in KERNELS if not kernel.cost)
+
+    def ours(features: np.ndarray, kernels: tuple[Kernel, ...], scales: tuple[Scale, ...], cost: bool = False) -> Any:
+        def answer(known: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Answer:
+            priced = costs[known] if cost else None
+            model, scale = fit_rates(features[known], seen, costs=priced, kernels=kernels, scales=scales)
+            means, deviations = model.predict(features[unseen], costs[unseen])
+            reach = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
+            return means, scale.to_rates(means - reach), scale.to_rates(means + reach)
+
+        return answer
+
+    def trees(kind: Any, features: np.ndarray) -> Any:
+        def answer(known: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Answer:
+            return (
+                kind(random_state=0).fit(features[known], Scale().to_values(seen)).predict(features[unseen]),
+                None,
+                None,
+            )
+
+        return answer
+
+    priced = np.hstack([ordered, np.log(costs)])
+    return {
+        "additive ridge, one-hot, logits": ours(one_hot, ADDITIVE, LOGIT),
+        "additive ridge, ordered, logits": ours(ordered, ADDITIVE, LOGIT),
+        "additive ridge, ordered": ours(ordered, ADDITIVE, SCALES),
+        "additive ridge, ordered, and cost": ours(ordered, (Kernel(), Kernel(cost=1.0)), SCALES, cost=True),
+        "additive and joint, one-hot": ours(one_hot, joint, SCALES),
+        "additive and joint, ordered": ours(ordered, joint, SCALES),
+        "additive, joint and cost, ordered, logits": ours(ordered, KERNELS, LOGIT, cost=True),
+        "additive, joint and cost, ordered (the default)": ours(ordered, KERNELS, SCALES, cost=True),
+        "random forest, 100 trees": trees(RandomForestRegressor, ordered),
+        "random forest, with cost": trees(RandomForestRegressor, priced),
+        "gradient boosting, 100 trees": trees(GradientBoostingRegressor, ordered),
+        "gradient boosting, with cost": trees(GradientBoostingRegressor, priced),
+    }
+
+
+def measure(table: Table, known: int, repeats: int) -> dict[str, np.ndarray]:
+    """Each model's [repeat, number]: tau, tau of the best tenth, share of single trainings inside their interval."""
+    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for repeat in range(repeats):
+        draw = np.random.default_rng([repeat, known])
+        order = draw.permutation(len(table.points))
+        few, unseen = order[:known], order[known : known + UNSEEN]
+        single = np.array([accuracies[draw.integers(len(accuracies))] for accuracies in table.trainings])
+        truth = table.truth[unseen]
+        for name, model in make_models(table).items():
+            means, low, high = model(few, single[few], unseen)
+            seen = single[unseen]
+            inside = math.nan if low is None or high is None else float(np.mean((low <= seen) & (seen <= high)))
+            found[name].append((compute_kendall_tau(means, truth), compute_top_tau(means, truth), inside))
+        found[f"no model: {table.cost_name} alone"].append(
+            (compute_kendall_tau(table.costs[unseen], truth), compute_top_tau(table.costs[unseen], truth), math.nan)
+        )
+        first, second = np.array([draw.permutation(table.trainings[i])[:2] for i in unseen]).T
+        found["no model: another training of each"].append(
+            (compute_kendall_tau(first, second), compute_top_tau(first, second), math.nan)
+        )
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def main() -> None:
+    """Measure all models, and write surrogates.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
+    parser.add_argument("--known", type=int, nargs="+", default=[30, 60, 100, 200], help="networks learnt from")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("results/search_quality"))
+    options = parser.parse_args()
+    path = options.table or os.environ.get("FFEM_NAS_BENCH_MACRO")
+    if not path or not Path(path).is_file():
+        raise SystemExit("give NAS-Bench-Macro's JSON by --table or FFEM_NAS_BENCH_MACRO")
+    table = read_nas_bench_macro(Path(path))
+
+    from tqdm import tqdm
+
+    columns = [measure(table, known, options.repeats) for known in tqdm(options.known, unit="size")]
+    heads = "".join(f" {known} |" for known in options.known)
+    rule = "---:|" * len(options.known)
+    lines = [
+        f"# Surrogates on {table.title}",
+        "",
+        "`python -m benchmarks.surrogates --table nas-bench-macro_cifar10.json`",
+        "",
+        f"Learnt from one training of each of so many random networks; {UNSEEN:,} others, by the mean of their three "
+        f"trainings. Mean and standard deviation over {options.repeats} repeats. Where logits are not "
+        "said, the scale is chosen by likelihood; trees learn logits.",
+        "",
+    ]
+    for index, title in enumerate(("Kendall's tau", "Kendall's tau among the best tenth")):
+        lines += [f"## {title}", "", f"| |{heads}", f"|---|{rule}"]
+        for name in columns[0]:
+            cells = [
+                f"{np.mean(column[name][:, index]):.2f} ± {np.std(column[name][:, index]):.2f}" for column in columns
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += [
+        f"## Single trainings inside their {100 * CONFIDENCE:.0f} % interval, %",
+        "",
+        f"| |{heads}",
+        f"|---|{rule}",
+    ]
+    for name in columns[0]:
+        if not np.isnan(columns[0][name][:, 2]).any():
+            cells = [f"{100 * np.mean(column[name][:, 2]):.0f}" for column in columns]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    options.out.mkdir(parents=True, exist_ok=True)
+    page = options.out / "surrogates.md"
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(page.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""`ffem predict RECORDS...`: which untrained networks of a space are worth training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.spec import PRECISIONS
+
+# As in the tables of MobileNetV2's paper.
+STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s"}
+
+if TYPE_CHECKING:
+    from ffem_jax.search.prediction import Prediction
+    from ffem_jax.search.space import SearchSpace
+
+
+def run(words: Sequence[str]) -> int:
+    """Rank networks that were not trained by those that were."""
+    parser = Parser("predict", "Rank a million networks of a space by what the records of some say; trains nothing.")
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with sweeps of your own")
+    parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    parser.add_argument("--top", type=int, default=20, help="how many networks to list (20)")
+    parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to look at (1000000)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the networks where the space holds more (0)")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list there, a column a choice")
+    options = parser.parse_intermixed_args(words)
+    for name in ("top", "count"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name} {getattr(options, name)} must be at least 1")
+    if not 0 < options.cap_mb < float("inf"):
+        raise UsageError(f"--cap-mb {options.cap_mb} must be a size above 0, in MB of 10**6 bytes")
+
+    from ffem_jax.records import latest_records, read_records
+    from ffem_jax.search.prediction import predict_networks
+
+    space = load_space(options.space, options.config_dir)
+    prediction = predict_networks(
+        latest_records(record for path in find_records(options.records) for record in read_records(path)),
+        space,
+        cap_mb=options.cap_mb,
+        precision=options.precision,
+        top=options.top,
+        count=options.count,
+        seed=options.seed,
+        tell=say,
+    )
+    if options.out:
+        write_csv(prediction, space, options.out)
+    if options.json:
+        print(json.dumps(prediction.to_dict()))
+    else:
+        if prediction.networks:
+            print_table(make_table(prediction))
+        for line in describe(prediction):
+            say(line)
+        if options.out:
+            say(f"list: {options.out}")
+    return DONE
+
+
+def load_space(name: str, config_dir: Path | None) -> SearchSpace:
+    """The space that the sweep `name` states. Raises ConfigError or SpaceError where there is none."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from ffem_jax.config import find_sweep
+    from ffem_jax.search.space import SpaceError, read_space
+
+    path = find_sweep(name, config_dir)
+    node = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper")
+    if not isinstance(node, DictConfig):
+        raise SpaceError(f"the sweep {path} states no space: it has no hydra.sweeper")
+    config: Any = OmegaConf.to_container(node, resolve=False)
+    # Seeds decide no network.
+    params = {key: text for key, text in (config.get("params") or {}).items() if key != "seed"}
+    return read_space({**config, "params": params})
+
+
+def make_table(prediction: Prediction) -> Any:
+    """The list as a rich table; choices that all networks of it share are left to the line below."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("% [90 %]", "rank", f"MB {prediction.precision}", "million MACs", "recorded"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("choices", overflow="fold")
+    shared = _find_shared(prediction)
+    for network in prediction.networks:
+        rate, low, high = (100 * v for v in (network.accuracy, network.accuracy_low, network.accuracy_high))
+        table.add_row(
+            f"{rate:.1f} [{low:.1f}, {high:.1f}]",
+            f"{network.first_rank:,} to {network.last_rank:,}",
+            f"{network.bytes / 1e6:.2f}",
+            f"{network.macs / 1e6:.1f}",
+            "-" if network.recorded is None else f"{100 * network.recorded:.1f}",
+            shorten({k: v for k, v in network.point.items() if shared.get(k) != v}),
+        )
+    return table
+
+
+def _find_shared(prediction: Prediction) -> dict[str, str]:
+    first = prediction.networks[0].point
+    if len(prediction.networks) == 1:
+        return {}
+    return {k: v for k, v in first.items() if all(n.point.get(k) == v for n in prediction.networks)}
+
+
+def shorten(point: Mapping[str, str]) -> str:
+    """Choices for a table: a stage's as `3:t6c64n2`, in the letters of MobileNetV2's tables."""
+    stages: dict[str, str] = {}
+    attention, rest = [], []
+    for name, value in point.items():
+        words = name.split(".")
+        if words[:2] == ["arch", "stages"] and len(words) == 4 and words[3] in STAGE_LETTERS:
+            stages[words[2]] = stages.get(words[2], "") + STAGE_LETTERS[words[3]] + value
+        elif words[:2] == ["arch", "attention"]:
+            attention.append(value if words[-1] == "kind" else f"{words[-1]}={value}")
+        else:
+            rest.append(f"{name.removeprefix('arch.')}={value}")
+    listed = [f"stages {' '.join(f'{stage}:{text}' for stage, text in sorted(stages.items()))}"] if stages else []
+    return "; ".join(filter(None, [" ".join(rest), *listed, " ".join(["attention", *attention]) if attention else ""]))
+
+
+def describe(prediction: Prediction) -> list[str]:
+    """What the list is made of, and what it is worth."""
+    p, lines = prediction, []
+    if p.synthetic:
+        lines.append("synthetic faces: drawn, not photographed; the numbers say nothing about real ones")
+    if not p.networks:
+        lines.append(f"no network was found that fits {p.cap_mb:g} MB at {p.precision}; raise --cap-mb")
+    elif shared := _find_shared(p):
+        lines.append("all of them: " + shorten(shared))
+    looked = f"all {p.drawn:,} networks of the space" if p.whole else f"{p.drawn:,} networks drawn from the space"
+    outside = f", {p.outside} recorded ones outside the space left out" if p.outside else ""
+    lines.append(
+        f"{looked}, about {p.ranked:,} of them under {p.cap_mb:g} MB, predicted from {p.learnt_from} trained{outside}"
+    )
+    lines.append(
+        f"Kendall's tau [95 %] of predicted with recorded accuracy, each network left out in turn: {p.left_out}; "
+        f"{100 * p.covered:.0f} % of them lie in their 90 % interval"
+    )
+    macs = p.agreement.macs
+    if not p.left_out.low > 0:
+        lines.append(
+            "THE RANKING IS WORTH NOTHING YET: that tau may as well be 0; train more networks of the space first"
+        )
+    elif macs and macs.tau >= p.left_out.tau:
+        lines.append("multiply-adds alone order these networks as well: the larger is the better guess")
+    told = p.agreement.describe()
+    lines += [told] if told else []
+    if len(p.networks) > 1:
+        best = p.networks[0]
+        overlapping = sum(network.accuracy_high >= best.accuracy_low for network in p.networks[1:])
+        lines.append(
+            f"The intervals of {overlapping} of the {len(p.networks) - 1} others listed overlap the first one's: these "
+            "records do not order them. rank: what the intervals leave open among all that fit."
+        )
+    lines.append(f"bytes and MACs listed are exact; those of the rest are predicted, to {100 * p.cost_error:.0f} %")
+    if p.short:
+        lines.append("the list is short: most of the best predicted are over the cap when traced; raise --cap-mb")
+    return lines
+
+
+def write_csv(prediction: Prediction, space: SearchSpace, path: Path) -> None:
+    """The list as CSV: the numbers, then a column a choice, empty where it does not apply."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = ("accuracy", "accuracy_low", "accuracy_high", "first_rank", "last_rank", "bytes", "macs", "recorded")
+    names = [choice.name for choice in space.choices]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*numbers, *names])
+        for network in prediction.networks:
+            writer.writerow([*(getattr(network, n) for n in numbers), *(network.point.get(n, "") for n in names)])

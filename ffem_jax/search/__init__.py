@@ -1,0 +1,1 @@
+"""Architecture search: the space, the study that workers share, the samplers, the workers."""

@@ -1,0 +1,94 @@
+"""From a point to a trial: composed, checked and costed before anybody trains it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ffem_jax.arch import SpecError
+from ffem_jax.config import Composer, ConfigError, make_writable, to_specs
+from ffem_jax.overrides import explain_error
+from ffem_jax.search.space import SearchSpace, read_value
+from ffem_jax.spec import RunSpec, TrialSpec, trial_key
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the space and the trial that it means.
+
+    key: two points that build the same network have the same. excess: bytes over the cap, as a fraction of it.
+    costs: what is known before training. reason: why it is not trained; empty where it may be.
+    """
+
+    point: Mapping[str, str]
+    trial: TrialSpec | None
+    run: RunSpec | None
+    key: str = ""
+    excess: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+class CandidateMaker:
+    """Makes candidates of points. Config groups are composed by Hydra, once for each combination; single values are
+    laid over a copy, which is some fifteen times as fast."""
+
+    def __init__(self, composer: Composer, fixed: Sequence[str], space: SearchSpace) -> None:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self.composer, self.fixed, self.space = composer, list(fixed), space
+        parser = OverridesParser.create(config_loader=composer.loader)
+        self.groups = {
+            choice.name
+            for choice in space.choices
+            if composer.list_choices(parser.parse_override(f"{choice.name}=x").key_or_group)
+        }
+        self.composed: dict[tuple[str, ...], Any] = {}
+
+    def compose(self, point: Mapping[str, str]) -> tuple[TrialSpec, RunSpec]:
+        """The specs of `point`, as Hydra would compose them. Raises ConfigError or SpecError."""
+        from omegaconf import OmegaConf, open_dict
+        from omegaconf.errors import OmegaConfBaseException
+
+        overrides = self.space.to_overrides(point)
+        by_hydra = tuple(text for text in overrides if text.partition("=")[0] in self.groups)
+        if by_hydra not in self.composed:
+            config = self.composer.compose([*self.fixed, *by_hydra])
+            with open_dict(config):
+                del config["hydra"]  # half of what is copied, and nobody's here
+            make_writable(config)
+            self.composed[by_hydra] = config
+        config = copy.deepcopy(self.composed[by_hydra])
+        try:
+            for name, value in self.space.get_active(point).items():
+                if name not in self.groups:
+                    OmegaConf.update(config, name, read_value(value), merge=True)
+        except (OmegaConfBaseException, IndexError) as error:
+            raise ConfigError(explain_error(error)) from error
+        return to_specs(config)
+
+    def make(self, point: Mapping[str, str]) -> Candidate:
+        """The candidate of `point`, its cost not known yet; one that cannot be built says why."""
+        try:
+            trial, run = self.compose(point)
+            return Candidate(point, trial, run, trial_key(trial))
+        except (ConfigError, SpecError) as error:
+            return Candidate(point, None, None, excess=1.0, reason=str(error))
+
+
+def add_cost(candidate: Candidate) -> Candidate:
+    """`candidate` with what it costs, and with a reason where that is over the cap. Seconds for a first network."""
+    from ffem_jax.cost import compute_cost
+
+    trial, run = candidate.trial, candidate.run
+    if trial is None or run is None:
+        return candidate
+    cost = compute_cost(trial.arch, trial.data.resolution)
+    costs = {name: float(value) for name, value in cost.to_dict().items()}
+    cap, size = run.cap_mb * 1e6, cost.get_bytes(run.cap_precision)
+    excess = size / cap - 1 if cap else 1.0
+    reason = f"{size / 1e6:.2f} MB is over the cap" if excess > 0 and not run.train_over_cap else ""
+    return dataclasses.replace(candidate, costs=costs, excess=excess if reason else min(excess, 0.0), reason=reason)

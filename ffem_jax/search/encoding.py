@@ -1,0 +1,107 @@
+"""Points of a space as numbers: codes to keep a million of them by, features to compare them by. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ffem_jax.search.space import Point, SearchSpace
+
+INACTIVE = -1
+
+
+def encode_points(space: SearchSpace, points: Sequence[Mapping[str, str]]) -> np.ndarray:
+    """Each point as the indices of its values, int16 [point, choice]; INACTIVE where it does not ask for a choice."""
+    places = [{value: index for index, value in enumerate(choice.values)} for choice in space.choices]
+    rows = [
+        [
+            place[point[choice.name]] if choice.name in point else INACTIVE
+            for choice, place in zip(space.choices, places, strict=True)
+        ]
+        for point in points
+    ]
+    return np.array(rows, dtype=np.int16).reshape(len(points), len(space.choices))
+
+
+def decode_point(space: SearchSpace, codes: np.ndarray) -> Point:
+    """The point that one row of codes [choice] stands for."""
+    chosen = zip(space.choices, codes.tolist(), strict=True)
+    return {choice.name: choice.values[code] for choice, code in chosen if code != INACTIVE}
+
+
+def sample_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` distinct points as `SearchSpace.sample` draws them, int16 [point, choice]; all, where there are fewer.
+
+    Which of the points of a small space come first is then as random as which of a large one come at all.
+    """
+    if space.size <= 2 * count:
+        codes = encode_points(space, list(space))
+        return codes[rng.permutation(len(codes))[:count]]
+    found = np.empty((0, len(space.choices)), dtype=np.int16)
+    for _ in range(20):  # a draw repeats what another drew; few rounds fill the gaps
+        drawn = np.vstack([found, _draw_codes(space, count, rng)])
+        found = drawn[np.sort(_find_first(drawn))][:count]
+        if len(found) == count:
+            break
+    return found
+
+
+def _draw_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
+    codes = np.empty((count, len(space.choices)), dtype=np.int16)
+    places = {choice.name: index for index, choice in enumerate(space.choices)}
+    for index, choice in enumerate(space.choices):  # each after those that it depends on
+        codes[:, index] = rng.integers(len(choice.values), size=count, dtype=np.int16)
+        for name, values in choice.when:
+            wanted = [space.by_name[name].values.index(value) for value in values]
+            codes[~np.isin(codes[:, places[name]], wanted), index] = INACTIVE
+    return codes
+
+
+def change_codes(
+    space: SearchSpace, codes: np.ndarray, count: int, rng: np.random.Generator, changes: float = 1.5
+) -> np.ndarray:
+    """`count` neighbours of rows of `codes` [point, choice]: some rows drawn, of each about `changes` choices anew."""
+    drawn = _draw_codes(space, count, rng)
+    parents = codes[rng.integers(len(codes), size=count)]
+    places = {choice.name: index for index, choice in enumerate(space.choices)}
+    anew = rng.random(drawn.shape) < changes / len(space.choices)
+    anew[np.arange(count), rng.integers(drawn.shape[1], size=count)] = True
+    for index, choice in enumerate(space.choices):
+        fresh = rng.integers(len(choice.values), size=count, dtype=np.int16)
+        # What was not asked for has no value to keep.
+        drawn[:, index] = np.where(anew[:, index] | (parents[:, index] == INACTIVE), fresh, parents[:, index])
+        for name, values in choice.when:
+            wanted = [space.by_name[name].values.index(value) for value in values]
+            drawn[~np.isin(drawn[:, places[name]], wanted), index] = INACTIVE
+    return drawn[np.sort(_find_first(drawn))]
+
+
+def _find_first(codes: np.ndarray) -> np.ndarray:
+    """The index of the first of each kind of row."""
+    rows = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.dtype.itemsize * codes.shape[1]))).ravel()
+    return np.unique(rows, return_index=True)[1]
+
+
+def embed_codes(space: SearchSpace, codes: np.ndarray) -> np.ndarray:
+    """Features of points, float32 [point, feature], such that the product of two is how alike the points are, 0 to 1.
+
+    That is the mean over choices of: 1 for the same value; for different ones 0, but for numbers 1 less the share of
+    the values' order that lies between them (thermometer coding). A choice that both points lack is the same in
+    both, one that only one of them lacks is different. A choice of one value says nothing and is left out.
+    """
+    columns = []
+    for index, choice in enumerate(space.choices):
+        levels, code = len(choice.values), codes[:, index]
+        if levels < 2 and not choice.when:
+            continue
+        if choice.ordered and levels > 1:
+            above = code[:, None] > np.arange(levels - 1)
+            active = (code != INACTIVE)[:, None]
+            part = np.hstack([above, ~above & active]) / np.sqrt(levels - 1)
+        else:
+            part = (code[:, None] == np.arange(levels)).astype(np.float64)
+        columns.append(np.hstack([part, (code == INACTIVE)[:, None]]) if choice.when else part)
+    if not columns:
+        return np.ones((len(codes), 1), dtype=np.float32)
+    return (np.hstack(columns) / np.sqrt(len(columns))).astype(np.float32)

@@ -1,0 +1,105 @@
+"""How far a search is: a line for every network that is trained, read from the study, wherever the workers are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial
+
+from ffem_jax.frontier.hypervolume import compute_hypervolume
+from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
+from ffem_jax.search.settings import ACCURACY, SearchSettings
+from ffem_jax.search.study import SearchStudy
+from ffem_jax.spec import RunSpec
+
+
+def compute_progress(ledger: Ledger, cost: str, reference: float) -> tuple[float, float]:
+    """The best accuracy within the cap so far, and the hypervolume: the share of the rectangle up to `reference` of
+    the objective `cost` and up to accuracy 1 that the trained networks dominate."""
+    told = ledger.read_told()
+    trained = [one for one in told if not one.stopped and one.excess <= 0]
+    found = [(one.costs[cost], one.accuracy) for one in trained if one.accuracy is not None]
+    best = max((accuracy for _, accuracy in found), default=0.0)
+    if reference <= 0 or not found:
+        return best, 0.0
+    costs, accuracies = zip(*found, strict=True)
+    volume = compute_hypervolume(costs, accuracies, reference, 0.0)
+    return best, volume / reference
+
+
+@dataclass
+class SearchFollower:
+    """Reports each network that was trained, stopped or failed since it last looked.
+
+    reference: where the hypervolume's rectangle ends: the cap, or the largest cost so far where there is none.
+    """
+
+    study: SearchStudy
+    run: RunSpec
+    report: Callable[[str], None]
+    known: set[int] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+    already: int = 0
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The search's settings."""
+        return self.study.settings
+
+    def start(self) -> Ledger:
+        """Leave out what was finished before."""
+        ledger = self.study.read_ledger()
+        self.known = {trial.number for trial in ledger.settled}
+        self.already, self.started = len(ledger.finished), time.monotonic()
+        return ledger
+
+    def find_reference(self, ledger: Ledger) -> float:
+        """Where the hypervolume's rectangle ends on the cost axis."""
+        cost = self.settings.costs[0]
+        if cost == f"bytes_{self.run.cap_precision}" and not self.run.train_over_cap:
+            return self.run.cap_mb * 1e6
+        return max((told.costs[cost] for told in ledger.read_told() if cost in told.costs), default=0.0)
+
+    def look(self) -> int:
+        """Report what is new; returns how many networks that was."""
+        ledger = self.study.read_ledger()
+        new = [trial for trial in ledger.settled if trial.number not in self.known]
+        for trial in new:
+            self.known.add(trial.number)
+            before = Ledger(
+                [one for one in ledger.trials if read_status(one) not in COUNTED or one.number in self.known]
+            )
+            self.report(self.describe(trial, before))
+        return len(new)
+
+    def describe(self, trial: FrozenTrial, ledger: Ledger) -> str:
+        """One line: how many are finished, this one, the best so far, what was not trained, the time left."""
+        finished, total = len(ledger.finished), self.settings.n_trials
+        outcome = trial.user_attrs["outcome"]
+        what = f"network {read_network(trial)}: "
+        if outcome["status"] == "failed":
+            what += f"failed, {outcome['error']}"
+        else:
+            what += f"stopped after epoch {outcome['epochs']}, " if outcome["status"] == "pruned" else ""
+            costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
+            what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
+        best, volume = compute_progress(ledger, self.settings.costs[0], self.find_reference(ledger))
+        # Before any is trained to the end, nothing is best.
+        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
+        for status, title in (("refused", "refused"), ("failed", "failed")):
+            if count := ledger.count(status):
+                words.append(f"{count} {title}")
+        seconds = (time.monotonic() - self.started) / max(1, finished - self.already) * (total - finished)
+        left = f"; about {seconds / 60:.0f} min left" if finished < total and seconds >= 60 else ""
+        return f"[{finished}/{total}] {what}; {', '.join(words)}{left}"
+
+
+def describe_cost(name: str, value: float) -> str:
+    """A cost in the unit a reader expects."""
+    if name.startswith("bytes_"):
+        return f"{value / 1e6:.2f} MB" + ("" if name == "bytes_float32" else f" ({name.removeprefix('bytes_')})")
+    if name == "latency_ms_wasm":
+        return f"{value:.1f} ms"
+    return f"{value / 1e6:.1f} M {name if name == 'params' else 'MACs'}"

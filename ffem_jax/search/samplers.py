@@ -1,0 +1,156 @@
+"""Who proposes the next network: Optuna's samplers, and proposers of our own that look at points and results."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from ffem_jax.config import ConfigError
+from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSampler
+from ffem_jax.search.space import Point, SearchSpace
+
+LARGEST_GRID = 100_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """A point and what came of it. accuracy: None where it was refused or failed. costs: by objective, those known.
+
+    excess: by how much of the cap it is over the cap; 0 or less is within it. stopped: the epoch that its accuracy is
+    of, where it was stopped early; 0: it was trained to the end.
+    """
+
+    point: Point
+    accuracy: float | None
+    costs: Mapping[str, float]
+    excess: float
+    stopped: int = 0
+
+
+# The next point, from the space, what is known, the points that are taken (`freeze` of each), a generator and the
+# objectives that go down; None where there is none left.
+Proposer = Callable[
+    [SearchSpace, Sequence[Told], set[tuple[str, ...]], np.random.Generator, Sequence[str]], Point | None
+]
+
+
+def freeze(point: Mapping[str, str]) -> tuple[str, ...]:
+    """A point as something that sets can hold."""
+    return tuple(itertools.chain.from_iterable(sorted(point.items())))
+
+
+def thaw(frozen: Sequence[str]) -> Point:
+    """The point that `freeze` was given."""
+    return dict(zip(frozen[::2], frozen[1::2], strict=True))
+
+
+def read_excess(trial: FrozenTrial) -> tuple[float]:
+    """Optuna's constraint: 0 or less where the network may be trained."""
+    return (float(trial.user_attrs.get("cost", {}).get("excess", 0.0)),)
+
+
+def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampler:
+    """Optuna's sampler behind `name`; that of a proposer draws what the proposer leaves open.
+
+    It is built anew for every network, from `seed`: what is proposed then depends on what is known and not on which
+    worker asks. Raises ConfigError for an option that the sampler does not take, and where its libraries are missing.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if name == "gp" and not all(importlib.util.find_spec(library) for library in ("torch", "scipy")):
+        raise ConfigError("hydra.sweeper.sampler=gp needs torch and scipy; pip install torch scipy")
+    with warnings.catch_warnings():
+        # Optuna 5 has Trial.set_constraint instead, 4.9 has not; and it calls some arguments experimental.
+        warnings.simplefilter("ignore")
+        try:
+            if name == "nsga2":
+                # Optuna's 50 are for thousands of trials. 150 trainings simulated as in tests/search/test_quality.py,
+                # 10 repeats: hypervolume above chance's by 0.06 with 6, 0.07 with 8 and 12, 0.05 with 16.
+                return NSGAIISampler(seed=seed, constraints_func=read_excess, **{"population_size": 10, **options})
+            if name == "tpe":
+                chosen = {"multivariate": True, "constant_liar": True, "n_startup_trials": 20, **options}
+                return TPESampler(seed=seed, constraints_func=read_excess, **chosen)
+            if name == "gp":
+                return GPSampler(seed=seed, constraints_func=read_excess, **options)
+            # Always in its first, random trials: Optuna's RandomSampler would not write the constraint down, and a
+            # study could not go on with another sampler.
+            return TPESampler(seed=seed, constraints_func=read_excess, **{**options, "n_startup_trials": 2**31})
+        except TypeError as error:
+            raise ConfigError(f"hydra.sweeper.sampler_options: {error}") from error
+
+
+def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> None:
+    """Raise ConfigError where the sampler `name` cannot serve this space, or cannot be built."""
+    if name == "grid" and space.size > LARGEST_GRID:
+        raise ConfigError(
+            f"hydra.sweeper.sampler=grid is for at most {LARGEST_GRID} points and this space has {space.size:.2g}; "
+            "take another sampler or fewer values"
+        )
+    if name not in PROPOSERS:
+        build_sampler(name, 0, options)
+
+
+def propose_grid(
+    space: SearchSpace,
+    told: Sequence[Told],
+    taken: set[tuple[str, ...]],
+    rng: np.random.Generator,
+    costs: Sequence[str] = (),
+) -> Point | None:
+    """The first point, in the order of the space, that nobody has taken."""
+    return next((point for point in space if freeze(point) not in taken), None)
+
+
+def propose_surrogate(
+    space: SearchSpace,
+    told: Sequence[Told],
+    taken: set[tuple[str, ...]],
+    rng: np.random.Generator,
+    costs: Sequence[str],
+) -> Point | None:
+    """The point that a model of what is known expects most of, against the first of `costs`; see `proposal`."""
+    known = [
+        Observation(one.point, one.accuracy, one.costs.get(costs[0]), fill=1 + one.excess if one.costs else None)
+        for one in told
+    ]
+    settled = {freeze(one.point) for one in told}
+    known += [Observation(thaw(point), running=True) for point in taken if point not in settled]
+    try:
+        return SurrogateSampler(space).propose(known, rng, lambda point: freeze(point) in taken)
+    except ProposalError:
+        return propose_grid(space, told, taken, rng) if space.size <= LARGEST_GRID else None
+
+
+PROPOSERS: dict[str, Proposer] = {"grid": propose_grid, "surrogate": propose_surrogate}
+
+
+def propose_neighbour(
+    space: SearchSpace, point: Mapping[str, str], taken: set[tuple[str, ...]], rng: np.random.Generator
+) -> Point | None:
+    """A free point that differs from `point` in a choice or a few; for a sampler that keeps repeating itself.
+
+    In a small space the first free point where chance finds none; None where all are taken.
+    """
+    for attempt in range(200):
+        changed, other = dict(point), space.sample(rng)
+        names = rng.permutation(list(other))[: 1 + attempt // 20]
+        for name in names:
+            changed[str(name)] = other[str(name)]
+        # What became active by the change takes the other's value, or any.
+        for choice in space.choices:
+            if choice.name not in changed:
+                changed[choice.name] = choice.values[int(rng.integers(len(choice.values)))]
+        active = space.get_active(changed)
+        if freeze(active) not in taken:
+            return active
+    if space.size <= LARGEST_GRID:
+        return propose_grid(space, (), taken, rng)
+    return None

@@ -1,0 +1,113 @@
+"""Where workers keep the study they share: a journal file, or PostgreSQL; and whose turn it is to change it."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from ffem_jax.config import ConfigError
+
+
+class Turn(Protocol):
+    """Held by one process at a time, and let go of when it dies."""
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Wait for the turn and keep it for the block."""
+
+
+class FileTurn:
+    """A turn by a file's lock, which the operating system holds; across machines by a shared folder that has locks."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = FileLock(path)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait for the turn and keep it for the block."""
+        with self.lock:
+            yield
+
+
+class DatabaseTurn:
+    """A turn by PostgreSQL's advisory lock, which belongs to a connection and ends with it."""
+
+    def __init__(self, storage: RDBStorage, study: str) -> None:
+        self.engine = storage.engine
+        self.number = zlib.crc32(f"ffem search {study}".encode())
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait for the turn and keep it for the block."""
+        from sqlalchemy import text
+
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": self.number})
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": self.number})
+                connection.commit()
+
+
+class _SystemLock:
+    """Optuna's own locks are files that a killed process leaves behind, for half a minute of everybody's time."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+class SafeJournal(JournalFileBackend):
+    """Optuna's journal, which half a line of a killed writer does not make unreadable."""
+
+    def __init__(self, path: Path) -> None:
+        lock = _SystemLock(path.with_name(path.name + ".lock"))
+        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]  # Optuna keeps the base class to itself
+        self.path, self.file_lock = path, lock.lock
+
+    def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
+        """Append after the last whole line."""
+        with self.file_lock:  # counted: the same lock is taken again inside
+            with open(self.path, "rb+") as file:
+                end = file.seek(0, os.SEEK_END)
+                if end:
+                    file.seek(end - 1)
+                    if file.read(1) != b"\n":
+                        file.seek(0)
+                        file.truncate(file.read().rfind(b"\n") + 1)
+            super().append_logs(list(logs))
+
+
+def open_storage(url: str, study: str, folder: Path) -> tuple[BaseStorage, Turn]:
+    """The storage at `url`, a journal in `folder` where it is empty, and the turn of those who share it.
+
+    Raises ConfigError, in one line, where the database cannot be reached.
+    """
+    if not url:
+        folder.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(SafeJournal(folder / "study.journal")), FileTurn(folder / "turn.lock")
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        # A connection that the server closed meanwhile is replaced before it is used.
+        storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, skip_compatibility_check=False)
+    except ImportError as error:
+        raise ConfigError("hydra.sweeper.storage needs psycopg; pip install 'ffem-jax[postgres]'") from error
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise ConfigError(f"hydra.sweeper.storage cannot be opened: {reason}") from error
+    return storage, DatabaseTurn(storage, study)
