@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import absl.logging
@@ -42,6 +43,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the run's cache folder."""
     if _cache in config.stash:
         shutil.rmtree(config.stash[_cache], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """Records are flushed to the disk before a call returns; no test cuts the power, and several workers wait long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

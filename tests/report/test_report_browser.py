@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import make_records, read_payload
+from made_pages import make_records, read_payload
 from made_records import build_record
 
 from ffem_jax.frontier import summarize_records
