@@ -47,7 +47,7 @@ def shipped(name: str) -> SweepPlan:
         ("kernel", 16, 16, 8),
         ("resolution", 12, 12, 1),
         ("quickstart", 6, 6, 6),
-        ("paper", 50, 50, 5),
+        pytest.param("paper", 50, 50, 5, marks=pytest.mark.slow),
     ],
 )
 def test_every_sweep_expands_to_its_trials(name: str, combinations: int, trials: int, networks: int) -> None:

@@ -90,6 +90,7 @@ def make_pairs():
     return Pairs(first, second, np.asarray([True, True, False, False] * 2), np.repeat([0, 1], 4))
 
 
+@pytest.mark.slow
 def test_view2_trains_on_strangers_and_records_the_pairs(tmp_path, monkeypatch):
     data = dataclasses.replace(TRIAL.data, people=6)
     protocol = ProtocolSpec(name="view2", folds=2, fold=1)

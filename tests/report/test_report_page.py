@@ -271,6 +271,7 @@ def list_recorded() -> list[TrialRecord]:
     return [record for path in kept for record in read_records(path)]
 
 
+@pytest.mark.slow
 def test_the_command_to_train_again_composes_to_the_recorded_trial() -> None:
     specs = [record.spec for record in list_recorded()]
     made = [
