@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ffem_jax.config import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep
 from ffem_jax.overrides import quote_value
@@ -102,27 +102,24 @@ def describe_halving(plan: SearchPlan) -> list[str]:
     return [f"after epoch {' and '.join(cuts)} of {last} one network in {reduction} goes on"] if cuts else []
 
 
-class Workers:
+class Workers(Protocol):
     """Those that a search runs on."""
 
     def keep_running(self) -> contextlib.AbstractContextManager[None]:
         """Start them, and stop them at the end."""
-        raise NotImplementedError
 
     def look(self) -> None:
         """Start anew what died. Raises SearchError where that does not help."""
-        raise NotImplementedError
 
     def note_progress(self) -> None:
         """A network was finished, so deaths before it were not all that ever happens."""
-        raise NotImplementedError
 
 
 # ------------------------------------------------------------------------------ this machine
 
 
 @dataclass
-class LocalWorkers(Workers):
+class LocalWorkers:
     """Processes of this machine. A dead one is started anew, and its network given to another at once."""
 
     plan: SearchPlan
@@ -235,7 +232,7 @@ def read_last_line(path: Path) -> str:
 
 
 @dataclass
-class LaunchedWorkers(Workers):
+class LaunchedWorkers:
     """Worker jobs of a Hydra launcher. Those that die are missed by their silence; when all are gone and the search is
     not over, as many are launched again."""
 
