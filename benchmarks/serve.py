@@ -3,9 +3,10 @@
     python -m benchmarks.serve [--sizes 1000 100000 1000000] [--seconds 10]
 
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
-alone, exact in NumPy against an approximate index (HNSW of usearch); and whole requests to a real `ffem serve` on the
-loopback, its gallery in SQLite. Vectors are drawn, ten a person, as a network that tells people apart gives them.
-What is compared takes turns, ROUNDS times; in the pauses between it is measured what other work takes of the machine.
+alone, exact in NumPy on one core against an approximate index (HNSW of usearch); and whole requests to a real `ffem
+serve` on the loopback, its gallery in SQLite. Vectors are drawn, ten a person, as a network that tells people apart
+gives them. What is compared takes turns, ROUNDS times; in the pauses between it is measured what other work takes of
+the machine.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ffem_jax.latency.turns import measure_busy_cores
 from ffem_jax.serve.snapshot import Snapshot
@@ -121,7 +123,9 @@ def measure_search(size: int, seconds: float, index: bool) -> dict[str, Any]:
         with suppress(ImportError):
             built, facts = build_index(snapshot, probes)
             calls["index"] = lambda probe: built.search(probe, NEIGHBOURS)
-    found, busy = time_in_turn(calls, probes, seconds)
+    # As the server does.
+    with threadpool_limits(1, user_api="blas"):
+        found, busy = time_in_turn(calls, probes, seconds)
     row |= {**found, **busy}
     if facts:
         row["index"] |= facts

@@ -19,10 +19,10 @@ METHOD = f"""\
 Vectors of {LENGTH} numbers, {PICTURES} a person, are drawn and not a network's. **Exact** is what the server does: one
 float32 product over the whole matrix, and the metrics' Eq. 6 in float64 over the rows that rounding leaves in doubt.
 **Index** is usearch's HNSW as it comes, asked for ten neighbours; "misses" is how often the true nearest, or anybody
-of its person, is not among them. Exact and index take turns, five times. Other work on the machine lengthens the
-medians, and hardly the best or the processor time (CPU).
-**Requests** are whole ones over HTTP to a real `ffem serve` on the loopback, key,
-rate limit, log line and the database's part included; the clients take their share of the same cores. `start` is from
+of its person, is not among them. Exact and index take turns, five times, on one core. Other work on the machine
+lengthens the medians, and hardly the best or the processor time (CPU).
+**Requests** are whole ones over HTTP to a real `ffem serve` on the loopback, key, rate limit, log line and the
+database's part included; the clients take their share of the same cores. `start` is from
 the command to the first answer, all vectors read from SQLite. `delete` writes the file anew without the person."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
+from threadpoolctl import threadpool_limits
 
 # Requests under way at once; more are answered with 503 at once instead of waiting for memory.
 MAX_CONCURRENCY = 256
@@ -30,7 +31,8 @@ def listen(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None]) 
         raise ListenError(
             f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}; choose another"
         ) from None
-    with listener:
+    # Requests run side by side; products that each take every core as well get in each other's way.
+    with listener, threadpool_limits(1, user_api="blas"):
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
         config = uvicorn.Config(
