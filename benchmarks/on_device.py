@@ -226,7 +226,7 @@ def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list
     if busy.mean > BUSY_CORES:
         tell(f"{host}: others used {busy.mean:.2f} cores meanwhile: no benchmark")
     setting = {
-        "date": str(datetime.date.today()),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": host,
         "runtime": runtime.describe(),
         "processor": find_processor(),
@@ -280,7 +280,9 @@ def main(words: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = options.models or Path(scratch)
             wants_onnx = "onnxruntime" in options.runtimes
-            graphs, onnx_files = export_ours(options.networks, options.resolutions, wants_onnx, folder)
+            # The npm networks take part in every run, so the small one that is compared with them does.
+            names = list(dict.fromkeys([*options.networks, SMALL_NETWORK]))
+            graphs, onnx_files = export_ours(names, options.resolutions, wants_onnx, folder)
             graphs += find_peers(packages)
             for host in options.runtimes:
                 tell(f"{host}: {options.rounds} rounds")

@@ -85,12 +85,12 @@ def write_report(runs: Sequence[Run], folder: Path) -> str:
 
 
 def describe_goal(runs: Sequence[Run]) -> list[str]:
-    """How the small network stands to the lightest peer, host by host: ratios call by call."""
+    """How the small network stands to the lightest peer, host by host: ratios call by call, of one run alone."""
     lines = []
     for host, name in HOSTS.items():
         chosen = {run["model"]: run for run in _select(runs, host) if run["dtype"] == "float32"}
         small = [run for run in _select(runs, host, GOAL_MODEL, GOAL_RESOLUTION) if run["dtype"] == "float32"]
-        if not small or GOAL_PEER not in chosen:
+        if not small or GOAL_PEER not in chosen or small[0]["date"] != chosen[GOAL_PEER]["date"]:
             continue
         mine, theirs = small[0]["ms"], chosen[GOAL_PEER]["ms"]
         ratios = Timing(tuple(a / b for a, b in zip(mine, theirs, strict=False)))
@@ -106,7 +106,7 @@ def describe_goal(runs: Sequence[Run]) -> list[str]:
 
 
 def _describe_settings(runs: Sequence[Run]) -> list[str]:
-    settings = dict.fromkeys((run["runtime"], run["processor"], run["cores"], run["date"]) for run in runs)
+    settings = dict.fromkeys((run["runtime"], run["processor"], run["cores"], run["date"][:10]) for run in runs)
     return [f"- {runtime}; {processor}, {cores} cores; {date}" for runtime, processor, cores, date in settings]
 
 
