@@ -3,7 +3,7 @@
     python -m benchmarks.report_page              writes results/speed/report_page.md; needs the extra e2e and Chromium
 
 A time is CPU time of the page's main thread, beside the time that passed: other work on the machine delays what a
-reader sees, but not what the page costs.
+reader sees, but not what the page costs. What other work took is told with them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.latency.turns import measure_busy_cores
 from ffem_jax.metrics import compute_wilson_interval
 from ffem_jax.records import TrialRecord
 from ffem_jax.report import write_report
@@ -69,11 +70,12 @@ def make_record(draw: random.Random, number: int) -> TrialRecord:
     return record
 
 
-def measure(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """(milliseconds of CPU, milliseconds passed) of each opening and of each filter."""
+def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[float]]:
+    """(milliseconds of CPU, milliseconds passed) of each opening and of each filter; cores that others took between."""
     from playwright.sync_api import sync_playwright
 
     times: dict[str, list[tuple[float, float]]] = {"opening": [], "a filter": []}
+    busy = []
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found)
@@ -90,8 +92,9 @@ def measure(path: Path) -> dict[str, list[tuple[float, float]]]:
                 passed = page.evaluate(APPLY, list(one))
                 times["a filter"].append((read_cpu(session) - before, passed))
             page.close()
+            busy.append(measure_busy_cores(1.0))
         browser.close()
-    return times
+    return times, busy
 
 
 def read_cpu(session: Any) -> float:
@@ -112,14 +115,14 @@ def main() -> None:
         started = time.process_time()
         write_report(records, path)
         seconds, size = time.process_time() - started, path.stat().st_size
-        times = measure(path)
+        times, busy = measure(path)
     lines = [
         f"# The page of {options.trials:,} trials",
         "",
         f"Made-up trials of as many networks, {EPOCHS} epochs each (`python -m benchmarks.report_page`), in headless "
-        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. Others kept the "
-        f"{os.cpu_count()} cores busy meanwhile (load average {os.getloadavg()[0]:.0f}), so what passed is an upper "
-        f"bound. Writing the page took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
+        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. In the pauses "
+        f"between openings other work took {statistics.mean(busy):.2f} of the {os.cpu_count()} cores, at most "
+        f"{max(busy):.2f}. Writing the page took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
         "",
         "| | CPU of the page's main thread, ms: median (most) | passed, ms: median (most) |",
         "|---|---|---|",
