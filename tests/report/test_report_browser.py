@@ -242,3 +242,12 @@ def test_the_page_fits_and_axe_finds_nothing_serious(open_page: Any, width: int,
     assert told == [], json.dumps(told, indent=1)
     if folder := os.environ.get("FFEM_E2E_SHOTS"):
         page.screenshot(path=f"{folder}/report-{width}-{'dark' if dark else 'light'}.png", full_page=True)
+
+
+def test_printed_it_shows_every_chart(open_page: Any) -> None:
+    page = open_page("placement")
+    charts = ("#curves-chart", "#coordinates-chart", "#progress-chart", "#level-0", "#level-1")
+    drawn = {chart: page.locator(f"{chart} svg").count() for chart in charts}
+    assert 0 in drawn.values(), "all charts are drawn before printing: this test shows nothing"
+    page.pdf()
+    assert [page.locator(f"{chart} svg").count() for chart in charts] == [1] * len(charts)

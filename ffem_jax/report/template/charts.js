@@ -44,14 +44,16 @@ async function embed(id, spec, label, large = false) {
 
 // Charts below the fold are drawn when they come near it.
 const pending = new Map();
+function drawPending(id) {
+  const draw = pending.get(id);
+  pending.delete(id);
+  if (draw) draw();
+}
 const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting || !pending.has(entry.target.id)) continue;
-    const draw = pending.get(entry.target.id);
-    pending.delete(entry.target.id);
-    draw();
-  }
+  for (const entry of entries) if (entry.isIntersecting) drawPending(entry.target.id);
 }, { rootMargin: "200px" });
+// On paper all are seen.
+window.addEventListener("beforeprint", () => [...pending.keys()].forEach(drawPending));
 function drawWhenSeen(id, draw) {
   pending.set(id, draw);
   watcher.unobserve($(id));
