@@ -87,4 +87,6 @@ def describe(manifest: dict[str, Any]) -> list[str]:
         if "gallery" in accuracy:
             gallery = accuracy["gallery"]
             lines.append(f"by the nearest enrolled face: {gallery['reference']:.2%} -> {gallery['exported']:.2%}")
+        if manifest["output"]["average_with_mirror"]:
+            lines.append("here each face is looked at once; the trial's record averages it with its mirror image")
     return lines

@@ -10,6 +10,7 @@ import pytest
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.cli import main
+from ffem_jax.cli.export import describe
 from ffem_jax.data.protocols import load_split
 from ffem_jax.export import NotRunError, bundle, parity, tfjs
 from ffem_jax.export.bundle import export_trial
@@ -88,6 +89,13 @@ def test_accuracy_is_that_of_the_record_and_of_the_file(finished, run_by_the_net
     assert (accuracy["reference"], accuracy["exported"]) == (record.accuracy, record.accuracy)
     assert accuracy["gallery"]["reference"] == record.accuracy_gallery
     assert (accuracy["change"], accuracy["answers_changed"]) == (0, 0)
+
+
+def test_a_record_with_mirrored_faces_is_said_to_be_one(finished, run_by_the_network, tmp_path):
+    manifest = export_trial(finished[0], "tfjs", "float32", tmp_path)
+    assert not any("mirror" in line for line in describe(manifest))
+    manifest["output"]["average_with_mirror"] = True
+    assert "looked at once; the trial's record averages it with its mirror image" in describe(manifest)[-1]
 
 
 def test_a_file_that_computes_something_else_is_told(finished, monkeypatch, tmp_path):
