@@ -79,7 +79,7 @@ NUMPY_ONLY = ("metrics",)
 
 # What the server may see: no decoder of pictures and no network, so that an image cannot get in.
 SERVER_ROOMS = ("arch", "spec", "records", "metrics", "serve")
-SERVER_LIBRARIES = ("numpy", "fastapi", "starlette", "pydantic", "sqlalchemy", "limits", "uvicorn")
+SERVER_LIBRARIES = ("numpy", "fastapi", "starlette", "pydantic", "sqlalchemy", "limits", "threadpoolctl", "uvicorn")
 
 LINE_LIMIT = 400
 

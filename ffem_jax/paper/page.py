@@ -94,6 +94,8 @@ def _write_networks(result: SettingResult) -> list[str]:
         note = "The intervals count images alone: what another seed would change is not in them."
     if result.frontier and not result.frontier.whole:
         note += " The frontier is of the trials that all networks have."
+    if result.setting.pretrained:
+        note += " Each network was pretrained once, for all: what another pretraining would change is in no interval."
     return [*make_table(head, rows), "", note]
 
 

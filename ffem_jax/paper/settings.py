@@ -35,6 +35,11 @@ class Setting:
         return f"{self.recipe}, {self.resolution} x {self.resolution}"
 
     @property
+    def pretrained(self) -> bool:
+        """Whether its trials began from pretrained weights, the same in each of a network's trials."""
+        return _read_pretraining(self.records[0]) != "none"
+
+    @property
     def folds(self) -> int:
         """How many folds a whole set has."""
         protocol = self.records[0].spec.get("protocol", {})
@@ -99,6 +104,10 @@ def _read_resolution(record: TrialRecord) -> int:
     return int(record.spec.get("data", {}).get("resolution", record.resolution))
 
 
+def _read_pretraining(record: TrialRecord) -> str:
+    return str(record.spec.get("pretrain", {}).get("name", "none"))
+
+
 def _read_recipe(record: TrialRecord) -> dict[str, str]:
     settings = read_settings(record)
     return {name.removeprefix("recipe."): value for name, value in settings.items() if name.startswith("recipe.")}
@@ -112,7 +121,7 @@ def _name_recipes(firsts: Sequence[TrialRecord]) -> list[str]:
         peers = [_read_recipe(other) for other in firsts if other.recipe == record.recipe]
         differing = [name for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
         words = [record.recipe or "recipe", *(f"{name.replace('_', ' ')} {own[name]}" for name in differing)]
-        pretrain = record.spec.get("pretrain", {}).get("name", "none")
+        pretrain = _read_pretraining(record)
         names.append(", ".join(words) + (f", pretrained on {pretrain}" if pretrain != "none" else ""))
     return names
 

@@ -76,6 +76,15 @@ def test_one_seed_says_nothing_of_another(make_set):
     assert text.endswith("All of it with one seed: what another would change is in no interval here.")
 
 
+def test_pretrained_once_is_said(make_set, tmp_path):
+    records = make_set(ALL)
+    assert "pretrained once" not in page(records, tmp_path)
+    for record in records:
+        record.spec["pretrain"] = {"name": "lfw_rest"}
+    text = page(records, tmp_path)
+    assert "Each network was pretrained once, for all: what another pretraining would change is in no interval." in text
+
+
 def test_records_that_do_not_say_who_was_right_claim_nothing(make_set):
     blind = [dataclasses.replace(record, hits="", test_images=[]) for record in make_set({**ALL, "ffem": 10})]
     text = answer(blind)
