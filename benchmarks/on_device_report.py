@@ -54,11 +54,11 @@ def write_report(runs: Sequence[Run], folder: Path) -> str:
         goal,
         "![Milliseconds a face by model, in Node and in Chromium](latency.png)",
         "A call takes pixels from JavaScript (float32, cropped and scaled) and gives the vector back. One thread; all "
-        "models of a host are called in turn, A B C A B C ..., each timed call right after an untimed one of the same "
-        f"model: medians of {_count_calls(runs)} such calls, with their quartiles in brackets. **Our "
-        "networks hold untrained weights**, for which the kernels do the same work, and the small one is a choice of "
-        "size and not the outcome of a search: this page compares no accuracies. Those from npm are trained. ONNX "
-        "Runtime runs native code, from Python; a page cannot.",
+        "models of a run are called in turn, A B C A B C ..., each timed call right after an untimed one of the same "
+        f"model: medians of {_count_calls(runs)} such calls, with their quartiles in brackets. "
+        f"{_describe_runs(runs)}**Our networks hold untrained weights**, for which the kernels do the same work, and "
+        "the small one is a choice of size and not the outcome of a search: this page compares no accuracies. Those "
+        "from npm are trained. ONNX Runtime runs native code, from Python; a page cannot.",
         "## Models a user would pick",
         _tabulate_peers(runs),
         "## Ours, float32",
@@ -118,6 +118,12 @@ def _describe_busy(runs: Sequence[Run]) -> str:
     too_busy = any(run["busy_cores"] > BUSY_CORES for run in runs)
     judged = " **That is too much: these numbers are no benchmark.**" if too_busy else ""
     return f"Cores that other work took in the pauses between rounds (in the busiest one): {', '.join(listed)}.{judged}"
+
+
+def _describe_runs(runs: Sequence[Run]) -> str:
+    """A sentence where not all models of a host were timed in one run."""
+    most = max(len({run["date"] for run in runs if run["host"] == host}) for host in HOSTS)
+    return f"They are of {most} runs, the newest of each model: other hours may stand between two rows. " * (most > 1)
 
 
 def _count_calls(runs: Iterable[Run]) -> str:
