@@ -21,7 +21,14 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
     parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: a column wide, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: frontier/ beside the first records")
+    parser.add_argument("--finalists", type=int, metavar="N", help="write the N best as configs, and a sweep of them")
+    parser.add_argument("--beside", default="", metavar="ARCH,...", help="what that sweep trains besides: ffem_am,ffem")
     options = parser.parse_intermixed_args(words)
+    if options.finalists is not None and options.finalists < 1:
+        raise UsageError(f"--finalists {options.finalists} must be at least 1")
+    beside = [name for name in options.beside.split(",") if name]
+    if beside and options.finalists is None:
+        raise UsageError("--beside is for the sweep that --finalists N writes; give both")
 
     from ffem_jax.frontier import write_frontier
     from ffem_jax.records import latest_records, read_records
@@ -30,8 +37,9 @@ def run(words: Sequence[str]) -> int:
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "frontier"
     check_writable(out, "--out DIR")
+    records = latest_records(record for path in paths for record in read_records(path))
     result = write_frontier(
-        latest_records(record for path in paths for record in read_records(path)),
+        records,
         out,
         cap_mb=options.cap_mb,
         precision=options.precision,
@@ -39,6 +47,10 @@ def run(words: Sequence[str]) -> int:
         metric=options.metric,
         style=options.style,
     )
+    if options.finalists:
+        from ffem_jax.finalists import write_finalists
+
+        write_finalists(records, result.networks, result.question, out / "finalists", options.finalists, beside)
     if options.json:
         print(json.dumps(result.to_dict()))
     else:
@@ -46,6 +58,8 @@ def run(words: Sequence[str]) -> int:
         if told := result.agreement.describe():
             say(told)
         say(f"frontier: {out}")
+        if options.finalists:
+            say(f"to train the best again: ffem sweep finalists --config-dir {out / 'finalists'}")
     return DONE
 
 

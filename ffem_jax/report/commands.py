@@ -26,17 +26,24 @@ def make_overrides(spec: dict[str, Any]) -> list[str]:
 
     A folder of faces is `data.root=FACES`, for the reader to fill in. Values are quoted for a shell.
     """
-    words = []
+    words = [shlex.quote(f"{key}={value}") for key, value in find_settings(spec).items()]
+    return [*words, FACES] if spec.get("data", {}).get("name") == "folder" else words
+
+
+def find_settings(spec: dict[str, Any]) -> dict[str, str]:
+    """What composes to the recorded `spec`, without seed, fold and split, by key: values in Hydra's grammar.
+
+    A group that `spec` does not have is left out, and so is where the faces lie.
+    """
+    settings = {}
     for group in GROUPS:
         own = spec.get(group)
         if not isinstance(own, dict) or (group == "pretrain" and own.get("name", "none") == "none"):
             continue
         choice, base = _find_choice(group, str(own.get("name", "")))
-        words.append(f"{group}={choice}")
-        words += [_write(f"{group}.{key}", value) for key, value in _find_changes(own, base)]
-    if spec.get("data", {}).get("name") == "folder":
-        words.append(FACES)
-    return [word for word in words if word.partition("=")[0] not in RUN_SETTINGS]
+        settings[group] = choice
+        settings |= {f"{group}.{key}": _write_value(value) for key, value in _find_changes(own, base)}
+    return {key: value for key, value in settings.items() if key not in RUN_SETTINGS}
 
 
 def make_run_overrides(spec: dict[str, Any]) -> list[str]:
@@ -115,11 +122,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             # YAML 1.1 reads 5e-4 as a word.
             merged[key] = float(value) if isinstance(merged.get(key), float) and isinstance(value, str) else value
     return merged
-
-
-def _write(key: str, value: Any) -> str:
-    word = f"{key}={_write_value(value)}"
-    return shlex.quote(word)
 
 
 def _write_value(value: Any) -> str:

@@ -5,9 +5,8 @@ to the next, by non-dominated rank and, within a rank, by crowding, so that a sm
 accurate one. It is asynchronous: a promotion is decided when somebody asks for work, of the results there are then,
 and nobody waits for a rung to fill.
 
-Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020), for the asynchronous rule; Deb et al.,
-IEEE Transactions on Evolutionary Computation 6 (2002), for rank and crowding; Schmucker et al., Multi-objective
-Asynchronous Successive Halving (2021), for both together.
+Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020), for the asynchronous rule; Schmucker et
+al., Multi-objective Asynchronous Successive Halving (2021), for several objectives.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+from ffem_jax.frontier.pareto import find_dominated, sort_points
 
 # What a trial is known by: its number, or its key.
 Name = TypeVar("Name", bound=Hashable)
@@ -44,44 +42,6 @@ def compute_rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ..
     while rungs[-1] * reduction <= epochs / 2:
         rungs.append(rungs[-1] * reduction)
     return (*rungs, epochs) if rungs[-1] < epochs else (epochs,)
-
-
-def rank_points(losses: npt.ArrayLike) -> np.ndarray:
-    """Non-dominated rank of each point, int [point], of losses [point, objective], each the better the lower.
-
-    Rank 0 is dominated by none, rank 1 by points of rank 0 alone, and so on; equal points share a rank.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    dominates = _find_dominated(losses)
-    dominators = dominates.sum(axis=0)
-    ranks, rank = np.full(len(losses), -1), 0
-    while (front := (dominators == 0) & (ranks < 0)).any():
-        ranks[front] = rank
-        dominators -= dominates[front].sum(axis=0)
-        rank += 1
-    return ranks
-
-
-def compute_crowding(losses: npt.ArrayLike) -> np.ndarray:
-    """How far each point of one front stands from its neighbours, float64 [point]; the ends are at infinity.
-
-    losses [point, objective]. An objective counts as a fraction of its range on the front. Of equal points the first
-    has the distance and the others -1: a copy adds nothing.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    crowding = np.full(len(losses), -1.0)
-    distinct = np.sort(np.unique(losses, axis=0, return_index=True)[1])
-    points = losses[distinct]
-    distances = np.zeros(len(points))
-    for values in points.T:
-        order = np.argsort(values, kind="stable")
-        width = values[order[-1]] - values[order[0]]
-        if width > 0:
-            distances[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / width
-            distances[order[[0, -1]]] = math.inf
-    # With no width in any objective there is one point.
-    crowding[distinct] = distances if len(points) > 1 else math.inf
-    return crowding
 
 
 class Halving(Generic[Name]):
@@ -166,7 +126,7 @@ class Halving(Generic[Name]):
             if len(results) <= places or not stopped:
                 continue
             names = list(results)
-            dominators = _find_dominated(np.array([results[name] for name in names])).sum(axis=0)
+            dominators = find_dominated([results[name] for name in names]).sum(axis=0)
             beaten = {name for name, count in zip(names, dominators, strict=True) if count >= places}
             hopeless += [trial for trial in stopped if trial in beaten]
         return hopeless
@@ -197,15 +157,4 @@ class Halving(Generic[Name]):
         names = list(self._results[rung])
         if not names:
             return ()
-        losses = np.array([self._results[rung][name] for name in names])
-        ranks = rank_points(losses)
-        crowding = np.empty(len(names))
-        for rank in range(ranks.max() + 1):
-            crowding[ranks == rank] = compute_crowding(losses[ranks == rank])
-        return tuple(names[index] for index in np.lexsort((np.arange(len(names)), losses[:, 0], -crowding, ranks)))
-
-
-def _find_dominated(losses: np.ndarray) -> np.ndarray:
-    """Whether the first point dominates the second, bool [first, second]: no worse in anything, better in something."""
-    first, second = losses[:, None], losses[None]
-    return np.logical_and((first <= second).all(axis=-1), (first < second).any(axis=-1))
+        return tuple(names[index] for index in sort_points([self._results[rung][name] for name in names]))
