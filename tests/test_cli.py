@@ -63,6 +63,7 @@ def test_every_command_has_help_and_json(capsys: pytest.CaptureFixture[str], com
     others = (
         "align",
         "compare",
+        "effects",
         "embed",
         "export",
         "frontier",

@@ -27,6 +27,7 @@ COMMANDS = {
     "latency": ("ffem_jax.cli.latency", "how long recorded networks take in a browser's runtime, into their records"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
     "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
+    "effects": ("ffem_jax.cli.effects", "what each choice of a search does: main effects with intervals"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
     "paper": ("ffem_jax.cli.paper", "the paper's tables and curves from records of its networks: one page"),
     "report": (

@@ -47,15 +47,24 @@ def sample_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np
     return found
 
 
-def _draw_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    codes = np.empty((count, len(space.choices)), dtype=np.int16)
+def draw_all_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` draws of a value for every choice, asked for or not, int16 [point, choice]."""
+    columns = [rng.integers(len(choice.values), size=count, dtype=np.int16) for choice in space.choices]
+    return np.stack(columns, axis=1)
+
+
+def deactivate_codes(space: SearchSpace, codes: np.ndarray) -> np.ndarray:
+    """`codes` [point, choice], changed in place: INACTIVE where the other values do not ask for a choice."""
     places = {choice.name: index for index, choice in enumerate(space.choices)}
     for index, choice in enumerate(space.choices):  # each after those that it depends on
-        codes[:, index] = rng.integers(len(choice.values), size=count, dtype=np.int16)
         for name, values in choice.when:
             wanted = [space.by_name[name].values.index(value) for value in values]
             codes[~np.isin(codes[:, places[name]], wanted), index] = INACTIVE
     return codes
+
+
+def _draw_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
+    return deactivate_codes(space, draw_all_codes(space, count, rng))
 
 
 def change_codes(
@@ -64,16 +73,13 @@ def change_codes(
     """`count` neighbours of rows of `codes` [point, choice]: some rows drawn, of each about `changes` choices anew."""
     drawn = _draw_codes(space, count, rng)
     parents = codes[rng.integers(len(codes), size=count)]
-    places = {choice.name: index for index, choice in enumerate(space.choices)}
     anew = rng.random(drawn.shape) < changes / len(space.choices)
     anew[np.arange(count), rng.integers(drawn.shape[1], size=count)] = True
     for index, choice in enumerate(space.choices):
         fresh = rng.integers(len(choice.values), size=count, dtype=np.int16)
         # What was not asked for has no value to keep.
         drawn[:, index] = np.where(anew[:, index] | (parents[:, index] == INACTIVE), fresh, parents[:, index])
-        for name, values in choice.when:
-            wanted = [space.by_name[name].values.index(value) for value in values]
-            drawn[~np.isin(drawn[:, places[name]], wanted), index] = INACTIVE
+    deactivate_codes(space, drawn)
     return drawn[np.sort(_find_first(drawn))]
 
 

@@ -85,10 +85,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Networks of the records that lie in the space: [network] each, but for base, a spec they all share."""
+class Known:
+    """Networks of the records that lie in the space: [network] each, but for base, a spec they all share.
+
+    firsts: a record of each. accuracies, images: means over its trainings; tests: how many there are.
+    """
 
     points: list[Point]
+    firsts: list[TrialRecord]
     accuracies: np.ndarray
     tests: np.ndarray
     macs: np.ndarray
@@ -116,7 +120,7 @@ def predict_networks(
     """
     records = latest_records(records)
     check_comparable(records)
-    known = _read_known(records, space)
+    known = read_known(records, space)
     draw = np.random.default_rng(seed)
     tell(f"drawing networks of the space's {space.size:,}")
     codes = sample_codes(space, count, draw)
@@ -190,7 +194,7 @@ def _describe(
     predicted: tuple[np.ndarray, np.ndarray],
     model: Surrogate,
     scale: Scale,
-    known: _Known,
+    known: Known,
     lows: np.ndarray,
     highs: np.ndarray,
 ) -> list[PredictedNetwork]:
@@ -224,7 +228,7 @@ def _describe(
 # ------------------------------------------------------------------------------- what is known
 
 
-def _read_known(records: Sequence[TrialRecord], space: SearchSpace) -> _Known:
+def read_known(records: Sequence[TrialRecord], space: SearchSpace) -> Known:
     """The trained networks of the space. Raises SurrogateError for too few, FrontierError for several settings."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
@@ -239,8 +243,9 @@ def _read_known(records: Sequence[TrialRecord], space: SearchSpace) -> _Known:
         )
     _check_settings([group[0].spec for _, group in inside], space)
     every = [group for _, group in inside]
-    return _Known(
+    return Known(
         points=[point for point, _ in inside],
+        firsts=[group[0] for group in every],
         accuracies=np.array([np.mean([r.accuracy or 0.0 for r in group]) for group in every]),
         tests=np.array([len(group) for group in every], dtype=float),
         macs=np.array([group[0].macs or math.nan for group in every], dtype=float),

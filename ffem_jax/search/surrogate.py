@@ -156,6 +156,27 @@ class Surrogate:
             means[part] = self.kernel.compute(features[part], self.features, scaled[part], self.costs) @ weights
         return means + self.mean
 
+    def compute_contrasts(self, differences: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """By how much the values of two points of these `differences` of features [contrast, feature] and of one cost
+        differ: mean and standard deviation, both [contrast]. For a kernel that is additive in the choices.
+
+        The deviation has two parts: what the prior leaves open, and what the noise does, by each known network's
+        residual when it is left out (MacKinnon and White's HC3, J. Econometrics 29 (1985)). What choices do only
+        together is noise here, and larger where some networks are far from additive.
+        """
+        assert not self.kernel.together
+        differences = np.asarray(differences, dtype=np.float64)
+        covariance = differences @ self.features.T.astype(np.float64)
+        ones = covariance @ self._ones
+        known = np.einsum("ij,ij->i", covariance @ self._inverse, covariance)
+        left = (differences**2).sum(axis=1) - known + ones**2 / self._certainty
+        # Each contrast is this much of each known value.
+        shares = covariance @ self._inverse - np.outer(ones, self._ones) / self._certainty
+        of_noise = (shares**2) @ (self.noise / self._root**2)
+        residuals = self.values - self.left_out[0]
+        variances = self.variance * np.maximum(left - of_noise, 0) + shares**2 @ residuals**2
+        return shares @ self.values, np.sqrt(variances)
+
     @property
     def noise_deviation(self) -> float:
         """The standard deviation of one training around what its network is worth, as fitted."""
