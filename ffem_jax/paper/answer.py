@@ -18,6 +18,11 @@ def write_answer(result: SettingResult) -> str:
     compared = [one for one in (result.attention, result.networks) if isinstance(one, Comparison)]
     if {row.seeds for comparison in compared for row in comparison.rows} == {1}:
         sentences.append("All of it with one seed: what another would change is in no interval here.")
+    if result.setting.pretrained:
+        sentences.append(
+            "Each network was pretrained once, and what another pretraining would change is in no interval: a "
+            "difference may be of the pretrainings and not of the networks."
+        )
     if lacks_trials(result):
         sentences.append("Networks, folds or seeds are missing, named below: this is of what is there.")
     return f"Recipe {escape(result.setting.label)}: " + " ".join(sentences)
@@ -52,6 +57,7 @@ def _answer_attention(result: SettingResult) -> str:
     verdict = "is not shown to help"
     if row.shown:
         verdict = "helps" if row.difference > 0 else "costs accuracy"
+        verdict += ", with one pretraining of each network" if result.setting.pretrained else ""
     count = f"{row.pairs} pair{'' if row.pairs == 1 else 's'} of trials, {row.images:,} images, {row.seeds} seed"
     count += "" if row.seeds == 1 else "s"
     sentence = (

@@ -83,6 +83,9 @@ def test_pretrained_once_is_said(make_set, tmp_path):
         record.spec["pretrain"] = {"name": "lfw_rest"}
     text = page(records, tmp_path)
     assert "Each network was pretrained once, for all: what another pretraining would change is in no interval." in text
+    told = answer(records)
+    assert "**ECA in the first and last bottleneck helps, with one pretraining of each network**" in told
+    assert told.endswith("a difference may be of the pretrainings and not of the networks.")
 
 
 def test_records_that_do_not_say_who_was_right_claim_nothing(make_set):
