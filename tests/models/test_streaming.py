@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffem_jax.arch import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
-from ffem_jax.models import build_model
+from ffem_jax.models import build_model, convolutions, streaming
 from ffem_jax.models.attention import ATTENTIONS
 from ffem_jax.models.convolutions import use_convolution_form
-from ffem_jax.models.streaming import ROWS_AT_LEAST, choose_images, stream_trunk
+from ffem_jax.models.streaming import ROWS_AT_LEAST, WHOLE_BYTES_AT_MOST, choose_images, stream_trunk
 
 # A bottleneck without expansion, with one, with a stride, with a shortcut: 8, 8, 4 and 4 rows, several passes each.
 SMALL = ArchSpec(
@@ -72,14 +72,21 @@ def move_off_defaults(path, leaf):
 
 
 # A variant takes ten seconds of compiling: these have each kind of block and an attention, the slow tests all.
-FAST = ("se-projection-residual", "shuffle-odd-resolution-prelu")
+FAST = {("se-projection-residual", 0), ("shuffle-odd-resolution-prelu", 0), ("se-depthwise-scale", 10**9)}
 
 
+# Maps this small are taken whole, all 8 images at once, unless nothing is small enough.
 @pytest.mark.parametrize(
-    ("arch", "resolution"),
-    [pytest.param(*v, id=k, marks=[] if k in FAST else pytest.mark.slow) for k, v in VARIANTS.items()],
+    ("arch", "resolution", "whole_bytes"),
+    [
+        pytest.param(*v, whole, id=f"{k}-{name}", marks=[] if (k, whole) in FAST else pytest.mark.slow)
+        for k, v in VARIANTS.items()
+        for whole, name in ((0, "several-passes"), (10**9, "whole"))
+    ],
 )
-def test_streamed_is_plain_in_float64(arch, resolution):
+def test_streamed_is_plain_in_float64(arch, resolution, whole_bytes, monkeypatch):
+    monkeypatch.setattr(streaming, "WHOLE_BYTES_AT_MOST", whole_bytes)
+    monkeypatch.setattr(convolutions, "IMAGES_UNROLLED", 7)
     with jax.enable_x64(True):
         graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
         params, rest = (jax.tree_util.tree_map_with_path(move_off_defaults, nnx.as_pure(s)) for s in (params, rest))
@@ -109,15 +116,17 @@ def test_streamed_is_plain_in_float64(arch, resolution):
 def test_images_at_a_time_divide_the_batch(batch, rows, image_bytes):
     images = choose_images(batch, rows, image_bytes)
     assert batch % images == 0
-    assert images == 1 or (images - 1) * rows < ROWS_AT_LEAST or images * image_bytes <= 400_000
+    assert (images == batch) >= (batch * image_bytes <= WHOLE_BYTES_AT_MOST)
+    few = images == 1 or (images - 1) * rows < ROWS_AT_LEAST or images * image_bytes <= 400_000
+    assert few or batch * image_bytes <= WHOLE_BYTES_AT_MOST
 
 
 def test_nothing_but_the_depthwise_result_is_kept():
     """No expanded map of the whole batch is an intermediate of the streamed gradient; of the plain one, many are."""
     arch = dataclasses.replace(SMALL, stages=(StageSpec(1, 4, 1, 1), StageSpec(6, 6, 1, 2)))
     graph, state = nnx.split(build_model(arch, 32, rngs=nnx.Rngs(0)))
-    x = jnp.zeros((32, 32, 32, 3))
-    expanded = 32 * 16 * 16 * 24
+    x = jnp.zeros((64, 32, 32, 3))
+    expanded = 64 * 16 * 16 * 24
 
     def count(form):
         def loss(state):
