@@ -58,6 +58,24 @@ def _to_text(spec: dict[str, Any]) -> str:
     return json.dumps(spec, sort_keys=True)
 
 
+class Pace:
+    """How fast things get finished, and so how long the rest takes. The clock runs from its making.
+
+    After the first few the newer half counts: a sweep's first trials may hold a pretraining or a compilation each.
+    """
+
+    def __init__(self, finished: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.marks = [(clock(), finished)]
+
+    def describe_rest(self, finished: int, total: int) -> str:
+        """`; about 5 min left` once `finished` of `total` are done; empty where none or less than a minute is left."""
+        self.marks.append((self.clock(), finished))
+        since, before = self.marks[len(self.marks) // 2 if len(self.marks) > 6 else 0]
+        seconds = (self.marks[-1][0] - since) / max(1, finished - before) * (total - finished)
+        return f"; about {seconds / 60:.0f} min left" if finished < total and seconds >= 60 else ""
+
+
 class RecordFollower(threading.Thread):
     """Reports each record appended to a file from now on, whichever process or machine writes it.
 
@@ -80,7 +98,7 @@ class RecordFollower(threading.Thread):
         self.labels = label_trials(trials)
         self.total = len(trials)
         self.already = sum(record.status == "done" for record in read_recorded(path, trials))
-        self.finished, self.best, self.started = self.already, 0.0, time.monotonic()
+        self.finished, self.best, self.pace = self.already, 0.0, Pace(self.already)
         self.offset = path.stat().st_size if path.exists() else 0
         self.stopping = threading.Event()
         self.start()
@@ -118,12 +136,10 @@ class RecordFollower(threading.Thread):
         self.statuses[record.status] += 1
         if record.status == "done" and self.may_be_best(record):
             self.best = max(self.best, record.accuracy or 0.0)
-        remaining = self.total - self.finished
-        seconds = (time.monotonic() - self.started) / (self.finished - self.already) * remaining
-        left = f"; about {seconds / 60:.0f} min left" if remaining > 0 and seconds >= 60 else ""
+        left = self.pace.describe_rest(self.finished, self.total)
         best = f"; best so far {self.best:.3f}" if self.best else ""
         described = describe_record(record, self.labels.get(identify(record.spec), ""))
-        self.report(f"[{self.finished}/{self.total}] {described}{best}{self.count(remaining)}{left}")
+        self.report(f"[{self.finished}/{self.total}] {described}{best}{self.count(self.total - self.finished)}{left}")
 
     def count(self, remaining: int) -> str:
         """What became of the trials so far, where `jobs` is known."""

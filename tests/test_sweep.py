@@ -195,6 +195,19 @@ def test_a_launcher_that_dies_leaves_what_was_recorded(monkeypatch: pytest.Monke
     assert [line.partition(":")[0] for line in said] == ["[1/5] depth 0.5 seed 0"]
 
 
+def test_the_time_left_follows_the_newer_half() -> None:
+    """Five trials of an hour, which hold a pretraining each, and then trials of a minute."""
+    now = [0.0]
+    pace = progress.Pace(clock=lambda: now[0])
+    told = []
+    for finished in range(1, 21):
+        now[0] += 3600 if finished <= 5 else 60
+        told.append(pace.describe_rest(finished, 20))
+    assert told[0] == "; about 1140 min left"
+    assert told[9:12] == ["; about 10 min left", "; about 9 min left", "; about 8 min left"]
+    assert told[-2:] == ["; about 1 min left", ""]
+
+
 def test_the_follower_reports_whole_lines_and_only_new_ones(tmp_path: Path) -> None:
     trials, path, said = shipped("placement").trials, tmp_path / "records.jsonl", list[str]()
     records = [stand_in.make_record(trial, tmp_path) for trial in trials]

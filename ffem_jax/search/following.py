@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
 from ffem_jax.frontier.hypervolume import compute_hypervolume
+from ffem_jax.progress import Pace
 from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
 from ffem_jax.search.settings import ACCURACY, SearchSettings
 from ffem_jax.search.study import SearchStudy
@@ -40,8 +40,7 @@ class SearchFollower:
     run: RunSpec
     report: Callable[[str], None]
     known: set[int] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
-    already: int = 0
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def settings(self) -> SearchSettings:
@@ -52,7 +51,7 @@ class SearchFollower:
         """Leave out what was finished before."""
         ledger = self.study.read_ledger()
         self.known = {trial.number for trial in ledger.settled}
-        self.already, self.started = len(ledger.finished), time.monotonic()
+        self.pace = Pace(len(ledger.finished))
         return ledger
 
     def find_reference(self, ledger: Ledger) -> float:
@@ -91,9 +90,7 @@ class SearchFollower:
         for status, title in (("refused", "refused"), ("failed", "failed")):
             if count := ledger.count(status):
                 words.append(f"{count} {title}")
-        seconds = (time.monotonic() - self.started) / max(1, finished - self.already) * (total - finished)
-        left = f"; about {seconds / 60:.0f} min left" if finished < total and seconds >= 60 else ""
-        return f"[{finished}/{total}] {what}; {', '.join(words)}{left}"
+        return f"[{finished}/{total}] {what}; {', '.join(words)}{self.pace.describe_rest(finished, total)}"
 
 
 def describe_cost(name: str, value: float) -> str:
