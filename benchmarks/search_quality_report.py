@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.search_table import Table
+from ffem_jax.frontier.canvas import save_figure
 
 NAMES = {
     "random": "random",
@@ -165,15 +166,7 @@ def _judge(shares: Mapping[str, np.ndarray], target: float, budget: int) -> str:
 
 def draw_figure(table: Table, shares: Mapping[str, np.ndarray], target: float, path: Path) -> None:
     """Median and middle 80 % against trainings, PNG and SVG."""
-    from matplotlib import rc_context, style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from ffem_jax.frontier.plots import SETTINGS
-
-    with rc_context(), style.context(["default", SETTINGS]):
-        figure = Figure(figsize=(9.0, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
+    with save_figure(path, (9.0, 5.2), layout="constrained") as figure:
         axes = figure.add_subplot()
         budget = shares["random"].shape[1]
         trainings = np.arange(1, budget + 1)
@@ -206,5 +199,3 @@ def draw_figure(table: Table, shares: Mapping[str, np.ndarray], target: float, p
             weight="bold",
             color="#202020",
         )
-        figure.savefig(path.with_suffix(".png"), dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

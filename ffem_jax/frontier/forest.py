@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
-from ffem_jax.frontier.plots import SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,21 +24,10 @@ def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
 
     Byte for byte the same for the same input and Matplotlib. Raises OSError where the folder cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
     lines = _list_lines(comparison)
-    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
-        figure = Figure(figsize=(9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(lines)), dpi=72)
-        FigureCanvasAgg(figure)
+    with save_figure(path, (9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(lines))) as figure:
         _draw(figure, comparison, lines)
-        figure.savefig(written[0], dpi=160)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return list_files(path)
 
 
 def _list_lines(comparison: Comparison) -> list[ComparisonRow | str]:

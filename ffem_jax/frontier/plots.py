@@ -1,5 +1,4 @@
-"""The frontier as a figure, PNG and SVG. Matplotlib is imported when a figure is drawn, and its global state is
-left as it was."""
+"""The frontier as a figure, PNG and SVG."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffem_jax.frontier.annotations import KeyEntry, Name, draw_key, write_names
+from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.frontier.layout import Box, spread_sideways
 from ffem_jax.frontier.question import FrontierQuestion
 from ffem_jax.frontier.scales import SHORT_UNITS, UNITS, draw_cap, get_interval, set_cost_limits, set_rate_limits
@@ -33,16 +33,6 @@ POINTS_A_LETTER = 4.8
 NAMES_POINTS = 1200  # names longer than this in all do not go beside the marks
 CROWD_POINTS = 60  # nor do those of four marks closer together than this
 LEFT = 0.075  # of the figure's width
-SETTINGS = {
-    "svg.hashsalt": "ffem",  # ids that do not change from run to run
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.edgecolor": "#606060",
-    "xtick.color": "#404040",
-    "ytick.color": "#404040",
-}
 
 
 def plot_frontier(
@@ -62,21 +52,9 @@ def plot_frontier(
 
     Raises OSError where the folder cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
-        # At 72 dots an inch a pixel is a point, which is what layout.py counts in.
-        figure = Figure(figsize=(9.0, 5.6), dpi=72)
-        FigureCanvasAgg(figure)
+    with save_figure(path, (9.0, 5.6)) as figure:
         _draw(figure, summaries, question, title, synthetic)
-        figure.savefig(written[0], dpi=160)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return list_files(path)
 
 
 def _draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -62,4 +63,4 @@ class SqueezeExcitation(ChannelAttention):
 
 # Every kind but `none`: a class called as cls(channels, size, fusion, rngs=rngs), where size is what
 # arch.resolve_network makes of the kind's own options.
-ATTENTIONS = {"eca": EfficientChannelAttention, "se": SqueezeExcitation}
+ATTENTIONS: dict[str, Callable[..., ChannelAttention]] = {"eca": EfficientChannelAttention, "se": SqueezeExcitation}

@@ -1,4 +1,4 @@
-"""Fig. 7 from records: loss and validation accuracy per epoch. Matplotlib is imported when a figure is drawn."""
+"""Fig. 7 from records: loss and validation accuracy per epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffem_jax.frontier.plots import SETTINGS
+from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.frontier.styles import MORE_STYLES, STYLES
 from ffem_jax.paper.published import NETWORKS, PaperNetwork
 from ffem_jax.paper.settings import Setting
@@ -83,19 +83,9 @@ def plot_curves(curves: Sequence[Curve], path: Path, title: str, images: str, *,
     images: which ones validation is of. Byte for byte the same for the same input and Matplotlib. Raises OSError where
     the folder cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
-        figure = Figure(figsize=(9.0, 4.3), dpi=72)
-        FigureCanvasAgg(figure)
+    with save_figure(path, (9.0, 4.3)) as figure:
         _draw(figure, curves, title, images, synthetic)
-        figure.savefig(written[0], dpi=160)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return list_files(path)
 
 
 def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synthetic: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.frontier.comparison import format_p, format_points
-from ffem_jax.frontier.plots import SETTINGS
 from ffem_jax.search.effects import Effect, Effects, Estimate
 
 if TYPE_CHECKING:
@@ -105,21 +105,10 @@ def plot_effects(effects: Effects, path: Path) -> list[Path]:
 
     Byte for byte the same for the same input and Matplotlib. Raises OSError where the folder cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
     rows = choose_rows(effects)
-    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
-        figure = Figure(figsize=(9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(rows)), dpi=72)
-        FigureCanvasAgg(figure)
+    with save_figure(path, (9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(rows))) as figure:
         _draw(figure, effects, rows)
-        figure.savefig(written[0], dpi=160)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return list_files(path)
 
 
 def choose_rows(effects: Effects) -> list[Effect]:

@@ -1,5 +1,4 @@
-"""ROC curves as a figure, PNG and SVG. Matplotlib is imported when a figure is drawn, and its global state is left as
-it was."""
+"""ROC curves as a figure, PNG and SVG."""
 
 from __future__ import annotations
 
@@ -7,17 +6,12 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
+from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.view2.combine import View2Result
 
 # Okabe and Ito's colours, which the colour-blind tell apart; by line style as well, for print.
 COLOURS = ("#0072B2", "#D55E00", "#404040", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINES = ("-", "--", ":", "-.")
-SETTINGS = {
-    "svg.hashsalt": "ffem",  # ids that do not change from run to run
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: bool = False) -> list[Path]:
@@ -26,17 +20,10 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
     False accepts on a logarithmic axis that begins at one in so many different pairs: to the left of it, and between
     two steps, these pairs show nothing. Raises OSError where the folder cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    written = [path.with_suffix(".png"), path.with_suffix(".svg")]
     least = 1 / max(result.different_pairs for result in results)
-    with matplotlib.rc_context(), style.context(["default", SETTINGS]):
-        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
+    with save_figure(path, (7.2, 5.2), layout="constrained") as figure:
         axes = figure.add_subplot()
         for result, colour, line in zip(results, cycle(COLOURS), cycle(LINES)):
             # From the last point without a false accept on, a rate holds until the next point.
@@ -62,9 +49,7 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
         axes.set_title(title + (" (synthetic faces)" if synthetic else ""), loc="left", fontsize=10)
         axes.grid(color="#e4e4e4", linewidth=0.5)
         axes.legend(loc="lower right", fontsize=8, title="mean over folds ± standard error", title_fontsize=8)
-        figure.savefig(written[0], dpi=160)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return list_files(path)
 
 
 def describe_accuracy(result: View2Result) -> str:
