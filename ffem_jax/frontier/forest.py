@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffem_jax.frontier.canvas import list_files, save_figure
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
@@ -30,26 +30,33 @@ def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
     return list_files(path)
 
 
-def _list_lines(comparison: Comparison) -> list[ComparisonRow | str]:
-    """The rows from top to bottom, each two levels under a heading where they have several rows."""
-    lines: list[ComparisonRow | str] = []
-    rows = comparison.rows
-    levels = [(row.first, row.second) for row in rows]
-    several = any(levels.count(both) > 1 for both in levels)
-    for row, both in zip(rows, levels, strict=True):
-        heading = f"{row.second} against {row.first}"
-        if several and levels.index(both) == rows.index(row):
-            lines.append(heading)
-        lines.append(row)
+class Line(NamedTuple):
+    """A line of the figure: a row, or a heading where row is None. inside: it stands under a heading."""
+
+    name: str
+    row: ComparisonRow | None
+    inside: bool = False
+
+
+def _list_lines(comparison: Comparison) -> list[Line]:
+    """The rows from top to bottom, those of the same two levels under a heading where there are several."""
+    lines = []
+    levels = [(row.first, row.second) for row in comparison.rows]
+    for number, (row, both) in enumerate(zip(comparison.rows, levels, strict=True)):
+        plain, several = f"{row.second} against {row.first}", levels.count(both) > 1
+        if several and levels.index(both) == number:
+            lines.append(Line(plain, None))
+        name = (f"over {row.context}" if row.overall else row.context) if several else plain
+        # The table has it in full.
+        name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        lines.append(Line(name, row, several))
     return lines
 
 
-def _draw(figure: Figure, comparison: Comparison, lines: list[ComparisonRow | str]) -> None:
+def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
     height = figure.get_figheight()
     top, bottom = 1 - HEAD_INCHES / height, FOOT_INCHES / height
-    headed = any(isinstance(line, str) for line in lines)
-    names = [line if isinstance(line, str) else _name_row(line, headed) for line in lines]
-    left, right = min(0.45, 0.04 + POINTS_A_LETTER * max(map(len, names)) / 648), 0.745
+    left, right = min(0.45, 0.04 + POINTS_A_LETTER * max(len(line.name) for line in lines) / 648), 0.745
     axes = figure.add_axes((left, bottom, right - left, top - bottom))
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.axvline(0, color="#202020", linewidth=1.1, zorder=1)
@@ -61,17 +68,15 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[ComparisonRow | st
     ends = [100 * end for row in comparison.rows for end in (row.low, row.high)] + [0.0]
     pad = 0.06 * (max(ends) - min(ends))
     axes.set_xlim(min(ends) - pad, max(ends) + pad)
-    for place, (line, name) in enumerate(zip(lines, names, strict=True)):
+    for place, line in enumerate(lines):
         y = bottom + (top - bottom) * (1 - (place + 0.5) / len(lines))
-        if isinstance(line, str):
-            _write(figure, 0.012, y, name, weight="bold")
-        else:
-            _draw_row(axes, place, line)
-            points = f"{format_points(line.difference)} [{format_points(line.low)}, {format_points(line.high)}]"
-            look = {"weight": "bold" if line.shown else "normal"}
-            _write(figure, 0.027 if headed else 0.012, y, name, **look)
+        look = {"weight": "bold" if line.row is None or line.row.shown else "normal"}
+        _write(figure, 0.027 if line.inside else 0.012, y, line.name, **look)
+        if row := line.row:
+            _draw_row(axes, place, row)
+            points = f"{format_points(row.difference)} [{format_points(row.low)}, {format_points(row.high)}]"
             _write(figure, 0.755, y, points, **look)
-            _write(figure, 0.93, y, format_p(line.p_corrected), **look)
+            _write(figure, 0.93, y, format_p(row.p_corrected), **look)
     _write(figure, 0.755, top + 0.1 / height, "points [95 %]", color="#606060", size=8)
     _write(figure, 0.93, top + 0.1 / height, "p, Holm", color="#606060", size=8)
     metric = "" if comparison.metric == "accuracy" else " (nearest gallery image)"
@@ -92,13 +97,6 @@ def _describe_marks() -> str:
         "filled: a difference is shown (interval without 0, and p under 0.05 after Holm's correction); hollow: not; "
         "diamond: over all"
     )
-
-
-def _name_row(row: ComparisonRow, headed: bool) -> str:
-    plain = f"{row.second} against {row.first}"
-    name = (f"over {row.context}" if row.overall else row.context or plain) if headed else plain
-    # The table has it in full.
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:
