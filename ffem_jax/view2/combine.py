@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ffem_jax.frontier.labels import make_labels
 from ffem_jax.frontier.summary import check_comparable, identify_network
 from ffem_jax.metrics.verification import (
@@ -18,6 +16,7 @@ from ffem_jax.metrics.verification import (
     compute_mean_and_error,
     compute_roc,
     compute_tar_at_far,
+    compute_view2_accuracy,
 )
 from ffem_jax.records import TrialRecord, latest_records
 
@@ -33,6 +32,9 @@ class View2Result:
     label: what tells it apart from the others of the same call.
     folds, accuracies: the folds that are done, and what each got. missing: those that are not.
     accuracy: the mean over `folds`; standard_error: its sample deviation / sqrt(folds), None for one fold.
+    accuracy_strangers, standard_error_strangers: the same at another threshold: for each fold the one that suits the
+        pairs of the other folds best, each of these pairs at the distance that its own fold's network gave it, which
+        knows neither of its people. None for one fold.
     same_pairs, different_pairs: how many were tested in all. eer, auc, tar_at_far_1e2, tar_at_far_1e3: of these pairs
         pooled, each at the distance that its own fold's network gave it; pooled: their ROC.
     """
@@ -47,6 +49,8 @@ class View2Result:
     accuracies: tuple[float, ...]
     accuracy: float
     standard_error: float | None
+    accuracy_strangers: float | None
+    standard_error_strangers: float | None
     same_pairs: int
     different_pairs: int
     eer: float
@@ -92,11 +96,15 @@ def _combine(group: Sequence[TrialRecord], label: str, seed: int) -> View2Result
     folds = tuple(sorted(by_fold))
     done = [by_fold[fold] for fold in folds]
     wanted = range(int(done[0].spec["protocol"].get("folds", 10)))
-    same = [distance for record in done for distance in record.verification["distances_same"]]
-    different = [distance for record in done for distance in record.verification["distances_different"]]
-    roc = compute_roc([*same, *different], np.arange(len(same) + len(different)) < len(same))
+    kinds = ("distances_same", "distances_different")
+    distances, same, fold_of = zip(
+        *((d, kind == kinds[0], fold) for kind in kinds for fold in folds for d in by_fold[fold].verification[kind]),
+        strict=True,
+    )
+    roc = compute_roc(distances, same)
     accuracies = tuple((record.correct or 0) / (record.tested or 1) for record in done)
     accuracy, error = compute_mean_and_error(accuracies)
+    strangers = compute_view2_accuracy(distances, same, fold_of) if len(folds) > 1 else (None, None)
     return View2Result(
         label=label,
         seed=seed,
@@ -108,8 +116,10 @@ def _combine(group: Sequence[TrialRecord], label: str, seed: int) -> View2Result
         accuracies=accuracies,
         accuracy=accuracy,
         standard_error=None if math.isnan(error) else error,
-        same_pairs=len(same),
-        different_pairs=len(different),
+        accuracy_strangers=strangers[0],
+        standard_error_strangers=strangers[1],
+        same_pairs=sum(same),
+        different_pairs=len(same) - sum(same),
         eer=compute_equal_error_rate(roc),
         auc=compute_area(roc),
         tar_at_far_1e2=compute_tar_at_far(roc, 1e-2),

@@ -54,6 +54,10 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
 
 def describe_accuracy(result: View2Result) -> str:
     """The mean in percent, its standard error, and how many folds where some are missing."""
-    error = "" if result.standard_error is None else f" ± {100 * result.standard_error:.1f}"
     of = f" ({len(result.folds)} of {len(result.folds) + len(result.missing)} folds)" if result.missing else ""
-    return f"{100 * result.accuracy:.1f}{error} %{of}"
+    return describe_rate(result.accuracy, result.standard_error) + of
+
+
+def describe_rate(rate: float | None, error: float | None) -> str:
+    """A rate in percent with its standard error, as far as they are known."""
+    return "-" if rate is None else f"{100 * rate:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"

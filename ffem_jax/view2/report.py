@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffem_jax.records import TrialRecord
 from ffem_jax.view2.combine import View2Result, combine_folds
-from ffem_jax.view2.plots import describe_accuracy, plot_roc
+from ffem_jax.view2.plots import describe_rate, plot_roc
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +21,9 @@ Each fold's network was trained on people who are in none of the fold's pairs, a
 suits the pairs of the other folds best. People of the other folds trained, so their pairs are closer than strangers'
 and the threshold may not suit strangers: that can cost accuracy and cannot flatter it. The mean is over folds, and the
 standard error is the folds' sample deviation over the square root of their number.
+
+"At strangers' threshold" is the same with another threshold: the one that suits the other folds' pairs best at the
+distances that their own folds' networks gave them, each of which knows neither person of a pair.
 
 ROC, area (AUC), equal error rate (EER) and the true accepts (TAR) at a rate of false accepts (FAR) are of the pairs of
 all folds together, each at the distance that its own fold's network gave it, so they need no threshold. They are rates
@@ -64,12 +67,23 @@ class View2Report:
 
 def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
     """The head and a row for each result, rates in percent."""
-    head = ["network", "params", "accuracy ± s.e.", "EER", "AUC", "TAR at FAR 1e-2", "at 1e-3", "missing folds"]
+    head = [
+        "network",
+        "params",
+        "accuracy ± s.e.",
+        "at strangers' threshold",
+        "EER",
+        "AUC",
+        "TAR at FAR 1e-2",
+        "at 1e-3",
+        "missing folds",
+    ]
     rows = [
         [
             result.label,
             "?" if result.params is None else f"{result.params:,}",
-            describe_accuracy(result).split(" (")[0],
+            describe_rate(result.accuracy, result.standard_error),
+            describe_rate(result.accuracy_strangers, result.standard_error_strangers),
             *(f"{100 * rate:.1f}" for rate in (result.eer, result.auc, result.tar_at_far_1e2, result.tar_at_far_1e3)),
             ", ".join(map(str, result.missing)) or "none",
         ]

@@ -22,6 +22,9 @@ def test_the_mean_its_error_and_the_pooled_pairs(make_fold):
     assert result.accuracy == 0.75
     assert result.standard_error == pytest.approx(math.sqrt((0.25**2 * 2) / 3) / 2)
     assert (result.same_pairs, result.different_pairs, result.params) == (8, 8, 2_200_448)
+    # By the other folds' own distances 0.3 suits every fold best, or as well as any: 3, 4, 3 and 4 of 4 are right.
+    assert result.accuracy_strangers == 0.875
+    assert result.standard_error_strangers == pytest.approx(math.sqrt((0.125**2 * 4) / 3) / 2)
     # Ranked: six same pairs up to 0.3, a different one at 0.4, one of each at 0.5, the last same pair at 0.6.
     assert (result.tar_at_far_1e2, result.tar_at_far_1e3) == (6 / 8, 6 / 8)
     assert result.eer == 0.25  # at 0.4 FAR is 1/8 and 2/8 are rejected
@@ -33,6 +36,7 @@ def test_folds_that_are_missing_or_failed_are_named(make_fold):
     (result,) = combine_folds([make_fold(2, correct=4), failed])
     assert (result.folds, result.missing, result.errors) == ((2,), (0, 1, 3), ("MemoryError: no room",))
     assert (result.accuracy, result.standard_error) == (1.0, None)
+    assert (result.accuracy_strangers, result.standard_error_strangers) == (None, None)
 
 
 def test_networks_and_seeds_stand_apart(make_fold):
