@@ -71,8 +71,9 @@ def move_off_defaults(path, leaf):
     return leaf.astype(jnp.float64) + 0.1 + 0.2 * jax.random.uniform(jax.random.key(seed), leaf.shape, jnp.float64)
 
 
-# A variant takes ten seconds of compiling: these have each kind of block and an attention, the slow tests all.
-FAST = {("se-projection-residual", 0), ("shuffle-odd-resolution-prelu", 0), ("se-depthwise-scale", 10**9)}
+# A variant takes ten seconds of compiling: these have each kind of block, an attention, and a map in several passes and
+# whole; the slow tests have all.
+FAST = {("se-projection-residual", 0), ("shuffle-odd-resolution-prelu", 10**9)}
 
 
 # Maps this small are taken whole, all 8 images at once, unless nothing is small enough.

@@ -166,6 +166,7 @@ def test_intervals_hold_what_they_promise_where_effects_add_up() -> None:
     assert 0.92 <= np.mean(held) <= 0.98, np.mean(held)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NAS_BENCH_MACRO.exists(), reason="NAS-Bench-Macro's table is not there")
 def test_intervals_on_a_table_whose_effects_are_known() -> None:
     """Layers there do much together: 95 % intervals of 150 networks hold the effect in 89 % of the cases, as the page
