@@ -21,6 +21,8 @@ SETTINGS = {
     "xtick.color": "#404040",
     "ytick.color": "#404040",
 }
+# Of differences: Okabe and Ito's blue, and grey; filled and hollow marks say the same.
+SHOWN, NOT_SHOWN = "#0072B2", "#606060"
 
 
 @contextmanager
@@ -44,6 +46,12 @@ def save_figure(path: Path, inches: tuple[float, float], **options: Any) -> Iter
         png, svg = list_files(path)
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})
+
+
+def mark_synthetic(figure: Figure, x: float, y: float, size: float) -> None:
+    """Say in a corner of the figure, whose right end is `x`, that its faces are drawn."""
+    box = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
+    figure.text(x, y, "SYNTHETIC FACES", size=size, weight="bold", color="white", ha="right", bbox=box)
 
 
 def list_files(path: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffem_jax.frontier.canvas import list_files, save_figure
+from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ POINTS_A_LETTER = 4.9
 LONGEST_NAME = 52  # letters
 ROW_INCHES = 0.27
 HEAD_INCHES, FOOT_INCHES = 0.62, 0.62
-SHOWN, NOT_SHOWN = "#0072B2", "#606060"  # Okabe and Ito's blue; filled and hollow marks say the same
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
@@ -83,10 +82,7 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
     axes.set_xlabel(f"difference of accuracy{metric}, points", color="#202020")
     figure.text(0.012, 1 - 0.22 / height, f"{comparison.factor}: {comparison.title}", size=11, weight="bold")
     if comparison.synthetic:
-        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
-        figure.text(
-            0.985, 1 - 0.22 / height, "SYNTHETIC FACES", size=9, weight="bold", color="white", ha="right", bbox=mark
-        )
+        mark_synthetic(figure, 0.985, 1 - 0.22 / height, size=9)
     unpaired = not any(row.test for row in comparison.rows)
     note = "unpaired intervals: these records do not say which images were right" if unpaired else _describe_marks()
     figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")

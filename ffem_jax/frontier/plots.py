@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffem_jax.frontier.annotations import KeyEntry, Name, draw_key, write_names
-from ffem_jax.frontier.canvas import list_files, save_figure
+from ffem_jax.frontier.canvas import list_files, mark_synthetic, save_figure
 from ffem_jax.frontier.layout import Box, spread_sideways
 from ffem_jax.frontier.question import FrontierQuestion
 from ffem_jax.frontier.scales import SHORT_UNITS, UNITS, draw_cap, get_interval, set_cost_limits, set_rate_limits
@@ -103,8 +103,7 @@ def _draw(
     draw_legend(figure, [s.attention for s in (*trained, *ghosts)], bool(trained), left)
     figure.text(left, 0.96, title, size=11.5, weight="bold", color="#202020", ha="left")
     if synthetic:
-        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
-        figure.text(0.972, 0.96, "SYNTHETIC FACES", size=10, weight="bold", color="white", ha="right", bbox=mark)
+        mark_synthetic(figure, 0.972, 0.96, size=10)
     if moved:
         note = "Networks of nearly equal cost stand side by side, in order of cost; the ticks below mark true places."
         figure.text(0.975, 0.018, note, size=7.5, color="#606060", ha="right")

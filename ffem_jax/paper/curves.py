@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffem_jax.frontier.canvas import list_files, save_figure
+from ffem_jax.frontier.canvas import list_files, mark_synthetic, save_figure
 from ffem_jax.frontier.styles import MORE_STYLES, STYLES
 from ffem_jax.paper.published import NETWORKS, PaperNetwork
 from ffem_jax.paper.settings import Setting
@@ -127,8 +127,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
     note = "line: mean over trials (seeds and folds; their number in brackets); band: one standard deviation either way"
     figure.text(0.07, 0.025, note, size=7.5, color="#606060")
     if synthetic:
-        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
-        figure.text(0.972, 0.955, "SYNTHETIC FACES", size=10, weight="bold", color="white", ha="right", bbox=mark)
+        mark_synthetic(figure, 0.972, 0.955, size=10)
 
 
 def _draw_line(axes: Axes, mean: np.ndarray, deviation: np.ndarray, look: dict[str, Any]) -> None:

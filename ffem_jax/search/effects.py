@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ffem_jax.frontier.comparison import SIGNIFICANT
 from ffem_jax.frontier.pareto import find_pareto
 from ffem_jax.frontier.reading import describe_data
 from ffem_jax.frontier.summary import check_comparable
@@ -30,7 +31,6 @@ from ffem_jax.search.surrogate import ADDITIVE, Kernel, Surrogate
 AT_EQUAL_BYTES = (Kernel(cost=1.0),)
 DRAWS = 2000  # points that a choice's values are averaged over, for what depends on the choice
 NORMAL = NormalDist()
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)

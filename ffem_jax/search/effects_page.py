@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.frontier.canvas import list_files, save_figure
+from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
 from ffem_jax.frontier.comparison import format_p, format_points
 from ffem_jax.search.effects import Effect, Effects, Estimate
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 DRAWN_CHOICES = 14
 ROW_INCHES = 0.23
 HEAD_INCHES, FOOT_INCHES = 0.95, 0.78
-SHOWN, NOT_SHOWN = "#0072B2", "#606060"  # Okabe and Ito's blue; filled and hollow marks say the same
 METHOD = (
     "A search trains more of what looks good, so plain means would compare networks that differ in much else. Here all "
     "choices are fitted together, each by what it adds (ridge regression, its weight by restricted likelihood), and a "
@@ -158,10 +157,7 @@ def _draw(figure: Figure, effects: Effects, rows: Sequence[Effect]) -> None:
     figure.text(0.012, 1 - 0.24 / height, "What each choice does", size=11, weight="bold")
     figure.text(0.012, 1 - 0.44 / height, f"{effects.title}; {effects.networks} networks", size=8.5, color="#404040")
     if effects.synthetic:
-        mark = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
-        figure.text(
-            0.985, 1 - 0.24 / height, "SYNTHETIC FACES", size=9, weight="bold", color="white", ha="right", bbox=mark
-        )
+        mark_synthetic(figure, 0.985, 1 - 0.24 / height, size=9)
     left_out = len({effect.choice for effect in effects.effects}) - len({effect.choice for effect in rows})
     others = f"; {left_out} choices with smaller ones in the table" if left_out > 0 else ""
     note = f"filled: shown, p under 0.05 after Holm's correction; hollow: not; bars: 95 % intervals{others}"

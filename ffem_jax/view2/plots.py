@@ -48,7 +48,12 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
         axes.set_ylabel("true accepts: share of same pairs")
         axes.set_title(title + (" (synthetic faces)" if synthetic else ""), loc="left", fontsize=10)
         axes.grid(color="#e4e4e4", linewidth=0.5)
-        axes.legend(loc="lower right", fontsize=8, title="mean over folds ± standard error", title_fontsize=8)
+        axes.legend(
+            loc="lower right",
+            fontsize=8,
+            title="at View 2's threshold: mean over folds ± standard error",
+            title_fontsize=8,
+        )
     return list_files(path)
 
 
