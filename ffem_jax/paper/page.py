@@ -213,7 +213,8 @@ def _write_groups(result: SettingResult) -> list[str]:
     chance = sum((one.p_corrected or 0.0) < 0.05 for one in gaps)
     lines = [*make_table(head, rows), "", *_write_gaps(result.groups)]
     if gaps:
-        lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} are more than chance.")
+        verb = "is" if chance == 1 else "are"
+        lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} {verb} more than chance.")
     note = (
         "Intervals are of other people, photographed as often. The paper does not say how many images its groups have, "
         "so its numbers get none."
