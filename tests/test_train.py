@@ -136,6 +136,7 @@ def test_the_classifier_knows_those_who_train_and_nobody_else():
     assert right >= 0.75
 
 
+@pytest.mark.slow
 def test_a_margin_s_value_and_an_average_s_length_are_no_part_of_the_program():
     faces = draw_faces()
     recipe = dataclasses.replace(RECIPE, loss="arcface", margin=0.3, weight_averaging=0.9, epochs=3)
