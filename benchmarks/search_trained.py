@@ -11,7 +11,6 @@ scored by the hypervolume of what it trained: the share of the rectangle of cap 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.sweep import make_environment
 from ffem_jax.frontier import compute_hypervolume
 from ffem_jax.frontier.canvas import mark_synthetic, save_figure
 from ffem_jax.records import TrialRecord, read_records
@@ -53,9 +53,7 @@ def search(sampler: str, seed: int, options: argparse.Namespace) -> None:
     """Run or finish one search. Raises SystemExit where it fails."""
     words = make_words(sampler, seed, options.networks)
     words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}", "launcher=joblib"]
-    root = str(Path(__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env={**os.environ, "PYTHONPATH": paths})
+    done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env=make_environment())
     if done.returncode:
         raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
 
@@ -67,7 +65,7 @@ def find_folder(sampler: str, seed: int, options: argparse.Namespace) -> Path:
 
 def follow(records: Sequence[TrialRecord]) -> list[float]:
     """The hypervolume after each training, in the order in which they ended."""
-    costs = [float(record.bytes_float32) for record in records]
+    costs = [float(record.bytes_float32 or 0) for record in records]
     values = [record.accuracy or 0.0 for record in records]
     cap = CAP_MB * 1e6
     return [compute_hypervolume(costs[:n], values[:n], cap, 0.0) / cap for n in range(1, len(records) + 1)]
@@ -102,8 +100,8 @@ def write_page(curves: Curves, networks: int, out: Path, command: str) -> Path:
         "",
         "Hypervolume after so many trainings: the share of the rectangle of cap and perfect accuracy that the networks "
         f"trained so far dominate, in %. The cap is {CAP_MB:g} MB in float32. One training of each network, "
-        "one test set of **drawn faces**: nothing here says anything about real ones. The two searches of a seed "
-        "begin with the same random networks where the surrogate has too few to learn from.",
+        "one test set of **drawn faces**: nothing here says anything about real ones. The surrogate's first 16 "
+        "networks are random ones too.",
         "",
         f"| sampler | seed | {' | '.join(map(str, marks))} | trainings to random's end |",
         f"|---|---:|{'---:|' * (len(marks) + 1)}",

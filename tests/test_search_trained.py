@@ -15,8 +15,8 @@ from ffem_jax.search.plan import plan_search
 
 def test_the_hypervolume_is_the_share_of_cap_and_perfect_accuracy():
     # 0.8 of 1 MB from 0.4 MB on; then 0.5 already from 0.2 MB on; the third adds nothing.
-    records = [build_record(params=params, correct=correct, tested=10) for params, correct in
-               ((100_000, 8), (50_000, 5), (200_000, 7))]  # fmt: skip
+    made = ((100_000, 8), (50_000, 5), (200_000, 7))
+    records = [build_record(params=params, correct=correct, tested=10) for params, correct in made]
     assert follow(records) == pytest.approx([0.8 * 0.6, 0.8 * 0.6 + 0.5 * 0.2, 0.8 * 0.6 + 0.5 * 0.2])
 
 
