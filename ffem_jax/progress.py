@@ -22,7 +22,7 @@ def describe_record(record: TrialRecord, label: str = "") -> str:
     if record.status == "failed":
         return f"{name}: failed, {record.error}"
     if record.status == "over_cap":
-        return f"{name}: over the cap{size}, not trained"
+        return f"{name}: not trained, {record.error or f'over the cap{size}'}"
     if record.status == "pruned":
         epochs = record.spec.get("recipe", {}).get("epochs", "?")
         name += f", stopped after epoch {record.epochs} of {epochs}"

@@ -242,7 +242,8 @@ class RunSpec:
 
     records: the JSON-lines file; empty puts records.jsonl in the run's (or the sweep's) folder.
     cap_mb, cap_precision: the size limit in MB of 10**6 bytes, and the precision it is checked at.
-    train_over_cap: train a network over the cap all the same.
+    cap_mmacs: the limit of multiply-accumulates for one face, in millions; 0 is none.
+    train_over_cap: train a network over a limit all the same.
     retrain: train even if the records already hold this trial as done.
     seeds: train these seeds of one network as one program (vmap); empty trains `seed` alone.
     stop_epoch: stop after so many epochs of the recipe's schedule, evaluate, and record the trial as pruned; the same
@@ -258,6 +259,7 @@ class RunSpec:
     records: str = ""
     cap_mb: float = 10.0
     cap_precision: str = "float32"
+    cap_mmacs: float = 0.0
     train_over_cap: bool = False
     retrain: bool = False
     seeds: tuple[int, ...] = ()
@@ -271,6 +273,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         check_range("run.cores", self.cores, 0)
         check_range("run.cap_mb", self.cap_mb, 0.0)
+        check_range("run.cap_mmacs", self.cap_mmacs, 0.0)
         check_range("run.stop_epoch", self.stop_epoch, 0)
         if self.stop_epoch and not self.checkpoint:
             raise SpecError(
@@ -283,6 +286,18 @@ class RunSpec:
             check_range("run.seeds", seed, 0, 2**31 - 1)
         if len(set(self.seeds)) != len(self.seeds):
             raise SpecError(f"run.seeds={list(self.seeds)} names a seed twice")
+
+    def measure_excess(self, size: int, macs: int) -> tuple[float, str]:
+        """How far a network is over the nearer of the two limits, as a fraction of it, and that limit in words.
+
+        size: bytes at `cap_precision`. macs: of one face. At most 0 is within both, and then nothing is said.
+        """
+        limits = [(size, self.cap_mb * 1e6, f"{size / 1e6:.2f} MB is over the cap of {self.cap_mb:g} MB")]
+        if self.cap_mmacs:
+            text = f"{macs / 1e6:.1f} M MACs is over the cap of {self.cap_mmacs:g} M MACs"
+            limits.append((macs, self.cap_mmacs * 1e6, text))
+        excess, text = max((cost / limit - 1 if limit else 1.0, text) for cost, limit, text in limits)
+        return excess, text if excess > 0 else ""
 
 
 # ----------------------------------------------------------------------------------- the key

@@ -189,9 +189,10 @@ def _run(
         for record in records:
             for name, value in cost.to_dict().items():
                 setattr(record, name, value)
-        if cost.get_bytes(run.cap_precision) > run.cap_mb * 1e6 and not run.train_over_cap:
+        _, over = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
+        if over and not run.train_over_cap:
             for record in records:
-                record.status = "over_cap"
+                record.status, record.error = "over_cap", over
         else:
             _train(trial, run, records, faces, split, out_dir, pretraining_dir)
     except SpecError:

@@ -67,7 +67,7 @@ def describe_results(records: Sequence[TrialRecord]) -> list[str]:
     for record in records:
         lines.append(describe_record(record))
         if record.status == "over_cap":
-            lines.append("train it all the same with run.train_over_cap=true, or raise run.cap_mb")
+            lines.append("train it all the same with run.train_over_cap=true, or raise run.cap_mb or run.cap_mmacs")
         if record.status == "pruned":
             lines.append("the same command without run.stop_epoch, or with a later one, goes on from there")
     return lines

@@ -19,7 +19,7 @@ from ffem_jax.spec import RunSpec, TrialSpec, trial_key
 class Candidate:
     """A point of the space and the trial that it means.
 
-    key: two points that build the same network have the same. excess: bytes over the cap, as a fraction of it.
+    key: two points that build the same network have the same. excess: bytes or MACs over their cap, as a fraction of it.
     costs: what is known before training. reason: why it is not trained; empty where it may be.
     """
 
@@ -88,7 +88,7 @@ def add_cost(candidate: Candidate) -> Candidate:
         return candidate
     cost = compute_cost(trial.arch, trial.data.resolution)
     costs = {name: float(value) for name, value in cost.to_dict().items()}
-    cap, size = run.cap_mb * 1e6, cost.get_bytes(run.cap_precision)
-    excess = size / cap - 1 if cap else 1.0
-    reason = f"{size / 1e6:.2f} MB is over the cap" if excess > 0 and not run.train_over_cap else ""
-    return dataclasses.replace(candidate, costs=costs, excess=excess if reason else min(excess, 0.0), reason=reason)
+    excess, over = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
+    if run.train_over_cap:
+        excess, over = min(excess, 0.0), ""
+    return dataclasses.replace(candidate, costs=costs, excess=excess, reason=over)

@@ -94,6 +94,7 @@ class SearchPlan:
             "hydra.sweeper.objectives": list(self.settings.objectives),
             **({"hydra.sweeper.halving": [*self.rungs, self.settings.halving.reduction]} if self.rungs else {}),
             "run.cap_mb": [self.run.cap_mb, self.run.cap_precision, self.run.train_over_cap],
+            **({"run.cap_mmacs": self.run.cap_mmacs} if self.run.cap_mmacs else {}),
             "run.seeds": list(self.run.seeds),
         }
 

@@ -159,7 +159,7 @@ class SearchStudy:
         if len(last) == REFUSALS_IN_A_ROW and not any(read_status(one) in COUNTED for one in ledger.trials):
             raise SearchError(
                 f"{REFUSALS_IN_A_ROW} networks were all refused, the last because {candidate.reason}; "
-                "raise run.cap_mb or take smaller values into the space"
+                "raise run.cap_mb or run.cap_mmacs, or take smaller values into the space"
             )
         return None
 

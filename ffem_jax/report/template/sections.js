@@ -159,7 +159,7 @@ function drawUntrained() {
   const parts = [];
   for (const [status, own] of byStatus) {
     parts.push(make("h3", {}, `${STATUSES[status] || status}: ${countOf(own.length, "trial")}`));
-    const because = status === "over_cap" ? "Refused before training, for their size." : status === "pruned" ? "Stopped before their last epoch." : "";
+    const because = status === "over_cap" ? "Refused before training, for their size or their multiply-adds." : status === "pruned" ? "Stopped before their last epoch." : "";
     if (because) parts.push(make("p", { class: "hint" }, because));
     const rows = own.slice(0, LISTED_UNTRAINED).map((trial) => {
       const network = networks[trial.network];
