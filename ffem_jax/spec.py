@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,6 +236,10 @@ class TrialSpec:
             return None
         return TrialSpec(self.arch, first.data, first.protocol, first.recipe, first.seed)
 
+    def with_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
+        """This trial with each of `seeds`, or as it is where there are none: see `RunSpec.seeds`."""
+        return [dataclasses.replace(self, seed=seed) for seed in seeds or (self.seed,)]
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -287,7 +292,7 @@ class RunSpec:
         if len(set(self.seeds)) != len(self.seeds):
             raise SpecError(f"run.seeds={list(self.seeds)} names a seed twice")
 
-    def measure_excess(self, size: int, macs: int) -> tuple[float, str]:
+    def measure_excess(self, size: float, macs: float) -> tuple[float, str]:
         """How far a network is over the nearer of the two limits, as a fraction of it, and that limit in words.
 
         size: bytes at `cap_precision`. macs: of one face. At most 0 is within both, and then nothing is said.

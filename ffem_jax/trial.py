@@ -47,16 +47,13 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
 
     Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
     """
-    seeds = run.seeds or (trial.seed,)
     faces, split = load_split(trial.data, trial.protocol)
     fingerprint = faces.fingerprint
-    first = trial.pretraining
-    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
-    trials = [dataclasses.replace(trial, seed=seed) for seed in seeds]
+    trials = trial.with_seeds(run.seeds)
     with ExitStack() as locks:
         blank = []
         for one in trials:
-            key = trial_key(one, _identify_faces(faces, split), first_fingerprint)
+            key = compute_key(one)
             _wait_for_lock(locks, records_path, key, one)
             blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
         recorded = {record.trial_key: record for record in _read_existing(records_path)}
@@ -72,6 +69,16 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
             for record in missing:
                 _append(records_path, record)
         return [*kept, *missing]
+
+
+def compute_key(trial: TrialSpec) -> str:
+    """The key that `trial` is recorded under: of its specs, its faces and those that it was pretrained on.
+
+    Raises DataError for faces that cannot be had.
+    """
+    first = trial.pretraining
+    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
+    return trial_key(trial, _identify_faces(*load_split(trial.data, trial.protocol)), first_fingerprint)
 
 
 def _reaches(record: TrialRecord, stop_epoch: int) -> bool:
@@ -100,14 +107,10 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
     Raises as `run_trials` does.
     """
     faces, split = load_split(trial.data, trial.protocol)
-    first = trial.pretraining
-    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
     recorded = {record.trial_key for record in _read_existing(records_path)}
     records = []
-    for seed in run.seeds or (trial.seed,):
-        one = dataclasses.replace(trial, seed=seed)
-        key = trial_key(one, _identify_faces(faces, split), first_fingerprint)
-        if key not in recorded:
+    for one in trial.with_seeds(run.seeds):
+        if (key := compute_key(one)) not in recorded:
             record = _make_record(one, key, faces, split, faces.fingerprint, out_dir)
             record.error = error
             _append(records_path, record)

@@ -197,7 +197,7 @@ def check_mixed(status: int, err: str, tmp_path: Path) -> None:
     assert status == 1
     over_cap, first, failed, last = err.splitlines()[-4:]
     assert (over_cap, failed) == ("over the cap: 1", "failed: 1")
-    assert "first seed 0: over the cap, 8.80 MB, not trained [" in first
+    assert "first seed 0: not trained, over the cap, 8.80 MB [" in first
     assert "last seed 0: failed, FloatingPointError: loss is NaN at step 7 [" in last
     records = read_records(tmp_path / "outputs" / "placement-synthetic" / "records.jsonl")
     assert sorted(record.status for record in records) == ["done", "done", "failed", "over_cap"]

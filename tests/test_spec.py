@@ -369,6 +369,7 @@ def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
         (lambda: PretrainSpec(seed=-1), "pretrain.seed=-1 must be between 0 and 2147483647"),
         (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
         (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
+        (lambda: RunSpec(cap_mmacs=-1.0), "run.cap_mmacs=-1.0 must be at least 0.0"),
         (lambda: RunSpec(stop_epoch=-1), "run.stop_epoch=-1 must be at least 0"),
         (lambda: RunSpec(stop_epoch=2, checkpoint=False), "take run.checkpoint=true"),
         (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),
@@ -379,6 +380,25 @@ def test_a_wrong_value_gets_one_line_that_says_what_is_right(build: Callable[[],
         build()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "macs", "excess", "words"),
+    [
+        (2_000_000, 3_000_000, 0.0, ""),
+        (3_000_000, 3_000_000, 0.5, "3.00 MB is over the cap of 2 MB"),
+        (1_000_000, 6_000_000, 0.5, "6.0 M MACs is over the cap of 4 M MACs"),
+        (3_000_000, 12_000_000, 2.0, "12.0 M MACs is over the cap of 4 M MACs"),
+        (1_000_000, 3_000_000, -0.25, ""),
+    ],
+)
+def test_of_two_limits_the_nearer_counts(size: int, macs: int, excess: float, words: str) -> None:
+    assert RunSpec(cap_mb=2.0, cap_mmacs=4.0).measure_excess(size, macs) == (excess, words)
+
+
+def test_without_a_limit_of_macs_bytes_alone_count() -> None:
+    assert RunSpec(cap_mb=2.0).measure_excess(1_000_000, 10**12) == (-0.5, "")
+    assert RunSpec(cap_mb=0.0).measure_excess(1, 1) == (1.0, "0.00 MB is over the cap of 0 MB")
 
 
 def test_specs_are_frozen_and_hashable_where_they_name_a_network() -> None:

@@ -127,8 +127,17 @@ def test_a_network_over_the_cap_is_recorded_and_not_trained(tmp_path, monkeypatc
     (record,) = run(tmp_path, cap_mb=0.001)
     assert record.status == "over_cap"
     assert record.bytes_float32 > 1000
+    assert record.error.endswith(" MB is over the cap of 0.001 MB")
     assert record.accuracy is None
     assert read_records(tmp_path / "records.jsonl") == [record]
+
+
+def test_a_network_over_the_limit_of_macs_is_recorded_and_not_trained(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(ffem_jax.train, "Trainer", None)
+    limit = finished[1].macs / 2e6
+    (record,) = run(tmp_path, cap_mmacs=limit)
+    assert record.status == "over_cap"
+    assert record.error.endswith(f" M MACs is over the cap of {limit:g} M MACs")
 
 
 def test_the_cap_is_checked_at_the_precision_asked_for(finished, tmp_path, monkeypatch):

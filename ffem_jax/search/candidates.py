@@ -11,6 +11,8 @@ from typing import Any
 from ffem_jax.arch import SpecError
 from ffem_jax.config import Composer, ConfigError, make_writable, to_specs
 from ffem_jax.overrides import explain_error
+from ffem_jax.records import TrialRecord
+from ffem_jax.search.settings import COSTS
 from ffem_jax.search.space import SearchSpace, read_value
 from ffem_jax.spec import RunSpec, TrialSpec, trial_key
 
@@ -19,7 +21,7 @@ from ffem_jax.spec import RunSpec, TrialSpec, trial_key
 class Candidate:
     """A point of the space and the trial that it means.
 
-    key: two points that build the same network have the same. excess: bytes or MACs over their cap, as a fraction of it.
+    key: two points that build the same network have the same. excess: over the nearer cap, as a fraction of it.
     costs: what is known before training. reason: why it is not trained; empty where it may be.
     """
 
@@ -80,15 +82,24 @@ class CandidateMaker:
 
 
 def add_cost(candidate: Candidate) -> Candidate:
-    """`candidate` with what it costs, and with a reason where that is over the cap. Seconds for a first network."""
+    """`candidate` with what it costs, and with a reason where that is over a limit. Seconds for a first network."""
     from ffem_jax.cost import compute_cost
 
-    trial, run = candidate.trial, candidate.run
-    if trial is None or run is None:
+    if candidate.trial is None:
         return candidate
-    cost = compute_cost(trial.arch, trial.data.resolution)
-    costs = {name: float(value) for name, value in cost.to_dict().items()}
-    excess, over = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
+    return _price(candidate, compute_cost(candidate.trial.arch, candidate.trial.data.resolution).to_dict())
+
+
+def price_recorded(candidate: Candidate, record: TrialRecord) -> Candidate:
+    """`candidate` with the costs of its record: nothing is traced, and a latency may have been measured."""
+    return _price(candidate, {name: getattr(record, name) for name in COSTS})
+
+
+def _price(candidate: Candidate, costs: Mapping[str, float | None]) -> Candidate:
+    run, known = candidate.run, {name: float(value) for name, value in costs.items() if value is not None}
+    if run is None:
+        return candidate
+    excess, over = run.measure_excess(known[f"bytes_{run.cap_precision}"], known["macs"])
     if run.train_over_cap:
         excess, over = min(excess, 0.0), ""
-    return dataclasses.replace(candidate, costs=costs, excess=excess, reason=over)
+    return dataclasses.replace(candidate, costs=known, excess=excess, reason=over)

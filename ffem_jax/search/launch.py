@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from ffem_jax.config import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep
 from ffem_jax.overrides import quote_value
+from ffem_jax.search.adoption import adopt_recorded
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.plan import SearchPlan, plan_search, save_plan
@@ -51,6 +52,8 @@ def launch_search(
     study = open_study(plan)
     study.on_abandoned = make_on_abandoned(plan, maker)
     save_plan(plan, config_dir, find_sweep(plan.name, config_dir))
+    if adopted := adopt_recorded(plan, maker, study):
+        report(f"{adopted} networks are taken over from the records")
     follower = SearchFollower(study, plan.run, report)
     missing = plan.settings.n_trials - len(follower.start().finished)
     if study.is_over():

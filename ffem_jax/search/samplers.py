@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from ffem_jax.config import ConfigError
 from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSampler
@@ -56,6 +56,32 @@ def thaw(frozen: Sequence[str]) -> Point:
 def read_excess(trial: FrozenTrial) -> tuple[float]:
     """Optuna's constraint: 0 or less where the network may be trained."""
     return (float(trial.user_attrs.get("cost", {}).get("excess", 0.0)),)
+
+
+def suggest_point(space: SearchSpace, trial: Trial) -> Point:
+    """The point that Optuna's `trial` is asked to be.
+
+    Every choice gets a value, the inactive ones too: samplers are at their best in a space of one shape.
+    """
+    point: Point = {}
+    for choice in space.choices:
+        if len(choice.values) == 1:
+            point[choice.name] = choice.values[0]
+        elif choice.ordered:  # by its place: neighbours are alike, however far apart their numbers
+            point[choice.name] = choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
+        else:
+            point[choice.name] = str(trial.suggest_categorical(choice.name, choice.values))
+    return space.get_active(point)
+
+
+def to_params(space: SearchSpace, point: Mapping[str, str]) -> dict[str, Any]:
+    """What Optuna's trial of `point` suggests: the other way round."""
+    params: dict[str, Any] = {}
+    for choice in space.choices:
+        if choice.name in point and len(choice.values) > 1:
+            value = point[choice.name]
+            params[choice.name] = choice.values.index(value) if choice.ordered else value
+    return params
 
 
 def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampler:

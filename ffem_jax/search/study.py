@@ -21,13 +21,13 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ffem_jax.records import TrialRecord
 from ffem_jax.search.candidates import Candidate, add_cost
 from ffem_jax.search.halving import Halving, Promotion
 from ffem_jax.search.ledger import COUNTED, Ledger, read_status
-from ffem_jax.search.samplers import PROPOSERS, build_sampler, propose_neighbour
+from ffem_jax.search.samplers import PROPOSERS, build_sampler, propose_neighbour, suggest_point, to_params
 from ffem_jax.search.settings import ACCURACY, SearchSettings
 from ffem_jax.search.space import Point, SearchSpace
 from ffem_jax.search.storage import Turn
@@ -163,6 +163,29 @@ class SearchStudy:
             )
         return None
 
+    def adopt(self, candidate: Candidate, records: Sequence[TrialRecord]) -> bool:
+        """Take over a network that was trained and recorded, one record a seed, but is not in this study.
+
+        False where it cannot be: the study knows it already, it is over the cap, it lacks a cost that the search asks
+        for, or networks wait to be claimed once more, which would be asked for in its place.
+        """
+        costs = dict(candidate.costs)
+        if candidate.reason or any(costs.get(name) is None for name in self.settings.costs):
+            return False
+        with self.turn.hold():
+            ledger = self.read_ledger()
+            if ledger.waiting or candidate.key in ledger.keys:
+                return False
+            self._set_sampler(len(ledger.trials))
+            self.study.enqueue_trial(to_params(self.space, dict(candidate.point)))
+            with _quiet():
+                trial = self.study.ask()
+                suggest_point(self.space, trial)
+            claim = {"worker": "records", "key": candidate.key, "point": dict(candidate.point), "attempt": 1}
+            trial.set_user_attr("claim", {**claim, "stop_epoch": 0})
+            trial.set_user_attr("cost", {"costs": costs, "excess": candidate.excess})
+            return self.tell_records(Claim(trial.number, candidate), records)
+
     def is_over(self) -> bool:
         """Whether nothing is left to do for anybody."""
         ledger = self.read_ledger()
@@ -183,7 +206,7 @@ class SearchStudy:
     def _go_on_with(self, ledger: Ledger, promotion: Promotion[int]) -> None:
         attributes = {"continues": promotion.trial, "stop_epoch": promotion.epoch, "attempt": 1}
         point = ledger.trials[promotion.trial].user_attrs["claim"]["point"]
-        self.study.enqueue_trial(self._to_params(point), user_attrs=attributes)
+        self.study.enqueue_trial(to_params(self.space, point), user_attrs=attributes)
 
     def find_hopeless(self) -> list[Point]:
         """The stopped networks that can never be promoted: nobody needs their checkpoints."""
@@ -197,11 +220,9 @@ class SearchStudy:
         """Ask for one network and look at it; None where it is not to be trained, or there is none."""
         assert self.make is not None
         number = len(ledger.trials)
-        seed = int(np.random.default_rng([self.settings.seed, number]).integers(2**31))
         rng = np.random.default_rng([self.settings.seed, number, 1])
         name = self.settings.sampler
-        options = {} if name in PROPOSERS else self.settings.sampler_options
-        self.study.sampler = build_sampler(name, seed, options)
+        self._set_sampler(number)
         if not ledger.waiting:
             point: Point | None = None
             if name in PROPOSERS:
@@ -216,10 +237,10 @@ class SearchStudy:
                     self._give_up()
                     return None
             if point is not None:
-                self.study.enqueue_trial(self._to_params(point))
+                self.study.enqueue_trial(to_params(self.space, point))
         with _quiet():
             trial = self.study.ask()
-            point = self._suggest(trial)
+            point = suggest_point(self.space, trial)
         candidate = self.make(point)
         attempt = int(trial.user_attrs.get("attempt", 1))
         stop_epoch = int(trial.user_attrs.get("stop_epoch", self.rungs[0] if self.rungs else 0))
@@ -231,25 +252,11 @@ class SearchStudy:
             return None
         return Claim(trial.number, candidate, attempt, stop_epoch)
 
-    def _suggest(self, trial: Trial) -> Point:
-        """Every choice a value, the inactive ones too: samplers are at their best in a space of one shape."""
-        point: Point = {}
-        for choice in self.space.choices:
-            if len(choice.values) == 1:
-                point[choice.name] = choice.values[0]
-            elif choice.ordered:  # by its place: neighbours are alike, however far apart their numbers
-                point[choice.name] = choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
-            else:
-                point[choice.name] = str(trial.suggest_categorical(choice.name, choice.values))
-        return self.space.get_active(point)
-
-    def _to_params(self, point: Point) -> dict[str, Any]:
-        params: dict[str, Any] = {}
-        for choice in self.space.choices:
-            if choice.name in point and len(choice.values) > 1:
-                value = point[choice.name]
-                params[choice.name] = choice.values.index(value) if choice.ordered else value
-        return params
+    def _set_sampler(self, number: int) -> None:
+        """Optuna's sampler for the trial `number`."""
+        name = self.settings.sampler
+        seed = int(np.random.default_rng([self.settings.seed, number]).integers(2**31))
+        self.study.sampler = build_sampler(name, seed, {} if name in PROPOSERS else self.settings.sampler_options)
 
     def _give_up(self) -> None:
         self.storage.set_study_user_attr(self.study_id, "exhausted", True)
@@ -338,7 +345,7 @@ class SearchStudy:
         attributes = {"follows": trial.number, "attempt": attempt}
         # What was begun from a checkpoint goes on from the newest there is.
         attributes |= {name: trial.user_attrs[name] for name in ("continues", "stop_epoch") if name in trial.user_attrs}
-        self.study.enqueue_trial(self._to_params(claim["point"]), user_attrs=attributes)
+        self.study.enqueue_trial(to_params(self.space, claim["point"]), user_attrs=attributes)
 
     def _end(self, number: int, outcome: dict[str, Any], values: Sequence[float] | None = None) -> bool:
         try:

@@ -80,7 +80,13 @@ def install() -> None:
         sys.modules[name] = module = types.ModuleType(name)
         module.__dict__.update(values)
 
-    put("ffem_jax.trial", run_trials=run_trials, record_failure=record_failure, discard_checkpoint=lambda folder: None)
+    put(
+        "ffem_jax.trial",
+        run_trials=run_trials,
+        record_failure=record_failure,
+        discard_checkpoint=lambda folder: None,
+        compute_key=lambda trial: trial_key(trial, FINGERPRINT),
+    )
     put("ffem_jax.cost", compute_cost=lambda arch, resolution: Cost(arch))
     put("ffem_jax.devices", use_cpu_cores=lambda cores: None, release_memory=lambda: None)
     nothing = types.SimpleNamespace(notes=())

@@ -201,6 +201,27 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     finish(process, tmp_path, 4)
 
 
+def test_a_search_whose_study_is_lost_goes_on_from_its_records(tmp_path: Path) -> None:
+    environment = write_environment(tmp_path)
+    words = ("launcher=joblib", "run.cap_mmacs=100", "hydra.sweeper.n_trials=10")
+    finish(start(tmp_path, environment, *words), tmp_path, 10)
+    shutil.rmtree(tmp_path / "outputs" / "search-synthetic" / "search")
+    records = tmp_path / "outputs" / "search-synthetic" / "records.jsonl"
+    kept = records.read_text()
+    # Of the same networks but other faces, and of another recipe: neither is this search's.
+    strange, other = (json.loads(line) for line in kept.splitlines()[:2])
+    strange["trial_key"], strange["spec"]["arch"]["embedding_dim"] = "of other faces", 64
+    other["trial_key"], other["spec"]["recipe"]["epochs"] = "of another recipe", 3
+    records.write_text(kept + json.dumps(strange) + "\n" + json.dumps(other) + "\n")
+    process = start(tmp_path, environment, *words[:2], "hydra.sweeper.n_trials=14")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "10 networks are taken over from the records" in err
+    assert err.count("/14] network ") == 4
+    assert len((records.parent / "trainings.txt").read_text().splitlines()) == 14
+    assert records.read_text().startswith(kept)
+
+
 def wait_until(holds: object, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not holds():

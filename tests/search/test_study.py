@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_searches import CAP, SPACE, compute_accuracy, make_record, open_study, train_into
+from made_searches import CAP, SPACE, compute_accuracy, make, make_record, measure, open_study, train_into
 from optuna.trial import TrialState
 
 from ffem_jax.config import ConfigError
@@ -19,7 +19,7 @@ from ffem_jax.search import study as study_module
 from ffem_jax.search.ledger import Ledger, read_status
 from ffem_jax.search.space import read_space
 from ffem_jax.search.storage import open_storage
-from ffem_jax.search.study import SearchError, SearchStudy
+from ffem_jax.search.study import Claim, SearchError, SearchStudy
 from ffem_jax.search.worker import Worker
 
 
@@ -97,6 +97,32 @@ def test_resuming_goes_on_to_the_total_with_another_sampler_too(tmp_path: Path) 
     after = search(open_study(tmp_path, n_trials=25, sampler="nsga2"))
     assert len(set(keys(after))) == 25
     assert keys(after)[:10] == keys(before)
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe", "surrogate", "grid"])
+def test_a_recorded_network_is_taken_over_once_and_counts(tmp_path: Path, sampler: str) -> None:
+    trained = search(open_study(tmp_path / "lost", n_trials=12))
+    study = open_study(tmp_path / "new", n_trials=20, sampler=sampler)
+    for expected in (True, False):
+        for trial in trained.finished:
+            candidate = measure(make(trial.user_attrs["claim"]["point"]))
+            assert study.adopt(candidate, [make_record(Claim(0, candidate))]) == expected
+    told = study.read_ledger().read_told()
+    assert [(one.point, one.accuracy, one.costs) for one in told] == [
+        (one.point, one.accuracy, one.costs) for one in trained.read_told() if one.accuracy is not None
+    ]
+    after = search(study)
+    assert len(set(keys(after))) == 20
+    assert keys(after)[:12] == keys(trained)
+    assert all(trial.state == TrialState.COMPLETE and trial.values for trial in after.finished)
+
+
+def test_what_is_over_the_cap_or_lacks_a_cost_is_not_taken_over(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    large = measure(make({"width": "7", "depth": "7", "kind": "none"}))
+    unpriced = make({"width": "1", "depth": "1", "kind": "none"})
+    assert [study.adopt(one, [make_record(Claim(0, one))]) for one in (large, unpriced)] == [False, False]
+    assert not study.read_ledger().trials
 
 
 def test_the_same_seed_asks_for_the_same_networks_however_many_processes_ask(tmp_path: Path) -> None:
