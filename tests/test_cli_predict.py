@@ -106,7 +106,18 @@ def test_the_cap_holds_exactly(folder, capsys):
     assert any(rate is not None for rate in recorded)
     status, out, err = predict(capsys, folder, "--cap-mb", "0.1")
     assert (status, out) == (0, "")
-    assert "no network was found that fits 0.1 MB at float32; raise --cap-mb" in err
+    assert "no network was found that fits 0.1 MB at float32; raise the cap" in err
+
+
+def test_the_limit_of_macs_holds_exactly(folder, capsys):
+    every = json.loads(predict(capsys, folder, "--json", "--top", "40")[1])["networks"]
+    limit = sorted(network["macs"] for network in every)[len(every) // 2]
+    found = json.loads(predict(capsys, folder, "--json", "--cap-mmacs", str(limit / 1e6), "--top", "40")[1])
+    assert {str(n["point"]) for n in found["networks"]} == {str(n["point"]) for n in every if n["macs"] <= limit}
+    assert 0 < found["ranked"] < len(every)
+    assert " under 10 MB and 0.001 M multiply-adds, " in predict(capsys, folder, "--cap-mmacs", "0.001")[2]
+    status, _, err = predict(capsys, folder, "--cap-mmacs", "-1")
+    assert (status, "--cap-mmacs -1.0 must be" in err) == (2, True)
 
 
 def test_the_page_claims_no_order_within_the_intervals(folder, capsys):

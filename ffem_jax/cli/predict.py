@@ -28,6 +28,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with sweeps of your own")
     parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    parser.add_argument("--cap-mmacs", type=float, default=0.0, help="the limit of multiply-adds, in millions (none)")
     parser.add_argument("--top", type=int, default=20, help="how many networks to list (20)")
     parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to look at (1000000)")
     parser.add_argument("--seed", type=int, default=0, help="draws the networks where the space holds more (0)")
@@ -38,6 +39,8 @@ def run(words: Sequence[str]) -> int:
             raise UsageError(f"--{name} {getattr(options, name)} must be at least 1")
     if not 0 < options.cap_mb < float("inf"):
         raise UsageError(f"--cap-mb {options.cap_mb} must be a size above 0, in MB of 10**6 bytes")
+    if not 0 <= options.cap_mmacs < float("inf"):
+        raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of multiply-adds, or 0 for no limit")
 
     from ffem_jax.records import latest_records, read_records
     from ffem_jax.search.prediction import predict_networks
@@ -48,6 +51,7 @@ def run(words: Sequence[str]) -> int:
         space,
         cap_mb=options.cap_mb,
         precision=options.precision,
+        cap_mmacs=options.cap_mmacs,
         top=options.top,
         count=options.count,
         seed=options.seed,
@@ -133,16 +137,18 @@ def shorten(point: Mapping[str, str]) -> str:
 def describe(prediction: Prediction) -> list[str]:
     """What the list is made of, and what it is worth."""
     p, lines = prediction, []
+    computing = f" and {p.cap_mmacs:g} M multiply-adds" if p.cap_mmacs else ""
     if p.synthetic:
         lines.append("synthetic faces: drawn, not photographed; the numbers say nothing about real ones")
     if not p.networks:
-        lines.append(f"no network was found that fits {p.cap_mb:g} MB at {p.precision}; raise --cap-mb")
+        lines.append(f"no network was found that fits {p.cap_mb:g} MB at {p.precision}{computing}; raise the cap")
     elif shared := _find_shared(p):
         lines.append("all of them: " + shorten(shared))
     looked = f"all {p.drawn:,} networks of the space" if p.whole else f"{p.drawn:,} networks drawn from the space"
     outside = f", {p.outside} recorded ones outside the space left out" if p.outside else ""
     lines.append(
-        f"{looked}, about {p.ranked:,} of them under {p.cap_mb:g} MB, predicted from {p.learnt_from} trained{outside}"
+        f"{looked}, about {p.ranked:,} of them under {p.cap_mb:g} MB{computing}, predicted from {p.learnt_from} "
+        f"trained{outside}"
     )
     lines.append(
         f"Kendall's tau [95 %] of predicted with recorded accuracy, each network left out in turn: {p.left_out}; "
@@ -166,7 +172,7 @@ def describe(prediction: Prediction) -> list[str]:
         )
     lines.append(f"bytes and MACs listed are exact; those of the rest are predicted, to {100 * p.cost_error:.0f} %")
     if p.short:
-        lines.append("the list is short: most of the best predicted are over the cap when traced; raise --cap-mb")
+        lines.append("the list is short: most of the best predicted are over the cap when traced; raise it")
     return lines
 
 

@@ -57,8 +57,8 @@ class PredictedNetwork:
 class Prediction:
     """The best of `ranked` networks, and what the ranking is worth.
 
-    drawn: distinct networks that were looked at; whole: they are the whole space. ranked: those predicted to fit the
-    cap. learnt_from: networks of the records. outside: recorded networks that the space does not hold. left_out: tau of
+    drawn: distinct networks that were looked at; whole: they are the whole space. ranked: those predicted to fit
+    both caps. learnt_from: networks of the records. outside: recorded ones that the space has not. left_out: tau of
     each known accuracy with what the others predict for it. covered: share of known networks inside their 90 %
     interval when left out. cost_error: the typical relative error of a predicted size. short: fewer were found to
     fit than were asked for.
@@ -76,6 +76,7 @@ class Prediction:
     cost_error: float
     cap_mb: float
     precision: str
+    cap_mmacs: float
     synthetic: bool
     short: bool
 
@@ -107,6 +108,7 @@ def predict_networks(
     *,
     cap_mb: float = 10.0,
     precision: str = "float32",
+    cap_mmacs: float = 0.0,
     top: int = 20,
     count: int = 1_000_000,
     seed: int = 0,
@@ -114,7 +116,8 @@ def predict_networks(
 ) -> Prediction:
     """Rank `count` networks of `space` under the cap, by what `records` of its networks say, and cost the best `top`.
 
-    cap_mb: MB of 10**6 bytes, deployed, at `precision`. tell: is told what is being done.
+    cap_mb: MB of 10**6 bytes, deployed, at `precision`. cap_mmacs: millions of multiply-accumulates, 0 is no cap.
+    tell: is told what is being done.
 
     Raises FrontierError for records of several data sets, protocols or recipes, SurrogateError for too few.
     """
@@ -134,23 +137,25 @@ def predict_networks(
         costs.trace(codes[draw.permutation(len(codes))[:missing]])
     by_bytes, by_macs = costs.fit()
     log_bytes = by_bytes.predict_means(features)
-    cost_error = by_bytes.compute_reach(CONFIDENCE) * float(np.median(by_bytes.left_out[1]))
-    limit = math.log(cap_mb * BYTES_PER_MB)
-    kept = np.flatnonzero(log_bytes <= limit + cost_error)
+    limit, macs_limit = math.log(cap_mb * BYTES_PER_MB), math.log(cap_mmacs * 1e6) if cap_mmacs else math.inf
+    kept = np.flatnonzero(log_bytes <= limit + _measure_error(by_bytes))
+    log_macs = by_macs.predict_means(features[kept])
+    near = log_macs <= macs_limit + _measure_error(by_macs)
+    kept, log_macs = kept[near], log_macs[near]
 
     tell(f"predicting {len(kept):,} networks from {len(known.points)}")
     own = embed_codes(space, encode_points(space, known.points))
     model, scale = fit_rates(own, known.accuracies, known.images, known.tests, known.macs)
-    means, deviations = model.predict(features[kept], np.exp(by_macs.predict_means(features[kept])))
+    means, deviations = model.predict(features[kept], np.exp(log_macs))
     reach = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
 
     guesses, spreads = model.left_out
     held = np.abs(model.values - guesses) <= model.compute_reach(CONFIDENCE) * spreads
     order = np.argsort(-means, kind="stable")
-    chosen, complete = _choose_fitting(codes[kept], order, costs, cap_mb, top)
+    chosen, complete = _choose_fitting(codes[kept], order, costs, (cap_mb * BYTES_PER_MB, math.exp(macs_limit)), top)
     found = [point for point, _ in chosen]
     exact = model.predict(embed_codes(space, encode_points(space, found)), [macs for _, (_, macs) in chosen])
-    fitting = log_bytes[kept] <= limit
+    fitting = (log_bytes[kept] <= limit) & (log_macs <= macs_limit)
     networks = _describe(space, chosen, exact, model, scale, known, (means - reach)[fitting], (means + reach)[fitting])
     return Prediction(
         networks=tuple(sorted(networks, key=lambda network: -network.accuracy)),
@@ -165,22 +170,28 @@ def predict_networks(
         cost_error=math.expm1(float(np.median(by_bytes.left_out[1]))),
         cap_mb=cap_mb,
         precision=precision,
+        cap_mmacs=cap_mmacs,
         synthetic=any(record.synthetic for record in records),
         short=not complete,
     )
 
 
+def _measure_error(model: Surrogate) -> float:
+    """How far a predicted log cost may be off."""
+    return model.compute_reach(CONFIDENCE) * float(np.median(model.left_out[1]))
+
+
 def _choose_fitting(
-    codes: np.ndarray, order: np.ndarray, costs: _CostBook, cap_mb: float, top: int
+    codes: np.ndarray, order: np.ndarray, costs: _CostBook, limits: tuple[float, float], top: int
 ) -> tuple[list[tuple[Point, tuple[int, int]]], bool]:
-    """The first `top` of `order` whose exact bytes fit, with bytes and MACs, a network spelt twice once; and whether
-    there are as many, or all were looked at."""
+    """The first `top` of `order` whose exact bytes and MACs are within `limits`, with both, a network spelt twice
+    once; and whether there are as many, or all were looked at."""
     chosen: list[tuple[Point, tuple[int, int]]] = []
     seen = set()
     for index in order[: TRIES * top]:
         point = decode_point(costs.space, codes[index])
         network, size, macs = costs.compute(point)
-        if network and network not in seen and size <= cap_mb * BYTES_PER_MB:
+        if network and network not in seen and size <= limits[0] and macs <= limits[1]:
             seen.add(network)
             chosen.append((point, (size, macs)))
         if len(chosen) == top:
