@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTERS = 23  # that a line of the key holds where they are of full size
 STRONG, WEAK = "#202020", "#505050"
 
 
@@ -95,14 +97,20 @@ def write_names(
 
 
 def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str) -> None:
-    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are."""
+    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are.
+
+    What all their labels share is said once, above them.
+    """
     from matplotlib.lines import Line2D
 
     right, top = 0.988, 0.835
-    lines = [_wrap(entry.label) for entry in entries]
+    shared, labels = split_shared([entry.label for entry in entries])
+    for line in _wrap(f"all of these: {shared}", 2 * LETTERS) if shared else ():
+        figure.text(left + 0.033, top + 0.02, line, size=7.5, color=WEAK, va="center", style="italic")
+        top -= 0.031
     # A long list is set closer rather than cut off.
-    step = min(0.031, (top - 0.1) / max(1, sum(map(len, lines))))
-    size = min(7.5, 242 * step)
+    lines = _fit_lines(labels, top - 0.1)
+    step, size = _measure_lines(lines, top - 0.1)
     for place, text in ((right, "% [95 % interval]"), (right - 0.112, unit)):
         figure.text(place, top + 0.012, text, size=size, color=WEAK, ha="right")
     y = top
@@ -120,7 +128,34 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
         y -= (len(wrapped) - 0.5) * step
 
 
-def _wrap(label: str) -> list[str]:
-    """`label` in lines that fit the key, broken between its parts where they are short."""
+def split_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """What three or more labels share, and each without it; with fewer, or where one would be left empty, nothing."""
+    parts = [re.split(r", | (?=#\d+$)", label) for label in labels]
+    shared = [part for part in parts[0] if all(part in own for own in parts)] if len(parts) > 2 else []
+    rest = [[part for part in own if part not in shared] for own in parts]
+    if not shared or not all(rest):
+        return "", list(labels)
+    return ", ".join(shared), [", ".join(own) for own in rest]
+
+
+def _measure_lines(lines: Sequence[Sequence[str]], height: float) -> tuple[float, float]:
+    """From one line to the next, and the size of the letters, where so many have `height` to share."""
+    step = min(0.031, height / max(1, sum(map(len, lines))))
+    return step, min(7.5, 242 * step)
+
+
+def _fit_lines(texts: Sequence[str], height: float) -> list[list[str]]:
+    """`texts` in lines as long as the key is wide, which are more letters the smaller these have to be."""
+    best, largest = [_wrap(text, LETTERS) for text in texts], 0.0
+    for letters in range(LETTERS, 3 * LETTERS):
+        lines = [_wrap(text, letters) for text in texts]
+        _, size = _measure_lines(lines, height)
+        if size > largest and letters * size <= LETTERS * 7.5:
+            best, largest = lines, size
+    return best
+
+
+def _wrap(label: str, letters: int) -> list[str]:
+    """`label` in lines of so many letters, broken between its parts where they are short."""
     kept = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") if len(part) < 14 else part for part in label.split(", "))
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, 23)] or [""]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, letters)] or [""]

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ffem_jax.frontier import summarize_records
+from ffem_jax.frontier import annotations, summarize_records
+from ffem_jax.frontier.annotations import split_shared
 from ffem_jax.frontier.plots import plot_frontier
 from ffem_jax.frontier.question import FrontierQuestion
 from ffem_jax.frontier.styles import MORE_STYLES, STYLES, get_style
@@ -142,3 +143,39 @@ def test_attention_kinds_differ_in_shape_fill_and_colour():
     assert len({style["fillstyle"] for style in STYLES.values()}) == len(STYLES)
     kinds = ["none", "eca", "cbam", "triplet"]
     assert len({get_style(kind, kinds)["marker"] for kind in kinds}) == len(kinds)
+
+
+def test_what_all_of_the_key_share_is_said_once():
+    labels = ["SE first, stem stride 1, no head, width 0.5", "stem stride 1, no head, width 1 #1"]
+    assert split_shared(labels) == ("", labels)
+    shared, rest = split_shared([*labels, "stem stride 1, no head, width 1 #2"])
+    assert shared == "stem stride 1, no head"
+    assert rest == ["SE first, width 0.5", "width 1, #1", "width 1, #2"]
+    # Of one nothing would be left.
+    alone = ["stem stride 1", "stem stride 1, width 1", "stem stride 1, width 2"]
+    assert split_shared(alone) == ("", alone)
+
+
+def test_smaller_letters_are_given_longer_lines():
+    short, long = (
+        ["width 1", "width 2"],
+        [f"SE first_last position depthwise reduction {n}, width 1" * 3 for n in range(9)],
+    )
+    assert annotations._fit_lines(short, 0.7) == [["width 1"], ["width 2"]]
+    lines = annotations._fit_lines(long, 0.7)
+    _, size = annotations._measure_lines(lines, 0.7)
+    _, narrow = annotations._measure_lines([annotations._wrap(text, annotations.LETTERS) for text in long], 0.7)
+    assert 1.2 * narrow < size < 7.5
+    assert max(len(line) for own in lines for line in own) * size <= annotations.LETTERS * 7.5
+
+
+def test_a_key_says_once_what_is_shared(tmp_path, make_record):
+    records = [
+        make_record(params=100_000 * n, correct=50 + 5 * n, attention={"kind": kind, "placement": "first_last"},
+                    arch={"width_multiplier": n / 4, "head_channels": 0, "stem_stride": 1, "embedding_dim": 64 * n})
+        for n, kind in enumerate(["se", "eca"] * 4, 1)
+    ]  # fmt: skip
+    records += [make_record(params=2_000_000 + n, correct=n, arch={"width_multiplier": 2 + n / 20}) for n in range(20)]
+    texts = draw(tmp_path, records)
+    assert "all of these: stem stride 1, no head" in texts
+    assert sum("stem stride" in text for text in texts) == 1
