@@ -70,6 +70,8 @@ def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget
             yield find(point)
         else:
             left = np.array([index for index in order if index not in memory.started])
+            if not len(left):
+                return
             yield int(left[sampler.rank(known, table.codes[left])[0]])
 
 

@@ -76,6 +76,14 @@ def test_halving_pays_by_the_epoch_and_ends_few():
     assert curve[-1][1] > every[-1][1]
 
 
+@pytest.mark.parametrize("method", ["random+halving", "surrogate+halving"])
+def test_with_halving_a_budget_that_begins_every_recorded_network_ends(method):
+    table = make_table(whole=False, curves=True)
+    curve = replay(table, method, 0, len(table.points))
+    assert curve[-1][0] < len(table.points)
+    assert 0.9 < curve[-1][1] <= 1
+
+
 def test_counting_to_a_target():
     shares = align([[(0.5, 0.2), (1.9, 0.4), (3.0, 0.9)], [(4.0, 0.5)]], 4)
     assert shares.tolist() == [[0.2, 0.4, 0.9, 0.9], [0, 0, 0, 0.5]]
