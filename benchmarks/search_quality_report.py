@@ -198,4 +198,5 @@ def draw_figure(table: Table, shares: Mapping[str, np.ndarray], target: float, p
             size=11.5,
             weight="bold",
             color="#202020",
+            pad=16,  # above the names, which may be pushed beyond the axes' top
         )
