@@ -31,7 +31,7 @@ class TrialRecord:
 
     spec: the whole TrialSpec, as nested dicts. arch, data, protocol, recipe repeat its names.
     status: `done`; `pruned`, stopped after `epochs` of the recipe's and evaluated there, to be gone on with or not (its
-        accuracy is of a network half trained, and compares with no finished one); `over_cap`, refused for its size;
+        accuracy is of a network half trained, and compares with no finished one); `over_cap`, refused for its cost;
         `failed`, for what `error` says.
     synthetic: true where the faces are drawn, so that no reader takes the numbers for real ones.
     data_variant: which edition of a data set (`deepfunneled`, `funneled`), empty where there is one only.
