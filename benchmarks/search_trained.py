@@ -52,7 +52,7 @@ def make_words(sampler: str, seed: int, networks: int) -> list[str]:
 def search(sampler: str, seed: int, options: argparse.Namespace) -> None:
     """Run or finish one search. Raises SystemExit where it fails."""
     words = make_words(sampler, seed, options.networks)
-    words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}", "launcher=joblib"]
+    words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}", "launcher=joblib", f"launcher.jobs={options.jobs}"]
     done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env=make_environment())
     if done.returncode:
         raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
@@ -153,12 +153,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=40, help="trainings of each search (40)")
     parser.add_argument("--seeds", type=int, default=3, help="searches with each sampler (3)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each (2)")
     parser.add_argument("--searches", type=Path, default=Path("outputs/search-trained"), help="where searches are kept")
     parser.add_argument("--out", type=Path, default=Path("results/search_quality"))
     parser.add_argument("--report-only", action="store_true", help="write the page from the searches at hand")
     options = parser.parse_args()
-    if min(options.networks, options.seeds) < 1:
-        raise SystemExit("--networks and --seeds must be at least 1")
+    if min(options.networks, options.seeds, options.jobs) < 1:
+        raise SystemExit("--networks, --seeds and --jobs must be at least 1")
     if not options.report_only:
         for seed in range(options.seeds):
             for sampler in LOOKS:

@@ -16,7 +16,8 @@ from ffem_jax.train import History
 class TrialCheckpoint:
     """The newest epoch of one trial, in a folder of its own.
 
-    owner: what the checkpoint belongs to (trial keys). A folder that holds somebody else's is not restored from.
+    owner: what the checkpoint belongs to (trial keys). A folder that holds somebody else's is not restored from, nor one
+    whose state was laid out otherwise, by another version of this package: the trial begins anew.
     """
 
     def __init__(self, folder: Path, owner: list[str]):
@@ -27,7 +28,7 @@ class TrialCheckpoint:
 
     def save(self, epochs_done: int, state: TrainState, history: History) -> None:
         """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
-        facts = {"owner": self.owner, "history": dataclasses.asdict(history)}
+        facts = {"owner": self.owner, "layout": _list_leaves(state), "history": dataclasses.asdict(history)}
         self.manager.save(
             epochs_done,
             args=ocp.args.Composite(state=ocp.args.StandardSave(_select_kept(state)), facts=ocp.args.JsonSave(facts)),
@@ -39,7 +40,7 @@ class TrialCheckpoint:
         if newest is None:
             return None
         facts = self.manager.restore(newest, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
-        if facts["owner"] != self.owner:
+        if facts["owner"] != self.owner or facts.get("layout") != _list_leaves(abstract_state):
             self.manager.delete(newest)
             return None
         target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
@@ -67,6 +68,11 @@ def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | Non
         wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = manager.restore(newest, args=wanted)
     return newest, restored["facts"]["owner"], restored["state"]
+
+
+def _list_leaves(state: Any) -> list[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(_select_kept(state))
+    return [f"{jax.tree_util.keystr(path)} {leaf.shape}" for path, leaf in leaves]
 
 
 def _select_kept(state: TrainState) -> dict[str, Any]:

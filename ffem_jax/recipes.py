@@ -29,14 +29,16 @@ class Schedule(NamedTuple):
 def make_optimizer(recipe: RecipeSpec) -> optax.GradientTransformation:
     """The descent direction of `recipe`, before the learning rate and its sign.
 
-    Weight decay applies to kernels alone, not to biases, slopes or BatchNorm.
+    Weight decay applies to kernels alone, not to biases, slopes or BatchNorm. What all parameters go through alike is
+    done on one vector: by themselves, a hundred small arrays take a seventh of the time to compile a short trial.
     """
     decay = optax.add_decayed_weights(recipe.weight_decay, mask=_is_kernel)
-    clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
+    clip = optax.flatten(optax.clip_by_global_norm(recipe.clip_norm)) if recipe.clip_norm else optax.identity()
     if recipe.optimizer == "adamw":
-        return optax.chain(clip, optax.scale_by_adam(b1=recipe.momentum), decay)
-    momentum = optax.trace(recipe.momentum, nesterov=recipe.nesterov) if recipe.momentum else optax.identity()
-    return optax.chain(clip, decay, momentum)
+        return optax.chain(clip, optax.flatten(optax.scale_by_adam(b1=recipe.momentum)), decay)
+    if not recipe.momentum:
+        return optax.chain(clip, decay)
+    return optax.chain(clip, decay, optax.flatten(optax.trace(recipe.momentum, nesterov=recipe.nesterov)))
 
 
 def _is_kernel(params):

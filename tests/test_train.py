@@ -266,6 +266,18 @@ def test_somebody_elses_checkpoint_is_not_taken(trainer, trained, tmp_path):
     other.close()
 
 
+def test_a_checkpoint_laid_out_otherwise_is_begun_anew(trainer, trained, tmp_path):
+    """As one is that another version of the package left half-trained."""
+    earlier = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    earlier.save(1, trained.state._replace(optimizer={"trace": np.zeros(3)}), trained.history)
+    earlier.close()
+    now = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    assert now.restore(trainer.abstract_state) is None
+    now.save(2, trained.state, trained.history)
+    now.close()
+    assert TrialCheckpoint(tmp_path / "checkpoint", ["key"]).restore(trainer.abstract_state)[0] == 2
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer, monkeypatch):
     rates = trainer.schedule.rate.copy()
     rates[1:, 2] = np.nan
