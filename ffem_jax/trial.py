@@ -209,25 +209,21 @@ def _run(
         record.wall_seconds = round(time.perf_counter() - started, 3)
 
 
-def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> tuple[Any, Any]:
+def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> dict[str, Any]:
     """The weights of the trial that `trial` starts from, which is run in `folder` unless it was; under its own lock.
 
     Raises PretrainingError where it fails.
     """
-    import numpy as np
-
     from ffem_jax.pretraining import PretrainingError, load_pretrained
 
-    faces, split = load_split(trial.data, trial.protocol)
-    key = trial_key(trial, _identify_faces(faces, split))
-    people = len(np.unique(faces.labels[split.train]))
+    key = trial_key(trial, _identify_faces(*load_split(trial.data, trial.protocol)))
     # A record whose checkpoint is gone is no pretraining: it is then trained again.
     for retrain in (False, True):
         alone = dataclasses.replace(run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
         (record,) = run_trials(trial, alone, folder / key, folder / "pretraining.jsonl")
         if record.status != "done":
             raise PretrainingError(f"pretraining on {trial.data.name} ({key}) failed: {record.error or record.status}")
-        if (pretrained := load_pretrained(folder / key / "checkpoint", key, trial, people)) is not None:
+        if (pretrained := load_pretrained(folder / key / "checkpoint", key, trial)) is not None:
             return pretrained
     raise PretrainingError(f"pretraining on {trial.data.name} ({key}) left no checkpoint in {folder / key}")
 

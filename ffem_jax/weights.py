@@ -48,7 +48,7 @@ def save_weights(folder: Path, key: str, spec: dict[str, Any], params: Any, stat
     """Write params and BatchNorm statistics (pytrees of float32) of a trial with its key and spec (spec.to_plain), as
     one file in `folder`, whole or not at all. Raises OSError."""
     arrays = {
-        name: np.asarray(leaf) for name, leaf in _name_leaves({"params": params, "statistics": statistics}).items()
+        name: np.asarray(leaf) for name, leaf in name_leaves({"params": params, "statistics": statistics}).items()
     }
     path = find_weights(folder, key)
     beside = path.with_suffix(".partial")
@@ -125,7 +125,8 @@ def _read_training(row: dict[str, Any]) -> dict[str, Any]:
     return {name: kind(**row[name]) for name, kind in kinds.items()}
 
 
-def _name_leaves(tree: Any) -> dict[str, Any]:
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree, in its order, by the path to each: names joined by slashes."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -140,11 +141,14 @@ def _read_arrays(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> d
         raise TrialFolderError(
             f"{folder} holds no weights of trial {key}; train it again with run.retrain=true, which keeps them"
         )
-    return _read_checkpoint(folder / "checkpoint", key, trial, keys)
+    return read_last_checkpoint(folder / "checkpoint", key, trial, keys)
 
 
-def _read_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
-    """The arrays of the last epoch's checkpoint, whatever the network; of one seed where there are several."""
+def read_last_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
+    """Params and statistics, by name, of the last epoch's checkpoint, whatever the network; of one seed of `keys`.
+
+    Raises TrialFolderError where `folder` has none, or another's.
+    """
     from ffem_jax.checkpoint import read_checkpoint
 
     found = read_checkpoint(folder)
@@ -152,7 +156,7 @@ def _read_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) 
         raise TrialFolderError(f"{folder} is not of trial {key}'s last epoch; the same ffem train command finishes it")
     state = found[2]
     params, statistics = state.get("average") or (state["params"], state["statistics"])
-    arrays = _name_leaves({"params": params, "statistics": statistics})
+    arrays = name_leaves({"params": params, "statistics": statistics})
     place = keys.index(key)
     return {name: np.asarray(leaf)[place] if len(keys) > 1 else np.asarray(leaf) for name, leaf in arrays.items()}
 
@@ -165,7 +169,7 @@ def _merge(trial: TrialSpec, people: int, arrays: dict[str, np.ndarray]) -> Face
 
     parts: Any = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
     graph, params, statistics = parts[0], nnx.as_pure(parts[1]), nnx.as_pure(parts[2])
-    shapes = _name_leaves({"params": params, "statistics": statistics})
+    shapes = name_leaves({"params": params, "statistics": statistics})
     wrong = [name for name, leaf in shapes.items() if name not in arrays or arrays[name].shape != leaf.shape]
     if wrong:
         raise TrialFolderError(f"the weights are not those of this network: {wrong[0]} is missing or has another shape")
