@@ -16,8 +16,8 @@ from ffem_jax.train import History
 class TrialCheckpoint:
     """The newest epoch of one trial, in a folder of its own.
 
-    owner: what the checkpoint belongs to (trial keys). Somebody else's is not restored, nor one whose state was laid out
-    otherwise, by another version of this package: the trial begins anew.
+    owner: what the checkpoint belongs to (trial keys). Somebody else's is not restored, nor one whose state was laid
+    out otherwise, by another version of this package: the trial begins anew.
     """
 
     def __init__(self, folder: Path, owner: list[str]):
