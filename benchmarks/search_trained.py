@@ -1,7 +1,8 @@
 """Does a search find a better frontier than chance where networks are really trained? On drawn faces, no replay.
 
-    python -m benchmarks.search_trained                    2 samplers by 3 seeds, 40 networks each: an hour on 2 cores
-    python -m benchmarks.search_trained --report-only      the page again, from the searches at hand
+    python -m benchmarks.search_trained                    2 samplers by 3 seeds, 30 networks each: an hour on 2 cores
+    python -m benchmarks.search_trained --report-only      the page again, from the searches at hand: those of the page
+                                                           with --searches results/search_quality/trained
 
 Each search is the command that a user would type, in a folder of its own; started again, it goes on. The space is that
 of `sweeps/search.yaml` with one block a stage, on small pictures: a training takes half a minute of a core. A search is
@@ -151,7 +152,7 @@ def draw_figure(curves: Curves, path: Path) -> None:
 def main() -> None:
     """Run what is missing, all samplers with one seed after another, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=40, help="trainings of each search (40)")
+    parser.add_argument("--networks", type=int, default=30, help="trainings of each search (30)")
     parser.add_argument("--seeds", type=int, default=3, help="searches with each sampler (3)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each (2)")
     parser.add_argument("--searches", type=Path, default=Path("outputs/search-trained"), help="where searches are kept")
