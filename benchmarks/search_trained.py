@@ -53,7 +53,8 @@ def make_words(sampler: str, seed: int, networks: int) -> list[str]:
 def search(sampler: str, seed: int, options: argparse.Namespace) -> None:
     """Run or finish one search. Raises SystemExit where it fails."""
     words = make_words(sampler, seed, options.networks)
-    words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}", "launcher=joblib", f"launcher.jobs={options.jobs}"]
+    words += ["launcher=joblib", f"launcher.jobs={options.jobs}"]
+    words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}"]
     done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env=make_environment())
     if done.returncode:
         raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
