@@ -12,9 +12,9 @@ from ffem_jax.arch import ArchSpec, SpecError, StageSpec
 from ffem_jax.data import DataError, load_faces
 from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
-from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
-from ffem_jax.trial import describe_error, discard_checkpoint, run_trials
+from ffem_jax.trial import compute_key, describe_error, discard_checkpoint, record_failure, run_trials
 
 TRIAL = TrialSpec(
     arch=ArchSpec(
@@ -317,3 +317,14 @@ def test_two_processes_asked_for_one_trial_run_it_once(tmp_path):
 def test_errors_are_described_in_one_line():
     assert describe_error(ValueError("one\ntwo")) == "ValueError: one"
     assert describe_error(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_a_failure_is_recorded_for_the_seeds_that_have_no_record(tmp_path):
+    path = tmp_path / "records.jsonl"
+    stands = TrialRecord(compute_key(TRIAL), to_plain(TRIAL), TRIAL.seed, "done")
+    append_record(path, stands)
+    two = dataclasses.replace(RUN, seeds=(TRIAL.seed, 7))
+    (failed,) = record_failure(TRIAL, two, tmp_path / "trial", path, "its worker was killed, 2 times")
+    assert (failed.seed, failed.status, failed.error) == (7, "failed", "its worker was killed, 2 times")
+    assert record_failure(TRIAL, two, tmp_path / "trial", path, "again") == []
+    assert read_records(path) == [stands, failed]
