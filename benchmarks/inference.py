@@ -26,7 +26,7 @@ def build_classifier(cell: Cell) -> Any:
     """Our classifier with weights, and BatchNorm statistics as after some training, that are the same every time."""
     from flax import nnx
 
-    from ffem_jax.program import FaceClassifier
+    from ffem_jax.classifier import FaceClassifier
     from ffem_jax.spec import RecipeSpec
 
     recipe = RecipeSpec(loss="softmax")

@@ -22,14 +22,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled, Wrapped
 
 from ffem_jax.arch import NetworkSpec
+from ffem_jax.classifier import FaceClassifier, compute_loss
 from ffem_jax.data.augment import augment_images
 from ffem_jax.devices import release_memory
-from ffem_jax.losses import add_margin, compute_cross_entropy, normalize
-from ffem_jax.models import build_model
-from ffem_jax.models.blocks import kernel_init
 from ffem_jax.models.convolutions import get_convolution_form
 from ffem_jax.recipes import Schedule, make_optimizer
-from ffem_jax.spec import MARGIN_LOSSES, RecipeSpec
+from ffem_jax.spec import RecipeSpec
 
 
 class TrainState(NamedTuple):
@@ -57,24 +55,10 @@ class EpochSums(NamedTuple):
     correct: jax.Array
     bad_step: jax.Array
 
-
-class FaceClassifier(nnx.Module):
-    """The network and the dense layer over the people that training needs and deployment drops."""
-
-    def __init__(self, network: NetworkSpec, resolution: int, people: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
-        self.network = build_model(network, resolution, rngs=rngs)
-        self.scale = None if recipe.loss == "softmax" else recipe.scale
-        self.classifier = nnx.Linear(
-            network.embedding_dim, people, use_bias=self.scale is None, kernel_init=kernel_init, rngs=rngs
-        )
-
-    def __call__(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, people]."""
-        embeddings = self.network(pixels)
-        if self.scale is None:
-            return embeddings, self.classifier(embeddings)
-        people = normalize(self.classifier.kernel[...], axis=0)
-        return embeddings, self.scale * normalize(embeddings, axis=1) @ people
+    def add(self, loss: jax.Array, correct: jax.Array, step: jax.Array) -> EpochSums:
+        """These and one more step's."""
+        bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(loss), step, self.bad_step)
+        return EpochSums(self.loss + loss, self.correct + correct, bad_step)
 
 
 # The mesh axis that a batch is split over: the cores of a CPU, each a device of its own (devices.py).
@@ -120,10 +104,30 @@ def compile_program(
 
     Trials that differ in seed, fold or learning rate get one and the same program; this process keeps the last two.
     """
+    return _compile_program(
+        network, drop_schedule(recipe), mesh, seeds, image_shape, people, embed_batch, get_trace_context()
+    )
+
+
+def drop_schedule(recipe: RecipeSpec) -> RecipeSpec:
+    """`recipe` without what is no part of a program, equal for all that share one."""
     # Whether weights are averaged is the program's; over how many steps is the schedule's.
-    unscheduled = dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
-    context = (get_convolution_form(), jax.default_matmul_precision.value)
-    return _compile_program(network, unscheduled, mesh, seeds, image_shape, people, embed_batch, context)
+    return dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
+
+
+def get_trace_context() -> tuple[Any, ...]:
+    """What a trace depends on besides its arguments: part of the key of what is compiled once."""
+    return get_convolution_form(), jax.default_matmul_precision.value
+
+
+def shuffle(key: jax.Array, pool: jax.Array, train_count: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The key of an epoch, and `pool` with its first train_count entries, the training images', in that epoch's order.
+
+    pool is padded to one length for all folds.
+    """
+    epoch_key = jax.random.fold_in(key, epoch)
+    draws = jax.random.uniform(epoch_key, pool.shape)
+    return epoch_key, pool[jnp.argsort(jnp.where(jnp.arange(pool.size) < train_count, draws, 2.0))]
 
 
 # Values of a schedule, which enter a program with the rates that they make.
@@ -139,13 +143,13 @@ _NO_SCHEDULE: dict[str, Any] = {
     "margin_rise": 0.0,
 }
 # init runs once: it is compiled fast, and need not run fast.
-_UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 # A program holds 0.3 GB: the last two are kept.
 @lru_cache(maxsize=2)
 def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_batch, context):
-    # context is what else a trace depends on; it is part of the cache's key, and tracing reads it by itself.
+    # context is part of the cache's key; tracing reads it by itself.
     program = build_program(network, image_shape[1], people, recipe, mesh, seeds)
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -162,7 +166,7 @@ def _compile_program(network, recipe, mesh, seeds, image_shape, people, embed_ba
     embedded = (state, faces[0], jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
     # One is traced, in Python, while another is compiled, outside it.
     with ThreadPoolExecutor() as threads:
-        init = threads.submit(program.init.lower(keys).compile, _UNOPTIMIZED)
+        init = threads.submit(program.init.lower(keys).compile, UNOPTIMIZED)
         train_steps = threads.submit(program.train_steps.lower(*steps).compile)
         embed = threads.submit(program.embed.lower(*embedded).compile)
         compiled = CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
@@ -210,14 +214,11 @@ def build_program(
     def train_step(state, key, images, labels, schedule):
         pixels = augment_images(key, images, recipe, recipe.batch_size, lax.axis_index(BATCH_AXIS) * share)
 
-        def compute_loss(params):
+        def judge(params):
             _, logits, statistics = apply(params, state.statistics, pixels, train=True)
-            judged = logits
-            if recipe.loss in MARGIN_LOSSES:
-                judged = recipe.scale * add_margin(logits / recipe.scale, labels, schedule.margin, recipe.loss)
-            return compute_cross_entropy(judged, labels, recipe.label_smoothing), (logits, statistics)
+            return compute_loss(logits, labels, schedule.margin, recipe), (logits, statistics)
 
-        (loss, (logits, statistics)), grads = jax.value_and_grad(compute_loss, has_aux=True)(state.params)
+        (loss, (logits, statistics)), grads = jax.value_and_grad(judge, has_aux=True)(state.params)
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == labels)
         # As one vector: over a hundred small sums take three times as long.
         vector, restore = ravel_pytree((loss, grads))
@@ -230,10 +231,7 @@ def build_program(
         return TrainState(params, statistics, optimizer_state, average), loss, lax.psum(correct, BATCH_AXIS)
 
     def train_steps(state, sums, key, images, labels, pool, train_count, schedule, epoch, first, last):
-        epoch_key = jax.random.fold_in(key, epoch)
-        # pool is padded to one length for all folds: shuffle the training images at its front alone.
-        draws = jax.random.uniform(epoch_key, pool.shape)
-        order = pool[jnp.argsort(jnp.where(jnp.arange(pool.size) < train_count, draws, 2.0))]
+        epoch_key, order = shuffle(key, pool, train_count, epoch)
 
         def body(step, carry):
             state, sums = carry
@@ -242,8 +240,7 @@ def build_program(
             step_key = jax.random.fold_in(epoch_key, step)
             now = jax.tree.map(lambda values: values[step], schedule)
             state, loss, correct = train_step(state, step_key, images[chosen], labels[chosen], now)
-            bad_step = jnp.where((sums.bad_step < 0) & ~jnp.isfinite(loss), step, sums.bad_step)
-            return state, EpochSums(sums.loss + loss, sums.correct + correct, bad_step)
+            return state, sums.add(loss, correct, step)
 
         # A loop with its bounds as values: one program for a whole epoch and for any part of it.
         return lax.fori_loop(first, last, body, (state, sums))

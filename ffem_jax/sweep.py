@@ -60,6 +60,7 @@ def run_trial_job(config: DictConfig) -> JobResult:
     from ffem_jax.trial import run_trials
 
     out_dir = str(HydraConfig.get().runtime.output_dir)
+    keep_worker()
     try:
         trial, run = to_specs(config)
         records = run_trials(trial, run, Path(out_dir), Path(run.records))
@@ -70,6 +71,14 @@ def run_trial_job(config: DictConfig) -> JobResult:
         # Kept as text: an exception that cannot be pickled would take the whole sweep with it.
         log.exception("the trial in %s stopped", out_dir)
         return JobResult(error=f"{type(error).__name__}: {error} (see {out_dir})", out_dir=out_dir)
+
+
+def keep_worker() -> None:
+    """Let a worker of joblib's keep what it compiled for its next trial: at 0.3 GB joblib takes it for a leak, and ends
+    the process. At 3 GB it still does. Anywhere else this does nothing."""
+    executor: Any = sys.modules.get("joblib.externals.loky.process_executor")
+    if hasattr(executor, "_MAX_MEMORY_LEAK_SIZE"):
+        executor._MAX_MEMORY_LEAK_SIZE = int(3e9)
 
 
 # ----------------------------------------------------------------------------------- planning

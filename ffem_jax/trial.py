@@ -104,17 +104,18 @@ def discard_checkpoint(out_dir: Path) -> None:
 def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path, error: str) -> list[TrialRecord]:
     """Append a `failed` record for each seed that has none yet: of a trial that never came to write its own.
 
-    Raises as `run_trials` does.
+    Returns a record for each seed, the one that stood or the new one. Raises as `run_trials` does.
     """
     faces, split = load_split(trial.data, trial.protocol)
-    recorded = {record.trial_key for record in _read_existing(records_path)}
+    recorded = {record.trial_key: record for record in _read_existing(records_path)}
     records = []
     for one in trial.with_seeds(run.seeds):
-        if (key := compute_key(one)) not in recorded:
+        record = recorded.get(key := compute_key(one))
+        if record is None:
             record = _make_record(one, key, faces, split, faces.fingerprint, out_dir)
             record.error = error
             _append(records_path, record)
-            records.append(record)
+        records.append(record)
     return records
 
 
@@ -369,4 +370,4 @@ def enable_compilation_cache(folder: Path) -> None:
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec, resolve_network
-from ffem_jax.program import FaceClassifier
+from ffem_jax.classifier import FaceClassifier
 from ffem_jax.spec import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec
 
 # The entry of a weights file that says whose it is.

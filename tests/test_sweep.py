@@ -226,3 +226,11 @@ def test_the_follower_reports_whole_lines_and_only_new_ones(tmp_path: Path) -> N
         "[2/18] ECA first seed 0: accuracy 0.750 (0.650 to 0.850), 8.80 MB; best so far 0.750",
         "[3/18] SE last seed 0: failed, FloatingPointError: loss is NaN at step 7; best so far 0.750",
     ]
+
+
+def test_a_worker_of_joblib_s_may_keep_what_it_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from joblib.externals.loky import process_executor
+
+    monkeypatch.setattr(process_executor, "_MAX_MEMORY_LEAK_SIZE", process_executor._MAX_MEMORY_LEAK_SIZE)
+    sweep.keep_worker()
+    assert process_executor._MAX_MEMORY_LEAK_SIZE == 3_000_000_000

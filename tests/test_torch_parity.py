@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec, resolve_network
-from ffem_jax.program import FaceClassifier
+from ffem_jax.classifier import FaceClassifier
 from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
 

@@ -324,7 +324,8 @@ def test_a_failure_is_recorded_for_the_seeds_that_have_no_record(tmp_path):
     stands = TrialRecord(compute_key(TRIAL), to_plain(TRIAL), TRIAL.seed, "done")
     append_record(path, stands)
     two = dataclasses.replace(RUN, seeds=(TRIAL.seed, 7))
-    (failed,) = record_failure(TRIAL, two, tmp_path / "trial", path, "its worker was killed, 2 times")
+    kept, failed = record_failure(TRIAL, two, tmp_path / "trial", path, "its worker was killed, 2 times")
+    assert kept == stands
     assert (failed.seed, failed.status, failed.error) == (7, "failed", "its worker was killed, 2 times")
-    assert record_failure(TRIAL, two, tmp_path / "trial", path, "again") == []
+    assert record_failure(TRIAL, two, tmp_path / "trial", path, "again") == [stands, failed]
     assert read_records(path) == [stands, failed]

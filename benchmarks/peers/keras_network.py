@@ -94,7 +94,7 @@ def _attend(x: Any, name: str, kind: str, size: int) -> Any:
 
 
 def copy_weights(classifier: Any, peer: keras.Model) -> None:
-    """Write the weights of an `ffem_jax.program.FaceClassifier` with a plain softmax into its peer."""
+    """Write the weights of an `ffem_jax.classifier.FaceClassifier` with a plain softmax into its peer."""
 
     def put(name: str, *values: Any) -> None:
         weights = peer.get_layer(name).get_weights()

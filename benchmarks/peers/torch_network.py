@@ -133,7 +133,7 @@ def normalize_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
-    """Write the weights of an `ffem_jax.program.FaceClassifier` with a plain softmax into its peer."""
+    """Write the weights of an `ffem_jax.classifier.FaceClassifier` with a plain softmax into its peer."""
 
     def put(parameter: torch.Tensor, value: Any, *axes: int) -> None:
         array = np.asarray(value[...], np.float32)

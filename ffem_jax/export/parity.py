@@ -121,7 +121,7 @@ def compute_class_weights(finished: FinishedTrial) -> tuple[np.ndarray, np.ndarr
     """kernel [D, people] and bias [people] whose argmax is the classifier's answer, the embedding as it is."""
     kernel = np.asarray(finished.classifier.classifier.kernel[...])
     bias = finished.classifier.classifier.bias
-    if finished.classifier.scale is None:
+    if finished.classifier.classifier.scale is None:
         assert bias is not None
         return kernel, np.asarray(bias[...])
     return kernel / np.linalg.norm(kernel, axis=0), np.zeros(kernel.shape[1], kernel.dtype)

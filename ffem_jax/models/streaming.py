@@ -48,12 +48,16 @@ def stream_trunk(stem: Stem, blocks: Sequence[Bottleneck | ShuffleUnit], x: jax.
     else:
         x = prepare(x)
     for block in blocks:
-        if isinstance(block, ShuffleUnit):
-            x = block.combine(x, stream_branch)
-        else:
-            y = stream_branch(block, x)
-            x = x + y if block.shortcut else y
+        x = stream_block(block, x)
     return x
+
+
+def stream_block(block: Bottleneck | ShuffleUnit, x: jax.Array) -> jax.Array:
+    """What `block` computes of x [N, H, W, in]: [N, rows, columns, out]."""
+    if isinstance(block, ShuffleUnit):
+        return block.combine(x, stream_branch)
+    y = stream_branch(block, x)
+    return x + y if block.shortcut else y
 
 
 def stream_stem(stem: Stem, x: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:

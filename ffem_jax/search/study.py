@@ -57,7 +57,7 @@ class SearchStudy:
     """A worker's, or the parent's, view of the shared study.
 
     make: from a point to its candidate; who only follows needs none. measure: adds its cost. on_abandoned: called with
-    the point and the reason where a network is given up because its workers were killed, before it counts as failed.
+    the point and the reason where a network is given up because its workers were killed; returns its records.
     rungs: the epochs at which networks are judged, for successive halving; none trains all to the end.
     """
 
@@ -68,7 +68,7 @@ class SearchStudy:
     name: str
     make: Callable[[Point], Candidate] | None = None
     measure: Callable[[Candidate], Candidate] = add_cost
-    on_abandoned: Callable[[Point, str], None] = lambda point, reason: None
+    on_abandoned: Callable[[Point, str], Sequence[TrialRecord]] = lambda point, reason: ()
     rungs: tuple[int, ...] = ()
     seen_beats: dict[int, tuple[Any, float]] = field(default_factory=dict)
 
@@ -335,9 +335,15 @@ class SearchStudy:
         elif claim["attempt"] < ATTEMPTS:
             self._end(trial.number, {"status": "lost"})
         else:
-            reason = f"its worker was killed, {ATTEMPTS} times"
-            self.on_abandoned(claim["point"], reason)
-            self._end(trial.number, {"status": "failed", "error": reason})
+            reason, stop = f"its worker was killed, {ATTEMPTS} times", claim["stop_epoch"]
+            records = self.on_abandoned(claim["point"], reason)
+            # Killed between its record and its report it was trained all the same.
+            if records and all(one.status == "done" or 0 < stop <= one.epochs for one in records):
+                costs = trial.user_attrs["cost"]["costs"]
+                candidate = Candidate(claim["point"], None, None, claim["key"], costs=costs)
+                self.tell_records(Claim(trial.number, candidate, claim["attempt"], stop), records)
+            else:
+                self._end(trial.number, {"status": "failed", "error": reason})
 
     def _claim_again(self, trial: FrozenTrial) -> None:
         claim = trial.user_attrs["claim"]

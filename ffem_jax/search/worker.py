@@ -159,7 +159,7 @@ class Worker:
 
 
 def release_memory() -> None:
-    """Forget compiled programs: no two networks of a search share one."""
+    """Forget what JAX remembers of a network; its blocks, which others share, stay compiled (links.py)."""
     if "jax" in sys.modules:
         import jax
 
@@ -170,14 +170,14 @@ def release_memory() -> None:
         devices.release_memory()
 
 
-def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point, str], None]:
-    """Writes the failed records of a network whose workers were killed."""
+def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point, str], list[TrialRecord]]:
+    """Writes the failed records of a network whose workers were killed, and returns the records that it has then."""
 
-    def on_abandoned(point: Point, reason: str) -> None:
+    def on_abandoned(point: Point, reason: str) -> list[TrialRecord]:
         from ffem_jax.trial import record_failure
 
         trial, run = maker.compose(point)
-        record_failure(trial, run, plan.get_trial_dir(trial, run.seeds), plan.records_path, reason)
+        return record_failure(trial, run, plan.get_trial_dir(trial, run.seeds), plan.records_path, reason)
 
     return on_abandoned
 

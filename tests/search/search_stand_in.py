@@ -67,8 +67,9 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
 def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path, error: str) -> list[TrialRecord]:
     """As the real one: where a worker was killed after its record was written, that record stands."""
     record = make_record(trial, out_dir)
-    if records_path.exists() and record.trial_key in {one.trial_key for one in read_records(records_path)}:
-        return []
+    for one in read_records(records_path) if records_path.exists() else []:
+        if one.trial_key == record.trial_key:
+            return [one]
     record.status, record.error = "failed", error
     append_record(records_path, record)
     return [record]

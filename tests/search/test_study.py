@@ -231,7 +231,12 @@ def test_a_worker_that_beats_keeps_its_network(tmp_path: Path, monkeypatch: pyte
 def test_killed_twice_a_network_has_failed_and_is_recorded_so(tmp_path: Path) -> None:
     study = open_study(tmp_path, n_trials=1)
     given_up = []
-    study.on_abandoned = lambda point, reason: given_up.append((point, reason))
+
+    def give_up(point: object, reason: str) -> list:
+        given_up.append((point, reason))
+        return []
+
+    study.on_abandoned = give_up
     first = study.claim("a")
     study.bury_worker("a")
     second = study.claim("b")
@@ -242,6 +247,42 @@ def test_killed_twice_a_network_has_failed_and_is_recorded_so(tmp_path: Path) ->
     assert study.claim("c") is None
     assert study.is_over()
     assert given_up == [(first.candidate.point, "its worker was killed, 2 times")]
+    assert study.read_ledger().count("failed") == 1
+
+
+@pytest.mark.parametrize("stop_epoch", [0, 2])
+def test_killed_twice_after_its_record_was_written_a_network_is_done(tmp_path: Path, stop_epoch: int) -> None:
+    study = open_study(tmp_path, n_trials=1)
+    study.rungs = (stop_epoch, 6) if stop_epoch else ()
+    study.claim("a")
+    study.bury_worker("a")
+    claim = study.claim("b")
+    assert claim is not None
+    record = make_record(claim)
+    if stop_epoch:
+        record.status, record.epochs = "pruned", stop_epoch
+    study.on_abandoned = lambda point, reason: [record]
+    study.bury_worker("b")
+    ledger = study.read_ledger()
+    assert ledger.count("failed") == 0
+    (finished,) = ledger.finished
+    assert finished.user_attrs["outcome"]["accuracy"] == record.accuracy
+    assert finished.user_attrs["outcome"]["costs"] == dict(claim.candidate.costs)
+
+
+def test_of_a_network_killed_on_its_way_to_a_rung_the_record_of_the_rung_before_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    study = open_study(tmp_path, n_trials=1)
+    study.rungs = (4, 6)
+    study.claim("a")
+    study.bury_worker("a")
+    claim = study.claim("b")
+    assert claim is not None
+    record = make_record(claim)
+    record.status, record.epochs = "pruned", 2
+    study.on_abandoned = lambda point, reason: [record]
+    study.bury_worker("b")
     assert study.read_ledger().count("failed") == 1
 
 
@@ -305,7 +346,7 @@ def test_twenty_kills_anywhere_and_every_network_is_accounted_for_once(
     while True:
         study = open_study(tmp_path, **settings)
         study.__class__ = Mortal
-        study.on_abandoned = lambda point, reason: None
+        study.on_abandoned = lambda point, reason: ()
         write = study.storage._backend.append_logs
 
         def append(logs: list, write: object = write) -> None:
