@@ -8,6 +8,7 @@ disk. A step is then some forty calls instead of one; it computes the same.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -96,10 +97,12 @@ class Chain:
         ]
         channels = [3, *(block.out_channels for block in blocks)]
         shapes = [(size, size, width) for size, width in zip([sizes[0], *sizes[2:]], channels, strict=True)]
-        self.links = [
-            compile_link(kind, arguments, recipe.batch_size, embed_batch, shape, seeds, context)
-            for (kind, arguments), shape in zip(kinds, shapes, strict=True)
-        ]
+        # In any order: of what two processes need at one time, each finds most of what the other did on the disk.
+        compiled = {
+            place: compile_link(*kinds[place], recipe.batch_size, embed_batch, shapes[place], seeds, context)
+            for place in random.sample(range(len(kinds)), len(kinds))
+        }
+        self.links = [compiled[place] for place in range(len(kinds))]
         middles: list[Places] = [{"block": ("network", "blocks", place)} for place in range(1, len(blocks))]
         places = [Entrance.places, *middles, Exit.places]
         self.params = Layout([link.params for link in self.links], places, seeds)
