@@ -201,6 +201,7 @@ def test_it_works_by_keyboard_alone(world: World, open_page: Any) -> None:
     visit = open_page()
     visit.use_file(write_wide(world, visit))
     page = visit.page
+    page.locator("#guide").wait_for()  # once the picture is there: focus does not wait until it can be seen
     page.focus("#guide")
     before = read_guide(page)
     for key in ("+", "ArrowRight", "Shift+ArrowDown"):
