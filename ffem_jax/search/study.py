@@ -337,10 +337,10 @@ class SearchStudy:
         else:
             reason, stop = f"its worker was killed, {ATTEMPTS} times", claim["stop_epoch"]
             records = self.on_abandoned(claim["point"], reason)
-            # Killed between its record and its report it was trained all the same.
-            if records and all(one.status == "done" or 0 < stop <= one.epochs for one in records):
-                costs = trial.user_attrs["cost"]["costs"]
-                candidate = Candidate(claim["point"], None, None, claim["key"], costs=costs)
+            reached = records and all(one.status == "done" or 0 < stop <= one.epochs for one in records)
+            # Killed between its record and its report it was trained all the same. Nobody trains before it has a cost.
+            if reached and (cost := trial.user_attrs.get("cost")):
+                candidate = Candidate(claim["point"], None, None, claim["key"], costs=cost["costs"])
                 self.tell_records(Claim(trial.number, candidate, claim["attempt"], stop), records)
             else:
                 self._end(trial.number, {"status": "failed", "error": reason})

@@ -286,6 +286,18 @@ def test_of_a_network_killed_on_its_way_to_a_rung_the_record_of_the_rung_before_
     assert study.read_ledger().count("failed") == 1
 
 
+def test_killed_twice_before_it_had_a_cost_a_network_has_failed_whatever_is_recorded(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=1)
+    for name in "ab":
+        claim = study._propose(study.read_ledger(), name)
+        assert claim is not None
+        record = make_record(claim)
+        study.on_abandoned = lambda point, reason, record=record: [record]
+        study.bury_worker(name)
+        study.look_for_silence()
+    assert study.read_ledger().count("failed") == 1
+
+
 def test_a_stopped_worker_s_network_is_claimed_again_as_often_as_it_takes(tmp_path: Path) -> None:
     study = open_study(tmp_path, n_trials=1)
     for name in "abcd":
