@@ -35,10 +35,10 @@ from ffem_jax.latency.turns import (
     Runtime,
     ScriptRuntime,
     TimedModel,
-    find_processor,
     start_node,
     time_in_turn,
 )
+from ffem_jax.processor import find_processor
 
 DEVICE_FOLDER = Path(__file__).parent / "device"
 RUNTIMES = ("node", "chromium", "onnxruntime")

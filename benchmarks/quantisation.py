@@ -7,6 +7,7 @@ Each finished trial below the folders is written in each way of STORED, and the 
 trial held out, one at a time: an ONNX file by ONNX Runtime. A TensorFlow.js file is read back as TensorFlow.js reads it
 (value * scale + min, in float32), and these weights are run by ONNX Runtime; `--node` runs the file itself, in Node.
 `--finetune-epochs 3` measures int8 after fine-tuning besides (minutes a trial), `--network mobilenetv2` those alone.
+`--emulate Haswell` runs the files with maps of 8 bits on that processor too (benchmarks/emulated.py; a minute a file).
 Started again, it goes on: what records.jsonl holds is not measured again.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import emulated
 from benchmarks.quantisation_report import write_report
 from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split, load_split
@@ -32,13 +34,20 @@ from ffem_jax.export.finetune import LEARNING_RATE, finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
 from ffem_jax.export.parity import compare_embeddings, compute_class_weights
+from ffem_jax.processor import describe_processor
 from ffem_jax.weights import TrialFolderError, load_trial
 
 OUT = Path("results/quantisation")
+# As DTYPE, with weights that go to 127 as they do in int8: wrong on x86-64 without VNNI, and what DTYPE's cost is held
+# against.
+FULL_RANGE = f"{DTYPE}_full_range"
 # Format and dtype; the first is what the others are held against.
 STORED = (
-    ("onnx", "float32"), ("onnx", "float16"), ("tfjs", "uint8"), ("onnx", "int8"), ("onnx", "int8_activations"),
+    ("onnx", "float32"), ("onnx", "float16"), ("tfjs", "uint8"), ("onnx", "int8"),
+    ("onnx", FULL_RANGE), ("onnx", DTYPE),
 )  # fmt: skip
+# What is run on emulated processors: whose integers meet in kernels that differ by processor.
+EMULATED = (("onnx", FULL_RANGE), ("onnx", DTYPE))
 # What fine-tuning is measured in.
 FINETUNED = ("onnx", "int8")
 
@@ -50,6 +59,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
     parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
+    parser.add_argument("--emulate", action="append", default=[], choices=emulated.PROCESSORS, help="may be repeated")
     parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args(words)
@@ -66,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 tuned = f" after {row['finetune_epochs']} epochs" if row["finetune_epochs"] else ""
                 print(
                     f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
-                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%}",
+                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}",
                     flush=True,
                 )
     write_report(rows, options.out)
@@ -108,6 +118,7 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
             "data": trial.data.name,
             "resolution": trial.data.resolution,
             "recipe": trial.recipe.name,
+            "epochs": trial.recipe.epochs,
             "protocol": trial.protocol.name,
             "fold": trial.protocol.fold if trial.protocol.name == "kfold" else None,
             "seed": trial.seed,
@@ -119,6 +130,9 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
         }
         for name, dtype in ways:
             yield {**facts, **tested.measure(deployed, name, dtype, reference)}
+        for processor in [] if each else options.emulate:
+            for name, dtype in EMULATED:
+                yield {**facts, **tested.measure(deployed, name, dtype, reference, processor)}
 
 
 def describe_network(arch: Any) -> str:
@@ -139,14 +153,20 @@ class Tested:
         self.own, self.people = faces.labels[split.test], np.unique(faces.labels[split.train])
         self.calibration = choose_images(select_training_faces(faces, split))
 
-    def embed(self, network: LayerList, name: str, dtype: str) -> tuple[np.ndarray, int, str, float]:
-        """Embeddings by the file of `network`, its bytes, what ran it, and the processor's seconds."""
+    def embed(
+        self, network: LayerList, name: str, dtype: str, processor: str | None = None
+    ) -> tuple[np.ndarray, int, str, float]:
+        """Embeddings by the file of `network`, its bytes, what ran it, and the processor's seconds.
+
+        processor: one of emulated.PROCESSORS instead of this machine's.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            module = load_format(name, dtype)
-            if dtype == DTYPE:
-                paths = write_calibrated(network, self.calibration, folder)
+            if dtype in (DTYPE, FULL_RANGE):
+                module = load_format(name, DTYPE)
+                paths = write_calibrated(network, self.calibration, folder, full_range=dtype == FULL_RANGE)
             else:
+                module = load_format(name, dtype)
                 paths = module.write(network, dtype, folder)
             size = sum(path.stat().st_size for path in paths)
             restored = name == "tfjs" and not self.node
@@ -154,7 +174,10 @@ class Tested:
                 onnx.write(restore_weights(network, folder), "float32", folder)
                 module = onnx
             started = time.process_time()
-            embeddings, runtime = module.run(folder, self.pixels)
+            if processor:
+                embeddings, runtime = emulated.run(folder, self.pixels, processor)
+            else:
+                embeddings, runtime = module.run(folder, self.pixels)
             seconds = time.process_time() - started
         return embeddings, size, runtime + (", of the restored weights" if restored else ""), seconds
 
@@ -162,9 +185,14 @@ class Tested:
         """Which images are answered rightly."""
         return self.people[(embeddings @ self.weights[0] + self.weights[1]).argmax(axis=1)] == self.own
 
-    def measure(self, network: LayerList, name: str, dtype: str, reference: np.ndarray) -> dict[str, Any]:
-        """What a way of storing `network` takes and answers, held against the embeddings `reference`."""
-        embeddings, size, runtime, seconds = self.embed(network, name, dtype)
+    def measure(
+        self, network: LayerList, name: str, dtype: str, reference: np.ndarray, processor: str | None = None
+    ) -> dict[str, Any]:
+        """What a way of storing `network` takes and answers, held against the embeddings `reference`.
+
+        processor: one of emulated.PROCESSORS instead of this machine's.
+        """
+        embeddings, size, runtime, seconds = self.embed(network, name, dtype, processor)
         found, hits = self.find_hits(embeddings), self.find_hits(reference)
         return {
             "format": name,
@@ -176,8 +204,10 @@ class Tested:
             "gained": int((found & ~hits).sum()),
             "lost": int((hits & ~found).sum()),
             **compare_embeddings(reference, embeddings),
-            "cpu_ms_per_image": None if name == "tfjs" else round(1000 * seconds / len(self.pixels), 3),
+            "cpu_ms_per_image": None if name == "tfjs" or processor else round(1000 * seconds / len(self.pixels), 3),
             "runtime": runtime,
+            "processor": emulated.PROCESSORS[processor] if processor else describe_processor(),
+            "emulated": processor is not None,
         }
 
 

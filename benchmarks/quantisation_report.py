@@ -24,14 +24,22 @@ NAMES = {
     ),
     ("onnx", "int8", False): ("int8, a scale a channel", {"marker": "^", "color": "#D55E00", "fillstyle": "bottom"}),
     ("onnx", "int8", True): ("int8, fine-tuned", {"marker": "P", "color": "#E69F00", "fillstyle": "full"}),
+    ("onnx", "int8_activations_full_range", False): (
+        "int8, maps too, full range",
+        {"marker": "v", "color": "#CC79A7", "fillstyle": "none"},
+    ),
     ("onnx", "int8_activations", False): ("int8, maps too", {"marker": "v", "color": "#CC79A7", "fillstyle": "full"}),
 }
+UNKNOWN = "not recorded"
 HEAD = """\
 # Accuracy in fewer bits
 
 `python -m benchmarks.quantisation --report-only` writes this page and its figure again from records.jsonl; README.md
 says what they mean. Each file was run on the test images of its own trial. Changes are in points of accuracy against
 the same trained network in float32: it moves by whole images, {image:.2f} points each where {tested} are tested.
+
+`int8, maps too` is what `ffem export --dtype int8_activations` writes. `full range` is what it wrote before: the same
+with weights up to 127, which x86-64 without VNNI multiplies wrongly. The processor is the one that ran the files.
 """
 
 
@@ -42,12 +50,16 @@ def write_report(rows: Sequence[Row], folder: Path) -> None:
     groups = group_rows(rows)
     tested = min(row["tested"] for row in rows)
     parts = [HEAD.format(image=100 / tested, tested=tested), f"![Accuracy against bytes]({FIGURE})\n"]
-    for title, members in groups.items():
+    own = {title: [row for row in members if not row.get("emulated")] for title, members in groups.items()}
+    for title, members in own.items():
         parts += [f"## {title}\n", *write_summary(members), "", *write_networks(members), ""]
+        if any(row.get("emulated") for row in groups[title]):
+            parts += ["Maps of 8 bits on other processors, the same trials and images:\n"]
+            parts += [*write_processors(groups[title]), ""]
     runtimes = sorted({row["runtime"] for row in rows})
     parts.append(f"Run by {'; '.join(runtimes)}.")
     (folder / PAGE).write_text("\n".join(parts) + "\n")
-    plot(groups, folder / FIGURE)
+    plot(own, folder / FIGURE)
 
 
 def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -55,7 +67,9 @@ def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
     groups = defaultdict(list)
     for row in rows:
         drawn = ", synthetic faces" if row["synthetic"] else ""
-        title = f"{row['data']}, {row['resolution']} pixels, {row['protocol']}, recipe {row['recipe']}{drawn}"
+        # Rows of before epochs were recorded are of the recipe's own number.
+        epochs = f", {row['epochs']} epochs" if row.get("epochs") else ""
+        title = f"{row['data']}, {row['resolution']} pixels, {row['protocol']}, recipe {row['recipe']}{epochs}{drawn}"
         groups[title].append(row)
     return dict(groups)
 
@@ -81,24 +95,49 @@ def write_summary(rows: Sequence[Row]) -> list[str]:
     """A row for each way of storing, over all trials of a group."""
     lines = [
         "| stored as | bytes, share of float32 | change, points ± standard error | worst, best | images lost, gained "
-        "| cosine, mean and lowest | trials |",
-        "|---|---|---|---|---|---|---|",
+        "| cosine, mean and lowest | trials | processor |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for stored, (name, _) in NAMES.items():
         pairs = pair_rows(rows, stored)
-        if not pairs:
-            continue
-        share = fmean(row["bytes"] / reference["bytes"] for reference, row in pairs)
-        mean_cosine, lowest = fmean(r["cosine_mean"] for _, r in pairs), min(r["cosine_lowest"] for _, r in pairs)
-        mean, error = compute_change(pairs)
-        changes = [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
-        around = "" if error is None else f" ± {error:.2f}"
-        lost, gained = (sum(row[name] for _, row in pairs) for name in ("lost", "gained"))
-        change = "" if stored == REFERENCE else f"{mean:+.2f}{around} | {min(changes):+.2f}, {max(changes):+.2f}"
-        lines.append(
-            f"| {name} | {share:.3f} | {change or ' | '} | {lost}, {gained} of {sum(r['tested'] for _, r in pairs)} "
-            f"| {mean_cosine:.5f}, {lowest:.4f} | {len(pairs)} |"
-        )
+        if pairs:
+            share = fmean(row["bytes"] / reference["bytes"] for reference, row in pairs)
+            lines.append(f"| {name} | {share:.3f} | {describe_answers(pairs, stored == REFERENCE)} |")
+    return lines
+
+
+def describe_answers(pairs: Sequence[tuple[Row, Row]], of_reference: bool = False) -> str:
+    """The cells of a row of a table that say how accurate the rows are beside their references, and what ran them."""
+    mean_cosine, lowest = fmean(r["cosine_mean"] for _, r in pairs), min(r["cosine_lowest"] for _, r in pairs)
+    mean, error = compute_change(pairs)
+    changes = [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
+    around = "" if error is None else f" ± {error:.2f}"
+    lost, gained = (sum(row[name] for _, row in pairs) for name in ("lost", "gained"))
+    change = " | " if of_reference else f"{mean:+.2f}{around} | {min(changes):+.2f}, {max(changes):+.2f}"
+    processors = sorted({row.get("processor") or UNKNOWN for _, row in pairs})
+    return (
+        f"{change} | {lost}, {gained} of {sum(r['tested'] for _, r in pairs)} "
+        f"| {mean_cosine:.5f}, {lowest:.4f} | {len(pairs)} | {'; '.join(processors)}"
+    )
+
+
+def write_processors(rows: Sequence[Row]) -> list[str]:
+    """A row for each way of storing and processor, of the trials that were run on every processor."""
+    runs: dict[tuple[Stored, str], list[tuple[Row, Row]]] = defaultdict(list)
+    emulated = {get_stored(row) for row in rows if row.get("emulated")}
+    for stored in NAMES:
+        for reference, row in pair_rows(rows, stored) if stored in emulated else []:
+            runs[stored, row["processor"]].append((reference, row))
+    everywhere = set.intersection(*({row["trial_key"] for _, row in pairs} for pairs in runs.values()))
+    lines = [
+        "| stored as | change, points ± standard error | worst, best | images lost, gained | cosine, mean and lowest "
+        "| trials | processor |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (stored, _), pairs in runs.items():
+        shared = [pair for pair in pairs if pair[1]["trial_key"] in everywhere]
+        if shared:
+            lines.append(f"| {NAMES[stored][0]} | {describe_answers(shared)} |")
     return lines
 
 

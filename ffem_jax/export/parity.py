@@ -16,10 +16,12 @@ import numpy as np
 
 from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split
+from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.matching import calibrate_sigma
 from ffem_jax.metrics.verification import choose_threshold, compute_pair_distances
 from ffem_jax.models import normalize_pixels
+from ffem_jax.processor import describe_processor
 from ffem_jax.weights import FinishedTrial
 
 EMBED_BATCH = 64
@@ -90,6 +92,7 @@ def measure_parity(reference: Reference, run: Callable[[np.ndarray], tuple[np.nd
     parity = {
         "ran": True,
         "runtime": runtime,
+        "processor": describe_processor(),
         "images": len(tested),
         **compare_embeddings(reference.embeddings[tested], exported),
     }
@@ -163,5 +166,10 @@ def calibrate_thresholds(reference: Reference) -> dict[str, float]:
     gallery = reference.gallery
     if reference.split.pairs or not len(gallery):
         return {}
-    labels = reference.faces.labels[reference.images[gallery]]
-    return {f"{rate:g}": calibrate_sigma(reference.embeddings[gallery], labels, rate) for rate in FALSE_ACCEPT_RATES}
+    images = reference.images[gallery]
+    labels, embeddings = reference.faces.labels[images], reference.embeddings[gallery]
+    # A picture under two people is no pair of different people.
+    kept = find_duplicates(labels, [reference.faces.content[image] for image in images]).select(len(images))
+    if len(np.unique(labels[kept])) < 2:
+        return {}
+    return {f"{rate:g}": calibrate_sigma(embeddings[kept], labels[kept], rate) for rate in FALSE_ACCEPT_RATES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.export import load_format
 from ffem_jax.export.tfjs import MODEL_FILE
 from ffem_jax.frontier.labels import make_labels
-from ffem_jax.frontier.summary import read_arch
 from ffem_jax.latency import LatencyError
-from ffem_jax.latency.turns import Busy, TimedModel, Timing, find_processor, start_node, time_in_turn
-from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
+from ffem_jax.latency.turns import Busy, TimedModel, Timing, start_node, time_in_turn
+from ffem_jax.processor import find_processor
+from ffem_jax.records import TrialRecord, append_record, latest_records, read_arch, read_records
 
 ROUNDS = 30
 
@@ -86,7 +85,7 @@ def measure_records(
         timings, busy = time_in_turn(runtime, list(names.values()), rounds)
         setting = {
             "runtime": runtime.describe(),
-            "processor": find_processor() or platform.machine(),
+            "processor": find_processor(),
             "busy_cores": round(busy.mean, 3),
             "busy_cores_peak": round(busy.peak, 3),
         }

@@ -10,7 +10,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -185,10 +185,3 @@ def measure_busy_cores(seconds: float) -> float:
     before = read()
     time.sleep(seconds)
     return (read() - before) / os.sysconf("SC_CLK_TCK") / seconds
-
-
-def find_processor() -> str:
-    """The processor's name, which does not name the machine; empty where the system does not say."""
-    information = Path("/proc/cpuinfo")
-    lines: Iterable[str] = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

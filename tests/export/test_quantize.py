@@ -13,11 +13,13 @@ from made_networks import compute_cosines, make_layers, make_pixels
 from ffem_jax.export import tfjs
 from ffem_jax.export.layers import OUTPUT_NAME, Depthwise, LayerList
 from ffem_jax.export.quantize import (
+    PAIR_LIMIT,
     ROUNDINGS,
     UNBALANCED,
     compute_imbalance,
     is_unbalanced,
     quantize_for_one_scale,
+    quantize_for_pairs,
     quantize_per_channel,
     quantize_per_tensor,
 )
@@ -46,6 +48,30 @@ def test_per_tensor_by_hand():
     assert quantized.values.tolist() == [0, 55, 55, 56, 255]
     assert quantized.scale == pytest.approx(0.01)
     np.testing.assert_allclose(quantized.restore(), [-0.55, 0, 0, 0.01, 2], atol=1e-6)
+
+
+def test_for_pairs_by_hand():
+    """The two largest of one sign are 127 together, and a weight that has no other of its sign is 127 alone."""
+    kernel = np.array([[1.0, 2.0, 0.0], [0.27, -2.54, 0.0], [-0.5, 0.0, 0.0]], np.float32)
+    quantized = quantize_for_pairs(kernel)
+    assert quantized.values.tolist() == [[100, 100, 0], [27, -127, 0], [-50, 0, 0]]
+    np.testing.assert_allclose(quantized.scale, [0.01, 0.02, 1])
+    assert quantize_for_pairs(np.array([[[[-3.0]]]], np.float32)).values.ravel().tolist() == [-127]
+
+
+@given(SEEDS, st.sampled_from([1, 2, 5, 36, 300]), st.sampled_from([1.0, 0.0, -1.0]))
+def test_no_two_weights_of_a_channel_leave_16_bits(seed, count, leaning):
+    """Whichever two they are, on maps from 0 to 255; and no step is more than twice that of `quantize_per_channel`."""
+    generator = np.random.default_rng(seed)
+    kernel = (generator.normal(leaning, 1, (count, 4)) * generator.choice([0, 1e-4, 1, 30], (count, 4))).astype("f4")
+    each, pairs = quantize_per_channel(kernel), quantize_for_pairs(kernel)
+    ordered = np.sort(pairs.values.astype(int), axis=0)
+    for most in (ordered[-2:].clip(0).sum(axis=0), -ordered[:2].clip(None, 0).sum(axis=0)):
+        assert most.max() <= PAIR_LIMIT
+        assert 255 * most.max() <= 2**15 - 1
+    assert (np.abs(pairs.restore() - kernel) <= 0.501 * pairs.scale).all()
+    assert (pairs.scale <= 2.001 * each.scale).all()
+    assert (pairs.scale >= 0.999 * each.scale).all()
 
 
 @given(SEEDS)
