@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffem_jax.frontier.canvas import clean_text
 from ffem_jax.frontier.layout import Box, Label, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 LETTERS = 23  # that a line of the key holds where they are of full size
+MARK_POINTS = 4  # from the middle of a mark to where a line to it ends
 STRONG, WEAK = "#202020", "#505050"
 
 
@@ -38,21 +41,25 @@ class Name:
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """A line of the key; `style` is the mark's. `strong`: bold."""
+    """A line of the key; `style` is the mark's. `strong`: bold.
+
+    interval: the rate and its interval's two ends in percent, to be drawn; None where there are none.
+    """
 
     label: str
     cost: str
     rate: str
     style: dict[str, Any]
     strong: bool
+    interval: np.ndarray | None = None
 
 
 def write_names(
-    axes: Axes, names: Sequence[Name], obstacles: Sequence[Box], *, margin: float = 0.0, all_or_none: bool = False
+    axes: Axes, names: Sequence[Name], obstacles: Sequence[Box], *, size: float = 8.0, all_or_none: bool = False
 ) -> None:
     """Write the names where they cover no obstacle (boxes in points); those that find no place are left out.
 
-    margin: points along the bottom that stay free.
+    size: of the letters, in points.
     all_or_none: leave all out where one finds no place, so that a few do not pass for all.
     """
     ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
@@ -61,8 +68,8 @@ def write_names(
         artist = axes.text(
             0,
             0,
-            name.text,
-            size=8,
+            clean_text(name.text),
+            size=size,
             color=STRONG if name.strong else WEAK,
             weight="bold" if name.strong else "normal",
             transform=None,
@@ -71,13 +78,13 @@ def write_names(
             bbox=ground,
             zorder=6,
         )
-        size = artist.get_window_extent()
+        box = artist.get_window_extent()
         drawn.append(artist)
         labels.append(
-            Label(name.x, name.y, name.low, name.high, size.width + 2, size.height + 1, name.strong, not name.number)
+            Label(name.x, name.y, name.low, name.high, box.width + 2, box.height + 1, name.strong, not name.number)
         )
     left, bottom, right, top = axes.get_window_extent().extents
-    places = place_labels(labels, obstacles, (left, bottom + margin, right, top))
+    places = place_labels(labels, obstacles, (left, bottom, right, top))
     if all_or_none and None in places:
         places = [None] * len(names)
     back = axes.transData.inverted()
@@ -91,41 +98,84 @@ def write_names(
         if place.rotated:
             artist.set(rotation=90, verticalalignment="center")
         if place.leader:
-            near = np.clip((label.x, label.y), place.box[:2], place.box[2:])
-            line = back.transform(np.array([(label.x, label.y), near]))
-            axes.plot(line[:, 0], line[:, 1], color="#909090", linewidth=0.7, zorder=2.5)
+            start = np.array((label.x, label.y))
+            near = np.clip(start, place.box[:2], place.box[2:])
+            line = back.transform([start + MARK_POINTS * (near - start) / np.hypot(*(near - start)), near])
+            axes.plot(line[:, 0], line[:, 1], color="#808080", linewidth=0.7, zorder=5)
 
 
 def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str) -> None:
-    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are.
+    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are, with their
+    intervals one below the other.
 
     What all their labels share is said once, above them.
     """
     from matplotlib.lines import Line2D
 
     right, top = 0.988, 0.835
+    start, cost_right = left + 0.031, right - 0.192
     shared, labels = split_shared([entry.label for entry in entries])
     for line in _wrap(f"all of these: {shared}", 2 * LETTERS) if shared else ():
-        figure.text(left + 0.033, top + 0.02, line, size=7.5, color=WEAK, va="center", style="italic")
+        figure.text(start, top + 0.02, line, size=7.5, color=WEAK, va="center", style="italic")
         top -= 0.031
     # A long list is set closer rather than cut off.
     lines = _fit_lines(labels, top - 0.1)
     step, size = _measure_lines(lines, top - 0.1)
-    for place, text in ((right, "% [95 % interval]"), (right - 0.112, unit)):
+    for place, text in ((right, "% [95 % interval]"), (cost_right, unit)):
         figure.text(place, top + 0.012, text, size=size, color=WEAK, ha="right")
-    y = top
+    y, rows = top, []
     for number, (entry, wrapped) in enumerate(zip(entries, lines, strict=True), 1):
         weight, colour = ("bold", STRONG) if entry.strong else ("normal", WEAK)
         style: dict[str, Any] = {"size": size, "color": colour, "weight": weight, "va": "center"}
         y -= step / 2
-        figure.text(left + 0.012, y, str(number), ha="right", **style)
-        mark = Line2D([left + 0.022], [y], **entry.style, markersize=5.5, markerfacecoloralt="white", linestyle="none")
+        rows.append(y)
+        figure.text(left + 0.011, y, str(number), ha="right", **style)
+        mark = Line2D([left + 0.020], [y], **entry.style, markersize=5.5, markerfacecoloralt="white", linestyle="none")
         figure.add_artist(mark)
         figure.text(right, y, entry.rate, ha="right", **style)
-        figure.text(right - 0.112, y, entry.cost, ha="right", **style)
+        cost = figure.text(cost_right, y, entry.cost, ha="right", **style)
+        room = cost.get_window_extent().x0 - start * figure.bbox.width - 4
         for i, line in enumerate(wrapped):
-            figure.text(left + 0.033, y - i * step, line, ha="left", **style)
+            shrink_text(figure.text(start, y - i * step, clean_text(line), ha="left", **style), room)
         y -= (len(wrapped) - 0.5) * step
+    _draw_intervals(figure, entries, rows, (cost_right + 0.012, y, 0.064, top - y))
+
+
+def _draw_intervals(
+    figure: Figure, entries: Sequence[KeyEntry], rows: Sequence[float], frame: tuple[float, float, float, float]
+) -> None:
+    """Each interval in its row of the key, where no other covers it; `rows` and `frame` in fractions of the figure."""
+    from matplotlib.ticker import MaxNLocator
+
+    known = [entry.interval for entry in entries if entry.interval is not None]
+    if not known:
+        return
+    axes = figure.add_axes(frame)
+    axes.set_facecolor("none")
+    axes.set_ylim(frame[1], frame[1] + frame[3])
+    low, high = np.min(known), np.max(known)
+    pad = 0.06 * (high - low) or 1.0
+    axes.set_xlim(low - pad, high + pad)
+    axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x", color="#e0e0e0", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0, labelsize=6.5, labelcolor=WEAK, pad=1)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for entry, y in zip(entries, rows, strict=True):
+        if entry.interval is not None:
+            rate, *ends = entry.interval
+            colour = entry.style["color"]
+            axes.plot(ends, [y, y], color=colour, linewidth=1.3 if entry.strong else 0.8)
+            axes.plot(rate, y, "o", color=colour, markersize=3.6 if entry.strong else 2.8)
+
+
+def shrink_text(artist: Text, room: float) -> None:
+    """Smaller letters where the text is wider than `room`, in points."""
+    width = artist.get_window_extent().width
+    if width > room:
+        artist.set_fontsize(float(artist.get_fontsize()) * room / width)
 
 
 def split_shared(labels: Sequence[str]) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
+from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure, shorten_name
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS_A_LETTER = 4.9
-LONGEST_NAME = 52  # letters
 ROW_INCHES = 0.27
 HEAD_INCHES, FOOT_INCHES = 0.62, 0.62
 
@@ -46,9 +45,7 @@ def _list_lines(comparison: Comparison) -> list[Line]:
         if several and levels.index(both) == number:
             lines.append(Line(plain, None))
         name = (f"over {row.context}" if row.overall else row.context) if several else plain
-        # The table has it in full.
-        name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
-        lines.append(Line(name, row, several))
+        lines.append(Line(shorten_name(name), row, several))
     return lines
 
 

@@ -6,41 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 # A box is (left, bottom, right, top).
 Box = tuple[float, float, float, float]
 
 GAP = 4.0  # between a label and what it names
-
-
-def spread_sideways(
-    positions: npt.ArrayLike, separation: float, low: float = -np.inf, high: float = np.inf
-) -> np.ndarray:
-    """The nearest positions (least squares) that keep their order and stand `separation` apart in [low, high].
-
-    Equal positions keep the order they come in. Where the room does not suffice, the separation shrinks to what
-    does. Bounded isotonic regression by pool-adjacent-violators (Barlow et al., 1972).
-    """
-    positions = np.asarray(positions, dtype=np.float64)
-    if positions.size < 2:
-        return np.clip(positions, low, high)
-    if np.isfinite(low) and np.isfinite(high):
-        separation = min(separation, max(0.0, (high - low) / (positions.size - 1)))
-    order = np.argsort(positions, kind="stable")
-    steps = separation * np.arange(positions.size)
-    # Less its steps, the wanted sequence need only not decrease.
-    blocks: list[tuple[float, int]] = []
-    for wanted in positions[order] - steps:
-        mean, count = float(wanted), 1
-        while blocks and blocks[-1][0] > mean:
-            before, weight = blocks.pop()
-            mean, count = (before * weight + mean * count) / (weight + count), weight + count
-        blocks.append((mean, count))
-    level = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
-    spread = np.empty_like(positions)
-    spread[order] = np.clip(level, low, high - steps[-1]) + steps
-    return spread
 
 
 @dataclass(frozen=True)
@@ -78,7 +48,7 @@ class Placement:
 def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box) -> list[Placement | None]:
     """Put each label near its mark, off the obstacles, off the other labels and within bounds.
 
-    An obstacle centred on a label's own x is its own mark or whisker and is not in its way. Greedy: the required
+    An obstacle centred on a label's mark, or on its whisker, is its own and not in its way. Greedy: the required
     ones first, from left to right, each at the place with the least covered area and, of those, the most natural.
     None for a label that is not required and has no free place.
     """
@@ -86,7 +56,7 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box)
     placements: list[Placement | None] = [None] * len(labels)
     for number in sorted(range(len(labels)), key=lambda i: (not labels[i].required, labels[i].x, i)):
         label = labels[number]
-        others = taken[np.abs((taken[:, 0] + taken[:, 2]) / 2 - label.x) > 0.1]
+        others = taken[~_find_own(label, taken)]
         best: tuple[float, Placement] | None = None
         for effort, candidate in _candidates(label):
             covered = _covered_area(candidate.box, others)
@@ -107,7 +77,7 @@ def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
     reach = 7.0  # clears the mark
     above, below = label.high + GAP, label.low - GAP
     if not label.beside:
-        for rank, bottom in enumerate((above, above + h, below - h, above + 2 * h, below - 2 * h)):
+        for rank, bottom in enumerate((above, below - h)):
             yield rank - 10.0, Placement((x - w / 2, bottom, x + w / 2, bottom + h))
     for step in (0, 1, -1, 2, -2):
         dy = step * h * 0.6
@@ -120,12 +90,18 @@ def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
         yield 4 + 4 * abs(shift), Placement((left, below - h, left + w, below))
     yield 8, Placement((x - h / 2, above, x + h / 2, above + w), rotated=True)
     yield 10, Placement((x - h / 2, below - w, x + h / 2, below), rotated=True)
-    for radius in (24.0, 40.0, 60.0):
+    for radius in (16.0, 24.0, 40.0, 60.0, 90.0):
         for angle in np.arange(0, 360, 30):
             dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
             left = x + dx - (0 if dx > 1 else w if dx < -1 else w / 2)
             box = (float(left), float(y + dy - h / 2), float(left + w), float(y + dy + h / 2))
             yield 30 + radius / 2, Placement(box, leader=True)
+
+
+def _find_own(label: Label, boxes: np.ndarray) -> np.ndarray:
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    heights = (label.y, (label.low + label.high) / 2)
+    return (np.abs(x - label.x) < 0.1) & np.any([np.abs(y - height) < 0.1 for height in heights], axis=0)
 
 
 def _covered_area(box: Box, others: np.ndarray) -> float:

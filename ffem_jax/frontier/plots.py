@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 
 from ffem_jax.frontier.annotations import KeyEntry, Name, draw_key, write_names
 from ffem_jax.frontier.canvas import list_files, mark_synthetic, save_figure
-from ffem_jax.frontier.layout import Box, spread_sideways
+from ffem_jax.frontier.layout import Box
+from ffem_jax.frontier.marks import Marks, draw_marks, draw_staircase, make_marks, name_marks
 from ffem_jax.frontier.question import FrontierQuestion
 from ffem_jax.frontier.scales import SHORT_UNITS, UNITS, draw_cap, get_interval, set_cost_limits, set_rate_limits
 from ffem_jax.frontier.styles import draw_legend, get_style
@@ -32,7 +32,9 @@ LISTED_GHOSTS = 8  # networks over the cap; beyond, a key leaves them out
 POINTS_A_LETTER = 4.8
 NAMES_POINTS = 1200  # names longer than this in all do not go beside the marks
 CROWD_POINTS = 60  # nor do those of four marks closer together than this
+WHISKER_POINTS = 5  # or of two whose whiskers overlap
 LEFT = 0.075  # of the figure's width
+KEYED_INCHES = 11.2  # the figure's width with a key
 
 
 def plot_frontier(
@@ -47,8 +49,9 @@ def plot_frontier(
 
     Every trained network with its 95 % interval, the frontier as a staircase, the cap as a line (against bytes),
     and in a strip below the networks over the cap that were not trained, at their size and without an accuracy.
-    Networks of nearly equal cost are moved apart sideways, in order of cost and never across the cap; the figure
-    then says so. Byte for byte the same for the same input and Matplotlib.
+    Every mark stands at its numbers. Where several are so close that names or whiskers would cover each other, they
+    are numbered, and a key has names, numbers and intervals, one below the other. Byte for byte the same for the
+    same input and Matplotlib.
 
     Raises OSError where the folder cannot be written.
     """
@@ -69,13 +72,14 @@ def _draw(
     scale, unit = UNITS[question.against]
     set_cost_limits(axes, [question.get_cost(s) / scale for s in (*trained, *ghosts)], question)
     set_rate_limits(axes, trained)
-    named = _choose_named(trained, question)
-    keyed = _needs_key(axes, trained, named, question)
+    marks = make_marks(trained, question)
+    named = _choose_named(marks)
+    keyed = _needs_key(axes, marks, [trained[i].label for i in named], named)
     if keyed:
-        figure.set_size_inches(10.2, 5.6)
+        figure.set_size_inches(KEYED_INCHES, 5.6)
         for part in {axes, below}:
             frame = part.get_position()
-            part.set_position((LEFT * 9 / 10.2, frame.y0, 0.565, frame.height))
+            part.set_position((LEFT * 9 / KEYED_INCHES, frame.y0, 0.52, frame.height))
     precision = f", {question.precision}, as deployed" if question.against == "bytes" else ""
     below.set_xlabel(f"{unit}{precision}", color="#202020")
     axes.set_ylabel(METRIC_NAMES[question.measure], color="#202020")
@@ -83,10 +87,10 @@ def _draw(
     axes.set_axisbelow(True)
 
     cap = draw_cap(axes, below, question)
-    moved = False
-    if trained:
-        texts = {i: str(number) if keyed else trained[i].label for number, i in enumerate(named, 1)}
-        moved = _draw_trained(axes, trained, question, cap, texts)
+    draw_marks(axes, marks)
+    draw_staircase(axes, marks, axes.get_xlim()[1] if cap is None else question.cap_mb)
+    texts = {i: str(number) if keyed else trained[i].label for number, i in enumerate(named, 1)}
+    name_marks(axes, marks, texts, cap)
     ghost_texts = [s.label for s in ghosts]
     if keyed:
         listed = [trained[i] for i in named] + (ghosts if len(ghosts) <= LISTED_GHOSTS else [])
@@ -104,125 +108,24 @@ def _draw(
     figure.text(left, 0.96, title, size=11.5, weight="bold", color="#202020", ha="left")
     if synthetic:
         mark_synthetic(figure, 0.972, 0.96, size=10)
-    if moved:
-        note = "Networks of nearly equal cost stand side by side, in order of cost; the ticks below mark true places."
-        figure.text(0.975, 0.018, note, size=7.5, color="#606060", ha="right")
 
 
-def _choose_named(trained: Sequence[NetworkSummary], question: FrontierQuestion) -> list[int]:
+def _choose_named(marks: Marks) -> list[int]:
     """Which networks are named, by cost: all of a few, of many the frontier's."""
-    marks = question.mark_frontier(trained)
-    few = len(trained) <= LABEL_ALL_UP_TO
-    return sorted((i for i in range(len(trained)) if few or marks[i]), key=lambda i: question.get_cost(trained[i]))
+    few = len(marks.costs) <= LABEL_ALL_UP_TO
+    return [int(i) for i in np.argsort(marks.costs, kind="stable") if few or marks.front[i]]
 
 
-def _needs_key(axes: Axes, trained: Sequence[NetworkSummary], named: Sequence[int], question: FrontierQuestion) -> bool:
-    """Whether names beside the marks would be a tangle: too much text, or several marks in one spot."""
-    if POINTS_A_LETTER * sum(len(trained[i].label) for i in named) > NAMES_POINTS:
+def _needs_key(axes: Axes, marks: Marks, labels: Sequence[str], named: Sequence[int]) -> bool:
+    """Whether names beside the marks would be a tangle: too much text, several marks in one spot, or two whiskers on
+    each other."""
+    if POINTS_A_LETTER * sum(map(len, labels)) > NAMES_POINTS:
         return True
-    costs = [question.get_cost(trained[i]) / UNITS[question.against][0] for i in named]
-    x = np.sort(axes.transData.transform([(cost, 0.0) for cost in costs])[:, 0]) if costs else np.zeros(0)
-    return bool(np.any(x[3:] - x[:-3] < CROWD_POINTS))
-
-
-def _draw_trained(
-    axes: Axes,
-    trained: Sequence[NetworkSummary],
-    question: FrontierQuestion,
-    cap: float | None,
-    texts: dict[int, str],
-) -> bool:
-    """Marks, whiskers, staircase and names; whether any mark had to leave its true place."""
-    scale = UNITS[question.against][0]
-    costs = np.array([question.get_cost(s) / scale for s in trained])
-    rates = np.array([100 * (s.accuracy or 0.0) for s in trained])
-    intervals = 100 * np.array([get_interval(s) for s in trained])
-    on_frontier = np.array(question.mark_frontier(trained))
-    true = axes.transData.transform(np.column_stack([costs, rates]))
-    x = _spread(true[:, 0], costs, question, axes, cap)
-    shown = axes.transData.inverted().transform(np.column_stack([x, true[:, 1]]))[:, 0]
-    moved = bool(np.any(np.abs(x - true[:, 0]) > 3))
-
-    kinds = [s.attention for s in trained]
-    for i in np.argsort(on_frontier, kind="stable"):
-        look, front = get_style(kinds[i], kinds), on_frontier[i]
-        axes.vlines(
-            shown[i], *intervals[i], color=look["color"], linewidth=1.3 if front else 0.9, alpha=1 if front else 0.45
-        )
-        axes.plot(
-            shown[i],
-            rates[i],
-            **look,
-            markersize=8.5 if front else 6.5,
-            markerfacecoloralt="white",
-            markeredgewidth=1.4,
-            alpha=1 if front else 0.75,
-            zorder=4 if front else 3,
-        )
-    steps = sorted(zip(shown[on_frontier], rates[on_frontier], strict=True))
-    if steps:
-        end = question.cap_mb if cap is not None else axes.get_xlim()[1]
-        axes.step(
-            [*(s[0] for s in steps), end],
-            [*(s[1] for s in steps), steps[-1][1]],
-            where="post",
-            color="#202020",
-            linewidth=1.1,
-            zorder=2,
-        )
-    if moved:
-        axes.plot(
-            costs,
-            np.zeros_like(costs),
-            "|",
-            transform=axes.get_xaxis_transform(),
-            color="#808080",
-            markersize=9,
-            zorder=1,
-        )
-    _draw_names(axes, texts, x, intervals, rates, on_frontier, cap)
-    return moved
-
-
-def _spread(x: np.ndarray, costs: np.ndarray, question: FrontierQuestion, axes: Axes, cap: float | None) -> np.ndarray:
-    box = axes.get_window_extent()
-    separation = min(13.0, 0.3 * box.width / len(x))
-    left, right = box.x0 + 8, box.x1 - 8
-    if cap is None:
-        return spread_sideways(x, separation, left, right)
-    spread = np.empty_like(x)
-    under = costs <= question.cap_mb
-    spread[under] = spread_sideways(x[under], separation, left, cap - 6)
-    spread[~under] = spread_sideways(x[~under], separation, cap + 6, right)
-    return spread
-
-
-def _draw_names(
-    axes: Axes,
-    texts: dict[int, str],
-    x: np.ndarray,
-    intervals: np.ndarray,
-    rates: np.ndarray,
-    on_frontier: np.ndarray,
-    cap: float | None,
-) -> None:
-    def to_points(values: np.ndarray) -> np.ndarray:
-        return axes.transData.transform(np.column_stack([np.full(len(values), axes.get_xlim()[1]), values]))[:, 1]
-
-    y, low, high = to_points(rates), to_points(intervals[:, 0]), to_points(intervals[:, 1])
-    obstacles: list[Box] = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(x, y, strict=True)]
-    # A whisker's ends are kept free as well: what stands there reads as its name.
-    obstacles += [(a - 1.5, b - 12, a + 1.5, c + 12) for a, b, c in zip(x, low, high, strict=True)]
-    frame = axes.get_window_extent()
-    if cap is not None:
-        obstacles.append((cap - 2, frame.y0, cap + 2, frame.y1))
-    steps = sorted(zip(x[on_frontier], y[on_frontier], strict=True))
-    for (left, level), (right, rise) in itertools.pairwise([*steps, (cap or frame.x1, None)]):
-        obstacles.append((left, level - 1, right, level + 1))
-        if rise is not None:
-            obstacles.append((right - 1, level, right + 1, rise))
-    names = [Name(text, x[i], y[i], low[i], high[i], bool(on_frontier[i]), text.isdigit()) for i, text in texts.items()]
-    write_names(axes, names, obstacles, margin=9)
+    x = axes.transData.transform([(marks.costs[i], 0.0) for i in named])[:, 0] if named else np.zeros(0)
+    low, high = marks.intervals[named].T
+    close = np.abs(x[:, None] - x) < WHISKER_POINTS
+    overlap = (low[:, None] <= high) & (low <= high[:, None])
+    return bool(np.any(x[3:] - x[:-3] < CROWD_POINTS) or np.any(np.triu(close & overlap, 1)))
 
 
 def _draw_ghosts(
@@ -265,6 +168,7 @@ def _draw_key(
             _format_rate(summary),
             get_style(summary.attention, kinds) | ({} if summary.accuracy is not None else {"fillstyle": "none"}),
             marked,
+            None if summary.accuracy is None else 100 * np.array([summary.accuracy, *get_interval(summary)]),
         )
         for summary, marked in zip(listed, question.mark_frontier(listed), strict=True)
     ]

@@ -42,13 +42,16 @@ def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) 
 
 
 def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
-    """Vertical limits: all intervals, with some room above for names; no tick outside 0 to 100 %."""
+    """Vertical limits: all intervals, with some room above for names; round ticks, none outside 0 to 100 %."""
+    from matplotlib.ticker import MaxNLocator
+
     if not trained:
         return
     bottom = 100 * min(get_interval(s)[0] for s in trained)
     top = 100 * max(get_interval(s)[1] for s in trained)
     span = max(top - bottom, 1.0)
     axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= min(100.0, high)])
 

@@ -122,8 +122,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
         columnspacing=1.4,
         handlelength=3.2,
     )
-    # A name from a record may hold what Matplotlib takes for mathematics.
-    figure.text(0.07, 0.955, title.replace("$", r"\$"), size=11.5, weight="bold", color="#202020")
+    figure.text(0.07, 0.955, title, size=11.5, weight="bold", color="#202020")
     note = "line: mean over trials (seeds and folds; their number in brackets); band: one standard deviation either way"
     figure.text(0.07, 0.025, note, size=7.5, color="#606060")
     if synthetic:

@@ -1,43 +1,8 @@
 import itertools
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.optimize import minimize
 
-from ffem_jax.frontier.layout import Label, place_labels, spread_sideways
-
-POSITIONS = st.lists(st.floats(0, 100), min_size=1, max_size=8)
-
-
-@given(POSITIONS, st.floats(0, 30))
-def test_spread_keeps_order_distance_and_bounds(positions, separation):
-    spread = spread_sideways(positions, separation, 0, 100)
-    assert np.all((spread >= -1e-9) & (spread <= 100 + 1e-9))
-    gaps = np.diff(spread[np.argsort(positions, kind="stable")])
-    room = 100 / max(1, len(positions) - 1)
-    assert np.all(gaps >= min(separation, room) - 1e-9)
-
-
-def test_what_stands_apart_stays():
-    assert spread_sideways([50.0, 10.0, 30.0], 20.0).tolist() == [50.0, 10.0, 30.0]
-
-
-def test_equal_positions_spread_evenly_in_their_order():
-    assert spread_sideways([5.0, 5.0, 5.0], 2.0).tolist() == [3.0, 5.0, 7.0]
-    assert spread_sideways([5.0, 5.0], 2.0, high=5.0).tolist() == [3.0, 5.0]
-
-
-def test_spread_is_the_least_squares_solution():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        positions = np.sort(rng.uniform(0, 20, size=6))
-        constraints = [{"type": "ineq", "fun": lambda x, i=i: x[i + 1] - x[i] - 3} for i in range(len(positions) - 1)]
-        wanted = minimize(
-            lambda x, p=positions: np.sum((x - p) ** 2), positions, bounds=[(0, 20)] * 6, constraints=constraints
-        )
-        np.testing.assert_allclose(spread_sideways(positions, 3, 0, 20), wanted.x, atol=1e-3)
+from ffem_jax.frontier.layout import Label, place_labels
 
 
 def overlap(a, b):
@@ -81,3 +46,15 @@ def test_numbers_stand_above_their_whiskers():
     (placement,) = place_labels([Label(50, 50, 40, 60, 8, 10, beside=False)], [], (0, 0, 200, 100))
     assert placement.box[1] > 60
     assert placement.centre[0] == 50
+
+
+def test_marks_at_one_cost_are_in_the_way_of_each_others_names():
+    labels = [Label(50, 20 + 12 * n, 12 * n, 40 + 12 * n, 8, 10, beside=False) for n in range(5)]
+    marks = [(45.0, label.y - 5, 55.0, label.y + 5) for label in labels]
+    whiskers = [(48.5, label.low - 12, 51.5, label.high + 12) for label in labels]
+    placements = place_labels(labels, marks + whiskers, (0, -60, 200, 200))
+    for number, placement in enumerate(placements):
+        for other, (mark, whisker) in enumerate(zip(marks, whiskers, strict=True)):
+            assert other == number or (not overlap(placement.box, mark) and not overlap(placement.box, whisker))
+    for a, b in itertools.combinations(placements, 2):
+        assert not overlap(a.box, b.box)

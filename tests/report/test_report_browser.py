@@ -120,6 +120,19 @@ def expect_front(cap_mb: float, precision: str, against: str = "bytes") -> list[
     return rows
 
 
+def test_every_mark_is_at_its_cost_however_close_others_are(open_page: Any) -> None:
+    page = open_page("placement")
+    page.locator("#frontier-chart").scroll_into_view_if_needed()
+    (group,) = read_payload(page.content())["groups"]
+    placed = [page.evaluate("(id) => ffemReport.locate(id)?.[0] ?? null", n) for n in range(len(group["networks"]))]
+    sizes = {summary.label: summary.bytes_float32 for summary in summarize_records(read_records(PLACEMENT))}
+    known = [(sizes[n["label"]], x) for n, x in zip(group["networks"], placed, strict=True) if x is not None]
+    assert len(known) == len(sizes)
+    (low, left), *_, (high, right) = sorted(known)
+    for size, x in known:
+        assert x == pytest.approx(left + (right - left) * (size - low) / (high - low), abs=0.01)
+
+
 def test_hovering_tells_and_clicking_pins(open_page: Any) -> None:
     page = open_page("placement")
     network = find_id(page, "SE last")

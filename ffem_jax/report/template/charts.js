@@ -2,7 +2,8 @@
 const SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json";
 const SHAPES = { none: "circle", eca: "square", se: "triangle-up" };
 const MORE_SHAPES = ["diamond", "triangle-down", "cross", "triangle-right"];
-const SPREAD_UP_TO = 60; // networks; more would not keep near their place
+const SMALL_ON_TOP_UP_TO = 60; // networks
+const NEAR = 8; // pixels between marks that cover each other
 const WHISKERS_UP_TO = 60; // networks with an interval each; of more, those of the frontier and the pinned
 const LINES_UP_TO = 1500; // networks in parallel coordinates
 const views = {};
@@ -85,57 +86,18 @@ function listTicks(low, high) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(1)));
 }
 
-// Marks of nearly equal cost side by side, in order of cost and on their side of the cap.
-function spread(points, pixels) {
-  const sorted = [...points].sort((a, b) => a.cost - b.cost || a.rate - b.rate);
-  const apart = Math.min(15, (0.5 * chart.width) / Math.max(1, sorted.length));
-  let clusters = sorted.map((point) => ({ members: [point], centre: pixels(point.cost) }));
-  for (let moved = true; moved; ) {
-    moved = false;
-    for (let i = 0; i + 1 < clusters.length; i++) {
-      const [a, b] = [clusters[i], clusters[i + 1]];
-      if (b.centre - a.centre >= (apart * (a.members.length + b.members.length)) / 2 - 1e-6) continue;
-      const members = [...a.members, ...b.members];
-      clusters.splice(i, 2, { members, centre: members.reduce((sum, p) => sum + pixels(p.cost), 0) / members.length });
-      moved = true;
-      break;
-    }
-  }
-  for (const { members, centre } of clusters) {
-    const reach = ((members.length - 1) / 2) * apart;
-    const middle = Math.min(Math.max(centre, reach + 10), chart.width - reach - 10);
-    members.forEach((point, i) => { point.pixel = middle - reach + i * apart; });
-  }
-}
-
 function layOutPoints() {
   const visible = networks.filter((n) => shown.has(n.id) && Number.isFinite(getCost(n)));
   const front = new Set(listFrontier().map((n) => n.id));
-  const [low, high] = chart.domain;
-  const pixels = (cost) => ((cost - low) / (high - low)) * chart.width;
   const points = visible.filter(getRate).map((n) => {
     const [rate, least, most] = getRate(n);
-    const cost = getCost(n);
-    return { id: n.id, kind: n.attention, cost, x: cost, rate: 100 * rate, low: 100 * least, high: 100 * most, front: front.has(n.id), fits: fits(n), pixel: pixels(cost) };
+    return { id: n.id, kind: n.attention, x: getCost(n), rate: 100 * rate, low: 100 * least, high: 100 * most, front: front.has(n.id), fits: fits(n) };
   });
-  chart.moved = false;
-  if (points.length <= SPREAD_UP_TO) {
-    const byBytes = state.against === "bytes";
-    for (const side of byBytes ? [points.filter((p) => p.fits), points.filter((p) => !p.fits)] : [points]) {
-      spread(side, pixels);
-      const edge = byBytes ? pixels(state.cap) : NaN;
-      const over = side.length && side[0].fits ? Math.max(...side.map((p) => p.pixel)) - (edge - 7) : edge + 7 - Math.min(...side.map((p) => p.pixel));
-      // Clear of the cap's line, on the side where the network is.
-      if (byBytes && over > 0 && over < 0.5 * chart.width) for (const p of side) if (Math.abs(p.pixel - edge) < 15 * side.length) p.pixel += p.fits ? -over : over;
-    }
-    for (const p of points) {
-      p.x = low + (p.pixel / chart.width) * (high - low);
-      chart.moved ||= Math.abs(p.pixel - pixels(p.cost)) > 3;
-    }
-  }
-  points.sort((a, b) => a.front - b.front);
-  const ghosts = visible.filter((n) => !getRate(n) && n.status === "over_cap" && getCost(n) <= high).map((n) => ({ id: n.id, kind: n.attention, x: getCost(n), pixel: pixels(getCost(n)) }));
-  return { points, ghosts, front };
+  // Of few the small marks lie on top, where the frontier's large ones cannot hide them.
+  const few = points.length <= SMALL_ON_TOP_UP_TO;
+  points.sort((a, b) => (few ? b.front - a.front : a.front - b.front));
+  const ghosts = visible.filter((n) => !getRate(n) && n.status === "over_cap" && getCost(n) <= chart.domain[1]).map((n) => ({ id: n.id, kind: n.attention, x: getCost(n) }));
+  return { points, ghosts };
 }
 
 function makeFrontierData() {
@@ -143,7 +105,7 @@ function makeFrontierData() {
   chart.points = points;
   chart.ghosts = ghosts;
   const pinned = new Set(state.pins);
-  const line = points.filter((p) => p.front).sort((a, b) => a.cost - b.cost || a.rate - b.rate);
+  const line = points.filter((p) => p.front).sort((a, b) => a.x - b.x || a.rate - b.rate);
   const end = state.against === "bytes" ? Math.min(state.cap, chart.domain[1]) : chart.domain[1];
   const steps = line.map((p) => ({ x: p.x, y: p.rate }));
   if (line.length) steps.push({ x: Math.max(end, line[line.length - 1].x), y: line[line.length - 1].rate });
@@ -254,7 +216,6 @@ function writeFrontierTexts() {
   const untimed = state.against === "latency" ? networks.filter((n) => getRate(n) && n.latency === null).length : 0;
   $("frontier-note").textContent = [
     chart.points.length > WHISKERS_UP_TO ? "Intervals are drawn for the frontier and for pinned networks; pointing at a mark tells its own." : "",
-    chart.moved ? "Networks of nearly equal cost stand side by side, in order of cost; pointing at one tells its true place." : "",
     beyond ? `${countOf(beyond, "network")} over the limit ${beyond === 1 ? "lies" : "lie"} beyond the right edge.` : "",
     untimed ? `${countOf(untimed, "trained network")} not timed: ffem latency RECORDS times them.` : "",
   ].filter(Boolean).join(" ");
@@ -265,23 +226,30 @@ function writeFrontierTexts() {
   }
 }
 
-// Where a network's mark is, in pixels of the chart's container.
-function locate(id) {
-  const point = chart.points.find((p) => p.id === id) || chart.ghosts.find((p) => p.id === id);
-  if (!point) return null;
+// Where a mark is, in pixels of the chart's container.
+function toPixels(point) {
   const y = "rate" in point ? chart.view.scale("y")(point.rate) : chart.height - 10;
   return [chart.padding.left + chart.view.scale("x")(point.x), chart.padding.top + y];
 }
 
+const findMark = (id) => [...chart.points, ...chart.ghosts].find((point) => point.id === id);
+const locate = (id) => (findMark(id) ? toPixels(findMark(id)) : null);
+
+// The names of the networks whose marks lie on this one's.
+function listCovered(mark) {
+  const [x, y] = toPixels(mark);
+  return [...chart.points, ...chart.ghosts].filter((other) => {
+    const [left, top] = toPixels(other);
+    return other !== mark && Math.hypot(left - x, top - y) < NEAR;
+  }).map((other) => networks[other.id].label);
+}
+
 function findNearest(event) {
   const box = $("frontier-chart").getBoundingClientRect();
-  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-  const scale = { x: chart.view.scale("x"), y: chart.view.scale("y") };
   let best = null, least = 22 ** 2;
   for (const point of [...chart.ghosts, ...chart.points]) {
-    const dx = chart.padding.left + scale.x(point.x) - x;
-    const dy = chart.padding.top + ("rate" in point ? scale.y(point.rate) : chart.height - 10) - y;
-    const distance = dx * dx + dy * dy - (point.front ? 9 : 0);
+    const [x, y] = toPixels(point);
+    const distance = (x - event.clientX + box.left) ** 2 + (y - event.clientY + box.top) ** 2 - (point.front ? 9 : 0);
     if (distance <= least) [best, least] = [point.id, distance];
   }
   return best;
@@ -304,9 +272,13 @@ function listenToFrontier() {
 
 function showTip(id, event) {
   const network = networks[id];
+  const mark = findMark(id);
+  const covered = listCovered(mark);
+  const also = covered.length > 3 ? `${covered.slice(0, 3).join("; ")}; ${covered.length - 3} more` : covered.join("; ");
   const lines = [
     make("strong", {}, network.label),
     ...describeNumbers(network).map(([name, value]) => make("div", {}, `${name}: ${value}`)),
+    ...(covered.length ? [make("div", {}, `In the same place (see the table): ${also}`)] : []),
     make("div", {}, state.pins.includes(id) ? "Click to unpin" : "Click to pin"),
   ];
   const tip = $("tip");
@@ -316,7 +288,7 @@ function showTip(id, event) {
   const above = event.clientY + tip.offsetHeight + 24 > window.innerHeight;
   tip.style.left = `${Math.max(4, left)}px`;
   tip.style.top = `${event.pageY + (above ? -tip.offsetHeight - 12 : 16)}px`;
-  const [x, y] = locate(id);
+  const [x, y] = toPixels(mark);
   const ring = $("frontier-chart").querySelector(".ring") || $("frontier-chart").appendChild(make("div", { class: "ring" }));
   ring.style.left = `${x}px`;
   ring.style.top = `${y}px`;
@@ -382,8 +354,9 @@ function drawLevels() {
   const factors = [...new Set(rows.map((row) => row.factor))].filter((factor) => rows.filter((row) => row.factor === factor).length > 1);
   $("levels").replaceChildren(...factors.map((factor, i) => make("div", {}, make("h4", {}, factor), make("div", { class: "plot", id: `level-${i}` }))));
   factors.forEach((factor, i) => drawWhenSeen(`level-${i}`, () => {
-    const own = rows.filter((row) => row.factor === factor).map((row) => ({ ...row, name: row.level.length > 22 ? `${row.level.slice(0, 21)}…` : row.level }));
-    const y = { field: "name", type: "nominal", sort: null, axis: { title: null, labelLimit: 150 } };
+    const own = rows.filter((row) => row.factor === factor);
+    // The axis cuts long names; cut here, two of one beginning would share a row.
+    const y = { field: "level", type: "nominal", sort: null, axis: { title: null, labelLimit: 150 } };
     const scale = { domain: [domain[0] - room, domain[1] + room], nice: false, zero: false };
     return embed(`level-${i}`, {
       height: 24 * own.length + 44,

@@ -26,9 +26,23 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Text in which `ticks` are code.
+// Text in which `ticks`, as many as it takes, are code: ffem_jax/text.py writes them.
 function makeText(text) {
-  return text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
+  const parts = [];
+  let end = 0;
+  for (const found of text.matchAll(/(?<!`)(`+)(?!`)([^]+?)(?<!`)\1(?!`)/g)) {
+    const padded = /^ [^]+ $/.test(found[2]) && found[2].trim();
+    parts.push(text.slice(end, found.index), make("code", {}, padded ? found[2].slice(1, -1) : found[2]));
+    end = found.index + found[0].length;
+  }
+  return [...parts, text.slice(end)].filter((part) => part !== "");
+}
+
+// A name as such a text quotes it.
+function quoteCode(name) {
+  const fence = "`".repeat(1 + Math.max(0, ...[...name.matchAll(/`+/g)].map(([run]) => run.length)));
+  const pad = /^`|`$/.test(name) || (/^ [^]* $/.test(name) && name.trim()) ? " " : "";
+  return `${fence}${pad}${name}${pad}${fence}`;
 }
 
 function loadGroup(number) {
@@ -93,7 +107,7 @@ function writeVerdict() {
   if (!front.length) return `${start}.`;
   const best = front[front.length - 1];
   const rivals = fitting.filter((network) => network !== best && overlap(network, best));
-  const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The highest accuracy is that of \`${best.label}\`, ${formatRate(getRate(best))} %`;
+  const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The highest accuracy is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;
   if (fitting.length === 1) return `${high}; one network alone is a point and no trade-off.`;
   if (rivals.length) return `${high}; it is not shown to be the best, since the intervals of ${rivals.length.toLocaleString("en")} of the ${(fitting.length - 1).toLocaleString("en")} others overlap its own.`;
   return `${high}; its interval lies above those of all the others that fit.`;
