@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say, show
+from ffem_jax.terminal_table import Column, make_table
 
 if TYPE_CHECKING:
-    from ffem_jax.embed import EmbeddedFaces
+    from rich.table import Table
+
     from ffem_jax.metrics.calibration import Calibration
 
 
@@ -22,6 +24,7 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.embed import (
         ENDINGS,
         calibrate,
+        check_names,
         check_same_trial,
         embed_folder,
         load_exported,
@@ -36,6 +39,7 @@ def run(words: Sequence[str]) -> int:
         from ffem_jax.cli.server_options import check_installed
 
         check_installed()
+        check_names(options.folder)
     finished = load_trial(options.trial, options.seed) if options.trial else None
     if options.export:
         embedder = load_exported(options.export)
@@ -57,7 +61,7 @@ def run(words: Sequence[str]) -> int:
     # First what may be refused.
     if options.calibrate:
         assert finished is not None
-        calibration, notes = calibrate(embedded, finished.trial)
+        calibration, notes = calibrate(embedded, finished)
         for note in notes:
             say(f"ffem: warning: {note}")
         options.calibrate.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
@@ -66,18 +70,22 @@ def run(words: Sequence[str]) -> int:
         write_vectors(options.out, embedded)
         summary["out"] = str(options.out)
     if options.gallery:
-        summary["imported"] = import_vectors(options.gallery, embedded)
+        from ffem_jax.cli.embed_import import import_embedded, print_report, warn
+
+        report = import_embedded(options, embedded)
+        warn(report)
+        summary |= {"imported": len(report.added), "changes": report.to_dict()}
     if options.json:
         print(json.dumps(summary))
         return DONE
     print(f"{images} pictures of {summary['people']} people, {length} numbers each, by model {embedded.model_id}")
     if options.out:
-        print(f"vectors: {options.out}")
+        show(f"vectors: {options.out}")
     if options.gallery:
-        print(f"imported: {summary['imported']} vectors that were not there yet")
+        print_report(report, options.sync or options.sync_all)
     if options.calibrate:
-        print_table(make_table(calibration))
-        print(f"calibration: {options.calibrate}")
+        print_table(make_calibration_table(calibration))
+        show(f"calibration: {options.calibrate}")
     return DONE
 
 
@@ -103,12 +111,34 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         help="enrol them, each under its folder's name, as sqlite:///gallery.db",
     )
     parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="and delete what an earlier --import of this folder enrolled and is no longer in it, with a list",
+    )
+    parser.add_argument(
+        "--sync-all",
+        action="store_true",
+        help="delete every vector of this model that is not in the folder, whoever enrolled it",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what --import would change, and change nothing")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="sync even where most people would go, or people of whom something cannot be read",
+    )
+    parser.add_argument(
         "--calibrate", type=Path, metavar="FILE",
         help="write thresholds by false-accept rate; the people must be new to the network",
     )  # fmt: skip
     options = parser.parse_args(words)
+    options.folder = options.folder.expanduser()
     if not (options.out or options.gallery or options.calibrate):
         raise UsageError("what becomes of the vectors? give --out FILE, --import URL or --calibrate FILE, or several")
+    for name in ("sync", "sync_all", "dry_run"):
+        if getattr(options, name) and not options.gallery:
+            raise UsageError(f"--{name.replace('_', '-')} is about a gallery: give --import URL")
+    if options.force and not (options.sync or options.sync_all):
+        raise UsageError("--force is about --sync and --sync-all; give one of them")
     if not (options.trial or options.export):
         raise UsageError("which network? give --trial DIR or, to run an exported file, --export DIR")
     if options.calibrate and not options.trial:
@@ -118,33 +148,19 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def import_vectors(url: str, embedded: EmbeddedFaces) -> int:
-    """Enrol all vectors in the gallery at `url`, in one transaction; how many were new."""
-    from ffem_jax.serve.database import open_database
-    from ffem_jax.serve.gallery import Gallery
-
-    gallery = Gallery(open_database(url), embedded.model_id, embedded.vectors.shape[1])
-    labels = embedded.faces.labels
-    batch = [(name, embedded.vectors[labels == label]) for label, name in enumerate(embedded.faces.people)]
-    return sum(done.added for done in gallery.enrol_all(batch))
-
-
-def make_table(calibration: Calibration) -> Any:
-    """The calibration as a rich table."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"{calibration.pairs:,} pairs of {calibration.people} people, worth "
-        f"{calibration.pairs / calibration.design_effect:,.0f} independent ones",
-        title_justify="left",
-    )
-    table.add_column("false-accept rate a comparison", justify="right")
-    table.add_column("threshold", justify="right")
-    table.add_column("pairs accepted", justify="right")
-    table.add_column("95 % interval of the rate", justify="right")
-    table.add_column("")
-    for row in calibration.told:
-        interval = f"{row.low:.2g} to {row.high:.2g}"
-        remark = "" if row.enough else "too few pairs to show it"
-        table.add_row(f"{row.false_accept_rate:g}", f"{row.threshold:.4f}", f"{row.accepted:,}", interval, remark)
-    return table
+def make_calibration_table(calibration: Calibration) -> Table:
+    """The calibration, a row per rate."""
+    heads = ("false-accept rate a comparison", "threshold", "pairs accepted", "95 % interval of the rate")
+    rows = [
+        [
+            f"{row.false_accept_rate:g}",
+            f"{row.threshold:.4f}",
+            f"{row.accepted:,}",
+            f"{row.low:.2g} to {row.high:.2g}",
+            "" if row.enough else "too few pairs to show it",
+        ]
+        for row in calibration.told
+    ]
+    worth = calibration.pairs / calibration.design_effect
+    title = f"{calibration.pairs:,} pairs of {calibration.people} people, worth {worth:,.0f} independent ones"
+    return make_table([*(Column(head, right=True) for head in heads), ""], rows, title=title)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import as_labels, normalize_embeddings
 from ffem_jax.metrics.intervals import compute_wilson_interval
 
@@ -60,6 +62,8 @@ class Calibration:
     design_effect: how many pairs are worth as much as one independent pair, since pairs share people; at least 1.
     curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most so many pairs are
         accepted; below 0 where it must accept nothing.
+    contested, repeated: how many images were left out beforehand, since the picture stands under more than one person,
+        or is there more than once.
     """
 
     model_id: str
@@ -70,6 +74,8 @@ class Calibration:
     curve: tuple[tuple[int, float], ...]
     told: tuple[ToldRate, ...] = ()
     synthetic: bool = False
+    contested: int = 0
+    repeated: int = 0
 
     def choose_threshold(self, false_accept_rate: float) -> float:
         """The largest known distance at which at most `false_accept_rate` (0 to 1) of the pairs are accepted."""
@@ -97,6 +103,7 @@ class Calibration:
             "synthetic": self.synthetic,
             "people": self.people,
             "images": self.images,
+            "left_out": {"contested": self.contested, "repeated": self.repeated},
             "pairs": self.pairs,
             "design_effect": self.design_effect,
             "rates": [vars(rate) for rate in self.told],
@@ -105,20 +112,34 @@ class Calibration:
 
 
 def compute_calibration(
-    embeddings: npt.ArrayLike, labels: npt.ArrayLike, model_id: str, *, synthetic: bool = False
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    model_id: str,
+    *,
+    content: Sequence[Hashable] | None = None,
+    synthetic: bool = False,
 ) -> Calibration:
     """The calibration from embeddings [image, feature], normalised here, of people `labels` [image].
 
+    content: what tells each picture [image] from others. One that stands under two people is no pair of different
+    people, at distance 0, and is left out; of one that a person has twice the first counts. Without `content` every
+    picture is taken for another: vectors alone do not tell a copy from a network that sees no difference.
     Of more than MAX_IMAGES pictures an even choice is taken. The interval's variance is that of a mean over pairs of
     which those with a person in common are correlated.
     Raises CalibrationError for fewer than three people, who leave the spread over people unknown.
     Source: Aronow, Samii and Assenova, Political Analysis 23 (2015), equation 4 (dyadic cluster-robust variance).
     """
     vectors = normalize_embeddings(embeddings)
-    _, people = np.unique(as_labels(labels, len(vectors), "calibration"), return_inverse=True)
+    owners = as_labels(labels, len(vectors), "calibration")
+    duplicates = find_duplicates(owners, range(len(vectors)) if content is None else content)
+    kept = duplicates.select(len(vectors))
+    contested = sum(map(len, duplicates.contested))
+    vectors, (_, people) = vectors[kept], np.unique(owners[kept], return_inverse=True)
     if people.size == 0 or people.max() < 2:
+        left_out = f" without the {contested} that stand under more than one person" if contested else ""
         raise CalibrationError(
             f"a calibration takes pictures of at least 3 people, and better of 50; there are {len(np.unique(people))}"
+            f"{left_out}"
         )
     if len(vectors) > MAX_IMAGES:
         chosen = np.linspace(0, len(vectors) - 1, MAX_IMAGES).round().astype(int)
@@ -139,6 +160,8 @@ def compute_calibration(
         curve=_make_curve(ranked),
         told=told,
         synthetic=synthetic,
+        contested=contested,
+        repeated=len(kept) - int(kept.sum()) - contested,
     )
 
 
@@ -148,6 +171,8 @@ def read_calibration(row: Any) -> Calibration:
         if row["version"] != CALIBRATION_VERSION:
             raise CalibrationError(f"calibration version {row['version']} is none that this package reads")
         curve = tuple((int(accepted), float(threshold)) for accepted, threshold in row["curve"])
+        # Earlier versions left none out.
+        left_out = row.get("left_out", {})
         calibration = Calibration(
             model_id=str(row["model_id"]),
             people=int(row["people"]),
@@ -157,6 +182,8 @@ def read_calibration(row: Any) -> Calibration:
             curve=curve,
             told=tuple(ToldRate(**rate) for rate in row["rates"]),
             synthetic=bool(row["synthetic"]),
+            contested=int(left_out.get("contested", 0)),
+            repeated=int(left_out.get("repeated", 0)),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, CalibrationError):

@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from ffem_jax import __version__
 from ffem_jax.serve import messages
-from ffem_jax.serve.gallery import Gallery, Person
+from ffem_jax.serve.gallery import ConflictError, Gallery, Person
 from ffem_jax.serve.guards import BodyLimit, RateLimit, compute_body_limit, require_scope
-from ffem_jax.serve.messages import ErrorAnswer, PersonId
+from ffem_jax.serve.messages import ErrorAnswer, PersonId, VectorId
 from ffem_jax.serve.request_log import RequestLog
 from ffem_jax.serve.served_model import ServedModel
 from ffem_jax.serve.thresholds import Threshold
@@ -24,16 +24,16 @@ _REFUSALS: dict[int, str] = {
     400: "the body is no JSON",
     401: "no valid API key",
     403: "the key lacks the scope",
-    404: "nobody has that id",
+    404: "nobody has that id, or no vector of that id",
     408: "the body came too slowly",
     409: "the vector is of another model",
     413: "the body is too large",
-    422: "the request is not what is described here",
+    422: "the request is not what is described here, or the vector to enrol is another person's",
     429: "too many requests of this key",
 }
 
 
-_FIELDS = frozenset({"body", "path", "query", "model_id", "vector", "name", "person_id", "after", "limit"})
+_FIELDS = frozenset({"body", "path", "query", "model_id", "vector", "name", "person_id", "vector_id", "after", "limit"})
 
 
 def make_app(
@@ -84,7 +84,7 @@ def make_app(
         answer = gallery.match(vector, threshold)
         return messages.MatchAnswer(
             accepted=answer.accepted,
-            person_id=None if answer.person_id is None else write_person_id(answer.person_id),
+            person_id=None if answer.person_id is None else write_id(answer.person_id),
             name=answer.name,
             distance=answer.distance,
             threshold=answer.threshold,
@@ -92,16 +92,25 @@ def make_app(
 
     @app.post("/v1/enrol", dependencies=[scope("enrol")], responses=refusals(400, 409), status_code=201)
     def enrol(body: enrol_request) -> messages.EnrolAnswer:  # type: ignore[valid-type]
-        """Add a vector of a person, who is new or known by that very name. Repeating a request adds nothing."""
+        """Add a vector of a person, who is new or known by that very name. Repeating a request adds nothing.
+
+        A vector that another person has is refused: one of the two names is wrong, and a match could say either.
+        """
         vector = _take_vector(body, model)
-        done = gallery.enrol(body.name, [vector])  # type: ignore[attr-defined]
-        person_id = write_person_id(done.person_id)
+        try:
+            done = gallery.enrol(body.name, [vector])  # type: ignore[attr-defined]
+        except ConflictError:
+            # Not 409, at which a phone looks for another model; and not whose it is, which takes the scope `read`.
+            raise HTTPException(
+                422, "vector: another person is enrolled with this very vector, and it cannot be two people's"
+            ) from None
+        person_id = write_id(done.person_id)
         return messages.EnrolAnswer(person_id=person_id, name=done.name, added=done.added, vectors=done.vectors)
 
     @app.get("/v1/people", dependencies=[scope("read")], responses=refusals())
     def list_people(asked: Annotated[messages.PageQuery, Query()]) -> messages.PeopleAnswer:
         """Who is enrolled, in pages."""
-        found = gallery.list_people(-1 if asked.after is None else read_person_id(asked.after), asked.limit + 1)
+        found = gallery.list_people(-1 if asked.after is None else read_id(asked.after), asked.limit + 1)
         page = [_describe(person) for person in found[: asked.limit]]
         return messages.PeopleAnswer(people=page, next=page[-1].person_id if len(found) > asked.limit else None)
 
@@ -114,13 +123,18 @@ def make_app(
     @app.get("/v1/people/{person_id}", dependencies=[scope("read")], responses=refusals(404))
     def export_person(person_id: Annotated[PersonId, Path()]) -> messages.PersonDataAnswer:
         """All that is held about one person, vectors of every model included."""
-        found = gallery.read_person(read_person_id(person_id))
+        found = gallery.read_person(read_id(person_id))
         if found is None:
             raise HTTPException(404, _REFUSALS[404])
         person, held = found
         vectors = [
             messages.StoredVectorAnswer(
-                model_id=one.model_id, vector=[float(x) for x in one.vector], enrolled_at=one.enrolled_at
+                vector_id=write_id(one.vector_id),
+                model_id=one.model_id,
+                vector=[float(x) for x in one.vector],
+                enrolled_at=one.enrolled_at,
+                image=one.image,
+                folder=one.source,
             )
             for one in held
         ]
@@ -131,10 +145,22 @@ def make_app(
     @app.delete("/v1/people/{person_id}", dependencies=[scope("delete")], responses=refusals(404))
     def delete_person(person_id: Annotated[PersonId, Path()]) -> messages.DeleteAnswer:
         """Delete a person and all their vectors, from the tables and from the database's files."""
-        done = gallery.delete(read_person_id(person_id))
+        done = gallery.delete(read_id(person_id))
         if done is None:
             raise HTTPException(404, _REFUSALS[404])
         return messages.DeleteAnswer(person_id=person_id, vectors=done.vectors, wiped=done.wiped)
+
+    @app.delete("/v1/people/{person_id}/vectors/{vector_id}", dependencies=[scope("delete")], responses=refusals(404))
+    def delete_vector(
+        person_id: Annotated[PersonId, Path()], vector_id: Annotated[VectorId, Path()]
+    ) -> messages.VectorDeleteAnswer:
+        """Delete one vector of a person, from the tables and from the database's files. The person stays enrolled."""
+        done = gallery.delete_vector(read_id(person_id), read_id(vector_id))
+        if done is None:
+            raise HTTPException(404, _REFUSALS[404])
+        return messages.VectorDeleteAnswer(
+            person_id=person_id, vector_id=vector_id, vectors_left=done.left, wiped=done.wiped
+        )
 
     @app.get("/v1/model", dependencies=[scope("match")], responses=refusals())
     def describe_model() -> messages.ModelAnswer:
@@ -161,20 +187,21 @@ def make_app(
     return app
 
 
-def write_person_id(person_id: int) -> str:
-    """A person's id as it goes over the wire: 16 hexadecimal digits, since JavaScript has no whole numbers so large."""
-    return f"{person_id:016x}"
+def write_id(number: int) -> str:
+    """An id of a person or a vector as it goes over the wire: 16 hexadecimal digits, since JavaScript has no whole
+    numbers so large."""
+    return f"{number:016x}"
 
 
-def read_person_id(text: str) -> int:
-    """The id that `write_person_id` wrote; one of no person for any above 63 bits."""
+def read_id(text: str) -> int:
+    """The id that `write_id` wrote; one of nobody and nothing for any above 63 bits."""
     number = int(text, 16)
     return number if number < 2**63 else -1
 
 
 def _describe(person: Person) -> messages.PersonAnswer:
     return messages.PersonAnswer(
-        person_id=write_person_id(person.person_id),
+        person_id=write_id(person.person_id),
         name=person.name,
         vectors=person.vectors,
         enrolled_at=person.enrolled_at,

@@ -66,7 +66,7 @@ people = Table(
     Column("enrolled_at", String(TIME_LENGTH), nullable=False),
 )
 
-# data: float32, little-endian, of unit length.
+# data: float32, little-endian, of unit length. vector_id: never given to another, as SQLite's own would be.
 vectors = Table(
     "vectors",
     metadata,
@@ -79,7 +79,20 @@ vectors = Table(
     Index("vectors_since", "model_id", "revision"),
 )
 
-# Whom other processes must forget. No name, no vector.
+# Which folder's picture a vector was made of, where `ffem embed --import` enrolled it; the last import of it counts. A
+# table of its own, so that galleries and programs from before it go on working. source: the folder's absolute path;
+# image: the file in it.
+origins = Table(
+    "origins",
+    metadata,
+    Column("vector_id", _Identifier, ForeignKey("vectors.vector_id", ondelete="CASCADE"), primary_key=True,
+           autoincrement=False),
+    Column("source", String, nullable=False),
+    Column("image", String, nullable=False),
+)  # fmt: skip
+
+# Whom other processes must forget. No name, no vector. Where a person only lost some vectors, those that are left have
+# the same or a later revision, and so are read again.
 deletions = Table(
     "deletions",
     metadata,
@@ -146,7 +159,7 @@ def wipe_freed_space(engine: Engine) -> None:
     SQLite overwrites what it deletes (secure_delete), but moves rows between pages and leaves their old places as they
     were. PostgreSQL keeps deleted rows until it needs their space. Takes as long as copying the database.
     """
-    statement = "VACUUM" if engine.dialect.name == "sqlite" else "VACUUM FULL vectors, people"
+    statement = "VACUUM" if engine.dialect.name == "sqlite" else "VACUUM FULL vectors, people, origins"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(statement))
 

@@ -6,33 +6,56 @@ one model, and sees no other's vectors but to hand out and to delete a person's 
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import secrets
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from ffem_jax.metrics.duplicates import find_same_rows
 from ffem_jax.metrics.identification import normalize_embeddings
-from ffem_jax.serve.database import deletions, models, people, read_clock, revisions, vectors, wipe_freed_space
+from ffem_jax.serve.changes import (
+    STORED,
+    Candidate,
+    add_vectors,
+    find_people,
+    plan_additions,
+    remove_vectors,
+    take_revision,
+)
+from ffem_jax.serve.database import (
+    deletions,
+    models,
+    origins,
+    people,
+    read_clock,
+    revisions,
+    vectors,
+    wipe_freed_space,
+)
 from ffem_jax.serve.names import normalize_name
 from ffem_jax.serve.snapshot import Snapshot, SnapshotKeeper
 from ffem_jax.serve.thresholds import Threshold
 
 log = logging.getLogger(__name__)
 
-STORED = np.dtype("<f4")
 # A million rows as Python objects would take three times what their numbers do.
 ROWS_AT_ONCE = 10_000
 
 
 class GalleryError(ValueError):
     """A request that the gallery refuses. The message is one line."""
+
+
+class ConflictError(GalleryError):
+    """A vector of somebody else's. The message is one line and does not say whose."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +70,15 @@ class Person:
 
 @dataclass(frozen=True)
 class StoredVector:
-    """A vector as it is held: float32 [length], of unit length."""
+    """A vector as it is held: float32 [length], of unit length. image, source: of which file in which folder it was
+    imported; None where it came by another way."""
 
+    vector_id: int
     model_id: str
     vector: np.ndarray
     enrolled_at: str
+    image: str | None
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -66,10 +93,12 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion did. vectors: how many are gone. wiped: whether the files were written anew without them."""
+    """What a deletion did. vectors: how many are gone; left: how many the person has now, of all models. wiped: whether
+    the files were written anew without them."""
 
     vectors: int
     wiped: bool
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,7 @@ class Gallery:
         self._writing, self._refreshing = threading.Lock(), threading.Lock()
         self._keeper = SnapshotKeeper(length)
         with self._writing, engine.begin() as connection:
-            _take_revision(connection)
+            take_revision(connection)
             known = connection.execute(select(models.c.length).where(models.c.model_id == model_id)).scalar()
             if known is None:
                 connection.execute(insert(models).values(model_id=model_id, length=length))
@@ -115,27 +144,39 @@ class Gallery:
     def enrol(self, name: str, embeddings: npt.ArrayLike) -> Enrolment:
         """Add embeddings [vector, length] of the person `name`, who is new or known. All of them or none.
 
-        A vector that the person already has is not stored twice, so that a request may be repeated.
-        Raises ValueError for a name without a letter, a wrong length, and an embedding without direction.
+        A vector that the person already has, to within SAME_DISTANCE, is not stored twice, so that a request may be
+        repeated. Raises ValueError for a name without a letter, a wrong length, an embedding without direction and for
+        none at all, and ConflictError for a vector that another person has.
         """
         return self.enrol_all([(name, embeddings)])[0]
 
     def enrol_all(self, batch: Sequence[tuple[str, npt.ArrayLike]]) -> list[Enrolment]:
         """`enrol` for several people in one transaction."""
-        ready = [(normalize_name(name), self._prepare(embeddings)) for name, embeddings in batch]
-        now = read_clock()
-        with self._writing, self.engine.begin() as connection:
-            revision = _take_revision(connection)
-            done, rows = [], []
-            for name, blobs in ready:
-                person_id, held = _find_person(connection, name, self.model_id, now)
-                new = [blob for blob in dict.fromkeys(blobs) if blob not in held]
-                common = {"person_id": person_id, "model_id": self.model_id, "revision": revision, "enrolled_at": now}
-                rows += [{**common, "data": blob} for blob in new]
-                done.append(Enrolment(person_id, name, len(new), len(held) + len(new)))
-            if rows:
-                connection.execute(insert(vectors), rows)
-        return done
+        ready = [(normalize_name(name), self.prepare(embeddings)) for name, embeddings in batch]
+        candidates = [Candidate(name, row) for name, rows in ready for row in rows]
+        if not all(len(rows) for _, rows in ready):
+            raise GalleryError("an enrolment takes at least one vector")
+        if not candidates:
+            return []
+        with self.change() as (connection, revision, snapshot):
+            probes = np.stack([one.vector for one in candidates])
+            plan = plan_additions(connection, self.model_id, candidates, find_holders(snapshot, probes))
+            wrong = sum(conflict.left_out for conflict in plan.conflicts)
+            if wrong:
+                raise ConflictError(
+                    f"{wrong} of {len(candidates)} vectors are another person's already; a vector belongs to one person"
+                )
+            new = [candidates[index] for index in plan.new]
+            add_vectors(connection, revision, self.model_id, new, read_clock())
+            ids = find_people(connection, {name for name, _ in ready})
+            count = select(func.count()).where(vectors.c.model_id == self.model_id)
+            added = Counter(one.name for one in new)
+            done = []
+            for name in dict.fromkeys(name for name, _ in ready):
+                held = connection.execute(count.where(vectors.c.person_id == ids[name])).scalar_one()
+                done.append(Enrolment(ids[name], name, added[name], held))
+        each = {one.name: one for one in done}
+        return [each[name] for name, _ in ready]
 
     def delete(self, person_id: int) -> Deletion | None:
         """Delete a person and all their vectors, of every model, from the tables, from memory and from the files.
@@ -143,31 +184,65 @@ class Gallery:
         None where nobody has that id. Where the files cannot be written anew, for want of space or because another
         process holds them, the person is deleted all the same, and that is logged.
         """
+        with self._writing, self.engine.begin() as connection:
+            revision = take_revision(connection)
+            count = connection.execute(delete(vectors).where(vectors.c.person_id == person_id)).rowcount
+            if not connection.execute(delete(people).where(people.c.person_id == person_id)).rowcount:
+                return None
+            connection.execute(insert(deletions).values(revision=revision, person_id=person_id))
+        return Deletion(count, self.wipe())
+
+    def delete_vector(self, person_id: int, vector_id: int) -> Deletion | None:
+        """Delete one vector of a person, of whichever model, as `delete` does. The person stays, even without any.
+
+        None where that person has no vector of that id.
+        """
+        with self._writing, self.engine.begin() as connection:
+            take_revision(connection)
+            own = vectors.c.person_id == person_id
+            if not connection.execute(select(vectors.c.vector_id).where(own, vectors.c.vector_id == vector_id)).first():
+                return None
+            remove_vectors(connection, [(person_id, vector_id)])
+            left = connection.execute(select(func.count()).select_from(vectors).where(own)).scalar_one()
+        return Deletion(1, self.wipe(), left)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[tuple[Connection, int, Snapshot]]:
+        """A transaction that writes: its connection, its revision, and the vectors as they are before it.
+
+        No other writes until it is over; it is undone where the block raises.
+        """
+        # Most is read before others have to wait.
+        with self.engine.connect() as connection:
+            self.refresh(connection)
+        with self._writing, self.engine.begin() as connection:
+            revision = take_revision(connection)
+            # Before anything else: a reader that waits for a table while it has the lock of the snapshot, held up by
+            # VACUUM FULL, which in turn waits for this transaction's use of that table, would never be done.
+            snapshot = self._catch_up(connection, revision - 1)
+            yield connection, revision, snapshot
+
+    def wipe(self) -> bool:
+        """Have what was deleted vanish from the files and from memory; False, and logged, where files would not."""
+        wiped = True
         with self._writing:
-            with self.engine.begin() as connection:
-                revision = _take_revision(connection)
-                count = connection.execute(delete(vectors).where(vectors.c.person_id == person_id)).rowcount
-                if not connection.execute(delete(people).where(people.c.person_id == person_id)).rowcount:
-                    return None
-                connection.execute(insert(deletions).values(revision=revision, person_id=person_id))
             try:
                 wipe_freed_space(self.engine)
             except SQLAlchemyError as error:
                 log.error("wipe_failed", extra={"error": type(error).__name__})
                 wiped = False
-            else:
-                wiped = True
         with self.engine.connect() as connection:
             self.refresh(connection)
-        return Deletion(count, wiped)
+        return wiped
 
-    def _prepare(self, embeddings: npt.ArrayLike) -> list[bytes]:
+    def prepare(self, embeddings: npt.ArrayLike) -> np.ndarray:
+        """Embeddings [vector, length] as they are stored. Raises ValueError as `enrol` does."""
         matrix = normalize_embeddings(embeddings)
         if matrix.shape[1] != self.length:
             raise GalleryError(
                 f"a vector has {matrix.shape[1]} numbers; those of model {self.model_id} have {self.length}"
             )
-        return [row.tobytes() for row in matrix.astype(STORED)]
+        return matrix.astype(STORED)
 
     # ------------------------------------------------------------------------------- reading
 
@@ -201,28 +276,40 @@ class Gallery:
         """The vectors of this model as they are now, or at a later moment before this returns."""
         revision = connection.execute(select(revisions.c.revision)).scalar_one()
         snapshot = self._keeper.snapshot
-        if snapshot.revision >= revision:
-            return snapshot
+        return snapshot if snapshot.revision >= revision else self._catch_up(connection, revision)
+
+    def _catch_up(self, connection: Connection, revision: int) -> Snapshot:
+        """The snapshot after `revision` or a later one."""
         with self._refreshing:
-            snapshot = self._keeper.snapshot
-            if snapshot.revision >= revision:
-                return snapshot
-            since = snapshot.revision
-            # Rows numbered up to `revision` are all there. One deleted after it may be missing, and its deletion is
-            # then found the next time, when there is nothing left to forget.
-            gone = select(deletions.c.person_id).where(deletions.c.revision > since, deletions.c.revision <= revision)
-            new = (
-                select(vectors.c.person_id, vectors.c.data)
-                .where(vectors.c.model_id == self.model_id)
-                .where(vectors.c.revision > since, vectors.c.revision <= revision)
-                .order_by(vectors.c.vector_id)
-            )
-            deleted = np.array(connection.execute(gone).scalars().all(), np.int64)
-            owners, blocks = [np.empty(0, np.int64)], [np.empty((0, self.length), STORED)]
-            for rows in connection.execute(new.execution_options(yield_per=ROWS_AT_ONCE)).partitions():
-                owners.append(np.array([row.person_id for row in rows], np.int64))
-                blocks.append(np.frombuffer(b"".join(row.data for row in rows), STORED).reshape(-1, self.length))
-            return self._keeper.advance(revision, deleted, np.concatenate(blocks), np.concatenate(owners))
+            while True:
+                snapshot = self._keeper.snapshot
+                if snapshot.revision >= revision:
+                    return snapshot
+                deleted, rows, owners = self._read_since(connection, snapshot.revision, revision)
+                # Rows numbered up to `revision` are all there, but for those that a deletion after it has taken away
+                # or numbered anew while they were read: then they are read again.
+                newest = connection.execute(select(func.max(deletions.c.revision))).scalar() or 0
+                if newest <= revision:
+                    return self._keeper.advance(revision, deleted, rows, owners)
+                revision = connection.execute(select(revisions.c.revision)).scalar_one()
+
+    def _read_since(
+        self, connection: Connection, since: int, revision: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The people to forget, the vectors [row, length] to add and whose they are [row], of `since` to `revision`."""
+        gone = select(deletions.c.person_id).where(deletions.c.revision > since, deletions.c.revision <= revision)
+        new = (
+            select(vectors.c.person_id, vectors.c.data)
+            .where(vectors.c.model_id == self.model_id)
+            .where(vectors.c.revision > since, vectors.c.revision <= revision)
+            .order_by(vectors.c.vector_id)
+        )
+        deleted = np.array(connection.execute(gone).scalars().all(), np.int64)
+        owners, blocks = [np.empty(0, np.int64)], [np.empty((0, self.length), STORED)]
+        for rows in connection.execute(new.execution_options(yield_per=ROWS_AT_ONCE)).partitions():
+            owners.append(np.array([row.person_id for row in rows], np.int64))
+            blocks.append(np.frombuffer(b"".join(row.data for row in rows), STORED).reshape(-1, self.length))
+        return deleted, np.concatenate(blocks), np.concatenate(owners)
 
     def count(self) -> tuple[int, int]:
         """How many people and vectors of this model are enrolled."""
@@ -240,13 +327,14 @@ class Gallery:
 
     def read_person(self, person_id: int) -> tuple[Person, list[StoredVector]] | None:
         """All that is held about one person, or None where nobody has that id."""
-        held = select(vectors.c.model_id, vectors.c.data, vectors.c.enrolled_at)
+        columns = (vectors.c.vector_id, vectors.c.model_id, vectors.c.data, vectors.c.enrolled_at)
+        held = select(*columns, origins.c.image, origins.c.source).select_from(vectors.outerjoin(origins))
         found = self._select_people(people.c.person_id == person_id, 1)
         with self.engine.connect() as connection:
             rows = connection.execute(held.where(vectors.c.person_id == person_id).order_by(vectors.c.vector_id)).all()
         if not found:
             return None
-        return found[0], [StoredVector(row.model_id, np.frombuffer(row.data, STORED), row.enrolled_at) for row in rows]
+        return found[0], [StoredVector(row[0], row[1], np.frombuffer(row[2], STORED), *row[3:]) for row in rows]
 
     def _select_people(self, condition: Any, limit: int) -> list[Person]:
         count = select(func.count()).where(vectors.c.person_id == people.c.person_id).scalar_subquery()
@@ -256,18 +344,6 @@ class Gallery:
         return [Person(*row) for row in rows]
 
 
-def _take_revision(connection: Connection) -> int:
-    """The number of this transaction's write. Others wait here until it is over."""
-    connection.execute(update(revisions).values(revision=revisions.c.revision + 1))
-    return connection.execute(select(revisions.c.revision)).scalar_one()
-
-
-def _find_person(connection: Connection, name: str, model_id: str, now: str) -> tuple[int, set[bytes]]:
-    """The id of the person `name`, who is made where there is none, and the vectors that they have of `model_id`."""
-    person_id = connection.execute(select(people.c.person_id).where(people.c.name == name)).scalar()
-    if person_id is None:
-        person_id = secrets.randbits(63)
-        connection.execute(insert(people).values(person_id=person_id, name=name, enrolled_at=now))
-        return person_id, set()
-    held = select(vectors.c.data).where(vectors.c.person_id == person_id, vectors.c.model_id == model_id)
-    return person_id, {bytes(blob) for blob in connection.execute(held).scalars()}
+def find_holders(snapshot: Snapshot, probes: np.ndarray) -> set[int]:
+    """The ids of the people who have a vector that is the same as one of `probes` [vector, length]."""
+    return set(snapshot.people[find_same_rows(snapshot.vectors, probes)].tolist())

@@ -10,10 +10,11 @@ from ffem_jax.serve.names import MAX_NAME, NAME_PATTERN
 from ffem_jax.serve.served_model import ServedModel
 
 MAX_PAGE = 1000
-PERSON_ID_PATTERN = r"^[0-9a-f]{16}$"
+ID_PATTERN = r"^[0-9a-f]{16}$"
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN, examples=["Ada Lovelace"])]
-PersonId = Annotated[str, Field(pattern=PERSON_ID_PATTERN, examples=["00c0ffee00c0ffee"])]
+PersonId = Annotated[str, Field(pattern=ID_PATTERN, examples=["00c0ffee00c0ffee"])]
+VectorId = Annotated[str, Field(pattern=ID_PATTERN, examples=["0000000012000003"])]
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -99,11 +100,15 @@ class PeopleAnswer(_Answer):
 
 
 class StoredVectorAnswer(_Answer):
-    """A vector as it is held, scaled to unit length."""
+    """A vector as it is held, scaled to unit length. image, folder: which file in which folder `ffem embed` made it of;
+    null where it came by another way."""
 
+    vector_id: VectorId
     model_id: str
     vector: list[float]
     enrolled_at: str
+    image: str | None
+    folder: str | None
 
 
 class PersonDataAnswer(_Answer):
@@ -120,6 +125,15 @@ class DeleteAnswer(_Answer):
 
     person_id: PersonId
     vectors: int
+    wiped: bool
+
+
+class VectorDeleteAnswer(_Answer):
+    """vectors_left: how many the person has now, of all models. wiped: as in DeleteAnswer."""
+
+    person_id: PersonId
+    vector_id: VectorId
+    vectors_left: int
     wiped: bool
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ffem_jax.names import tidy_name
+
 MAX_NAME = 100
 # A name has something to see, and no control character, line separator, invisible space or mark that turns the
 # direction of writing, with which one name could pass for another.
@@ -24,7 +26,12 @@ def normalize_name(name: str) -> str:
     """
     if len(name) > MAX_NAME or not re.fullmatch(NAME_PATTERN, name) or not _is_encodable(name):
         raise NameRefusedError(f"a name has 1 to {MAX_NAME} characters, something to see and no control characters")
-    return unicodedata.normalize("NFC", " ".join(name.split()))
+    return tidy_name(name)
+
+
+def fold_name(name: str) -> str:
+    """What names that may be one person's have in common: `josé`, `José` and `JOSÉ`, full-width and narrow letters."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _is_encodable(name: str) -> bool:

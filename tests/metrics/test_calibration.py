@@ -75,10 +75,36 @@ def test_too_few_people(people: int) -> None:
         compute_calibration(vectors, labels, "model")
 
 
-def test_one_picture_under_two_names_is_accepted_by_no_zero_rate() -> None:
+def test_different_pictures_with_one_vector_are_accepted_by_no_zero_rate() -> None:
     vectors, labels = draw_crowd(4, 2, 0)
     vectors[2] = vectors[0]
     assert compute_calibration(vectors, labels, "model").choose_threshold(0) < 0
+
+
+@given(st.integers(4, 8), st.integers(1, 4), st.integers(0, 50), st.data())
+def test_one_picture_under_two_names_is_no_pair_of_different_people(
+    people: int, pictures: int, seed: int, data: st.DataObject
+) -> None:
+    vectors, labels = draw_crowd(people, pictures, seed)
+    plain = compute_calibration(vectors, labels, "model", content=range(len(labels)))
+    # Copies of person 0's first picture under others, and of another's under the same person.
+    others = data.draw(st.lists(st.integers(1, people - 1), max_size=3, unique=True))
+    content = [*range(len(labels)), *[0] * len(others), len(labels) - 1]
+    copied = np.concatenate([vectors, vectors[[0] * len(others) + [-1]]])
+    found = compute_calibration(copied, [*labels, *others, people - 1], "model", content=content)
+    assert (found.contested, found.repeated) == (len(others) + 1 if others else 0, 1)
+    kept = np.arange(len(labels)) > 0 if others else slice(None)
+    expected = compute_calibration(vectors[kept], labels[kept], "model")
+    assert (found.curve, found.pairs) == (expected.curve, expected.pairs)
+    assert found.curve[0][1] > 0
+    if not others:
+        assert found.curve == plain.curve
+
+
+def test_a_crowd_of_contested_pictures_is_too_few() -> None:
+    vectors, _ = draw_crowd(4, 1, 0)
+    with pytest.raises(CalibrationError, match="at least 3 people.*there are 2 without the 2 that stand under more"):
+        compute_calibration(vectors, range(4), "model", content=[0, 0, 1, 2])
 
 
 # ------------------------------------------------------------------------------- how sure it is
@@ -135,10 +161,19 @@ def test_it_says_what_is_missing() -> None:
 
 
 def test_it_is_read_back_as_it_was() -> None:
-    calibration = compute_calibration(*draw_crowd(12, 3, 3), "model", synthetic=True)
+    content = [0, *range(1, 35), 0]
+    calibration = compute_calibration(*draw_crowd(12, 3, 3), "model", synthetic=True, content=content)
+    assert calibration.contested == 2
     read = read_calibration(json.loads(json.dumps(calibration.to_dict())))
     assert read == calibration
     assert isinstance(read, Calibration)
+
+
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    calibration = compute_calibration(*draw_crowd(12, 3, 3), "model")
+    row = calibration.to_dict()
+    del row["left_out"]
+    assert read_calibration(row) == calibration
 
 
 @pytest.mark.parametrize(
@@ -146,7 +181,7 @@ def test_it_is_read_back_as_it_was() -> None:
     [
         {"version": 2}, {"curve": []}, {"curve": [[1, 0.5]]}, {"curve": [[0, 0.5], [1, 0.4]]},
         {"curve": [[0, float("nan")]]}, {"curve": 7}, {"pairs": 0}, {"pairs": "many"}, {"design_effect": 0.5},
-        {"rates": [{"x": 1}]},
+        {"rates": [{"x": 1}]}, {"left_out": 2}, {"left_out": {"contested": "many"}},
     ],
     ids=str,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from ffem_jax.serve import gallery as gallery_module
 from ffem_jax.serve.gallery import STORED, Gallery
+from ffem_jax.serve.thresholds import FixedThreshold
 
 
 def read_files(database: Path) -> bytes:
@@ -41,6 +42,23 @@ def test_no_byte_of_a_deleted_person_is_left(database: Path, gallery: Gallery) -
     for label in people:
         assert (f"Somebody Number {label:03}".encode() in after) == (label not in leaving)
     assert len(after) < len(before)
+
+
+def test_no_byte_of_a_deleted_vector_is_left(database: Path, gallery: Gallery) -> None:
+    vectors, labels = draw_people(20, 8)
+    for label, vector in zip(labels, vectors, strict=True):
+        gallery.enrol(f"person {label}", [vector])
+    gallery.match(vectors[0], FixedThreshold(0.1))
+    leaving = []
+    for label in range(0, 20, 2):
+        person = gallery.find_person(f"person {label}")
+        _, held = gallery.read_person(person.person_id)
+        leaving.append(write_stored(vectors[labels == label][3]))
+        assert held[3].vector.tobytes() == leaving[-1]
+        assert gallery.delete_vector(person.person_id, held[3].vector_id).wiped
+    files, memory = read_files(database), gallery._keeper._vectors.tobytes()
+    for vector in map(write_stored, vectors):
+        assert (vector[:24] in files) == (vector in memory) == (vector not in leaving)
 
 
 def test_nothing_is_left_in_memory_either(gallery: Gallery) -> None:

@@ -97,7 +97,7 @@ def fuzz(served: Any, examples: int) -> set[tuple[str, str, int]]:
     """Let schemathesis ask what the description allows and what it does not, with all of its checks."""
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     import hypothesis
-    from schemathesis.specs.openapi.checks import negative_data_rejection
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
     refusals = ["400", "401", "403", "404", "405", "409", "413", "422"]
     config = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": refusals}}})
@@ -118,6 +118,9 @@ def fuzz(served: Any, examples: int) -> set[tuple[str, str, int]]:
                 # Without a body what is wrong may not reach the wire: a parameter that is null is not sent, and the
                 # key is put back above. test_serve_http asks such things itself.
                 unjudged = [] if case.operation.body else [negative_data_rejection]
+                # No description can tell which vectors others have.
+                if response.status_code == 422 and "another person" in response.text:
+                    unjudged.append(positive_data_acceptance)
                 case.validate_response(response, headers=headers, excluded_checks=unjudged)
 
             # Nothing can be wrong with a request that has neither body nor parameters.

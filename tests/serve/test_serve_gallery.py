@@ -16,8 +16,8 @@ from ffem_jax.metrics.calibration import compute_calibration
 from ffem_jax.serve import database
 from ffem_jax.serve import gallery as gallery_module
 from ffem_jax.serve.database import DatabaseError, open_database
-from ffem_jax.serve.gallery import Gallery, GalleryError
-from ffem_jax.serve.names import MAX_NAME, NameRefusedError, normalize_name
+from ffem_jax.serve.gallery import ConflictError, Gallery, GalleryError
+from ffem_jax.serve.names import MAX_NAME, NameRefusedError, fold_name, normalize_name
 from ffem_jax.serve.thresholds import CalibratedThreshold, FixedThreshold
 
 ALL = FixedThreshold(1.0)
@@ -50,7 +50,28 @@ def test_the_same_vector_is_stored_once(gallery: Gallery) -> None:
     first, again = gallery.enrol("Ada", [vector, vector]), gallery.enrol(" Ada ", [vector * 2])
     assert (first.added, first.vectors, again.added, again.vectors) == (1, 1, 0, 1)
     assert first.person_id == again.person_id
+    # To within rounding: another run or another machine gives the last digits anew.
+    assert gallery.enrol("Ada", [vector * (1 + 1e-7 * np.sin(vector))]).added == 0
+    assert gallery.enrol("Ada", [vector * (1 + 1e-3 * np.sin(vector))]).added == 1
+
+
+def test_a_vector_is_one_person_s(gallery: Gallery) -> None:
+    vector, other = np.arange(1.0, LENGTH + 1), np.ones(LENGTH)
+    person_id = gallery.enrol("Ada", [vector]).person_id
+    for batch in ([("Bob", [other, vector * 3])], [("Bob", [other]), ("Eve", [other])]):
+        with pytest.raises(ConflictError, match="of 2 vectors are another person's") as caught:
+            gallery.enrol_all(batch)
+        assert "Ada" not in str(caught.value)
+    assert [person.name for person in gallery.list_people()] == ["Ada"], "all of a batch or nothing"
+    assert gallery.enrol("Ada", [vector]).added == 0
+    gallery.delete(person_id)
     assert gallery.enrol("Bob", [vector]).added == 1
+
+
+def test_an_enrolment_of_nothing_is_refused(gallery: Gallery) -> None:
+    with pytest.raises(GalleryError, match="at least one vector"):
+        gallery.enrol("Ada", np.empty((0, LENGTH)))
+    assert (gallery.enrol_all([]), gallery.list_people()) == ([], [])
 
 
 def test_all_of_a_batch_or_nothing(gallery: Gallery) -> None:
@@ -82,6 +103,18 @@ def test_a_name_is_kept_as_it_is_written(gallery: Gallery, name: str, stored: st
     assert gallery.find_person(name).name == stored
     assert gallery.match(np.ones(LENGTH), ALL).name == stored
     assert [one.name for one in gallery.list_people()] == [stored]
+
+
+def test_names_that_a_reader_takes_for_one_fold_to_one() -> None:
+    for first, second in (
+        ("jos\u00e9", "JOS\u00c9"),
+        ("\uff21da", "ada"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("jose\u0301", "Jos\u00e9"),
+    ):
+        assert fold_name(first) == fold_name(second)
+        assert normalize_name(first) != normalize_name(second), "they stay two people"
+    assert fold_name("jose") != fold_name("jos\u00e9")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +160,51 @@ def test_what_another_process_writes_is_seen_at_once(database: Path, gallery: Ga
         assert there.match(ones, ALL).name == f"person {round_}"
         gallery.delete(person.person_id)
         assert there.match(ones, ALL).distance is None
+
+
+def test_a_deleted_vector_is_forgotten_everywhere_and_the_others_are_not(database: Path, gallery: Gallery) -> None:
+    """Other processes, galleries of other models, and the person's other vectors."""
+    there = Gallery(open_database(f"sqlite:///{database}"), MODEL_ID, LENGTH)
+    other = Gallery(there.engine, OTHER_MODEL_ID, LENGTH)
+    vectors, _ = draw_people(6, 1)
+    person_id = gallery.enrol("Ada", vectors[:3]).person_id
+    other.enrol("Ada", vectors[:1])
+    gallery.enrol("Bob", vectors[3:])
+    for one in (gallery, there, other):
+        assert one.match(vectors[0], ALL).distance == pytest.approx(0, abs=1e-6)
+    _, held = gallery.read_person(person_id)
+    done = gallery.delete_vector(person_id, held[0].vector_id)
+    assert (done.vectors, done.left, done.wiped) == (1, 3, True)
+    for one in (gallery, there):
+        assert one.match(vectors[0], FixedThreshold(1e-3)).name is None
+        for row, vector in enumerate(vectors[1:], 1):
+            assert one.match(vector, FixedThreshold(1e-3)).name == ("Ada" if row < 3 else "Bob")
+        assert one.count() == (2, 5), "what the person keeps is there once"
+    assert other.match(vectors[0], FixedThreshold(1e-3)).name == "Ada"
+    assert other.count() == (1, 1)
+    assert gallery.delete_vector(person_id, held[0].vector_id) is None
+    assert gallery.delete_vector(person_id + 1, held[1].vector_id) is None
+
+
+def test_a_vector_that_is_numbered_anew_while_it_is_read_is_not_missed(
+    database: Path, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, _ = draw_people(3, 1)
+    person_id = gallery.enrol("Ada", vectors).person_id
+    _, held = gallery.read_person(person_id)
+    there = Gallery(open_database(f"sqlite:///{database}"), MODEL_ID, LENGTH)
+    plain, calls = there._read_since, []
+
+    def read_late(*words: object) -> object:
+        calls.append(words)
+        if len(calls) == 1:  # after the revision was read, and before the vectors
+            gallery.delete_vector(person_id, held[0].vector_id)
+        return plain(*words)
+
+    monkeypatch.setattr(there, "_read_since", read_late)
+    assert there.match(vectors[1], FixedThreshold(1e-3)).name == "Ada"
+    assert there.match(vectors[0], FixedThreshold(1e-3)).name is None
+    assert (there.count(), len(calls)) == ((1, 2), 2)
 
 
 def test_pages_of_people_are_all_of_them_once(gallery: Gallery) -> None:

@@ -45,6 +45,55 @@ def test_enrol_match_export_delete(served: Any) -> None:
     assert served.ask("DELETE", f"/v1/people/{person_id}").status_code == 404
 
 
+def test_one_vector_is_deleted(served: Any) -> None:
+    person_id = served.enrol("Ada", VECTOR).json()["person_id"]
+    served.enrol("Ada", VECTOR[::-1])
+    held = served.ask("GET", f"/v1/people/{person_id}").json()["vectors"]
+    first, second = (f"/v1/people/{person_id}/vectors/{one['vector_id']}" for one in held)
+    assert (held[0]["image"], held[0]["folder"]) == (None, None)
+    stranger = served.enrol("Bob", [-x for x in VECTOR]).json()["person_id"]
+    assert served.ask("DELETE", first.replace(person_id, stranger)).status_code == 404, "a vector of somebody else"
+    for key in ("enrol", "match", "read"):
+        assert served.ask("DELETE", first, key=key).status_code == 403
+    gone = served.ask("DELETE", first, key="delete")
+    assert (gone.status_code, gone.json()) == (
+        200,
+        {"person_id": person_id, "vector_id": held[0]["vector_id"], "vectors_left": 1, "wiped": True},
+    )
+    assert served.match(VECTOR).json()["name"] is None
+    assert served.match(VECTOR[::-1]).json()["name"] == "Ada"
+    assert served.ask("DELETE", first).status_code == 404
+    assert served.ask("DELETE", second).json()["vectors_left"] == 0
+    assert served.match(VECTOR[::-1]).json()["name"] is None
+    # The person stays, under the same id.
+    assert served.ask("GET", f"/v1/people/{person_id}").json()["vectors"] == []
+    assert served.enrol("Ada", VECTOR).json()["person_id"] == person_id
+    # An id is never given again: who still knows the old one deletes nothing else.
+    assert served.ask("DELETE", first).status_code == 404
+    assert served.ask("DELETE", second).status_code == 404
+
+
+@pytest.mark.parametrize("vector_id", ["1", "x" * 16, "0" * 17, "F" * 16, "f" * 16, "' OR 1=1 --"])
+def test_an_id_of_no_vector(served: Any, vector_id: str) -> None:
+    person_id = served.enrol("Ada", VECTOR).json()["person_id"]
+    assert served.ask("DELETE", f"/v1/people/{person_id}/vectors/{vector_id}").status_code in (404, 422)
+    assert served.gallery.count() == (1, 1)
+
+
+def test_another_person_s_vector_is_refused_without_saying_whose(served: Any) -> None:
+    person_id = served.enrol("Ada", VECTOR).json()["person_id"]
+    # The same picture by another runtime, too.
+    for vector in (VECTOR, [x * (1 + 1e-7) for x in VECTOR], [x * 3 for x in VECTOR]):
+        refused = served.enrol("Eve", vector)
+        assert (refused.status_code, set(refused.json())) == (422, {"detail"})
+        assert "another person is enrolled with this very vector" in refused.json()["detail"]
+        assert "Ada" not in refused.text
+        assert person_id not in refused.text
+    assert [person.name for person in served.gallery.list_people()] == ["Ada"]
+    assert served.enrol("Ada", VECTOR).json()["added"] == 0
+    assert served.enrol("Eve", [x + 0.1 for x in VECTOR]).status_code == 201, "a vector close by is another one"
+
+
 def test_the_model_says_what_decides(served: Any) -> None:
     served.enrol("Ada", VECTOR)
     assert served.ask("GET", "/v1/model").json() == {
@@ -307,7 +356,8 @@ def test_the_server_s_process_holds_no_decoder_and_no_network() -> None:
 def test_every_route_is_described_with_its_refusals(served: Any) -> None:
     schema = served.client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        "/v1/match", "/v1/enrol", "/v1/people", "/v1/people/search", "/v1/people/{person_id}", "/v1/model", "/health",
+        "/v1/match", "/v1/enrol", "/v1/people", "/v1/people/search", "/v1/people/{person_id}",
+        "/v1/people/{person_id}/vectors/{vector_id}", "/v1/model", "/health",
     }  # fmt: skip
     for path, operations in schema["paths"].items():
         for operation in operations.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,10 @@ import pytest
 from made_galleries import LENGTH, MODEL_ID, draw_people
 from sqlalchemy import Engine, text
 
+from ffem_jax.serve.changes import STORED, Candidate
 from ffem_jax.serve.database import metadata, open_database
-from ffem_jax.serve.gallery import STORED, Gallery
+from ffem_jax.serve.gallery import Gallery
+from ffem_jax.serve.imports import Scope, import_people
 from ffem_jax.serve.keys import add_key, check_key, revoke_key
 from ffem_jax.serve.thresholds import FixedThreshold
 
@@ -77,7 +80,7 @@ def test_two_servers_at_the_same_time(engine: Engine, gallery: Gallery) -> None:
     def write(number: int) -> None:
         own = gallery if number % 2 else there
         person_id = own.enrol(f"person {number}", [vectors[number]]).person_id
-        own.enrol("everybody", [vectors[number]])
+        own.enrol("everybody", [-vectors[number]])
         if number % 4 == 0:
             (there if number % 2 else gallery).delete(person_id)
 
@@ -86,8 +89,49 @@ def test_two_servers_at_the_same_time(engine: Engine, gallery: Gallery) -> None:
     for one in (gallery, there):
         assert one.count() == (31, 70)
         for number in (1, 2, 3, 39):
-            assert one.match(vectors[number], FixedThreshold(1e-3)).name in (f"person {number}", "everybody")
+            assert one.match(vectors[number], FixedThreshold(1e-3)).name == f"person {number}"
+            assert one.match(-vectors[number], FixedThreshold(1e-3)).name == "everybody"
     assert gallery.find_person("everybody").vectors == 40
+
+
+def test_a_sync_and_single_vectors_seen_by_two_servers(engine: Engine, gallery: Gallery) -> None:
+    there = Gallery(open_database(URL), MODEL_ID, LENGTH)
+    vectors, _ = draw_people(24, 1)
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(STORED)
+
+    def list_folder(numbers: range) -> list[Candidate]:
+        return [Candidate(f"person {number % 6}", unit[number], f"{number}.png") for number in numbers]
+
+    import_people(gallery, list_folder(range(24)), "people")
+    stays = list(range(6, 12))
+    missed: list[int] = []
+    stop = threading.Event()
+
+    def ask(one: Gallery) -> None:
+        while not stop.is_set():
+            missed.extend(
+                number
+                for number in stays
+                if one.match(unit[number], FixedThreshold(1e-3)).name != f"person {number % 6}"
+            )
+
+    def shrink(person: int) -> None:
+        person_id = gallery.find_person(f"person {person}").person_id
+        _, held = gallery.read_person(person_id)
+        own = gallery if person % 2 else there
+        assert own.delete_vector(person_id, held[-1].vector_id).wiped
+
+    with ThreadPoolExecutor(5) as threads:
+        asking = [threads.submit(ask, one) for one in (gallery, there)]
+        list(threads.map(shrink, range(6)))
+        report = import_people(there, list_folder(range(6, 18)), "people", Scope.FOLDER)
+        stop.set()
+        for done in asking:
+            done.result()
+    assert missed == []
+    assert (len(report.added), len(report.removed)) == (0, 6)
+    assert gallery.count() == there.count() == (6, 12)
+    assert gallery.match(unit[0], FixedThreshold(1e-3)).name is None
 
 
 def test_keys(engine: Engine) -> None:

@@ -1,0 +1,93 @@
+"""`ffem embed --import`: what it did, or would do, to the gallery."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ffem_jax.cli.terminal import say, show
+
+if TYPE_CHECKING:
+    from ffem_jax.embed import EmbeddedFaces
+    from ffem_jax.serve.changes import Conflict
+    from ffem_jax.serve.imports import Entry, ImportReport
+
+# Of pictures or names that a warning is about.
+SHOWN = 10
+
+
+def import_embedded(options: argparse.Namespace, embedded: EmbeddedFaces) -> ImportReport:
+    """Enrol all faces in the gallery that `--import` names, as `--sync`, `--sync-all` and `--dry-run` say."""
+    from ffem_jax.embed import find_unread, list_candidates
+    from ffem_jax.names import decode_file_name
+    from ffem_jax.serve.database import open_database
+    from ffem_jax.serve.gallery import Gallery
+    from ffem_jax.serve.imports import Scope, import_people
+
+    candidates = list_candidates(embedded)
+    scope = Scope.MODEL if options.sync_all else Scope.FOLDER if options.sync else Scope.NOTHING
+    gallery = Gallery(open_database(options.gallery), embedded.model_id, embedded.vectors.shape[1])
+    try:
+        return import_people(
+            gallery,
+            candidates,
+            decode_file_name(str(options.folder.resolve())),
+            scope,
+            unread=find_unread(options.folder, embedded.faces),
+            dry_run=options.dry_run,
+            force=options.force,
+        )
+    finally:
+        gallery.engine.dispose()
+
+
+def warn(report: ImportReport) -> None:
+    """Say what somebody should look at, on standard error."""
+    if report.conflicts:
+        clashes = [_describe(conflict) for conflict in report.conflicts]
+        left_out = sum(conflict.left_out for conflict in report.conflicts)
+        say(
+            f"ffem: warning: one picture under two names ({len(clashes)}): {_join(clashes)}; one of the names is "
+            f"wrong. {left_out} were not enrolled: remove the wrong picture, or the wrong vector from the gallery "
+            "(--sync, --sync-all or DELETE /v1/people/ID/vectors/ID), and import again"
+        )
+    if report.similar:
+        names = [" and ".join(group) for group in report.similar]
+        say(f"ffem: warning: names that may be one person's are enrolled as several people: {_join(names)}")
+    if report.wiped is False:
+        say("ffem: warning: the database's files could not be written anew; what was deleted may be left in them")
+
+
+def print_report(report: ImportReport, is_sync: bool) -> None:
+    """What came, and where it was a sync what went and what stays, on standard output."""
+    would = "would be " if report.dry_run else ""
+    show(f"{would}imported: {len(report.added)} vectors that were not there yet")
+    if is_sync or report.dry_run:
+        _print_entries(report.added)
+    if not is_sync:
+        return
+    show(f"{would}deleted: {len(report.removed)} vectors that are not in the folder")
+    _print_entries(report.removed)
+    for name in report.people_removed:
+        show(f"  {name}: has no vector left, and {'would no longer be' if report.dry_run else 'is no longer'} enrolled")
+    for folder, (vectors, people) in report.kept.items():
+        origin = "no folder that is known (over HTTP, or by an earlier version)" if folder is None else folder
+        show(f"not touched: {vectors} vectors of {people} people, enrolled from {origin}; --sync-all compares them too")
+    for model_id, (vectors, people) in report.other_models.items():
+        show(f"not touched: {vectors} vectors of {people} people, of another model, {model_id}")
+
+
+def _print_entries(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        show(f"  {entry.name}: {entry.image or 'enrolled from no file that is known'}")
+
+
+def _describe(conflict: Conflict) -> str:
+    other = f"{conflict.other_name} ({conflict.other_image or 'enrolled from no file that is known'})"
+    return f"{conflict.name} ({conflict.image}) and {other}"
+
+
+def _join(items: Sequence[str]) -> str:
+    more = len(items) - SHOWN
+    return "; ".join(items[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

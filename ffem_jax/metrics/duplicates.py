@@ -1,0 +1,96 @@
+"""One picture that is there twice: under two people, of whom one is wrong, or twice under one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# Two vectors at most this far apart, in 0 to 1, are one picture's: rounding differs between runs by less, and two
+# pictures of one person lie a thousand times farther apart.
+SAME_DISTANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Which of some pictures are there more than once, as lists of their indices, each ascending.
+
+    contested: groups under more than one person: at least one of the labels is wrong. repeated: what each person has
+    more than once, contested pictures left out.
+    """
+
+    contested: tuple[tuple[int, ...], ...]
+    repeated: tuple[tuple[int, ...], ...]
+
+    def select(self, images: int) -> np.ndarray:
+        """Which of so many pictures to compare with other people's: bool [image], without the contested ones and
+        with the first of each that is repeated."""
+        kept = np.ones(images, bool)
+        kept[[index for group in self.contested for index in group]] = False
+        kept[[index for group in self.repeated for index in group[1:]]] = False
+        return kept
+
+
+def find_duplicates(labels: npt.ArrayLike, content: Sequence[Hashable]) -> Duplicates:
+    """The pictures of people `labels` [image] that have the same `content` [image], in order of their first."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(content):
+        groups[key].append(index)
+    people = np.asarray(labels)
+    several = [tuple(group) for group in groups.values() if len(group) > 1]
+    contested = [len(np.unique(people[list(group)])) > 1 for group in several]
+    return Duplicates(
+        tuple(group for group, is_contested in zip(several, contested, strict=True) if is_contested),
+        tuple(group for group, is_contested in zip(several, contested, strict=True) if not is_contested),
+    )
+
+
+def group_same_vectors(vectors: np.ndarray) -> np.ndarray:
+    """For each of `vectors` [row, feature], of unit length, the first row that is one picture's with it: int [row]."""
+    first = np.arange(len(vectors))
+    if len(vectors) < 2:
+        return first
+    along, margin = _project(vectors)
+    order = np.argsort(along, kind="stable")
+    ends = np.searchsorted(along[order], along[order] + margin, side="right")
+    grouped = np.zeros(len(vectors), bool)
+    for place in np.flatnonzero(ends > np.arange(len(order)) + 1):
+        if grouped[order[place]]:
+            continue
+        near = order[place : ends[place]]
+        same = near[_are_same(vectors[near], vectors[order[place]]) & ~grouped[near]]
+        grouped[same], first[same] = True, same.min()
+    return first
+
+
+def find_same_rows(vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    """Whether each of `vectors` [row, feature] is one picture's with any of `probes` [probe, feature]: bool [row]."""
+    found = np.zeros(len(vectors), bool)
+    if not (len(probes) and len(vectors)):
+        return found
+    (along, margin), (places, _) = _project(vectors), _project(probes)
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], along - margin, side="left")
+    ends = np.searchsorted(places[order], along + margin, side="right")
+    for row in np.flatnonzero(ends > starts):
+        found[row] = _are_same(probes[order[starts[row] : ends[row]]], vectors[row]).any()
+    return found
+
+
+def _project(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Where each vector lies along a line, and within what margin those do that are the same: what is close is close
+    along any line, so that only neighbours on one need comparing."""
+    length = vectors.shape[1]
+    drawn = np.random.default_rng(0).normal(size=length)
+    line = (drawn / np.linalg.norm(drawn)).astype(np.float32)
+    # Distances are half of those of unit vectors; a float32 dot product is off by at most (length + 1) roundings.
+    margin = 2 * SAME_DISTANCE + 2 * (length + 4) * float(np.finfo(np.float32).epsneg)
+    return (vectors.astype(np.float32, copy=False) @ line).astype(np.float64), margin
+
+
+def _are_same(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    distances = np.linalg.norm(vectors.astype(np.float64) - vector.astype(np.float64), axis=1) / 2
+    return distances <= SAME_DISTANCE
