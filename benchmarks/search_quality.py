@@ -62,7 +62,7 @@ def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget
 
     while True:
         known = [
-            Observation(table.points[i], accuracy, float(table.costs[i]), table.tested)
+            Observation(table.points[i], accuracy, (float(table.costs[i]),), table.tested)
             for i, accuracy in memory.seen.items()
         ]
         if table.whole:

@@ -89,11 +89,10 @@ class Chain:
     ):
         self.whole, self.axes = whole, (seeds,) if seeds > 1 else ()
         sizes, blocks = compute_map_sizes(network, image_shape[1]), network.blocks
-        loss = _select(recipe, "loss", "scale", "label_smoothing")
         kinds: list[tuple[Any, tuple[Any, ...]]] = [
             (Entrance, (stem_arguments(network), blocks[0])),
             *((Middle, (block,)) for block in blocks[1:]),
-            (Exit, (head_arguments(network, sizes[-1]), network.embedding_dim, people, loss)),
+            (Exit, (head_arguments(network, sizes[-1]), network.embedding_dim, people, recipe)),
         ]
         channels = [3, *(block.out_channels for block in blocks)]
         shapes = [(size, size, width) for size, width in zip([sizes[0], *sizes[2:]], channels, strict=True)]
@@ -108,10 +107,9 @@ class Chain:
         self.params = Layout([link.params for link in self.links], places, seeds)
         self.statistics = Layout([link.statistics for link in self.links], places, seeds)
         self.kernels = [jnp.asarray(link.kernels) for link in self.links]
-        stepped = _select(recipe, "optimizer", "momentum", "nesterov", "weight_decay", "weight_averaging")
-        updates = [compile_update(stepped, link.lengths, seeds, context) for link in self.links]
+        updates = [compile_update(recipe, link.lengths, seeds, context) for link in self.links]
         self.optimizers, self.updates = zip(*updates, strict=True)
-        self.clip = compile_clip(_select(recipe, "clip_norm"), len(self.links), seeds)
+        self.clip = compile_clip(recipe, len(self.links), seeds)
         self.order, self.take, self.pick = compile_feed(recipe, image_shape, embed_batch, seeds, context)
 
         params, statistics = self.params.tree, self.statistics.tree
@@ -248,8 +246,3 @@ def _compile_chain(*arguments: Any) -> Chain:
     chain = Chain(*arguments)
     release_memory()
     return chain
-
-
-def _select(recipe: RecipeSpec, *names: str) -> RecipeSpec:
-    """A recipe that has of `recipe` what is named, and is the standard one in all else."""
-    return RecipeSpec(**{name: getattr(recipe, name) for name in names})

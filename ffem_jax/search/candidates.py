@@ -70,7 +70,7 @@ class CandidateMaker:
                     OmegaConf.update(config, name, read_value(value), merge=True)
         except (OmegaConfBaseException, IndexError) as error:
             raise ConfigError(explain_error(error)) from error
-        return to_specs(config)
+        return to_specs(config, as_typed=True)
 
     def make(self, point: Mapping[str, str]) -> Candidate:
         """The candidate of `point`, its cost not known yet; one that cannot be built says why."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
 from ffem_jax.frontier.comparison import format_p, format_points
 from ffem_jax.search.effects import Effect, Effects, Estimate
+from ffem_jax.text import escape, make_markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,12 +39,12 @@ def list_shown(effects: Effects, *, at_equal_bytes: bool) -> list[Effect]:
 
 def write_effects(effects: Effects) -> str:
     """The page, Markdown."""
-    lines = [f"# What each choice does: {effects.title}", ""]
+    lines = [f"# What each choice does: {escape(effects.title)}", ""]
     if effects.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     for line in tell_effects(effects):
         what, _, told = line.partition(": ")
-        lines += [f"**{what}:** {told}", ""]
+        lines += [f"**{what}:** {escape(told)}", ""]
     lines += ["![Effects of the choices with the largest ones](effects.svg)", "", *_make_table(effects), ""]
     outside = f"; {effects.outside} recorded networks outside the space left out" if effects.outside else ""
     lines += [
@@ -79,14 +80,14 @@ def _tell_shown(effects: Effects, at_equal_bytes: bool) -> str:
 def _make_table(effects: Effects) -> list[str]:
     titles = ["choice", "value", "networks", "on the frontier", "points [95 %]", "p, Holm"]
     titles += ["at equal bytes [95 %]", "p, Holm", "bytes"]
-    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    rows = []
     for effect in effects.effects:
-        cells = [shorten(effect.choice), effect.value, str(effect.networks), str(effect.on_frontier)]
+        cells = [escape(shorten(effect.choice)), escape(effect.value), str(effect.networks), str(effect.on_frontier)]
         for estimate in (effect.accuracy, effect.at_equal_bytes):
             cells += [_format(estimate), format_p(estimate.p_corrected)] if estimate else ["-", "-"]
         cells.append("-" if effect.bytes_factor is None else f"x {effect.bytes_factor:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return make_markdown_table(titles, rows)
 
 
 def shorten(choice: str) -> str:

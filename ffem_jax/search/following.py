@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
-from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.progress import Pace
 from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
 from ffem_jax.search.settings import ACCURACY, SearchSettings
 from ffem_jax.search.study import SearchStudy
+from ffem_jax.search.volume import compute_volume
 from ffem_jax.spec import RunSpec
 
 
-def compute_progress(ledger: Ledger, cost: str, reference: float) -> tuple[float, float]:
-    """The best accuracy within the cap so far, and the hypervolume: the share of the rectangle up to `reference` of
-    the objective `cost` and up to accuracy 1 that the trained networks dominate."""
+def compute_progress(ledger: Ledger, references: Mapping[str, float]) -> tuple[float, float]:
+    """The best accuracy within the cap so far, and the hypervolume: the share of the box up to `references`, by
+    objective that goes down, and up to accuracy 1 that the trained networks dominate."""
     told = ledger.read_told()
     trained = [one for one in told if not one.stopped and one.excess <= 0]
-    found = [(one.costs[cost], one.accuracy) for one in trained if one.accuracy is not None]
-    best = max((accuracy for _, accuracy in found), default=0.0)
-    if reference <= 0 or not found:
-        return best, 0.0
-    costs, accuracies = zip(*found, strict=True)
-    volume = compute_hypervolume(costs, accuracies, reference, 0.0)
-    return best, volume / reference
+    found = [one for one in trained if one.accuracy is not None and references.keys() <= one.costs.keys()]
+    accuracies = [one.accuracy or 0.0 for one in found]
+    costs = [[one.costs[name] for name in references] for one in found]
+    return max(accuracies, default=0.0), compute_volume(costs, accuracies, list(references.values()))
 
 
 @dataclass
 class SearchFollower:
     """Reports each network that was trained, stopped or failed since it last looked.
 
-    reference: where the hypervolume's rectangle ends: the cap, or the largest cost so far where there is none.
+    The hypervolume's box ends, for each cost, at its cap, or at the largest so far where it has none.
     """
 
     study: SearchStudy
@@ -54,12 +51,14 @@ class SearchFollower:
         self.pace = Pace(len(ledger.finished))
         return ledger
 
-    def find_reference(self, ledger: Ledger) -> float:
-        """Where the hypervolume's rectangle ends on the cost axis."""
-        cost = self.settings.costs[0]
-        if cost == f"bytes_{self.run.cap_precision}" and not self.run.train_over_cap:
-            return self.run.cap_mb * 1e6
-        return max((told.costs[cost] for told in ledger.read_told() if cost in told.costs), default=0.0)
+    def find_references(self, ledger: Ledger) -> dict[str, float]:
+        """Where the hypervolume's box ends, for each objective that goes down."""
+        run, told = self.run, ledger.read_told()
+        largest = {name: max((one.costs.get(name, 0.0) for one in told), default=0.0) for name in self.settings.costs}
+        caps = {f"bytes_{run.cap_precision}": run.cap_mb * 1e6, "macs": run.cap_mmacs * 1e6}
+        if run.train_over_cap:
+            return largest
+        return {name: caps.get(name) or found for name, found in largest.items()}
 
     def look(self) -> int:
         """Report what is new; returns how many networks that was."""
@@ -84,7 +83,7 @@ class SearchFollower:
             what += f"stopped after epoch {outcome['epochs']}, " if outcome["status"] == "pruned" else ""
             costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
             what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
-        best, volume = compute_progress(ledger, self.settings.costs[0], self.find_reference(ledger))
+        best, volume = compute_progress(ledger, self.find_references(ledger))
         # Before any is trained to the end, nothing is best.
         words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
         for status, title in (("refused", "refused"), ("failed", "failed")):

@@ -1,8 +1,8 @@
 """What the trials of a study come to: who trains what, what is settled, what is owed. It reads and changes nothing.
 
 A trial says three things in its attributes, as plain JSON: `claim` (whose it is: worker, key, point, attempt), `cost`
-(costs, excess, reason) and `outcome` (status, accuracy, costs, epochs, error). With successive halving a network may
-have several: one that goes on with another `continues` it, to the end of `stop_epoch`.
+(costs, excess, reason) and `outcome` (status, accuracy, tested, costs, epochs, error). With successive halving a
+network may have several: one that goes on with another `continues` it, to the end of `stop_epoch`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Ledger:
                 outcome, cost = trial.user_attrs["outcome"], trial.user_attrs.get("cost", {})
                 costs = {**cost.get("costs", {}), **outcome.get("costs", {})}
                 stopped = outcome["epochs"] if status == "pruned" else 0
-                told[network] = Told(claim["point"], outcome.get(ACCURACY), costs, cost.get("excess", 0.0), stopped)
+                accuracy, tested = outcome.get(ACCURACY), outcome.get("tested")
+                told[network] = Told(claim["point"], accuracy, costs, cost.get("excess", 0.0), stopped, tested)
         return list(told.values())
 
     def count_epochs(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,7 @@ def plan_search(
     }
     space = read_space({"params": settings.params, "when": settings.when}, replaced)
     composer.parse([f"{choice.name}={','.join(choice.values)}" for choice in space.choices])
-    base, run = to_specs(composer.compose(fixed))
+    base, run = to_specs(composer.compose(fixed), as_typed=True)
     if settings.halving.get_rungs(base.recipe.epochs):
         if any(choice.name in ("recipe", "recipe.epochs") for choice in space.choices):
             raise ConfigError(
@@ -190,18 +190,25 @@ def check_samples(composer: Composer, fixed: Sequence[str], space: SearchSpace, 
 
 
 def save_plan(plan: SearchPlan, config_dir: Path | None, sweep_file: Path) -> None:
-    """Write what `load_plan` reads into the search's folder, a copy of the sweep's file with it."""
+    """Write what `load_plan` reads into the search's folder, a copy of the sweep's file with it.
+
+    Each file whole or not at all: workers of this command, or of another on the same search, may be reading it.
+    """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    copied = plan.folder / SWEEP_FILE
-    if sweep_file.resolve() != copied.resolve():
-        shutil.copyfile(sweep_file, copied)
+    _write_whole(plan.folder / SWEEP_FILE, sweep_file.read_bytes())
     places = [f"hydra.sweep.dir={quote_value(plan.sweep_dir)}", f"run.records={quote_value(plan.records_path)}"]
     row = {
         "name": plan.name,
         "overrides": [*plan.overrides, *places],
         "config_dir": str(config_dir.resolve()) if config_dir else None,
     }
-    (plan.folder / PLAN_FILE).write_text(json.dumps(row, indent=1) + "\n")
+    _write_whole(plan.folder / PLAN_FILE, (json.dumps(row, indent=1) + "\n").encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
 
 
 def read_saved(folder: Path) -> tuple[str, list[str], Path | None]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ffem_jax.frontier.agreement import OrderAgreement, measure_agreement
+from ffem_jax.frontier.comparability import FrontierError, check_comparable, describe_pretraining, identify_network
 from ffem_jax.frontier.question import BYTES_PER_MB
-from ffem_jax.frontier.summary import FrontierError, check_comparable, identify_network, read_arch
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
-from ffem_jax.records import TrialRecord, latest_records
+from ffem_jax.records import TrialRecord, latest_records, read_arch
 from ffem_jax.search.encoding import decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.space import LABELS, Point, SearchSpace, SpaceError, read_value
 from ffem_jax.search.surrogate import FEWEST, KERNELS, Scale, Surrogate, SurrogateError, fit_rates
@@ -271,7 +271,7 @@ def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> N
     first = specs[0]
     for spec in specs[1:]:
         for part in ("data", "recipe", "pretrain"):
-            ours, theirs = first.get(part) or {}, spec.get(part) or {}
+            ours, theirs = _read_part(first, part), _read_part(spec, part)
             names = {"resolution"} if part == "data" else ours.keys() | theirs.keys()
             for name in sorted(names):
                 free = (part, name) in LABELS or f"{part}.{name}" in space.by_name
@@ -280,6 +280,11 @@ def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> N
                         f"the records differ in {part}.{name} ({ours.get(name)} and {theirs.get(name)}), which is no "
                         "choice of the space; give records of one setting"
                     )
+
+
+def _read_part(spec: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    # Where the faces of a pretraining lie, and its seed, make no other setting.
+    return (describe_pretraining(spec) if part == "pretrain" else spec.get(part)) or {}
 
 
 class _CostBook:

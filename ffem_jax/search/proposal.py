@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffem_jax.frontier.pareto import find_pareto
 from ffem_jax.search.encoding import change_codes, decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.space import Point, SearchSpace
 from ffem_jax.search.surrogate import FEWEST, KERNELS, SCALES, Kernel, Scale, Surrogate, fit_rates, use_one_core
+from ffem_jax.search.volume import compute_expected_gains, compute_normal, find_front
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 POOL = 1000  # points drawn for each proposal, and as many neighbours of the best known
 MOST_PRICED = 300  # networks, the latest, that cost is learnt from
 GROWTH = 1.1  # kernels are chosen anew when so many times more is known
+# How far the hypervolume reaches over the largest of several costs: what is last in one may be first in another.
+BEYOND = 1.1
 TRIES = 20  # pools in which every point was refused before giving up
 # A kernel for log cost alone: what parts cost together is most of the matter, and nothing is noise.
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
@@ -33,29 +35,30 @@ class ProposalError(ValueError):
 class Observation:
     """What is known of a point. accuracy: in 0 to 1; None while it is being trained, where it failed or was refused.
 
-    cost: what the search wants low, positive; None where it is not known. tested: images behind the accuracy, or None.
-    fill: its size as a share of the cap, or None. running: it is being trained, so that something of its kind is on
-    the way.
+    costs: what the search wants low, positive, as many and in the same order for all points; None for one that is not
+    known, and none at all where nothing is. tested: images that a training behind the accuracy was tested on; None
+    takes what is usual among the others. fill: its size as a share of the cap, or None. running: it is being trained,
+    so that something of its kind is on the way.
     """
 
     point: Mapping[str, str]
     accuracy: float | None = None
-    cost: float | None = None
+    costs: tuple[float | None, ...] = ()
     tested: int | None = None
     fill: float | None = None
     running: bool = False
 
 
 class SurrogateSampler:
-    """Proposes points by expected improvement of the hypervolume, of accuracy up and cost down.
+    """Proposes points by expected improvement of the hypervolume, of accuracy up and one cost or several down.
 
-    The first `warm_up` points are random. From then on, accuracy and cost of POOL random points and of neighbours of
-    the frontier are predicted (cost is learnt as well: that is far faster than tracing thousands of networks), and
-    the one is proposed whose area above the frontier of what is known is expected to be largest, times the chance that
-    it fits the cap. What is being trained counts with what is predicted for it, so that workers spread out.
+    The first `warm_up` points are random. From then on, accuracy and costs of POOL random points and of neighbours of
+    the frontier are predicted (costs are learnt as well: that is far faster than tracing thousands of networks), and
+    the one is proposed whose volume above the frontier of what is known is expected to be largest, times the chance
+    that it fits the cap. What is being trained counts with what is predicted for it, so that workers spread out.
 
-    Source: Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421, for two objectives of which
-    one is taken as known; Ginsbourger et al. (2010) for points that are under way.
+    Source: Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421, with all objectives but one
+    taken as known; Ginsbourger et al. (2010) for points that are under way.
     """
 
     def __init__(self, space: SearchSpace, *, warm_up: int = 16, kernels: tuple[Kernel, ...] = KERNELS) -> None:
@@ -93,21 +96,21 @@ class SurrogateSampler:
         return sum(map(_is_done, known)) >= self.warm_up
 
     def _find_front(self, known: Sequence[Observation]) -> np.ndarray:
-        done = [seen if _is_done(seen) else Observation({}) for seen in known]
-        costs, values = (np.array([getattr(s, name) for s in done], dtype=np.float64) for name in ("cost", "accuracy"))
-        return find_pareto(costs, values)
+        values = np.array([one.accuracy if _is_done(one) else math.nan for one in known], dtype=np.float64)
+        return find_front(_list_costs(known), values)
 
     def _compute_gains(self, known: Sequence[Observation], codes: np.ndarray, pool: np.ndarray) -> np.ndarray:
         """The expected gain in hypervolume, [point of the pool]."""
         done = np.array([_is_done(seen) for seen in known])
         features, candidates = embed_codes(self.space, codes), embed_codes(self.space, pool)
-        costs = np.array([one.cost or math.nan for one in known])
-        priced = np.flatnonzero(~np.isnan(costs))[-MOST_PRICED:]
-        by_cost = self._fit("cost", features[priced], np.log(costs[priced]))
-        new_costs = np.exp(by_cost.predict_means(candidates))
-        unpriced = np.isnan(costs)
-        if unpriced.any():
-            costs[unpriced] = np.exp(by_cost.predict_means(features[unpriced]))
+        costs = _list_costs(known)
+        new_costs = np.empty((len(candidates), costs.shape[1]))
+        for place, column in enumerate(costs.T):
+            priced, unpriced = np.flatnonzero(~np.isnan(column))[-MOST_PRICED:], np.isnan(column)
+            by_cost = self._fit(f"cost {place}", features[priced], np.log(column[priced]))
+            new_costs[:, place] = np.exp(by_cost.predict_means(candidates))
+            if unpriced.any():
+                column[unpriced] = np.exp(by_cost.predict_means(features[unpriced]))
 
         seen = [one for one in known if _is_done(one)]
         model, scale = self._fit_accuracy(seen, features[done], costs[done])
@@ -123,7 +126,7 @@ class SurrogateSampler:
             new_costs,
             rates,
             deviations / scale.compute_slopes(rates),
-            float(costs[done].max()),
+            costs[done].max(axis=0) * (BEYOND if costs.shape[1] > 1 else 1.0),
         )
         return gains * self._compute_chances(known, features, candidates)
 
@@ -136,7 +139,7 @@ class SurrogateSampler:
         if len(filled) < FEWEST or fills[filled].max() < 0.5:
             return np.ones(len(candidates))
         means, deviations = self._fit("fill", features[filled], np.log(fills[filled])).predict(candidates)
-        return _normal(-means / deviations)
+        return compute_normal(-means / deviations)
 
     def _fit_accuracy(
         self, seen: Sequence[Observation], features: np.ndarray, costs: np.ndarray
@@ -145,7 +148,8 @@ class SurrogateSampler:
         fitted_on, kernels, scales = self._chosen.get("accuracy", (0, self.kernels, SCALES))
         if len(seen) >= GROWTH * fitted_on:
             kernels, scales = self.kernels, SCALES
-        rates, tested = [one.accuracy or 0.0 for one in seen], [one.tested or 1000 for one in seen]
+        usual = float(np.median([one.tested for one in seen if one.tested] or [1000]))
+        rates, tested = [one.accuracy or 0.0 for one in seen], [one.tested or usual for one in seen]
         model, scale = fit_rates(features, rates, tested, None, costs, kernels, scales)
         if len(kernels) > 1 or len(scales) > 1:
             self._chosen["accuracy"] = (len(seen), (model.kernel,), (scale,))
@@ -162,33 +166,10 @@ class SurrogateSampler:
 
 
 def _is_done(seen: Observation) -> bool:
-    return seen.accuracy is not None and seen.cost is not None
+    return seen.accuracy is not None and bool(seen.costs) and None not in seen.costs
 
 
-def compute_expected_gains(
-    costs: np.ndarray, levels: np.ndarray, new_costs: np.ndarray, means: np.ndarray, deviations: np.ndarray, cap: float
-) -> np.ndarray:
-    """By how much each new point, normal in value and of known cost, is expected to raise the hypervolume, [new].
-
-    costs, levels [point]: of what is known. The hypervolume reaches to `cap` in cost and down to the lowest level.
-    """
-    front = find_pareto(costs, levels) & (costs < cap)
-    order = np.argsort(costs[front])
-    floor = float(levels.min())
-    steps = np.concatenate([[0.0], costs[front][order], [cap]])
-    heights = np.concatenate([[floor], levels[front][order]])
-    gains = np.zeros(len(new_costs))
-    for left, right, height in zip(steps[:-1], steps[1:], heights, strict=True):
-        width = np.clip(right - np.maximum(left, new_costs), 0.0, None)
-        apart = (means - height) / deviations
-        density = np.exp(-0.5 * apart**2) / math.sqrt(2 * math.pi)
-        gains += width * deviations * (apart * _normal(apart) + density)
-    return gains
-
-
-def _normal(values: np.ndarray) -> np.ndarray:
-    """The standard normal distribution function (Abramowitz and Stegun 26.2.17, to 1e-7)."""
-    t = 1 / (1 + 0.2316419 * np.abs(values))
-    tail = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
-    tail *= np.exp(-0.5 * values**2) / math.sqrt(2 * math.pi)
-    return np.where(values > 0, 1 - tail, tail)
+def _list_costs(known: Sequence[Observation]) -> np.ndarray:
+    """Costs [point, cost], NaN for those that are not known."""
+    count = max((len(one.costs) for one in known), default=1)
+    return np.array([[cost or math.nan for cost in one.costs or [None] * count] for one in known], dtype=np.float64)

@@ -19,6 +19,8 @@ from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSample
 from ffem_jax.search.space import Point, SearchSpace
 
 LARGEST_GRID = 100_000
+# Those of Optuna, whose keyword arguments hydra.sweeper.sampler_options are.
+WITH_OPTIONS = ("nsga2", "tpe", "gp")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Told:
     """A point and what came of it. accuracy: None where it was refused or failed. costs: by objective, those known.
 
     excess: by how much of the cap it is over the cap; 0 or less is within it. stopped: the epoch that its accuracy is
-    of, where it was stopped early; 0: it was trained to the end.
+    of, where it was stopped early; 0: it was trained to the end. tested: images that each training behind the accuracy
+    was tested on; None where an older study does not say.
     """
 
     point: Point
@@ -34,6 +37,7 @@ class Told:
     costs: Mapping[str, float]
     excess: float
     stopped: int = 0
+    tested: int | None = None
 
 
 # The next point, from the space, what is known, the points that are taken (`freeze` of each), a generator and the
@@ -114,7 +118,12 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
 
 
 def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> None:
-    """Raise ConfigError where the sampler `name` cannot serve this space, or cannot be built."""
+    """Raise ConfigError where the sampler `name` cannot serve this space or these options, or cannot be built."""
+    if options and name not in WITH_OPTIONS:
+        raise ConfigError(
+            f"hydra.sweeper.sampler={name} takes no hydra.sweeper.sampler_options (here {', '.join(options)}); leave "
+            f"them out, or take one of: {', '.join(WITH_OPTIONS)}"
+        )
     if name == "grid" and space.size > LARGEST_GRID:
         raise ConfigError(
             f"hydra.sweeper.sampler=grid is for at most {LARGEST_GRID} points and this space has {space.size:.2g}; "
@@ -142,9 +151,15 @@ def propose_surrogate(
     rng: np.random.Generator,
     costs: Sequence[str],
 ) -> Point | None:
-    """The point that a model of what is known expects most of, against the first of `costs`; see `proposal`."""
+    """The point that a model of what is known expects most of, against all of `costs`; see `proposal`."""
     known = [
-        Observation(one.point, one.accuracy, one.costs.get(costs[0]), fill=1 + one.excess if one.costs else None)
+        Observation(
+            one.point,
+            one.accuracy,
+            tuple(map(one.costs.get, costs)),
+            one.tested,
+            fill=1 + one.excess if one.costs else None,
+        )
         for one in told
     ]
     settled = {freeze(one.point) for one in told}

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 Point = dict[str, str]
 
 # What decides nothing in a spec: a label, or a place.
-LABELS = {("arch", "name"), ("recipe", "name"), ("data", "root"), ("data", "cache_dir"), ("pretrain", "name")}
+LABELS = {
+    ("arch", "name"),
+    ("recipe", "name"),
+    *((*group, "data", place) for group in ((), ("pretrain",)) for place in ("root", "cache_dir")),
+    ("pretrain", "name"),
+}
 
 
 class SpaceError(ValueError):

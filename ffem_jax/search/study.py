@@ -89,14 +89,14 @@ class SearchStudy:
     def check_identity(self, identity: dict[str, Any]) -> None:
         """Write down what this study is a search of, or raise SearchError where it is of something else.
 
-        Numbers of another space or another recipe cannot be told to one sampler.
+        Numbers of another space, another recipe or other faces cannot be told to one sampler.
         """
+        identity = json.loads(json.dumps(identity))
         with self.turn.hold():
             known = self.storage.get_study_user_attrs(self.study_id).get("identity")
-            if known is None:
-                self.storage.set_study_user_attr(self.study_id, "identity", identity)
-                return
-        identity = json.loads(json.dumps(identity))
+            if known is None or known.keys() == identity.keys() - {"faces"}:  # which older studies do not say
+                known = {**identity, **(known or {})}
+                self.storage.set_study_user_attr(self.study_id, "identity", known)
         changed = [name for name in {**known, **identity} if known.get(name) != identity.get(name)]
         if changed:
             raise SearchError(
@@ -284,7 +284,10 @@ class SearchStudy:
         accuracy = float(np.mean([record.accuracy for record in records]))
         values = [accuracy if name == ACCURACY else costs[name] for name in self.settings.objectives]
         status = "pruned" if any(record.status == "pruned" for record in records) else "done"
-        outcome = {"status": status, ACCURACY: accuracy, "costs": costs, "epochs": epochs}
+        # Seeds are tested on the same images: there are no more of them for being looked at again.
+        tested = [record.tested for record in records if record.tested]
+        outcome: dict[str, Any] = {"status": status, ACCURACY: accuracy, "costs": costs, "epochs": epochs}
+        outcome |= {"tested": round(float(np.mean(tested)))} if tested else {}
         # A stopped network has values too, those of its moment: too few are trained to the end to learn from.
         return self._end(claim.number, outcome, values)
 

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,8 +41,19 @@ def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchS
     storage, turn = open_storage(plan.settings.storage, plan.study_name, plan.folder)
     study = SearchStudy(plan.settings, plan.space, storage, turn, plan.study_name, maker.make if maker else None)
     study.rungs = plan.rungs
-    study.check_identity(plan.identify())
+    study.check_identity(plan.identify() | {"faces": identify_faces(plan)})
     return study
+
+
+def identify_faces(plan: SearchPlan) -> str:
+    """A fingerprint of the faces that the networks are trained on, whatever their resolution.
+
+    A worker elsewhere may find other faces under the same path. Drawn ones follow from the plan.
+    """
+    from ffem_jax.data.protocols import load_split
+
+    faces, split = load_split(plan.base.data, plan.base.protocol)
+    return "synthetic" if faces.synthetic else faces.pictures_fingerprint + split.digest
 
 
 def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
@@ -67,7 +79,8 @@ def measure_latency(path: Path, records: list[TrialRecord]) -> list[TrialRecord]
     from ffem_jax.records import latest_records, read_records
 
     wanted = {record.trial_key for record in records if record.status == "done"}
-    with FileLock(Path(os.environ.get("TMPDIR", "/tmp")) / "ffem-latency.lock"):
+    # A file of this user's: another's in a folder of all users cannot be opened, and the search would stop there.
+    with FileLock(Path(tempfile.gettempdir()) / f"ffem-latency-{os.getuid()}.lock"):
         if any(record.latency_ms_wasm is None for record in records if record.trial_key in wanted):
             measure_records([path])
     measured = {record.trial_key: record for record in latest_records(read_records(path))}

@@ -92,7 +92,7 @@ def install() -> None:
     )
     put("ffem_jax.cost", compute_cost=lambda arch, resolution: Cost(arch))
     put("ffem_jax.devices", use_cpu_cores=lambda cores: None, release_memory=lambda: None)
-    nothing = types.SimpleNamespace(notes=())
+    nothing = types.SimpleNamespace(notes=(), synthetic=True)
     protocols.load_split = lambda data, protocol: (nothing, nothing)  # type: ignore[assignment,return-value]
 
 

@@ -13,8 +13,7 @@ from made_records import build_record
 
 from ffem_jax.cli import main
 from ffem_jax.cli.predict import load_space
-from ffem_jax.frontier.summary import read_arch
-from ffem_jax.records import TrialRecord, append_record
+from ffem_jax.records import TrialRecord, append_record, read_arch
 from ffem_jax.search.effects import compute_contrast
 from ffem_jax.search.encoding import embed_codes, encode_points
 from ffem_jax.search.prediction import apply_point

@@ -15,6 +15,7 @@ from ffem_jax.search import launch
 from ffem_jax.search.following import SearchFollower, describe_cost
 from ffem_jax.search.launch import LocalWorkers, assign_accelerator, describe_status, read_last_line
 from ffem_jax.search.study import SearchError
+from ffem_jax.search.volume import compute_volume
 from ffem_jax.search.worker import Worker, measure_latency
 from ffem_jax.spec import RunSpec
 
@@ -48,6 +49,19 @@ def test_a_follower_that_starts_later_tells_what_is_new(tmp_path: Path) -> None:
     assert follower.look() == 2
     assert follower.look() == 0
     assert [line.split()[0] for line in lines] == ["[4/5]", "[5/5]"]
+
+
+@pytest.mark.parametrize("objectives", [["bytes_float32", "macs"], ["macs", "bytes_float32"], ["macs"]])
+def test_the_hypervolume_is_of_all_objectives(tmp_path: Path, objectives: list[str]) -> None:
+    study, lines = open_study(tmp_path, n_trials=6, seed=1, objectives=["accuracy", *objectives]), []
+    follower = SearchFollower(study, RunSpec(cap_mb=CAP / 1e6, cap_mmacs=9e-6), lines.append)
+    follower.start()
+    Worker("w", study, lambda claim: [make_record(claim)]).run()
+    follower.look()
+    told = [one for one in study.read_ledger().read_told() if one.accuracy is not None]
+    costs, caps = [[one.costs[name] for name in objectives] for one in told], {"bytes_float32": CAP, "macs": 9.0}
+    volume = compute_volume(costs, [one.accuracy for one in told], [caps[name] for name in objectives])
+    assert f"hypervolume {volume:.4f}" in lines[-1]
 
 
 @pytest.mark.parametrize(

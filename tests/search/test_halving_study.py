@@ -8,14 +8,13 @@ import pytest
 
 from ffem_jax.arch import SpecError
 from ffem_jax.cli import main
-from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.records import TrialRecord, latest_records, read_records, read_trial
 from ffem_jax.search.candidates import Candidate
 from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.settings import HalvingSettings, SearchSettings
 from ffem_jax.search.space import Choice, SearchSpace
 from ffem_jax.spec import RunSpec
 from ffem_jax.trial import run_trials
-from ffem_jax.weights import read_trial
 
 pytest.importorskip("optuna")
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from ffem_jax.frontier import compute_hypervolume
+from ffem_jax.search import proposal
 from ffem_jax.search.encoding import decode_point, encode_points, sample_codes
-from ffem_jax.search.proposal import (
-    Observation,
-    ProposalError,
-    SurrogateSampler,
-    _normal,
-    compute_expected_gains,
-)
+from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSampler
 from ffem_jax.search.space import Choice, SearchSpace
 
 SPACE = SearchSpace(
@@ -37,28 +32,7 @@ def train(point):
 
 def observe(point):
     accuracy, cost = train(point)
-    return Observation(point, accuracy, cost, 500)
-
-
-def test_the_normal_distribution():
-    values = np.linspace(-6, 6, 200)
-    assert _normal(values) == pytest.approx(stats.norm.cdf(values), abs=1e-7)
-
-
-def test_the_expected_gain_is_that_of_many_draws():
-    costs, levels = np.array([2.0, 4.0, 5.0, 3.0]), np.array([0.3, 0.5, 0.6, 0.2])
-    new_costs, means, deviations = np.array([1.0, 3.0, 4.5, 9.0]), np.array([0.25, 0.5, 0.4, 0.9]), np.full(4, 0.1)
-    found = compute_expected_gains(costs, levels, new_costs, means, deviations, cap=8.0)
-    before = compute_hypervolume(costs, levels, 8.0, 0.2)
-    draw = np.random.default_rng(0)
-    for index in range(4):
-        drawn = draw.normal(means[index], deviations[index], size=1000)
-        gains = [
-            compute_hypervolume([*costs, new_costs[index]], [*levels, value], 8.0, 0.2) - before for value in drawn
-        ]
-        error = np.std(gains) / math.sqrt(1000)
-        assert found[index] == pytest.approx(np.mean(gains), abs=4 * error + 1e-12)
-    assert found[3] == 0  # beyond the cap
+    return Observation(point, accuracy, (cost,), 500)
 
 
 def test_the_search_finds_in_thirty_trainings_what_chance_does_not_in_ninety():
@@ -73,7 +47,7 @@ def test_the_search_finds_in_thirty_trainings_what_chance_does_not_in_ninety():
             known.append(observe(sampler.propose(known, draw, lambda p, trained=trained: p in trained)))
         chance = [observe(decode_point(SPACE, row)) for row in sample_codes(SPACE, 90, draw)]
         for name, seen in (("search", known), ("chance", chance)):
-            found = compute_hypervolume([s.cost for s in seen], [s.accuracy for s in seen], 163.0, 0.1)
+            found = compute_hypervolume([s.costs[0] for s in seen], [s.accuracy for s in seen], 163.0, 0.1)
             shares.setdefault(name, []).append(found / best)
     assert min(shares["search"]) > max(shares["chance"])
     assert np.mean(shares["search"]) > 0.97
@@ -94,9 +68,7 @@ def test_under_a_cap_only_small_networks_come():
     draw = np.random.default_rng(2)
     known = [observe(decode_point(SPACE, row)) for row in sample_codes(SPACE, 40, draw)]
     # Of those over the cap only the cost is known: they were refused before training.
-    known = [
-        Observation(s.point, s.accuracy if s.cost <= 126 else None, s.cost, s.tested, fill=s.cost / 126) for s in known
-    ]
+    known = [replace(s, accuracy=s.accuracy if s.costs[0] <= 126 else None, fill=s.costs[0] / 126) for s in known]
     done = sum(seen.accuracy is not None for seen in known)
     assert 8 <= done < 35
     sampler = SurrogateSampler(SPACE, warm_up=8)
@@ -121,3 +93,36 @@ def test_the_warm_up_is_the_spaces_own_draw():
     known = [observe(decode_point(SPACE, row)) for row in sample_codes(SPACE, 5, np.random.default_rng(4))]
     pool = encode_points(SPACE, [seen.point for seen in known])
     assert SurrogateSampler(SPACE).rank(known, pool).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_cost_counts(count):
+    """All are as accurate and cost as much in the first; what is to be gained lies in the last."""
+    draw = np.random.default_rng(5)
+
+    def settle(point):
+        total = 1 + sum(float(point[f"c{n}"]) for n in range(6))
+        return Observation(point, 0.5, (7.0, total)[2 - count :], 500)
+
+    known = [settle(decode_point(SPACE, row)) for row in sample_codes(SPACE, 30, draw)]
+    for _ in range(5):
+        known.append(settle(SurrogateSampler(SPACE).propose(known, draw)))
+    totals = [one.costs[-1] for one in known]
+    assert min(totals[30:]) < min(totals[:30]) == 4
+    assert np.mean(totals[30:]) < 5 < np.median(totals[:30])
+
+
+def test_an_accuracy_counts_as_of_the_images_that_it_was_tested_on(monkeypatch):
+    draw, given = np.random.default_rng(6), []
+    codes = sample_codes(SPACE, 20, draw)
+    known = [observe(decode_point(SPACE, row)) for row in codes]
+    known[3:5] = [replace(known[3], tested=40), replace(known[4], tested=None)]  # of an older study
+    fit_rates = proposal.fit_rates
+
+    def fit(features, rates, tested, *others):
+        given.append(list(tested))
+        return fit_rates(features, rates, tested, *others)
+
+    monkeypatch.setattr(proposal, "fit_rates", fit)
+    SurrogateSampler(SPACE).rank(known, codes)
+    assert given == [[500.0, 500.0, 500.0, 40, 500.0, *[500.0] * 15]]

@@ -80,7 +80,7 @@ def search(space: SearchSpace, sampler: str, world: int, trainings: int) -> floa
     storage = optuna.storages.InMemoryStorage()
     study = SearchStudy(settings, space, storage, NobodyElse(), "simulated", make, measure)
     Worker("w", study, train).run()
-    return compute_progress(study.read_ledger(), "bytes_float32", CAP)[1]
+    return compute_progress(study.read_ledger(), {"bytes_float32": CAP})[1]
 
 
 def make_simulated(claim: Claim) -> object:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 from made_searches import CAP, make_record, open_study
 
+from ffem_jax.config import ConfigError
 from ffem_jax.frontier import compute_hypervolume
+from ffem_jax.search import samplers
 from ffem_jax.search.encoding import decode_point, sample_codes
+from ffem_jax.search.following import compute_progress
+from ffem_jax.search.proposal import SurrogateSampler
 from ffem_jax.search.samplers import PROPOSERS, Told, freeze, thaw
 from ffem_jax.search.space import Choice, SearchSpace
 
@@ -72,3 +79,49 @@ def test_a_study_finds_more_with_it_than_by_chance(tmp_path):
             share = compute_hypervolume([t.costs["bytes_float32"] for t in told], [t.accuracy for t in told], CAP, 0.0)
             covered.setdefault(sampler, []).append(share)
     assert min(covered["surrogate"]) > max(covered["random"])
+
+
+def test_the_sampler_is_told_all_costs_and_the_images_tested(tmp_path, monkeypatch):
+    asked = []
+
+    class Listening(SurrogateSampler):
+        def propose(self, known, rng, refuse):
+            asked.append(known)
+            return super().propose(known, rng, refuse)
+
+    monkeypatch.setattr(samplers, "SurrogateSampler", Listening)
+    objectives = ["accuracy", "macs", "bytes_float32"]
+    study = open_study(tmp_path, sampler="surrogate", objectives=objectives, n_trials=3)
+    while not study.is_over():
+        claim = study.claim("w")
+        # Two seeds, tested on the same images.
+        study.tell_records(claim, [dataclasses.replace(make_record(claim), tested=40) for _ in range(2)])
+    done = [one for one in asked[-1] if one.accuracy is not None]
+    assert len(done) == 2
+    for one in done:
+        depth = float(one.point["depth"])
+        assert one.costs == (depth, depth * float(one.point["width"]))
+        assert one.tested == 40
+
+
+def test_a_search_of_three_objectives_finds_more_with_it_than_by_chance(tmp_path):
+    """MACs go by depth alone: what is wide and shallow is worth nothing by bytes and much by MACs."""
+    covered = {}
+    for sampler in ("random", "surrogate"):
+        for seed in range(2):
+            objectives = ["accuracy", "bytes_float32", "macs"]
+            study = open_study(
+                tmp_path / f"{sampler}{seed}", sampler=sampler, seed=seed, n_trials=35, objectives=objectives
+            )
+            while (claim := study.claim("w")) is not None or not study.is_over():
+                if claim:
+                    study.tell_records(claim, [make_record(claim)])
+            _, volume = compute_progress(study.read_ledger(), {"bytes_float32": CAP, "macs": 8.0})
+            covered.setdefault(sampler, []).append(volume)
+    assert min(covered["surrogate"]) > max(covered["random"])
+
+
+@pytest.mark.parametrize("name", ["surrogate", "grid", "random"])
+def test_options_that_a_sampler_would_drop_are_refused(name):
+    with pytest.raises(ConfigError, match=f"^hydra.sweeper.sampler={name} takes no .*sampler_options .here warm_up"):
+        samplers.check_sampler(name, {"warm_up": 8}, SPACE)
