@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
+from PIL.Image import Image
 from tqdm import tqdm
 
 from ffem_jax.align.detector import DetectedFace, Detector
 from ffem_jax.align.geometry import align_face
+from ffem_jax.data.cache import stat_files
 from ffem_jax.data.decode import PictureError, decode_picture
 from ffem_jax.data.folder import list_pictures
+from ffem_jax.data.listing import Listing, PictureFile
 
 LIST_NAME, TO_CHECK_NAME = "faces.csv", "to_check.csv"
 
@@ -56,10 +59,12 @@ class Settings:
 class Outcome:
     """What became of a photograph: a row of the list.
 
-    path: `person/file` below the folder; status: aligned, no_face, several_faces (and skipped) or unreadable; output:
-    the face below OUT, where there is one; faces: how many were found; reason: why it could not be read. The eyes are
-    in pixels of the upright photograph, the picture's left one first; score: the detector's, of the face kept.
-    size_bytes, modified_ns, settings: what the photograph and the settings were, so that a change is seen.
+    path: `person/file` below the folder, a byte that is no UTF-8 as \\xNN; status: aligned, no_face, several_faces (and
+    skipped) or unreadable; output: the face below OUT, where there is one; faces: how many were found; reason: why it
+    could not be read. The eyes are in pixels of the upright photograph, the picture's left one first; score: the
+    detector's, of the face kept.
+    size_bytes to inode: what the photograph and the settings were, so that a change is seen. An inode of 0, as of a
+    photograph that could not be read or changed meanwhile, says that this is not known, and it is done again.
     """
 
     path: str
@@ -75,6 +80,8 @@ class Outcome:
     size_bytes: int = 0
     modified_ns: int = 0
     settings: str = ""
+    changed_ns: int = 0
+    inode: int = 0
 
     @property
     def is_plain(self) -> bool:
@@ -83,6 +90,10 @@ class Outcome:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Outcome))
+
+
+# What a photograph and the settings must agree in for what became of it to hold.
+DECIDING = ("size_bytes", "modified_ns", "changed_ns", "inode", "settings")
 
 
 def _parse_number(text: str) -> float | None:
@@ -123,79 +134,95 @@ def align_folder(root: Path, out: Path, settings: Settings, detect: Detector) ->
         )
     if root == out or root in out.parents or out in root.parents:
         raise AlignError(f"{out} and {root} lie in one another; choose another folder for the faces")
-    photographs, notes = list_pictures(root, str(root))
+    listing = list_pictures(root, str(root))
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".faces.lock", timeout=0):
-            alignment = _align_all(photographs, out, settings, detect)
+            alignment = _align_all(listing, out, settings, detect)
     except Timeout:
         raise AlignError(f"{out} is being written by another ffem align; wait, or choose another folder") from None
-    return dataclasses.replace(alignment, notes=(*notes, *alignment.notes))
+    return dataclasses.replace(alignment, notes=(*listing.notes, *alignment.notes))
 
 
-def _align_all(photographs: Sequence[tuple[str, Path]], out: Path, settings: Settings, detect: Detector) -> Alignment:
+def _align_all(listing: Listing, out: Path, settings: Settings, detect: Detector) -> Alignment:
     done = {outcome.path: outcome for outcome in read_outcomes(out / LIST_NAME)}
     write_outcomes(out / LIST_NAME, done.values())  # whole lines only, before more are added
     outcomes = []
     kept = 0
     with open(out / LIST_NAME, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
-        for person, path in tqdm(photographs, desc="aligning", unit="image", disable=None, leave=False):
-            asked = _describe(person, path, settings)
+        for photograph in tqdm(listing.pictures, desc="aligning", unit="image", disable=None, leave=False):
+            asked = _describe(photograph, settings)
             outcome = done.get(asked.path)
             if outcome and _is_done(outcome, asked, out):
                 kept += 1
             else:
-                outcome = _align_one(path, asked, out, settings, detect)
+                outcome = _align_one(photograph, asked, out, settings, detect)
                 writer.writerow(dataclasses.asdict(outcome))
                 file.flush()
             outcomes.append(outcome)
     there = {outcome.path for outcome in outcomes}
     gone = [outcome for name, outcome in done.items() if name not in there]
+    hidden = {*listing.unread}  # photographs, and folders of them, that may well be there
     write_outcomes(out / LIST_NAME, sorted([*outcomes, *gone], key=lambda outcome: outcome.path))
     write_outcomes(out / TO_CHECK_NAME, [outcome for outcome in outcomes if not outcome.is_plain])
-    left = sum(bool(outcome.output) for outcome in gone)
+    left = sum(bool(outcome.output) and not hidden & {outcome.path, outcome.path.split("/")[0]} for outcome in gone)
     notes = [f"{left} faces in {out} are of photographs that are not there any more; delete them if they should go"]
     return Alignment(tuple(outcomes), kept, tuple(notes) if left else ())
 
 
-def _describe(person: str, path: Path, settings: Settings) -> Outcome:
+def _describe(photograph: PictureFile, settings: Settings) -> Outcome:
     """The photograph as it is now, not looked into: what an outcome must agree with to hold."""
-    try:
-        status = path.stat()
-        size_bytes, modified_ns = status.st_size, status.st_mtime_ns
-    except OSError:
-        size_bytes = modified_ns = 0
+    ((_, size_bytes, modified_ns, changed_ns, inode),) = stat_files([photograph.path])
     return Outcome(
-        f"{person}/{path.name}", UNREADABLE, size_bytes=size_bytes, modified_ns=modified_ns, settings=str(settings)
+        photograph.name,
+        UNREADABLE,
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
+        settings=str(settings),
+        changed_ns=changed_ns,
+        inode=inode,
     )
 
 
 def _is_done(outcome: Outcome, asked: Outcome, out: Path) -> bool:
-    same = [getattr(outcome, name) == getattr(asked, name) for name in ("size_bytes", "modified_ns", "settings")]
-    return all(same) and (not outcome.output or (out / outcome.output).is_file())
+    same = all(getattr(outcome, name) == getattr(asked, name) for name in DECIDING)
+    return same and outcome.inode > 0 and (not outcome.output or _holds_something(out / outcome.output))
 
 
-def _align_one(path: Path, asked: Outcome, out: Path, settings: Settings, detect: Detector) -> Outcome:
+def _holds_something(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _align_one(photograph: PictureFile, asked: Outcome, out: Path, settings: Settings, detect: Detector) -> Outcome:
+    """What becomes of the photograph, with an inode of 0 if it could not be read this time or changed meanwhile."""
     # The ending stays in the name: a.jpg and a.png of one person are two faces.
     output = f"{asked.path}.png"
     try:
-        image = decode_picture(path.read_bytes())
-    except (PictureError, OSError) as error:
-        (out / output).unlink(missing_ok=True)
-        return dataclasses.replace(asked, reason=str(error))
+        image = decode_picture(photograph.path.read_bytes())
+    except PictureError as error:
+        outcome = dataclasses.replace(asked, reason=str(error))
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        outcome = dataclasses.replace(asked, reason=f"{reason}, to be tried again", inode=0)
+    else:
+        outcome = _align_picture(image, dataclasses.replace(asked, output=output), out, settings, detect)
+    if not outcome.output:
+        (out / output).unlink(missing_ok=True)  # of an earlier run
+    return outcome if _describe(photograph, settings) == asked else dataclasses.replace(outcome, inode=0)
+
+
+def _align_picture(image: Image, asked: Outcome, out: Path, settings: Settings, detect: Detector) -> Outcome:
     faces = detect(image)
     face = choose_face(faces, image.size, settings.several)
     if face is None:
-        (out / output).unlink(missing_ok=True)  # of an earlier run with other settings
-        return dataclasses.replace(asked, status=SEVERAL_FACES if faces else NO_FACE, faces=len(faces))
-    with _replace(out / output) as file:
+        return dataclasses.replace(asked, output="", status=SEVERAL_FACES if faces else NO_FACE, faces=len(faces))
+    with _replace(out / asked.output) as file:
         align_face(image, face.eyes, settings.side).save(file, "PNG")
     (left_x, left_y), (right_x, right_y) = face.eyes
     return dataclasses.replace(
         asked,
         status=ALIGNED,
-        output=output,
         faces=len(faces),
         left_eye_x=round(left_x, 2),
         left_eye_y=round(left_y, 2),
@@ -240,13 +267,18 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """The rows of a list, or none where there is no list; what is no row (a kill cut it off) is passed over."""
+    """The rows of a list, or none where there is no list; what is no row (a kill cut it off) is passed over.
+
+    A column that an older release did not write has its default.
+    """
     outcomes = []
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                with contextlib.suppress(TypeError, ValueError, KeyError):
-                    outcomes.append(Outcome(**{name: PARSE[name](row[name]) for name in FIELDS}))
+            reader = csv.DictReader(file)
+            there = [name for name in FIELDS if name in (reader.fieldnames or ())]
+            for row in reader:
+                with contextlib.suppress(TypeError, ValueError):
+                    outcomes.append(Outcome(**{name: PARSE[name](row[name]) for name in there}))
     except FileNotFoundError:
         return []
     except csv.Error as error:

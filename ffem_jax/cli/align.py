@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.terminal import DONE, FAILED, Parser, say, say_how_to_go_on
+from ffem_jax.cli.terminal import DONE, FAILED, Parser, say, say_how_to_go_on, show
+from ffem_jax.text import show_unseen
 
 if TYPE_CHECKING:
     from ffem_jax.align.photographs import Alignment
@@ -53,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps({"out": str(options.out), **summary, **lists, "to_check": to_check}))
     else:
         for line in describe_alignment(alignment, options.out / TO_CHECK_NAME):
-            print(line)
+            show(line)
     return DONE if counts["aligned"] else FAILED
 
 
@@ -65,7 +66,7 @@ def describe_alignment(alignment: Alignment, to_check: Path) -> list[str]:
     rows = [outcome for outcome in alignment.outcomes if not outcome.is_plain]
     for outcome in rows[:SHOWN_AT_MOST]:
         what = outcome.reason or f"{outcome.faces} faces" + (", one kept" if outcome.output else "")
-        lines.append(f"  {outcome.path}: {what}")
+        lines.append(show_unseen(f"  {outcome.path}: {what}"))
     if rows:
         more = f"{len(rows) - SHOWN_AT_MOST:,} more and all " if len(rows) > SHOWN_AT_MOST else "all "
         lines.append(f"{more}{len(rows):,} to look at: {to_check}")

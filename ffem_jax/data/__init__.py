@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ class Faces:
 
     images: uint8 [image, row, column, 3], `resolution` pixels a side.
     labels: int32 [image], an index into `people`.
-    people: names, sorted. names: a path or an identifier for each image, in order.
+    people: tidied names (`names.tidy_name`), each once, in order of their folders. names: a path or an identifier for
+        each image, in order.
     content: a hash of each image's source (the same content, the same hash), so that protocols keep
         duplicates on one side.
     attributes: an array [image] for each known attribute (`eyeglasses_probability`: float, NaN unknown).
     variant: the edition of the data set, empty where there is one only.
     synthetic: drawn, not photographed.
     notes: one line for each thing left out or repaired, to be shown to the user.
+    unread: what could not be read this time and may be there: nobody may take it for deleted.
     """
 
     images: np.ndarray
@@ -39,8 +42,10 @@ class Faces:
     variant: str = ""
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
-    @property
+    # Kept: hashing the pixels of a large set takes a second, and every seed of a sweep asks for it.
+    @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over pixels, labels and their order: what a result depends on."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
@@ -48,7 +53,7 @@ class Faces:
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
-    @property
+    @functools.cached_property
     def pictures_fingerprint(self) -> str:
         """16 hexadecimal digits over `content`, labels and their order: equal for one selection of pictures at any
         crop and resolution. Synthetic faces are drawn anew at each resolution and have one a resolution."""

@@ -1,4 +1,9 @@
-"""Decoded faces on disk: read back in a fraction of a second, made again where anything changed or broke."""
+"""Decoded faces on disk: read back in a fraction of a second, made again where anything changed or broke.
+
+A file is known by path, size, modification time, inode and change time. The last two cannot be set: a picture that
+takes another's place has another inode, and one that is written over another change time, whatever its own times say. A
+copy of a folder, or a network share that numbers its files anew, is decoded once more; that is the price.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import zipfile
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +24,26 @@ import numpy as np
 import PIL
 import platformdirs
 from filelock import FileLock
+from PIL import features
 
 from ffem_jax.data import Faces
 from ffem_jax.spec import DataSpec
 
 # Raised whenever the same source would decode to other arrays.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+
+# Decoders are also built without some format, and their versions need not follow Pillow's.
+CODECS = ("jpg", "libjpeg_turbo", "webp", "zlib")
+
+# The longest tick of the clocks that file systems take their times from; two writes in one tick have one time.
+TICK_S = 0.02
+
+CHANGED = "files changed while they were read; load them again when they are at rest"
+
+# Faces that this process keeps in memory, by their cache file's path, which says the state of their source: those of a
+# trial and of its pretraining.
+RECENT = 2
+_recent: OrderedDict[Path, Faces] = OrderedDict()
 
 # What of Faces goes to JSON; the arrays are kept as they are.
 TEXTS = ("people", "names", "content", "variant", "synthetic", "notes")
@@ -31,7 +52,7 @@ TEXTS = ("people", "names", "content", "variant", "synthetic", "notes")
 def find_cache_folder(spec: DataSpec) -> Path:
     """`spec.cache_dir`, else the environment's FFEM_CACHE_DIR, else the user's cache folder; it need not exist."""
     named = spec.cache_dir or os.environ.get("FFEM_CACHE_DIR", "")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("ffem_jax"))
+    return Path(os.path.expanduser(named)) if named else Path(platformdirs.user_cache_dir("ffem_jax"))
 
 
 def make_cache_folder(spec: DataSpec) -> Path:
@@ -42,17 +63,32 @@ def make_cache_folder(spec: DataSpec) -> Path:
         return folder
 
 
-def load_cached(spec: DataSpec, source: Any, decode: Callable[[], Faces]) -> Faces:
-    """The faces that `decode()` gives, from the cache where it has them.
+def load_cached(spec: DataSpec, read_source: Callable[[], Any], decode: Callable[[], Faces]) -> Faces:
+    """The faces that `decode()` gives, from the cache where it has them; their attributes are not kept.
 
-    source: whatever tells one state of the source from another (paths, sizes, times), as JSON takes it.
+    read_source: gives whatever tells one state of the source from another (`stat_files`), as JSON takes it.
     A damaged cache file is made again. Where the cache folder cannot be written the faces are decoded all the
-    same and a note says so. Of several processes that ask for the same faces one decodes and the others wait.
+    same and a note says so; where a file could not be read, or changed meanwhile, nothing is kept. Of several processes
+    that ask for the same faces one decodes and the others wait. A process keeps the last few in memory, for as long as
+    their source stays as it is: the trials of a sweep share them.
     """
+    source = read_source()
     path = find_cache_folder(spec) / f"{spec.name}-{_hash_key(spec, source)}.npz"
-    faces = _read_faces(path)
-    if faces is not None:
-        return faces
+    if path not in _recent:
+        faces = _read_faces(path) or _make_faces(spec, path, source, read_source, decode)
+        if faces.unread or CHANGED in faces.notes:
+            return faces
+        _recent[path] = faces
+        while len(_recent) > RECENT:
+            _recent.popitem(last=False)
+    _recent.move_to_end(path)
+    return _recent[path]
+
+
+def _make_faces(
+    spec: DataSpec, path: Path, source: Any, read_source: Callable[[], Any], decode: Callable[[], Faces]
+) -> Faces:
+    """Decode what the cache file `path` is to hold, and write it."""
     with contextlib.ExitStack() as stack:
         try:
             make_cache_folder(spec)
@@ -62,6 +98,10 @@ def load_cached(spec: DataSpec, source: Any, decode: Callable[[], Faces]) -> Fac
         faces = _read_faces(path)  # another process may have made it while this one waited
         if faces is None:
             faces = decode()
+            if read_source() != source:
+                return _add_note(faces, CHANGED)
+            if faces.unread:
+                return faces
             try:
                 _write_faces(path, faces)
             except OSError as error:
@@ -69,15 +109,24 @@ def load_cached(spec: DataSpec, source: Any, decode: Callable[[], Faces]) -> Fac
         return faces
 
 
-def stat_files(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """(path, bytes, modification time in ns) of the files that exist: two equal lists, the same contents."""
+def stat_files(paths: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
+    """(path, bytes, modification time, change time, inode) of files, times in ns: two equal lists, the same contents.
+
+    Of a file that cannot be looked at all numbers are 0. Waits for a tick where a file has just been written, so that
+    whatever is written later has a later time.
+    """
     rows = []
+    newest = 0
     for path in paths:
         try:
             status = os.stat(path)
-        except FileNotFoundError:
+        except OSError:
+            rows.append((str(path), 0, 0, 0, 0))
             continue
-        rows.append((str(path), status.st_size, status.st_mtime_ns))
+        rows.append((str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+        newest = max(newest, status.st_ctime_ns)
+    if abs(time.time_ns() - newest) < TICK_S * 1e9:
+        time.sleep(TICK_S)
     return rows
 
 
@@ -90,6 +139,7 @@ def _hash_key(spec: DataSpec, source: Any) -> str:
     decides = [
         CACHE_VERSION,
         PIL.__version__,  # its decoders and its resampling make the pixels
+        [features.version(codec) for codec in CODECS],
         [spec.name, spec.resolution, spec.people, spec.min_images, spec.max_images, spec.crop],
         source,
     ]
@@ -109,13 +159,11 @@ def _add_note(faces: Faces, note: str) -> Faces:
 
 def _write_faces(path: Path, faces: Faces) -> None:
     """Write to a temporary file beside `path` and rename, so that no reader ever sees half a file."""
-    texts = {name: getattr(faces, name) for name in TEXTS} | {"attributes": list(faces.attributes)}
-    arrays: dict[str, Any] = {"images": faces.images, "labels": faces.labels, "texts": np.array(json.dumps(texts))}
-    arrays |= {f"attribute_{index}": array for index, array in enumerate(faces.attributes.values())}
+    texts = json.dumps({name: getattr(faces, name) for name in TEXTS})
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, images=faces.images, labels=faces.labels, texts=np.array(texts))
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -127,14 +175,12 @@ def _read_faces(path: Path) -> Faces | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             texts = json.loads(str(file["texts"]))
-            attributes = {name: file[f"attribute_{index}"] for index, name in enumerate(texts["attributes"])}
             return Faces(
                 images=file["images"],
                 labels=file["labels"],
                 people=tuple(texts["people"]),
                 names=tuple(texts["names"]),
                 content=tuple(texts["content"]),
-                attributes=attributes,
                 variant=texts["variant"],
                 synthetic=texts["synthetic"],
                 notes=tuple(texts["notes"]),

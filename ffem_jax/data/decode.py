@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ffem_jax.data import Faces
+from ffem_jax.data.listing import NAMED_AT_MOST, list_names
 from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
+from ffem_jax.text import show_unseen
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
 MAX_PIXELS = 120_000_000
-NAMED_AT_MOST = 20
 
 
 class PictureError(ValueError):
@@ -30,7 +30,7 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture not yet decoded. name: its path, `person/file`; read: returns the file's bytes."""
+    """A picture not yet decoded. name: its path, `folder/file`; read: returns the file's bytes."""
 
     person: str
     name: str
@@ -41,7 +41,8 @@ def decode_picture(data: bytes) -> Image.Image:
     """An encoded picture as 8-bit RGB, upright.
 
     EXIF orientation is applied, 16-bit grey is scaled down, transparency is laid over mid grey, of an animation
-    the first frame is taken. Raises PictureError for anything that cannot be read whole.
+    the first frame is taken. Raises PictureError for anything that cannot be read whole, and OSError or MemoryError
+    where it is the machine that fails.
     """
     try:
         with warnings.catch_warnings():
@@ -51,9 +52,13 @@ def decode_picture(data: bytes) -> Image.Image:
                 raise PictureError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS:,}")
             image.load()
             return _convert_to_rgb(ImageOps.exif_transpose(image))
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
+    except UnidentifiedImageError as error:  # its text is an address in memory
+        raise PictureError("in no format that is known" if data else "the file is empty") from error
     except Exception as error:  # Pillow's decoders raise almost every built-in type on damaged input
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the operating system; Pillow's own have no number
         raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -77,42 +82,66 @@ def hash_picture(image: Image.Image) -> str:
 
 
 def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
-    """Who stays of `images` (person -> number of images), sorted by name.
+    """Who stays of `images` (person -> number of images), in its order.
 
-    Those with at least `spec.min_images`; of these the `spec.people` with the most images, ties by name.
+    Those with at least `spec.min_images`; of these the `spec.people` with the most images, of equals the first.
     """
     enough = [person for person, count in images.items() if count >= spec.min_images]
-    ranked = sorted(enough, key=lambda person: (-images[person], person))
-    return sorted(ranked[: spec.people or None])
+    ranked = sorted(enough, key=lambda person: -images[person])
+    kept = set(ranked[: spec.people or None])
+    return [person for person in enough if person in kept]
 
 
 def decode_faces(pictures: Iterable[Picture], total: int, spec: DataSpec) -> Faces:
     """Decode `pictures` (at most `total`, grouped and sorted as they are to stay) and choose the people.
 
-    A picture that cannot be read is named in the notes and skipped, a person with fewer than `spec.min_images`
-    readable ones is named and left out. Draws a progress bar on a terminal's standard error.
+    A picture that is none is named in the notes and skipped, a person with fewer than `spec.min_images` readable ones
+    is named and left out. A picture that could not be read this time, which says nothing of the picture, is in `unread`
+    as well. Draws a progress bar on a terminal's standard error.
     """
     images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8)
     kept: list[Picture] = []
     content: list[str] = []
     readable: Counter[str] = Counter()
-    notes: list[str] = []
+    skipped: list[str] = []
+    unread: dict[str, str] = {}  # name -> reason
     for picture in tqdm(pictures, total=total, desc="decoding faces", unit="image", disable=None, leave=False):
         readable.setdefault(picture.person, 0)
         try:
             image = decode_picture(picture.read())
-        except (PictureError, OSError) as error:
-            notes.append(f"skipped {picture.name}: {error}")
+        except PictureError as error:
+            skipped.append(f"{picture.name}: {error}")
+            continue
+        except (OSError, MemoryError) as error:
+            unread[picture.name] = getattr(error, "strerror", None) or type(error).__name__
             continue
         images[len(kept)] = crop_face(image, spec.crop, spec.resolution)
         kept.append(picture)
         content.append(hash_picture(image))
         readable[picture.person] += 1
-    few = [f"{person} ({count})" for person, count in sorted(readable.items()) if count < spec.min_images]
-    if few:
-        notes.append(f"left out, with fewer than data.min_images={spec.min_images} readable images: {list_names(few)}")
     people = tuple(select_people(readable, spec))
-    return _keep(people, kept, content, images, spec.max_images, tuple(notes))
+    faces = _keep(people, kept, content, images, spec.max_images)
+    notes = _describe_skipped(skipped, unread, readable, spec.min_images)
+    if len(people) < spec.people and spec.name != "lfw52":  # which has a note of its own
+        notes.append(f"data.people={spec.people} are asked for, and there are {len(people)}")
+    return dataclasses.replace(faces, notes=tuple(notes), unread=tuple(unread))
+
+
+def _describe_skipped(
+    skipped: Sequence[str], unread: Mapping[str, str], readable: Mapping[str, int], min_images: int
+) -> list[str]:
+    notes = [f"skipped {show_unseen(one)}" for one in skipped[:NAMED_AT_MOST]]
+    if len(skipped) > NAMED_AT_MOST:
+        notes.append(f"skipped {len(skipped) - NAMED_AT_MOST:,} more pictures that cannot be read")
+    if unread:
+        reasons = [f"{name} ({reason})" for name, reason in unread.items()]
+        notes.append(
+            f"could not be read this time ({len(unread):,}): {list_names(reasons)}; they are tried again the next time"
+        )
+    few = [f"{person} ({count})" for person, count in readable.items() if count < min_images]
+    if few:
+        notes.append(f"left out, with fewer than data.min_images={min_images} readable images: {list_names(few)}")
+    return notes
 
 
 def _keep(
@@ -121,7 +150,6 @@ def _keep(
     content: list[str],
     images: np.ndarray,
     max_images: int,
-    notes: tuple[str, ...],
 ) -> Faces:
     label_of = {person: label for label, person in enumerate(people)}
     taken: Counter[str] = Counter()
@@ -136,42 +164,4 @@ def _keep(
         people=people,
         names=tuple(pictures[row].name for row in rows),
         content=tuple(content[row] for row in rows),
-        notes=notes,
     )
-
-
-def list_names(names: Sequence[str]) -> str:
-    """Names with commas, the first `NAMED_AT_MOST` of them and then how many more."""
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def read_attributes(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The columns of the CSV file `path`, if it exists, for the images `names`, and notes on what is wrong with it.
-
-    The column `path` says which image (`person/file`); each other column becomes an array [image]: float64 with
-    NaN where empty if all of it reads as numbers, text with "" where empty otherwise.
-    """
-    if not names or not path.exists():
-        return {}, ()
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.DictReader(file)
-            columns = [column for column in reader.fieldnames or () if column]
-            if "path" not in columns:
-                return {}, (f"{path.name} ignored: its first line names no column `path`",)
-            rows = {(row["path"] or "").replace("\\", "/").removeprefix("./"): row for row in reader}
-    except (OSError, csv.Error) as error:
-        return {}, (f"{path.name} ignored: {error}",)
-    known = [rows.get(name, {}) for name in names]
-    if not any(known):
-        return {}, (f"{path.name} ignored: its column `path` names none of the images, such as {names[0]}",)
-    columns.remove("path")
-    return {column: _parse_column([(row.get(column) or "").strip() for row in known]) for column in columns}, ()
-
-
-def _parse_column(values: list[str]) -> np.ndarray:
-    try:
-        return np.array([float(value) if value else np.nan for value in values], np.float64)
-    except ValueError:
-        return np.array(values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import os
 import tarfile
 import tempfile
@@ -23,13 +24,17 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ffem_jax.data import DataError, Faces
+from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import find_cache_folder, hash_text, load_cached, make_cache_folder, stat_files
-from ffem_jax.data.decode import Picture, decode_faces, read_attributes, select_people
+from ffem_jax.data.decode import Picture, decode_faces, select_people
 from ffem_jax.data.download import Download, download_archive
+from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
+from ffem_jax.data.listing import list_names as join_names
+from ffem_jax.names import decode_file_name, tidy_name
 from ffem_jax.spec import DataSpec
 
 if TYPE_CHECKING:
-    from ffem_jax.data.lfw_builder import PreparedFaces
+    from ffem_jax.data.lfw_builder import PreparedFaces, ReadPictures
 
 # Address and checksum as scikit-learn has them.
 FUNNELED = Download(
@@ -50,6 +55,10 @@ PAIRS = Download(
 VARIANTS = {"lfw-deepfunneled": "deepfunneled", "lfw_funneled": "funneled", "lfw": "original"}
 ARCHIVES = {"lfw-deepfunneled.tgz": "deepfunneled", "lfw-funneled.tgz": "funneled", "lfw.tgz": "original"}
 
+PICTURE_NAME = "*/*_[0-9][0-9][0-9][0-9].jpg"
+# Whatever of an archive was meant to be a picture, in capitals too.
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".pgm", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
 LFW52_PEOPLE = 52
 LFW52_MAX_IMAGES = 30
 LFW52_IMAGES = 1467
@@ -67,7 +76,7 @@ class Source:
 
     @property
     def attributes(self) -> Path:
-        return self.path.parent / "attributes.csv"
+        return self.path.parent / TABLE_NAME
 
 
 def load(spec: DataSpec) -> Faces:
@@ -85,13 +94,21 @@ def load(spec: DataSpec) -> Faces:
             )
         spec = dataclasses.replace(spec, people=LFW52_PEOPLE, max_images=LFW52_MAX_IMAGES, min_images=1)
     source = find_source(spec)
-    if source.path.is_dir():
-        names = list_names(source.path)
-        files = [source.path / name for name in select_names(names, spec)]
-    else:
-        files = [source.path]
-    state = [str(source.path), source.variant, stat_files([*files, source.attributes])]
-    return load_cached(spec, state, lambda: _decode(source, spec))
+    listing = _list_pictures(source.path) if source.path.is_dir() else None
+
+    def read_source() -> list[object]:
+        if listing is None:
+            return [str(source.path), source.variant, stat_files([source.path])]
+        selected = set(select_names(listing.names, spec))
+        files = (picture.path for picture in listing.pictures if picture.name in selected)
+        return [str(source.path), source.variant, hash_text(listing.names), stat_files(files)]
+
+    faces = load_cached(spec, read_source, lambda: _decode(source, listing, spec))
+    faces = dataclasses.replace(faces, notes=(*_name_other_editions(spec, source), *faces.notes))
+    if listing:
+        notes, unread = (*listing.notes, *faces.notes), (*listing.unread, *faces.unread)
+        faces = dataclasses.replace(faces, notes=notes, unread=unread)
+    return add_attributes(faces, source.attributes, listing.names if listing else ())
 
 
 def find_source(spec: DataSpec) -> Source:
@@ -99,7 +116,7 @@ def find_source(spec: DataSpec) -> Source:
     named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
     if not named:
         return Source(download_archive(FUNNELED, find_cache_folder(spec)), "funneled")
-    root = Path(named).expanduser().absolute()
+    root = Path(os.path.expanduser(named)).absolute()
     wanted = f"it must hold one of {', '.join(VARIANTS)}, one of {', '.join(ARCHIVES)}, or the people's folders"
     if not root.is_dir():
         raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
@@ -115,6 +132,17 @@ def find_source(spec: DataSpec) -> Source:
     raise DataError(f"data.root={root} has no LFW in it; {wanted}; data.root='' downloads it")
 
 
+def _name_other_editions(spec: DataSpec, source: Source) -> list[str]:
+    """A note where `data.root` holds more than one edition, of which one had to be taken."""
+    root = Path(os.path.expanduser(spec.root or os.environ.get("FFEM_LFW_ROOT", "")))
+    if root == Path():
+        return []
+    editions = {**VARIANTS, **ARCHIVES}
+    others = [name for name, variant in editions.items() if variant != source.variant and (root / name).exists()]
+    inside = source.path.name in editions and source.path.parent == root.absolute()
+    return [f"{source.path.name} is read and not {join_names(others)}, which is there too"] if others and inside else []
+
+
 def find_pairs(spec: DataSpec) -> Path:
     """Where View 2's pairs.txt is or should be: beside the people's folder or in data.root; else it is downloaded.
 
@@ -123,37 +151,32 @@ def find_pairs(spec: DataSpec) -> Path:
     named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
     if not named:
         return download_archive(PAIRS, find_cache_folder(spec))
-    root = Path(named).expanduser().absolute()
+    root = Path(os.path.expanduser(named)).absolute()
     beside = find_source(spec).path.parent / PAIRS.name
     return beside if beside.exists() else root / PAIRS.name
 
 
 def _holds_people(folder: Path) -> bool:
-    return next(folder.glob("*/*_[0-9][0-9][0-9][0-9].jpg"), None) is not None
+    return next(folder.glob(PICTURE_NAME), None) is not None
 
 
 def list_names(folder: Path) -> list[str]:
-    """`person/file` of every picture in the people's `folder`, sorted by person and then file.
+    """`person/file` of every picture in the people's `folder`, in order. Raises DataError where it cannot be read."""
+    return _list_pictures(folder).names
 
-    Raises DataError where a folder cannot be read.
-    """
+
+def _list_pictures(folder: Path) -> Listing:
     try:
-        people = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        return [
-            f"{person}/{file}"
-            for person in people
-            for file in sorted(os.listdir(folder / person))
-            if file.endswith(".jpg") and not file.startswith(".")
-        ]
+        return list_people(folder, (".jpg",), "jpg", any_case=False)
     except OSError as error:
         raise DataError(f"data.root: {folder} cannot be read ({error}); check its permissions") from None
 
 
 def select_names(names: list[str], spec: DataSpec) -> list[str]:
-    """Of `names` (`person/file`, sorted) those that `spec` keeps, in order."""
+    """Of `names` (`person/file`, in order) those that `spec` keeps, in order and one person's together."""
     files = defaultdict(list)
     for name in names:
-        files[name.split("/")[0]].append(name)
+        files[name_person(name)].append(name)
     if spec.name == "lfw_rest":
         counts = {person: len(own) for person, own in files.items()}
         for person in select_people(counts, DataSpec(people=LFW52_PEOPLE, min_images=1)):
@@ -162,36 +185,71 @@ def select_names(names: list[str], spec: DataSpec) -> list[str]:
     return [name for person in people for name in files[person][: spec.max_images or None]]
 
 
-def read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """(`person/file`, bytes) of every picture in the people's `folder`."""
-    for name in list_names(folder):
-        yield name, (folder / name).read_bytes()
+def name_person(name: str) -> str:
+    """The person in the picture `name` (`person/file`)."""
+    folder = name.split("/")[0]
+    return tidy_name(folder) or folder
 
 
-def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(`person/file`, bytes) of every picture in a .tgz, read once from front to back and unpacked nowhere.
+def read_folder(listing: Listing) -> Iterator[tuple[str, bytes]]:
+    """(`person/file`, bytes) of every picture listed.
 
-    Raises DataError where the archive is damaged.
+    Raises DataError for one that cannot be read: the copy that is made of them all would keep the gap.
     """
+    for picture in listing.pictures:
+        try:
+            yield picture.name, picture.path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{picture.path} cannot be read ({error.strerror}); check the disk and its permissions, or move it away"
+            ) from None
+
+
+def read_archive(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    """(`person/file`, bytes) of every picture in a .tgz, read from front to back and unpacked nowhere.
+
+    A picture that does not lie as deep as most do, or is no plain .jpg file, comes with None for its bytes. Raises
+    DataError where the archive is damaged or cannot be read.
+    """
+    with _explain_damage(path):
+        depths = Counter(len(where.parts) for where, _, _ in _read_members(path) if where.match(PICTURE_NAME))
+        depth = max(depths, key=lambda depth: depths[depth], default=0)
+        for where, archive, member in _read_members(path):
+            plain = member.isfile() and where.suffix == ".jpg" and not where.name.startswith(".")
+            if plain and len(where.parts) == depth:
+                file = archive.extractfile(member)
+                assert file is not None  # a regular file has contents
+                yield "/".join(where.parts[-2:]), file.read()
+            else:
+                yield str(where), None
+
+
+def _read_members(path: Path) -> Iterator[tuple[PurePosixPath, tarfile.TarFile, tarfile.TarInfo]]:
+    """Where each picture of the archive lies in it, and the archive, in which it is next to be read."""
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            where = PurePosixPath(decode_file_name(member.name))
+            if where.suffix.lower() in PICTURE_ENDINGS and not member.isdir():
+                yield where, archive, member
+
+
+@contextlib.contextmanager
+def _explain_damage(path: Path) -> Iterator[None]:
     try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                if member.isfile() and len(parts) >= 2 and parts[-1].endswith(".jpg") and parts[-1][0] != ".":
-                    file = archive.extractfile(member)
-                    assert file is not None  # a regular file has contents
-                    yield "/".join(parts[-2:]), file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and fetch {FUNNELED.url} again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
 
 
-def _decode(source: Source, spec: DataSpec) -> Faces:
+def _decode(source: Source, listing: Listing | None, spec: DataSpec) -> Faces:
     # Imported where something is to be prepared: TFDS takes longer to import than cached faces to load.
     from ffem_jax.data.lfw_builder import prepare_faces
 
-    if source.path.is_dir():
-        files = [source.path / name for name in list_names(source.path)]
-        read_pictures = partial(read_folder, source.path)
+    if listing:
+        files = [picture.path for picture in listing.pictures]
+        read_pictures: ReadPictures = partial(read_folder, listing)
     else:
         files = [source.path]
         read_pictures = partial(read_archive, source.path)
@@ -202,26 +260,31 @@ def _decode(source: Source, spec: DataSpec) -> Faces:
         except OSError:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ffem-lfw-")))
         try:
-            return _decode_prepared(prepare_faces(folder, read_pictures), source, spec)
+            return _decode_prepared(prepare_faces(folder, read_pictures), source, listing, spec)
         except OSError as error:
             raise DataError(
                 f"LFW could not be prepared in {folder} ({error}); it takes 300 MB: make room or set data.cache_dir"
             ) from None
 
 
-def _decode_prepared(prepared: PreparedFaces, source: Source, spec: DataSpec) -> Faces:
-    names = select_names(prepared.names, spec)
-    pictures = [Picture(name.split("/")[0], name, partial(prepared.read, name)) for name in names]
+def _decode_prepared(prepared: PreparedFaces, source: Source, listing: Listing | None, spec: DataSpec) -> Faces:
+    everybody = listing.names if listing else prepared.names
+    names = select_names(everybody, spec)
+    pictures = [Picture(name_person(name), name, partial(prepared.read, name)) for name in names]
     faces = decode_faces(pictures, len(pictures), spec)
     notes = list(faces.notes)
-    everybody = Counter(name.split("/")[0] for name in prepared.names)
-    few = sum(count < spec.min_images for count in everybody.values())
+    if prepared.passed_over:
+        notes.append(
+            f"passed over in {source.path.name} ({len(prepared.passed_over):,}), for they are no person/*.jpg: "
+            f"{join_names(prepared.passed_over)}"
+        )
+    people = Counter(map(name_person, everybody))
+    few = sum(count < spec.min_images for count in people.values())
     if few:
-        notes.append(f"left out {few:,} of {len(everybody):,} people, with fewer than {spec.min_images} images")
+        notes.append(f"left out {few:,} of {len(people):,} people, with fewer than {spec.min_images} images")
     if spec.name == "lfw52" and (len(faces.people), len(faces.names)) != (LFW52_PEOPLE, LFW52_IMAGES):
         notes.append(
             f"this is not the whole of lfw52: {len(faces.people)} people and {len(faces.names):,} images "
             f"where {LFW52_PEOPLE} and {LFW52_IMAGES:,} are due"
         )
-    attributes, trouble = read_attributes(source.attributes, faces.names)
-    return dataclasses.replace(faces, variant=source.variant, attributes=attributes, notes=(*notes, *trouble))
+    return dataclasses.replace(faces, variant=source.variant, notes=tuple(notes))

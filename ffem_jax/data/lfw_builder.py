@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-# (name, JPEG bytes) of each picture; name is `person/file`.
-ReadPictures = Callable[[], Iterator[tuple[str, bytes]]]
+# (name, JPEG bytes) of each picture, and (name, None) of what is passed over; a picture's name is `person/file`.
+ReadPictures = Callable[[], Iterator[tuple[str, bytes | None]]]
 
 
 class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
@@ -30,6 +31,7 @@ class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, read_pictures: ReadPictures, **kwargs: Any) -> None:
         self._read_pictures = read_pictures
+        self.passed_over: list[str] = []
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -53,18 +55,26 @@ class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         pictures = tqdm(self._read_pictures(), desc="preparing LFW", unit="image", disable=None, leave=False)
         for index, (name, data) in enumerate(pictures):
-            yield index, {"image": io.BytesIO(data), "person": name.split("/")[0], "name": name}
+            if data is None:
+                self.passed_over.append(name)
+            else:
+                yield index, {"image": io.BytesIO(data), "person": name.split("/")[0], "name": name}
 
 
 class PreparedFaces:
-    """The prepared pictures by name. Nothing is decoded here."""
+    """The prepared pictures by name. Nothing is decoded here. passed_over: names of what was not taken."""
 
     def __init__(self, folder: Path, read_pictures: ReadPictures) -> None:
+        is_prepared = _is_prepared(folder)
         builder = FacesInTheWild(data_dir=folder, file_format="array_record", read_pictures=read_pictures)
         # TFDS announces itself on standard output, which belongs to `--json`.
         with contextlib.redirect_stdout(io.StringIO()):
             tfds.disable_progress_bar()
             builder.download_and_prepare()
+        kept = folder / "passed_over.json"
+        if not is_prepared:
+            kept.write_text(json.dumps(builder.passed_over), encoding="utf-8")
+        self.passed_over: list[str] = json.loads(kept.read_text(encoding="utf-8"))
         self._images = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
         self._index_of = {row["name"].decode(): index for index, row in enumerate(self._images)}
 
@@ -84,9 +94,13 @@ def prepare_faces(folder: Path, read_pictures: ReadPictures) -> PreparedFaces:
 
     Raises OSError where the folder cannot be written, and whatever `read_pictures` raises.
     """
-    if any(folder.glob("*/*/dataset_info.json")):
+    if _is_prepared(folder):
         try:
             return PreparedFaces(folder, read_pictures)
         except Exception:  # the readers of JSON, protobuf and ArrayRecord each raise their own types
             shutil.rmtree(folder, ignore_errors=True)
     return PreparedFaces(folder, read_pictures)
+
+
+def _is_prepared(folder: Path) -> bool:
+    return any(folder.glob("*/*/dataset_info.json"))

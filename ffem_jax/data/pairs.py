@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ffem_jax.data import DataError
+from ffem_jax.names import find_name, index_names, tidy_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_pairs(path: Path, names: Sequence[str]) -> Pairs:
     Source: Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DataError(f"{path} cannot be read ({reason}); it is LFW's View 2, put it there") from None
@@ -48,22 +49,23 @@ def read_pairs(path: Path, names: Sequence[str]) -> Pairs:
     folds, each = _read_head(path, rows)
     if len(rows) - 1 != folds * 2 * each:
         raise DataError(f"{path} has {len(rows) - 1} pairs where its first line makes {folds * 2 * each} due")
-    index = {name: position for position, name in enumerate(names)}
+    index = index_names(names)
     found = []
     for position, (number, row) in enumerate(rows[1:]):
         same = position % (2 * each) < each
         try:
-            if len(row) != (3 if same else 4) or (not same and row[0] == row[2]):
+            if len(row) != (3 if same else 4) or (not same and tidy_name(row[0]) == tidy_name(row[2])):
                 raise ValueError
             pictures = (row[0], int(row[1])), (row[0 if same else 2], int(row[-1]))
         except ValueError:
             wanted = "person, number, number" if same else "person, number, another person, number"
             raise DataError(f"{path} line {number}: {' '.join(row)!r} is not {wanted}, apart by tabs") from None
         pair = [f"{person}/{person}_{picture:04d}.jpg" for person, picture in pictures]
-        for name in pair:
-            if name not in index:
-                raise DataError(f"{path} line {number}: {name} is not among the {len(index):,} readable pictures")
-        found.append((*(index[name] for name in pair), same, position // (2 * each)))
+        places = [find_name(name, index) for name in pair]
+        for name, place in zip(pair, places, strict=True):
+            if place is None:
+                raise DataError(f"{path} line {number}: {name} is not among the {len(names):,} readable pictures")
+        found.append((*places, same, position // (2 * each)))
     first, second, same_column, fold = (np.asarray(column) for column in zip(*found, strict=True))
     return Pairs(first, second, same_column, fold)
 

@@ -12,7 +12,6 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
@@ -47,22 +46,18 @@ class Split:
 def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
     """The faces of `data` and how `protocol` splits them.
 
-    The trials of a sweep that share a process share the decoded faces. view2 loads everybody, and `data` then selects
-    among the people who are not tested. Raises DataError as `load_faces`, `read_pairs`, `make_split` and
-    `make_view2_split` do.
+    view2 loads everybody, and `data` then selects among the people who are not tested. Raises DataError as
+    `load_faces`, `read_pairs`, `make_split` and `make_view2_split` do.
     """
     if protocol.name == "view2":
         if data.name != "lfw":
             raise DataError(
                 f"protocol=view2 tests pairs of Labeled Faces in the Wild and not data={data.name}; set data=lfw"
             )
-        faces = _load_once(dataclasses.replace(data, people=0, min_images=1, max_images=0))
+        faces = load_faces(dataclasses.replace(data, people=0, min_images=1, max_images=0))
         return faces, make_view2_split(faces, read_pairs(find_pairs(data), faces.names), data, protocol)
-    faces = _load_once(data)
+    faces = load_faces(data)
     return faces, make_split(faces.labels, faces.content, protocol, faces.people)
-
-
-_load_once = lru_cache(maxsize=2)(load_faces)
 
 
 def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, people: Sequence[str] = ()) -> Split:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -80,6 +81,7 @@ HAIR_TONES = np.array([[0.07, 0.06, 0.06], [0.27, 0.17, 0.11], [0.52, 0.36, 0.20
 IRIS_TONES = np.array([[0.20, 0.12, 0.07], [0.34, 0.42, 0.24], [0.36, 0.52, 0.66]])
 
 
+@lru_cache(maxsize=2)
 def load(spec: DataSpec) -> Faces:
     """`spec.people` people (0: 20) with `spec.images_per_person` images each, `spec.max_images` at most.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +223,127 @@ def test_a_folder_without_people_is_refused(tmp_path: Path) -> None:
     draw_photograph(tmp_path / "loose" / "1.png", (100, 80, 40))
     with pytest.raises(DataError, match="has 1 pictures but no folders"):
         align_folder(tmp_path / "loose", tmp_path / "out", SETTINGS, FindDiscs())
+
+
+# ------------------------------------------------------------------- what a list may be trusted for
+
+
+def test_exchanged_photographs_of_equal_size_and_time_are_aligned_again(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    first, second = people / "ann" / "one.pgm", people / "bob" / "one.pgm"  # not compressed, so of one size
+    draw_photograph(first, (60, 80, 40))
+    draw_photograph(second, (150, 80, 40))
+    for path in (first, second):
+        os.utime(path, ns=(1, 1))
+    before = by_path(align_folder(people, out, SETTINGS, FindDiscs()).outcomes)
+    first.rename(people / "third")
+    second.rename(first)
+    (people / "third").rename(second)
+    detector = FindDiscs()
+    after = align_folder(people, out, SETTINGS, detector)
+    assert (detector.asked, after.kept) == (2, len(before) - 2)
+    assert by_path(after.outcomes)["ann/one.pgm"].left_eye_x == before["bob/one.pgm"].left_eye_x
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()], ids=["disk", "memory"])
+def test_a_photograph_that_cannot_be_read_now_is_tried_again(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    out = tmp_path / "faces"
+    real = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "1.png":
+            raise error
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        alignment = align_folder(people, out, SETTINGS, FindDiscs())
+    assert alignment.count()["unreadable"] == 3
+    outcome = by_path(alignment.outcomes)["ann/1.png"]
+    assert outcome.reason == f"{getattr(error, 'strerror', 'MemoryError')}, to be tried again"
+    again = align_folder(people, out, SETTINGS, FindDiscs())
+    assert (again.kept, again.count()["aligned"], again.count()["unreadable"]) == (7, 7, 1)
+    assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 9  # the broken one is broken
+
+
+def test_a_photograph_that_changes_while_it_is_looked_at_is_looked_at_again(people: Path, tmp_path: Path) -> None:
+    class Slow(FindDiscs):
+        def __call__(self, image: Image.Image) -> list[DetectedFace]:
+            if self.asked == 0:
+                draw_photograph(people / "ann" / "0.png")  # the first is replaced while it is being aligned
+            return super().__call__(image)
+
+    out = tmp_path / "faces"
+    assert by_path(align_folder(people, out, SETTINGS, Slow()).outcomes)["ann/0.png"].status == "aligned"
+    again = align_folder(people, out, SETTINGS, FindDiscs())
+    assert (again.kept, by_path(again.outcomes)["ann/0.png"].status) == (8, "no_face")
+
+
+def test_a_list_of_an_older_release_is_read_and_its_photographs_are_aligned_again(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    first = align_folder(people, out, SETTINGS, FindDiscs())
+    with open(out / "faces.csv", newline="") as file:
+        rows = [row[:-2] for row in csv.reader(file)]  # it had no inode and no time of change
+    with open(out / "faces.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    (people / "bob" / "1.png").unlink()
+    assert len(read_outcomes(out / "faces.csv")) == 9
+    again = align_folder(people, out, SETTINGS, FindDiscs())
+    assert again.kept == 0
+    assert again.outcomes == tuple(outcome for outcome in first.outcomes if outcome.path != "bob/1.png")
+    assert [note for note in again.notes if note.startswith("1 faces")]  # its old rows still say what is gone
+    assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 8
+
+
+def test_an_empty_face_is_made_again(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    align_folder(people, out, SETTINGS, FindDiscs())
+    (out / "ann" / "1.png.png").write_bytes(b"")  # what a loss of power leaves
+    assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 8
+    assert Image.open(out / "ann" / "1.png.png").size == (70, 70)
+
+
+def test_photographs_that_cannot_be_listed_now_are_not_called_gone(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "faces"
+    align_folder(people, out, SETTINGS, FindDiscs())
+    real = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path) == people / "ann":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        notes = align_folder(people, out, SETTINGS, FindDiscs()).notes
+    assert any("could not be looked into this time (1): ann (Permission denied)" in note for note in notes)
+    assert not [note for note in notes if "not there any more" in note]
+    assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 9
+
+
+def test_what_is_passed_over_is_said(people: Path, tmp_path: Path) -> None:
+    draw_photograph(people / "ann" / "2019" / "1.png", (100, 80, 40))
+    (people / "bob" / "dead.png").symlink_to("nowhere")
+    notes = "\n".join(align_folder(people, tmp_path / "faces", SETTINGS, FindDiscs()).notes)
+    assert "ann/2019 (1)" in notes
+    assert "bob/dead.png" in notes
+
+
+def test_names_that_are_no_utf8_are_aligned_listed_and_loaded(people: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(people) + b"/Jos\xe9"
+    os.rename(people / "bob", folder)
+    os.rename(folder + b"/0.png", folder + b"/f\xfc.png")
+    out = tmp_path / "faces"
+    alignment = align_folder(people, out, SETTINGS, FindDiscs())
+    assert by_path(alignment.outcomes)[r"Jos\xe9/f\xfc.png"].status == "aligned"
+    assert r"Jos\xe9/f\xfc.png" in (out / "faces.csv").read_text(encoding="utf-8")
+    assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 9
+    faces = load_faces(DataSpec(name="folder", root=str(out), resolution=70))
+    assert faces.people == (r"Jos\xe9", "ann")
 
 
 def make_face(x: float, y: float, distance: float) -> DetectedFace:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from made_folders import write_people
+from made_folders import make_picture, write_people
+from PIL import Image
 
-from ffem_jax.data import cache, load_faces
+from ffem_jax import data
+from ffem_jax.data import Faces, cache
+from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
+
+
+def load_faces(spec: DataSpec) -> Faces:
+    """As a new process does: with nothing in memory."""
+    cache._recent.clear()
+    return data.load_faces(spec)
 
 
 @pytest.fixture
@@ -120,3 +132,163 @@ def test_two_processes_at_once_agree(spec):
     prints = {process.communicate(timeout=60)[0] for process in started}
     assert prints == {load_faces(spec).fingerprint + "\n"}
     assert len(cached_files(spec)) == 1
+
+
+# ------------------------------------------------------------------------- files of equal size and time
+
+ARCHIVE_TIME = (1_000_000_000, 1_000_000_000)
+
+
+@pytest.fixture
+def twins(tmp_path) -> DataSpec:
+    """A folder as an archive leaves it: every file of one size and one time."""
+    for seed, name in enumerate(["ann/1.pgm", "ann/2.pgm", "bob/1.pgm", "bob/2.pgm"]):
+        path = tmp_path / "twins" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_picture(seed, (16, 16)).convert("L").save(path)
+        os.utime(path, ns=ARCHIVE_TIME)
+    return DataSpec(name="folder", root=str(tmp_path / "twins"), resolution=16, min_images=1)
+
+
+def exchange_by_renaming(first: Path, second: Path) -> None:
+    first.rename(first.with_name("third"))
+    second.rename(first)
+    first.with_name("third").rename(second)
+
+
+def exchange_by_writing(first: Path, second: Path) -> None:
+    contents = first.read_bytes(), second.read_bytes()
+    for path, content in zip((second, first), contents, strict=True):
+        path.write_bytes(content)  # the same inode
+        os.utime(path, ns=ARCHIVE_TIME)
+
+
+def exchange_by_copying(first: Path, second: Path) -> None:
+    """As `rsync -a` and `cp -a` do: a new file with the old times, renamed to its place."""
+    for path, other in ((first, second), (second, first)):
+        shutil.copy2(other, path.with_suffix(f".{path.parent.name}"))
+    for path in (first, second):
+        path.with_suffix(f".{path.parent.name}").replace(path)
+
+
+def exchange_by_linking(first: Path, second: Path) -> None:
+    for path, other in ((first, second), (second, first)):
+        path.rename(path.with_suffix(".kept"))
+        path.symlink_to(other.with_suffix(".kept"))
+
+
+@pytest.mark.parametrize(
+    "exchange", [exchange_by_renaming, exchange_by_writing, exchange_by_copying, exchange_by_linking]
+)
+def test_exchanged_pictures_of_equal_size_and_time_are_seen(twins, exchange):
+    before = load_faces(twins)
+    root = Path(twins.root)
+    exchange(root / "ann" / "1.pgm", root / "bob" / "1.pgm")
+    assert {os.stat(path).st_mtime_ns for path in root.glob("*/*.pgm")} == {ARCHIVE_TIME[0]}
+    after = load_faces(twins)
+    assert after.content == tuple(before.content[index] for index in (2, 1, 0, 3))
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_process_shares_faces_until_their_source_changes(twins):
+    before = data.load_faces(twins)
+    assert data.load_faces(twins).images is before.images
+    first, second = (Path(twins.root) / name for name in ("ann/1.pgm", "bob/1.pgm"))
+    exchange_by_renaming(first, second)
+    assert data.load_faces(twins).content == tuple(before.content[index] for index in (2, 1, 0, 3))
+
+
+def test_a_link_that_leads_elsewhere_is_seen(twins, tmp_path):
+    root = Path(twins.root)
+    shutil.move(root / "ann", tmp_path / "old")
+    (root / "ann").symlink_to(tmp_path / "old")
+    before = load_faces(twins)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    exchange_by_copying(tmp_path / "new" / "1.pgm", tmp_path / "new" / "2.pgm")
+    (root / "ann").unlink()
+    (root / "ann").symlink_to(tmp_path / "new")
+    assert load_faces(twins).content[:2] == before.content[1::-1]
+
+
+def test_what_another_release_kept_is_not_trusted(spec, monkeypatch):
+    monkeypatch.setattr(cache, "CACHE_VERSION", 1)  # it knew files by size and time alone
+    load_faces(spec)
+    monkeypatch.undo()
+    assert cache.CACHE_VERSION > 1
+    load_faces(spec)
+    assert len(cached_files(spec)) == 2
+
+
+def test_pictures_that_change_while_they_are_read_are_not_kept(spec, monkeypatch):
+    path = Path(spec.root) / "bob" / "bob_0003.jpg"
+    real = cache.np.empty  # the first thing that decoding does
+    calls = []
+
+    def change(*words, **options):
+        if not calls:
+            calls.append(1)
+            make_picture(99).save(path)
+        return real(*words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffem_jax.data.decode.np.empty", change)
+        faces = load_faces(spec)
+    assert calls
+    assert "changed while they were read" in faces.notes[-1]
+    assert cached_files(spec) == []
+    assert load_faces(spec).notes == ()
+
+
+# ------------------------------------------------------------------------------- a failure that passes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        PermissionError(13, "Permission denied"),
+        OSError(116, "Stale file handle"),
+        FileNotFoundError(2, "No such file or directory"),
+        MemoryError(),
+    ],
+    ids=lambda error: getattr(error, "strerror", None) or "memory",
+)
+def test_a_picture_that_cannot_be_read_now_is_named_and_tried_again(spec, monkeypatch, error):
+    real = Path.read_bytes
+    told = getattr(error, "strerror", None) or "MemoryError"
+
+    def fail(path):
+        if path.name == "ann_0002.jpg":
+            raise error
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        faces = load_faces(spec)
+    assert faces.names[:2] == ("ann/ann_0001.jpg", "ann/ann_0003.jpg")
+    assert faces.unread == ("ann/ann_0002.jpg",)
+    assert faces.notes == (
+        f"could not be read this time (1): ann/ann_0002.jpg ({told}); they are tried again the next time",
+    )
+    assert cached_files(spec) == []
+    whole = load_faces(spec)
+    assert (len(whole.names), whole.notes, whole.unread) == (6, (), ())
+    np.testing.assert_array_equal(whole.images[1], crop_face(Image.open(Path(spec.root) / "ann/ann_0002.jpg"), 1.0, 16))
+
+
+def test_a_broken_picture_is_a_property_until_it_changes(spec, decoded):
+    path = Path(spec.root) / "ann" / "ann_0002.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])  # a download on its way
+    assert "skipped ann/ann_0002.jpg" in load_faces(spec).notes[0]
+    assert "skipped ann/ann_0002.jpg" in load_faces(spec).notes[0]
+    assert len(decoded) == 6
+    path.write_bytes(whole)
+    assert load_faces(spec).notes == ()
+
+
+def test_other_decoders_decode_anew(spec, decoded, monkeypatch):
+    load_faces(spec)
+    monkeypatch.setattr(cache.features, "version", lambda codec: None if codec == "webp" else "1")
+    load_faces(spec)
+    assert len(decoded) == 12

@@ -9,7 +9,7 @@ import pytest
 from made_folders import make_picture, write_people
 from PIL import Image
 
-from ffem_jax.data import DataError, load_faces
+from ffem_jax.data import DataError, cache, load_faces
 from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.spec import DataSpec
 
@@ -50,7 +50,9 @@ def test_a_broken_file_is_named_and_skipped(tmp_path):
     whole = (tmp_path / "ann" / "ann_0002.jpg").read_bytes()
     (tmp_path / "ann" / "ann_0002.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "bob" / "bob_0001.jpg").write_bytes(b"")
-    for faces in (load_faces(spec_of(tmp_path)), load_faces(spec_of(tmp_path))):  # decoded, then cached
+    for _ in range(2):  # decoded, then read from the cache as a new process does
+        cache._recent.clear()
+        faces = load_faces(spec_of(tmp_path))
         assert faces.names == ("ann/ann_0001.jpg", "ann/ann_0003.jpg", "bob/bob_0002.jpg", "bob/bob_0003.jpg")
         assert [note.split(":")[0] for note in faces.notes] == ["skipped ann/ann_0002.jpg", "skipped bob/bob_0001.jpg"]
         np.testing.assert_array_equal(
@@ -79,7 +81,14 @@ def test_broken_files_do_not_count_towards_max_images(tmp_path):
 
 def test_people_keeps_those_with_the_most_images(tmp_path):
     write_people(tmp_path, {"ann": 2, "bob": 4, "cy": 3, "dan": 3})
-    assert load_faces(spec_of(tmp_path, people=2)).people == ("bob", "cy")
+    faces = load_faces(spec_of(tmp_path, people=2))
+    assert faces.people == ("bob", "cy")
+    assert faces.notes == ()
+
+
+def test_fewer_people_than_asked_for_are_said(tmp_path):
+    write_people(tmp_path, {"ann": 2, "bob": 4})
+    assert load_faces(spec_of(tmp_path, people=4)).notes == ("data.people=4 are asked for, and there are 2",)
 
 
 def test_attributes_beside_the_people(tmp_path):

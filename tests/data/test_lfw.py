@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -79,6 +80,17 @@ def test_a_folder_without_lfw_says_what_it_must_hold(tmp_path, name, message):
     assert "lfw-deepfunneled" in str(error.value)
     assert "lfw-funneled.tgz" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_other_editions_beside_the_one_that_is_read_are_named(tmp_path):
+    write_people(tmp_path / "lfw-deepfunneled", PEOPLE)
+    pack(tmp_path / "lfw-deepfunneled", tmp_path / "lfw-deepfunneled.tgz")  # the same faces
+    assert len(load_faces(spec_of(tmp_path)).notes) == 1
+    pack(write_people(tmp_path / "lfw", PEOPLE), tmp_path / "lfw-funneled.tgz")
+    faces = load_faces(spec_of(tmp_path))
+    assert faces.variant == "deepfunneled"
+    assert faces.notes[0] == "lfw-deepfunneled is read and not lfw, lfw-funneled.tgz, which is there too"
+    assert len(load_faces(spec_of(tmp_path / "lfw")).notes) == 1
 
 
 def test_an_archive_gives_what_its_folder_gives(tmp_path):
@@ -246,6 +258,117 @@ def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+def test_exchanged_pictures_of_equal_size_and_time_are_prepared_again(tmp_path):
+    people = write_people(tmp_path / "lfw", PEOPLE)
+    first, second = people / "Ann_Lee" / "Ann_Lee_0001.jpg", people / "Dan_Day" / "Dan_Day_0001.jpg"
+    second.write_bytes(second.read_bytes().ljust(first.stat().st_size, b"\0"))
+    first.write_bytes(first.read_bytes().ljust(second.stat().st_size, b"\0"))
+    for path in (first, second):
+        os.utime(path, ns=(1, 1))
+    before = load_faces(spec_of(tmp_path))
+    first.rename(people / "third")
+    second.rename(first)
+    (people / "third").rename(second)
+    after = load_faces(spec_of(tmp_path))
+    here, there = after.names.index("Ann_Lee/Ann_Lee_0001.jpg"), after.names.index("Dan_Day/Dan_Day_0001.jpg")
+    assert (after.content[here], after.content[there]) == (before.content[there], before.content[here])
+
+
+def test_a_picture_that_cannot_be_read_is_an_error_and_leaves_no_gap(tmp_path, monkeypatch):
+    write_people(tmp_path / "lfw", PEOPLE)
+    spec = spec_of(tmp_path, cache_dir=str(tmp_path / "cache"))
+    real = Path.read_bytes
+
+    def fail(path):
+        if path.name == "Bob_Ray_0002.jpg":
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(DataError, match=r"Bob_Ray_0002.jpg cannot be read \(Input/output error\)"):
+            load_faces(spec)
+    assert len(load_faces(spec).names) == 11
+
+
+# ------------------------------------------------------------------------------ what is passed over
+
+
+def test_whatever_is_no_picture_of_lfw_is_named(tmp_path):
+    people = write_people(tmp_path / "lfw", PEOPLE)
+    make_picture(50).save(people / "Ann_Lee" / "Ann_Lee_0009.JPG")
+    make_picture(51).save(people / "Ann_Lee" / "Ann_Lee_0010.png")
+    make_picture(52).save(people / "loose.jpg")
+    (people / "Ann_Lee" / "Ann_Lee_0011.jpg").symlink_to("nowhere")
+    os.mkfifo(people / "Ann_Lee" / "Ann_Lee_0012.jpg")
+    (people / "Bob_Ray" / "folder.jpg").mkdir()
+    (people / "Eve_Fay").mkdir()
+    for _ in range(2):
+        faces = load_faces(spec_of(tmp_path))
+        assert len(faces.names) == 11
+        assert [note.split(":")[-1].split(";")[0].strip() for note in faces.notes[:-1]] == [
+            "Bob_Ray/folder.jpg (0)", "Ann_Lee/Ann_Lee_0011.jpg", "Ann_Lee/Ann_Lee_0012.jpg", "loose.jpg",
+            ".JPG (1), .png (1)", "Eve_Fay",
+        ]  # fmt: skip
+
+
+def test_whatever_is_no_picture_of_the_archive_is_named_at_every_resolution(tmp_path):
+    people = write_people(tmp_path / "lfw", PEOPLE)
+    write_people(people / "Ann_Lee", {"2019": 2}, seed=50)
+    make_picture(52).save(people / "loose.jpg")
+    make_picture(53).save(people / "Bob_Ray" / "Bob_Ray_0009.PNG")
+    (people / "Bob_Ray" / "Bob_Ray_0010.jpg").symlink_to("Bob_Ray_0001.jpg")
+    (people / "pairs_01.txt").write_text("as the published archive has it")
+    pack(people, tmp_path / "lfw.tgz")
+    shutil.rmtree(people)
+    for resolution in (16, 20, 20):
+        faces = load_faces(spec_of(tmp_path, resolution=resolution, cache_dir=str(tmp_path / "cache")))
+        assert faces.people == ("Ann_Lee", "Bob_Ray", "Dan_Day")
+        assert len(faces.names) == 11
+        assert "passed over in lfw.tgz (5)" in faces.notes[0]
+        for name in ("Ann_Lee/2019/2019_0001.jpg", "lfw/loose.jpg", "Bob_Ray_0009.PNG", "Bob_Ray_0010.jpg"):
+            assert name in faces.notes[0]
+
+
+def test_an_archive_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    archive = pack(write_people(tmp_path / "lfw", PEOPLE), tmp_path / "lfw.tgz")
+    shutil.rmtree(tmp_path / "lfw")
+
+    def refuse(*words, **options):
+        raise PermissionError(13, "Permission denied", str(archive))
+
+    monkeypatch.setattr(lfw.tarfile, "open", refuse)
+    with pytest.raises(DataError, match=r"lfw.tgz cannot be read \(Permission denied\)"):
+        load_faces(spec_of(tmp_path))
+
+
+def test_one_name_in_two_normal_forms_is_one_person(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "José_Ray") for form in ("NFC", "NFD"))
+    write_people(tmp_path / "lfw", {nfc: 2, nfd: 2, "Ann_Lee": 3, "Bob_Ray": 3})
+    faces = load_faces(spec_of(tmp_path, people=2))
+    assert faces.people == ("Ann_Lee", nfc)
+    assert np.bincount(faces.labels).tolist() == [3, 4]
+    assert "one name is one person: José_Ray" in faces.notes[0]
+
+
+def test_names_that_are_no_utf8_are_loaded_from_a_folder_and_from_an_archive(tmp_path):
+    people = write_people(tmp_path / "a" / "lfw", PEOPLE)
+    shutil.copytree(people / "Ann_Lee", os.fsdecode(os.fsencode(people) + b"/Jos\xe9"))
+    (tmp_path / "b").mkdir()
+    pack(people, tmp_path / "b" / "lfw.tgz")
+    left, right = load_faces(spec_of(tmp_path / "a")), load_faces(spec_of(tmp_path / "b"))
+    assert r"Jos\xe9" in left.people
+    assert (left.people, left.names, left.fingerprint) == (right.people, right.names, right.fingerprint)
+    assert "no UTF-8 (1)" in left.notes[0]
+
+
+def test_somebody_new_with_too_few_images_is_counted_though_nobody_selected_changed(tmp_path):
+    write_people(tmp_path / "lfw", PEOPLE)
+    assert "left out 1 of 4 people" in load_faces(spec_of(tmp_path)).notes[-1]
+    write_people(tmp_path / "lfw", {"Eve_Fay": 1}, seed=50)
+    assert "left out 2 of 5 people" in load_faces(spec_of(tmp_path)).notes[-1]
 
 
 # ------------------------------------------------------------------------------------ the real one

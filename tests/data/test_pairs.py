@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -111,6 +112,20 @@ def test_the_pairs_lie_beside_the_people_or_in_the_root_or_are_downloaded(root, 
     monkeypatch.setattr(lfw, "PAIRS", offered)
     cache = tmp_path_factory.mktemp("cache")
     assert lfw.find_pairs(data_of("", cache_dir=str(cache))).read_bytes() == served
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD")])
+def test_a_name_is_one_in_either_normal_form(tmp_path, on_disk, in_file):
+    disk, file = (unicodedata.normalize(form, "Zoë") for form in (on_disk, in_file))
+    write_people(tmp_path / "lfw", {**PEOPLE, disk: 2})
+    path = write_pairs(tmp_path / "pairs.txt", [[f"{file} 1 2", f"{file} 2 Ann 1"], FOLDS[1][1:3]])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as an editor of Windows saves it
+    faces, split = load_split(data_of(tmp_path), view2())
+    assert faces.names[split.pairs.first[0]] == f"{disk}/{disk}_0001.jpg"
+    write_pairs(tmp_path / "pairs.txt", [[f"{file} 1 2", f"{file} 2 {disk} 1"], FOLDS[1][1:3]])
+    if disk != file:
+        with pytest.raises(DataError, match="is not person, number, another person"):
+            load_split(data_of(tmp_path), view2())
 
 
 # -------------------------------------------------------------------------------------- who trains
