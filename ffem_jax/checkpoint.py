@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,10 @@ class TrialCheckpoint:
 
     def __init__(self, folder: Path, owner: list[str]):
         self.owner = owner
-        self.manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-        )
+        self.stack = contextlib.ExitStack()
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = self.stack.enter_context(_find_plainly(folder))
+        self.manager = ocp.CheckpointManager(plain, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True))
 
     def save(self, epochs_done: int, state: TrainState, history: History) -> None:
         """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
@@ -49,8 +54,22 @@ class TrialCheckpoint:
 
     def close(self) -> None:
         """Wait until the last save is on the disk."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        with self.stack:
+            self.manager.wait_until_finished()
+            self.manager.close()
+
+
+@contextlib.contextmanager
+def _find_plainly(folder: Path) -> Iterator[Path]:
+    """A path to `folder` without the signs that patterns have: Orbax looks for its files by patterns of their paths,
+    and finds none of those that it wrote below `faces [1]`."""
+    if glob.escape(str(folder.absolute())) == str(folder.absolute()):
+        yield folder.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="ffem-checkpoint-") as scratch:
+        link = Path(scratch) / "checkpoint"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
 
 
 def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | None:
@@ -59,7 +78,7 @@ def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | Non
     whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     # Named, so that Orbax does not warn of items it was not told of.
     handlers = {"state": ocp.StandardCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
+    with _find_plainly(folder) as plain, ocp.CheckpointManager(plain, item_handlers=handlers) as manager:
         newest = manager.latest_step()
         if newest is None:
             return None

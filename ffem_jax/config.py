@@ -7,18 +7,27 @@ Hydra composes `conf/` over the schema below; `to_specs` turns the result into t
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.arch import StageSpec, check_choice, check_range
-from ffem_jax.overrides import explain_error, quote_value, suggest, to_line
-from ffem_jax.spec import RunSpec, TrialSpec
+from ffem_jax.overrides import (
+    ConfigError,
+    explain_error,
+    list_values,
+    quote_value,
+    refuse_sweeps,
+    settle_override,
+    suggest,
+    to_line,
+)
+from ffem_jax.plugins import check_launcher, check_logger
+from ffem_jax.schema import ApplicationSpec, check_key
+from ffem_jax.spec import DataSpec, RunSpec, TrialSpec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -30,63 +39,6 @@ SWEEP_GROUP = "sweep"
 AUTO_DIR = "auto"  # what hydra.run.dir and hydra.sweep.dir say until the user chooses
 # One value of one row of the stage table: its number from 0, its column, the value.
 STAGE_ROW = re.compile(r"arch\.stages\.(\d+)\.(\w+)=(.*)")
-LAUNCHERS = ("local", "joblib", "ray", "slurm")
-
-# What a launcher needs: the plugin's module and the way to get it. Keys are choices of `launcher` and `hydra/launcher`.
-_RAY = ("hydra_plugins.hydra_ray_launcher", "pip install 'ffem-jax[ray]'")
-_SUBMITIT = ("hydra_plugins.hydra_submitit_launcher", "pip install 'ffem-jax[slurm]'")
-LAUNCHER_PLUGINS = {
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "pip install hydra-joblib-launcher"),
-    "ray": _RAY,
-    "ray_aws": _RAY,
-    "slurm": _SUBMITIT,
-    "submitit_local": _SUBMITIT,
-    "submitit_slurm": _SUBMITIT,
-}
-# And what a logger writes with.
-LOGGER_LIBRARIES = {
-    "tensorboard": ("tensorboardX", "pip install 'ffem-jax[tensorboard]'"),
-    "mlflow": ("mlflow", "pip install 'ffem-jax[mlflow]'"),
-}
-
-
-class ConfigError(ValueError):
-    """An override, a folder or a sweep that cannot be used. The message is one line and says what to do."""
-
-
-@dataclass(frozen=True)
-class LauncherSpec:
-    """Where the trials of a sweep run. What a launcher has no use for, it ignores.
-
-    jobs: trials at a time. cpus_per_job, gpus_per_job: asked of Ray and Slurm for each trial.
-    partition, memory_gb, minutes: asked of Slurm; an empty partition is the cluster's default.
-    """
-
-    name: str = "local"
-    jobs: int = 1
-    cpus_per_job: int = 1
-    gpus_per_job: int = 0
-    partition: str | None = None
-    memory_gb: int = 8
-    minutes: int = 240
-
-    def __post_init__(self) -> None:
-        check_choice("launcher.name", self.name, LAUNCHERS)
-        check_range("launcher.jobs", self.jobs, 1)
-        check_range("launcher.cpus_per_job", self.cpus_per_job, 1)
-        check_range("launcher.gpus_per_job", self.gpus_per_job, 0)
-        check_range("launcher.memory_gb", self.memory_gb, 1)
-        check_range("launcher.minutes", self.minutes, 1)
-
-
-@dataclass(frozen=True)
-class ApplicationSpec(TrialSpec):
-    """The root of the config: a trial, how it is run, and where."""
-
-    run: RunSpec = field(default_factory=RunSpec)
-    launcher: LauncherSpec = field(default_factory=LauncherSpec)
-
-
 # ------------------------------------------------------------------------------------ folders
 
 
@@ -129,7 +81,8 @@ def find_sweep(name: str, config_dir: Path | None = None) -> Path:
 
 def read_question(path: Path) -> str:
     """The first line of a sweep's head: the question it asks."""
-    lines = (line.lstrip("# ").strip() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = (line.lstrip("# ").strip() for line in text.splitlines() if line[:1] == "#")
     return next((line for line in lines if line and not line.startswith("@package")), "")
 
 
@@ -169,25 +122,36 @@ def make_writable(node: Any) -> None:
 
 
 def register_sweep(name: str, path: Path) -> None:
-    """Make the file `path` the choice `name` of the config group `sweep`, from wherever it lies.
-
-    Raises ConfigError where the file is no YAML mapping.
-    """
+    """Make the file `path` the choice `name` of the config group `sweep`, from wherever it lies; see `load_sweep`."""
     from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(group=SWEEP_GROUP, name=name, node=load_sweep(path), package="_global_")
+
+
+def load_sweep(path: Path) -> DictConfig:
+    """The sweep's file. Raises ConfigError where it is no YAML mapping in UTF-8."""
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         node = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"the sweep {path} is not in UTF-8: {error.reason} at byte {error.start}; save it so"
+        ) from None
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"the sweep {path} cannot be read: {to_line(str(error))}") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"the sweep {path} must be a mapping, with hydra.sweeper.params")
-    ConfigStore.instance().store(group=SWEEP_GROUP, name=name, node=node, package="_global_")
+    return node
 
 
 class Composer:
-    """Composes configs inside `open_composer`; `search_path` is the override that adds the user's folder."""
+    """Composes configs inside `open_composer`; `search_path` is the override that adds the user's folder.
+
+    Overrides are taken as the user typed them, and settled (`overrides.settle_override`) wherever they come in.
+    """
 
     def __init__(self, search_path: Sequence[str]) -> None:
         from hydra.core.global_hydra import GlobalHydra
@@ -196,25 +160,43 @@ class Composer:
         self.search_path = list(search_path)
 
     def compose(self, overrides: Sequence[str], multirun: bool = False) -> DictConfig:
-        """The config with its `hydra` node. Raises ConfigError where Hydra refuses an override."""
+        """The config with its `hydra` node. Raises ConfigError where Hydra refuses an override or a file."""
         from hydra.errors import HydraException
         from hydra.types import RunMode
         from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
 
+        written = self.write_out_rows(overrides)
+        if not multirun:
+            refuse_sweeps(written)
         try:
-            return self.loader.load_configuration(
+            config = self.loader.load_configuration(
                 config_name=CONFIG_NAME,
-                overrides=[*self.search_path, *self.write_out_rows(overrides)],
+                overrides=[*self.search_path, *written],
                 run_mode=RunMode.MULTIRUN if multirun else RunMode.RUN,
             )
-        except (HydraException, OmegaConfBaseException) as error:
+            for node in (config.hydra.run, config.hydra.sweep):
+                _ = node.dir  # an interpolation of nothing is told here
+            return config
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"a config file is not in UTF-8 ({error}); save it so") from error
+        except YAMLError as error:
+            raise ConfigError(f"a config file is no YAML: {to_line(str(error))}") from error
+        # ValueError: what Hydra raises for the choice of a group that is no text.
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain_error(error)) from error
 
+    def settle(self, overrides: Sequence[str]) -> list[str]:
+        """`overrides` as Hydra reads them. Raises ConfigError for one that cannot be read."""
+        return [settle_override(line, ApplicationSpec) for line in overrides]
+
     def write_out_rows(self, overrides: Sequence[str]) -> list[str]:
-        """Overrides of single rows, `arch.stages.2.repeats=3`, as one of the whole stage table, behind the others.
+        """Settled overrides, those of single rows, `arch.stages.2.repeats=3`, as one of the whole stage table, behind
+        the others.
 
         OmegaConf takes rows of frozen dataclasses for read-only. Raises ConfigError for a row that is not there.
         """
+        overrides = self.settle(overrides)
         rows = [match for override in overrides if (match := STAGE_ROW.fullmatch(override))]
         if not rows:
             return list(overrides)
@@ -231,14 +213,8 @@ class Composer:
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Overrides, parsed and checked: each names a key or a choice that exists. Raises ConfigError otherwise."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
-        from hydra.errors import HydraException
 
-        parser, parsed = OverridesParser.create(config_loader=self.loader), []
-        for line in overrides:
-            try:
-                parsed.append(parser.parse_override(line))
-            except HydraException as error:
-                raise ConfigError(f"{line!r} cannot be read as key=value: {explain_error(error)}") from error
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(self.settle(overrides))
         for override in parsed:
             self._check(override)
         return parsed
@@ -275,7 +251,7 @@ class Composer:
         choices = self.list_choices(key)
         # A launcher whose plugin is missing is no choice of hydra/launcher, so its own message comes first.
         if choices or key == "hydra/launcher":
-            values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+            values = list_values(override)
             for value in values:
                 if key in ("launcher", "hydra/launcher"):
                     check_launcher(value)
@@ -286,20 +262,43 @@ class Composer:
                     listed = f"choose one of: {', '.join(sorted(choices))}"
                     raise ConfigError(f"{key}={value} is not known;{suggest(str(value), choices)} {listed}")
         elif not override.is_delete() and not key.startswith(("hydra.", "hydra/")):
-            check_key(key)
+            check_key(key, list_groups())
 
 
 @contextmanager
 def open_composer(config_dir: Path | None = None) -> Iterator[Composer]:
-    """Hydra over `conf/` and, behind it, the user's `config_dir`. Raises ConfigError where that is no folder."""
+    """Hydra over `conf/` and, behind it, the user's `config_dir`.
+
+    Raises ConfigError where that is no folder, or holds a file of a config group that Hydra would misread.
+    """
     from hydra import initialize_config_dir
 
-    if config_dir is not None and not config_dir.is_dir():
-        raise ConfigError(f"--config-dir {config_dir} is not a folder")
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise ConfigError(f"--config-dir {config_dir} is not a folder")
+        if "${" in str(config_dir.resolve()):
+            raise ConfigError(f"--config-dir {config_dir}: Hydra finds no folder with ${{ in its path; rename it")
+        check_encoding(config_dir)
     register_schema()
-    search_path = [f"hydra.searchpath=[{quote_value(config_dir.resolve().as_uri())}]"] if config_dir else []
+    # Hydra takes what follows file:// for the path as it is: escapes of a URL would be part of the name.
+    search_path = [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []
     with initialize_config_dir(str(find_conf_dir()), job_name="ffem", version_base="1.3"):
         yield Composer(search_path)
+
+
+def check_encoding(config_dir: Path) -> None:
+    """Raise ConfigError for a file of a config group below `config_dir` that is not plain UTF-8.
+
+    Hydra would end in a traceback or, where a byte-order mark stands before `# @package`, pass over that line.
+    """
+    for group in list_groups():
+        for path in sorted((config_dir / group).rglob("*.yaml")):
+            try:
+                marked = path.read_text(encoding="utf-8").startswith("\ufeff")
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{path} is not in UTF-8: {error.reason} at byte {error.start}; save it so") from None
+            if marked:
+                raise ConfigError(f"{path} begins with a byte-order mark; save it as UTF-8 without one")
 
 
 def to_application(config: DictConfig) -> ApplicationSpec:
@@ -319,62 +318,45 @@ def to_application(config: DictConfig) -> ApplicationSpec:
         raise ConfigError(explain_error(error)) from error
 
 
-def to_specs(config: DictConfig) -> tuple[TrialSpec, RunSpec]:
-    """The trial and the run that a composed config means; raises as `to_application` does."""
+def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, RunSpec]:
+    """The trial and the run that a composed config means; raises as `to_application` does.
+
+    The folders of faces are absolute, so that they mean the same people in any working folder. as_typed: as the
+    config has them, which a job's folder is named after: a trial begun before is found again.
+    """
     application = to_application(config)
     trial = TrialSpec(**{f.name: getattr(application, f.name) for f in dataclasses.fields(TrialSpec)})
-    return trial, application.run
+    return trial if as_typed else place_faces(trial), application.run
+
+
+def place_faces(trial: TrialSpec) -> TrialSpec:
+    """`trial` with the folders of its faces as absolute paths."""
+    first = dataclasses.replace(trial.pretrain, data=_place_data(trial.pretrain.data))
+    return dataclasses.replace(trial, data=_place_data(trial.data), pretrain=first)
+
+
+def _place_data(data: DataSpec) -> DataSpec:
+    return dataclasses.replace(data, root=_make_absolute(data.root)) if data.root else data
+
+
+def _make_absolute(root: str) -> str:
+    # Path.expanduser raises where there is no such user: `~x` is then the folder's name.
+    return str(Path(os.path.expanduser(root)).absolute())
+
+
+def write_places(trial: TrialSpec) -> list[str]:
+    """The overrides that give the folders of `trial`'s faces to a job, whatever folder it works in."""
+    roots = {"data.root": trial.data.root, "pretrain.data.root": trial.pretraining and trial.pretrain.data.root}
+    return [f"{key}={quote_value(_make_absolute(root))}" for key, root in roots.items() if root]
 
 
 # ----------------------------------------------------------------------------------- messages
 
 
-def check_launcher(name: Any) -> None:
-    """Raise ConfigError where the launcher `name` needs a plugin that is not installed."""
-    module, command = LAUNCHER_PLUGINS.get(name, ("", ""))
-    try:
-        missing = bool(module) and importlib.util.find_spec(module) is None
-    except ModuleNotFoundError:  # hydra_plugins itself is missing
-        missing = True
-    if missing:
-        raise ConfigError(f"launcher={name} needs a Hydra plugin that is not installed; {command}")
-
-
-def check_logger(name: Any) -> None:
-    """Raise ConfigError where the library that the logger `name` writes with is not installed."""
-    module, command = LOGGER_LIBRARIES.get(name, ("json", ""))
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"logger={name} needs {module}, which is not installed; {command}")
-
-
-def check_key(key: str) -> None:
-    """Raise ConfigError unless the dotted `key` is one of the schema's, naming those it could be."""
-    node: Any = ApplicationSpec()
-    parents: list[str] = []
-    for part in key.split("."):
-        if parents == ["arch", "stages"] and part.isdigit():
-            # Which rows there are depends on the network; they all have the same columns.
-            parents.append(part)
-            node = StageSpec()
-            continue
-        if isinstance(node, tuple):
-            raise ConfigError(
-                f"{key}: {'.'.join(parents)} is a list; give it whole, or a row's value as arch.stages.0.channels"
-            )
-        if not dataclasses.is_dataclass(node):
-            raise ConfigError(f"{key} is not known; {'.'.join(parents)} is a value and has no keys")
-        names = [f.name for f in dataclasses.fields(node)]
-        if not parents:
-            names += [group for group in list_groups() if group not in names]
-        if part not in names:
-            where = ".".join(parents) or "the config"
-            raise ConfigError(f"{key} is not known;{suggest(part, names)} {where} has: {', '.join(names)}")
-        parents.append(part)
-        node = getattr(node, part, None)
-
-
 def check_writable(folder: Path, option: str) -> None:
     """Raise ConfigError unless files can be made in `folder`, which is made where it is missing."""
+    if option.startswith("hydra.") and "${" in str(folder):
+        raise ConfigError(f"cannot work in {folder}: Hydra reads ${{ as an interpolation; choose another with {option}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

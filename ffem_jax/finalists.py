@@ -6,6 +6,7 @@ best are compared with networks chosen beforehand.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,14 @@ def write_finalists(
     for old in (folder / "arch").glob("final_*.yaml"):
         old.unlink()
     for name, spec, network in zip(names, own, finalists, strict=True):
-        head = f"# {_describe(network)}\n#\n#   ffem train arch={name} --config-dir {folder}\n"
+        head = f"# {_describe(network)}\n#\n#   ffem train arch={name} --config-dir {shlex.quote(str(folder))}\n"
         (folder / "arch" / f"{name}.yaml").write_text(head + _dump(spec["arch"] | {"name": name}), encoding="utf-8")
     params = {"seed": "0,1,2", "protocol": "kfold", "protocol.fold": "0,1,2,3,4", **settings}
     params["arch"] = ",".join([*names, *beside])
     trained = sum(network.accuracy is not None for network in networks)
-    head = HEAD.format(count=len(names), trained=trained, folder=folder, data=settings.get("data", "folder"))
+    head = HEAD.format(
+        count=len(names), trained=trained, folder=shlex.quote(str(folder)), data=settings.get("data", "folder")
+    )
     sweep = head + _dump({"hydra": {"sweeper": {"params": params}}})
     (folder / "sweeps" / f"{SWEEP}.yaml").write_text(sweep, encoding="utf-8")
     return names

@@ -8,6 +8,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from ffem_jax.spec import TrialSpec
+from ffem_jax.text import show_unseen
 
 
 class TrainingBar:
@@ -42,4 +43,4 @@ class TrainingBar:
 
 def say(message: str) -> None:
     """A line on standard error that does not tear a running bar."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(show_unseen(message), file=sys.stderr)

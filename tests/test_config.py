@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ffem_jax import config as configuration
+from ffem_jax import plugins
 from ffem_jax.arch import AttentionSpec, SpecError, StageSpec
-from ffem_jax.config import Composer, ConfigError, LauncherSpec, open_composer, to_application, to_specs
+from ffem_jax.config import Composer, ConfigError, open_composer, to_application, to_specs
 from ffem_jax.overrides import quote_value
+from ffem_jax.schema import LauncherSpec
 from ffem_jax.spec import ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 
 GROUPS = configuration.list_groups()
@@ -80,7 +82,7 @@ def test_the_fixed_names_are_there() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_every_file_composes_and_is_named_after_itself(composer: Composer, group: str, choice: str) -> None:
-    needed = configuration.LAUNCHER_PLUGINS | configuration.LOGGER_LIBRARIES
+    needed = plugins.LAUNCHER_PLUGINS | plugins.LOGGER_LIBRARIES
     module, _ = needed.get(choice, ("json", ""))
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
@@ -97,7 +99,7 @@ def test_every_file_composes_and_is_named_after_itself(composer: Composer, group
 def test_a_logger_without_its_library_is_refused_before_anything_runs(
     composer: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"logger=mlflow needs mlflow.*pip install 'ffem-jax\[mlflow\]'"):
         composer.parse(["logger=mlflow"])
 

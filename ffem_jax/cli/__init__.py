@@ -14,7 +14,16 @@ import warnings
 from collections.abc import Sequence
 
 from ffem_jax import __version__
-from ffem_jax.cli.terminal import BAD_USAGE, DONE, INTERRUPTED, UsageError, say
+from ffem_jax.cli.terminal import (
+    BAD_USAGE,
+    DONE,
+    INTERRUPTED,
+    NOBODY_READS,
+    UsageError,
+    forget_closed,
+    prepare_streams,
+    say,
+)
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -41,8 +50,27 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 1 a trial failed, 2 bad usage, 130 interrupted."""
+    """Run one command and return its exit status: 0 done, 1 a trial failed, 2 bad usage, 130 interrupted, 141 where
+    nobody reads the output any more."""
     words = list(sys.argv[1:] if words is None else words)
+    prepare_streams()
+    try:
+        try:
+            return run_command(words)
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and forget_closed():
+            return NOBODY_READS
+        if os.environ.get("HYDRA_FULL_ERROR") or not is_for_the_user(error):
+            raise
+        return complain(str(error))
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run the command that `words` begin with; its exit status."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(make_help())
         return DONE if words else BAD_USAGE
@@ -54,15 +82,8 @@ def main(words: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(COMMANDS)}"
         return complain(f"there is no command {words[0]!r}; {hint}")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {message}")
-        try:
-            return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        except Exception as error:
-            if os.environ.get("HYDRA_FULL_ERROR") or not is_for_the_user(error):
-                raise
-            return complain(str(error))
+        warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {' '.join(str(message).splitlines())}")
+        return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
 
 
 def is_for_the_user(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ffem_jax.cli.server_options import add_database_option, check_installed, find_database
 from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say
+from ffem_jax.terminal_table import make_table
 
 ACTIONS = {
     "add": "make a key; it is printed once and stored nowhere",
@@ -58,11 +59,5 @@ def run_keys(words: Sequence[str]) -> int:
 
 
 def _print_keys(keys: Sequence) -> None:
-    from rich.table import Table
-
-    table = Table()
-    for name in ("id", "scopes", "label", "created", "revoked"):
-        table.add_column(name)
-    for key in keys:
-        table.add_row(key.key_id, ", ".join(key.scopes), key.label, key.created_at, key.revoked_at)
-    print_table(table)
+    rows = [[key.key_id, ", ".join(key.scopes), key.label, key.created_at, key.revoked_at or ""] for key in keys]
+    print_table(make_table(["id", "scopes", "label", "created", "revoked"], rows))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
+import select
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+from ffem_jax.terminal_table import print_table as print_table
+from ffem_jax.text import show_unseen
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
 
 
 class UsageError(Exception):
@@ -51,14 +56,32 @@ class OverridesParser(Parser):
 
 def say(text: str) -> None:
     """A line for the user, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(show_unseen(text), file=sys.stderr, flush=True)
 
 
-def print_table(table: Any) -> None:
-    """A rich table on standard output; a file or a pipe gets its columns in full."""
-    from rich.console import Console
+def show(text: str) -> None:
+    """A line of results, on standard output; names in it are shown as they are and move no cursor."""
+    print(show_unseen(text))
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+def prepare_streams() -> None:
+    """Let no text end a command: what an output's encoding has no letter for comes out as an escape such as `\\xfc`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def forget_closed() -> bool:
+    """Send what is still to be written to an output that nobody reads any more nowhere; whether there is such a one."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)  # what is wrong with it is told unasked
+    closed = [number for number, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    for number in closed:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    return bool(closed)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points, write_sentence
 from ffem_jax.frontier.question import BYTES_PER_MB
-from ffem_jax.paper.markdown import escape
 from ffem_jax.paper.published import NETWORKS, TITLES
 from ffem_jax.paper.results import SettingResult
 from ffem_jax.paper.tables import find_row
+from ffem_jax.text import escape, escape_sentence
 
 SUBJECT = "ffem_am"
 
@@ -65,7 +65,7 @@ def _answer_attention(result: SettingResult) -> str:
     )
     sentence += f" ({count})."
     # Where nothing is shown, what the interval excludes is what has been learnt.
-    return sentence if row.shown else f"{sentence} {write_sentence(row, comparison)}"
+    return sentence if row.shown else f"{sentence} {escape_sentence(write_sentence(row, comparison))}"
 
 
 def _answer_frontier(result: SettingResult) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from ffem_jax.frontier.comparability import Run
 from ffem_jax.frontier.comparison import Comparison, format_p, format_points, write_sentence
 from ffem_jax.frontier.comparison_page import describe_method, write_table
 from ffem_jax.frontier.groups import NetworkGroups, write_gap
@@ -12,11 +13,10 @@ from ffem_jax.frontier.table import format_accuracy, format_trials
 from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.metrics.subgroups import GroupAccuracy
 from ffem_jax.paper.answer import SUBJECT, lacks_trials, write_answer
-from ffem_jax.paper.markdown import escape, make_table
 from ffem_jax.paper.published import GROUP_ACCURACIES, GROUP_NAMES, NETWORKS, TESTED, TITLES, PaperNetwork
 from ffem_jax.paper.results import PaperResult, SettingResult
-from ffem_jax.paper.settings import Cell
 from ffem_jax.paper.tables import NetworkRow, OrderedPair
+from ffem_jax.text import escape, escape_sentence, make_markdown_table
 
 FLAT_AFTER = 25  # epochs: the paper's Fig. 7
 
@@ -96,7 +96,7 @@ def _write_networks(result: SettingResult) -> list[str]:
         note += " The frontier is of the trials that all networks have."
     if result.setting.pretrained:
         note += " Each network was pretrained once, for all: what another pretraining would change is in no interval."
-    return [*make_table(head, rows), "", note]
+    return [*make_markdown_table(head, rows), "", note]
 
 
 def _write_network(row: NetworkRow, result: SettingResult) -> list[str]:
@@ -131,7 +131,7 @@ def _write_missing(result: SettingResult) -> list[str]:
         if row.summary.status == "over_cap":
             lines.append(f"- {row.network.title} is over the cap and was not trained.")
         elif row.missing:
-            lines.append(f"- {row.network.title} lacks {_list_cells(row.missing, result.setting.folds)}.")
+            lines.append(f"- {row.network.title} lacks {_list_runs(row.missing, result.setting.folds)}.")
         if row.summary.pruned_trials:
             lines.append(f"- {row.network.title}, {_count(row.summary.pruned_trials, 'trial')} pruned before the end.")
         for error in row.summary.errors:
@@ -141,13 +141,14 @@ def _write_missing(result: SettingResult) -> list[str]:
     return [head, "", *lines, ""]
 
 
-def _list_cells(cells: Sequence[Cell], folds: int) -> str:
-    runs: dict[tuple[int, int], list[int]] = {}
-    for seed, split, fold in cells:
-        runs.setdefault((seed, split), []).append(fold)
+def _list_runs(missing: Sequence[Run], folds: int) -> str:
+    runs: dict[Run, list[int]] = {}
+    for run in missing:
+        runs.setdefault(run._replace(fold=0), []).append(run.fold)
     words = []
-    for (seed, split), own in runs.items():
-        name = f"seed {seed}" + (f" on split {split}" if split else "")
+    for run, own in runs.items():
+        name = f"seed {run.seed}" + (f" on split {run.split_seed}" if run.split_seed else "")
+        name += f" from pretraining {run.pretraining_seed}" if run.pretraining_seed else ""
         some = f"fold{'' if len(own) == 1 else 's'} {', '.join(map(str, own))} of "
         words.append(name if len(own) == folds else some + name)
     return "; ".join(words)
@@ -163,7 +164,7 @@ def _write_order(result: SettingResult) -> list[str]:
         f"Of the {len(result.order)} orders: {counts}. The paper's own {TESTED} images tell {own} of them apart (the "
         "two networks' images taken as different ones, since which were right is not reported)."
     )
-    return ["### The paper's order, and what is confirmed", "", *make_table(head, rows), "", told, ""]
+    return ["### The paper's order, and what is confirmed", "", *make_markdown_table(head, rows), "", told, ""]
 
 
 def _write_pair(pair: OrderedPair) -> list[str]:
@@ -183,9 +184,10 @@ def _format_interval(value: float, low: float, high: float) -> str:
 
 def _write_comparison(comparison: Comparison | str) -> list[str]:
     if isinstance(comparison, str):
-        return [f"Not compared: {escape(comparison)}.", ""]
-    lines = [*write_table(comparison), "", *(f"- {write_sentence(row, comparison)}" for row in comparison.rows)]
-    return [*lines, *(f"- {escape(note)}." for note in comparison.notes), ""]
+        return [f"Not compared: {escape_sentence(comparison)}.", ""]
+    sentences = (escape_sentence(write_sentence(row, comparison)) for row in comparison.rows)
+    notes = (f"{escape_sentence(note)}." for note in comparison.notes)
+    return [*write_table(comparison), "", *(f"- {told}" for told in (*sentences, *notes)), ""]
 
 
 # ---------------------------------------------------------------------------- Table 3 and Fig. 7
@@ -211,7 +213,7 @@ def _write_groups(result: SettingResult) -> list[str]:
         rows.append([escape(title) + few, str(largest.images), str(largest.people), *rates, paper])
     gaps = [one for one in result.groups if one.network != SUBJECT and one.p_corrected is not None]
     chance = sum((one.p_corrected or 0.0) < 0.05 for one in gaps)
-    lines = [*make_table(head, rows), "", *_write_gaps(result.groups)]
+    lines = [*make_markdown_table(head, rows), "", *_write_gaps(result.groups)]
     if gaps:
         verb = "is" if chance == 1 else "are"
         lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} {verb} more than chance.")

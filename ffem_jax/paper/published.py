@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.config import find_conf_dir
-from ffem_jax.frontier.summary import read_arch
-from ffem_jax.records import TrialRecord
+from ffem_jax.records import TrialRecord, read_arch
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class SettingResult:
                 **dataclasses.asdict(row.summary),
                 "name": row.network.name,
                 "over_seeds": row.over_seeds,
-                "missing": [list(cell) for cell in row.missing],
+                "missing": [[run.seed, run.split_seed, run.fold] for run in row.missing],
                 "on_frontier": row.network.name in names if self.frontier else None,
                 "paper_accuracy": row.network.accuracy,
                 "paper_correct": row.network.correct,

@@ -7,14 +7,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ffem_jax.frontier.comparability import FrontierError, Run, check_comparable, describe_pretraining, identify
 from ffem_jax.frontier.pairing import read_settings
-from ffem_jax.frontier.summary import FrontierError, check_comparable
 from ffem_jax.paper.published import NETWORKS, PaperNetwork, find_network, load_arch
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.spec import to_plain
-
-# Seed, split seed and fold: what one trial of each network shares.
-Cell = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,10 @@ class Setting:
         return int(protocol.get("folds", 1)) if protocol.get("name") == "kfold" else 1
 
     @property
-    def wanted(self) -> list[Cell]:
+    def wanted(self) -> list[Run]:
         """What a network of a whole set has done: every fold, with every seed that any network was trained with."""
-        runs = sorted({find_cell(record)[:2] for record in self.records})
-        return [(*run, fold) for run in runs for fold in range(self.folds)]
+        runs = sorted({identify(record).run._replace(fold=0) for record in self.records})
+        return [run._replace(fold=fold) for run in runs for fold in range(self.folds)]
 
     def get_done(self, name: str) -> list[TrialRecord]:
         """The finished trials of the network `name`."""
@@ -89,15 +86,9 @@ def is_done(record: TrialRecord) -> bool:
     return record.status == "done" and record.accuracy is not None and bool(record.tested)
 
 
-def find_cell(record: TrialRecord) -> Cell:
-    """Seed, split seed and fold of a trial; fold 0 where there are none."""
-    protocol = record.spec.get("protocol", {})
-    fold = protocol.get("fold", 0) if protocol.get("name") == "kfold" else 0
-    return record.seed, protocol.get("split_seed", 0), fold
-
-
 def _identify(record: TrialRecord) -> str:
-    return json.dumps([_read_resolution(record), _read_recipe(record), record.spec.get("pretrain")], sort_keys=True)
+    started_from = describe_pretraining(record.spec)
+    return json.dumps([_read_resolution(record), _read_recipe(record), started_from], sort_keys=True)
 
 
 def _read_resolution(record: TrialRecord) -> int:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ffem_jax.frontier.comparability import Run, identify
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow
 from ffem_jax.frontier.question import FrontierQuestion
 from ffem_jax.frontier.summary import NetworkSummary, summarize_records
 from ffem_jax.metrics.intervals import compute_unpaired_interval, compute_wilson_interval
 from ffem_jax.metrics.paired import compute_paired_interval
 from ffem_jax.paper.published import NETWORKS, TESTED, PaperNetwork
-from ffem_jax.paper.settings import Cell, Setting, find_cell, is_done
+from ffem_jax.paper.settings import Setting, is_done
 from ffem_jax.records import TrialRecord
 
 QUESTION = FrontierQuestion()  # accuracy against deployed float32 bytes, under WeChat's 10 MB
@@ -32,7 +33,7 @@ class NetworkRow:
     network: PaperNetwork
     summary: NetworkSummary
     over_seeds: bool
-    missing: tuple[Cell, ...]
+    missing: tuple[Run, ...]
 
 
 def make_rows(setting: Setting) -> list[NetworkRow]:
@@ -48,8 +49,8 @@ def make_rows(setting: Setting) -> list[NetworkRow]:
         if done:
             accuracy, low, high, over_seeds = measure_accuracy(done, summary.tested or 0)
             summary = dataclasses.replace(summary, accuracy=accuracy, accuracy_low=low, accuracy_high=high)
-        cells = {find_cell(record) for record in done}
-        missing = tuple(cell for cell in setting.wanted if cell not in cells)
+        ran = {identify(record).run for record in done}
+        missing = tuple(run for run in setting.wanted if run not in ran)
         rows.append(NetworkRow(network, dataclasses.replace(summary, label=network.title), over_seeds, missing))
     return rows
 
@@ -62,7 +63,7 @@ def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float
     """
     tests = sum(record.tested or 0 for record in records)
     accuracy = sum(_count_correct(record) for record in records) / tests
-    runs = list(dict.fromkeys(find_cell(record)[:2] for record in records))
+    runs = list(dict.fromkeys(_find_run(record) for record in records))
     if len(runs) < 2 or any(len(record.hits) != len(record.test_images) or not record.hits for record in records):
         return accuracy, *compute_wilson_interval(accuracy * images, images), False
     names = sorted({(_identify_pictures(record), image) for record in records for image in record.test_images})
@@ -70,7 +71,7 @@ def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float
     right, counts = np.zeros((2, len(runs), len(names)))
     for record in records:
         columns = [column[_identify_pictures(record), image] for image in record.test_images]
-        run = runs.index(find_cell(record)[:2])
+        run = runs.index(_find_run(record))
         right[run, columns] += np.frombuffer(record.hits.encode(), np.uint8) == ord("1")
         counts[run, columns] += 1
     if right.sum() < counts.sum():
@@ -83,6 +84,11 @@ def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float
 
 def _count_correct(record: TrialRecord) -> float:
     return (record.accuracy or 0.0) * (record.tested or 0) if record.correct is None else record.correct
+
+
+def _find_run(record: TrialRecord) -> Run:
+    """The run with all its folds."""
+    return identify(record).run._replace(fold=0)
 
 
 def _identify_pictures(record: TrialRecord) -> str:
@@ -123,20 +129,20 @@ class PaperFrontier:
 
 def find_frontier(setting: Setting) -> PaperFrontier | None:
     """The frontier of a setting; None where its networks share no trial (the same seed, split and fold)."""
-    cells = {
-        name: {find_cell(record) for record in records}
+    ran = {
+        name: {identify(record).run for record in records}
         for name in (network.name for network in NETWORKS)
         if (records := setting.get_done(name))
     }
-    shared = set.intersection(*cells.values()) if cells else set()
+    shared = set.intersection(*ran.values()) if ran else set()
     if not shared:
         return None
-    kept = tuple(record for record in setting.records if is_done(record) and find_cell(record) in shared)
+    kept = tuple(record for record in setting.records if is_done(record) and identify(record).run in shared)
     rows = make_rows(dataclasses.replace(setting, records=kept))
     summaries = {row.network.name: row.summary for row in rows}
     marks = QUESTION.mark_frontier(list(summaries.values()))
     names = tuple(name for name, marked in zip(summaries, marks, strict=True) if marked)
-    return PaperFrontier(summaries, names, all(own == shared for own in cells.values()))
+    return PaperFrontier(summaries, names, all(own == shared for own in ran.values()))
 
 
 # -------------------------------------------------------------------------------- the order

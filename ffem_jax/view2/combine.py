@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from ffem_jax.frontier.comparability import Run, check_comparable, identify
 from ffem_jax.frontier.labels import make_labels
-from ffem_jax.frontier.summary import check_comparable, identify_network
 from ffem_jax.metrics.verification import (
     Roc,
     compute_area,
@@ -73,17 +73,25 @@ def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
             f"no fold of View 2 is recorded as done{seen}: ffem train -m protocol=view2 protocol.fold=0,1,... data=lfw"
         )
     check_comparable(folds)
-    groups: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
+    # One run is all folds with one seed, from one pretraining.
+    groups: dict[tuple[str, Run], list[TrialRecord]] = defaultdict(list)
     for record in folds:
-        groups[identify_network(record), record.seed].append(record)
+        identity = identify(record)
+        groups[identity.network, identity.run._replace(fold=0)].append(record)
     done = {key: group for key, group in groups.items() if any(_is_done(record) for record in group)}
     networks = {network: group[0].spec for (network, _), group in done.items()}
     labels = dict(zip(networks, make_labels(list(networks.values())), strict=True))
-    several = len({seed for _, seed in done}) > 1
-    return [
-        _combine(group, labels[network] + (f", seed {seed}" if several else ""), seed)
-        for (network, seed), group in done.items()
-    ]
+    runs = {run for _, run in done}
+    return [_combine(group, labels[network] + _tell_run(run, runs), run.seed) for (network, run), group in done.items()]
+
+
+def _tell_run(run: Run, runs: Collection[Run]) -> str:
+    """What tells the run from the others, to be added to a network's label."""
+    words = [f"seed {run.seed}"] if len({one.seed for one in runs}) > 1 else []
+    several = len({one.pretraining_seed for one in runs}) > 1
+    words += [f"pretraining {run.pretraining_seed}"] if several else []
+    words += [f"split {run.split_seed}"] if len({one.split_seed for one in runs}) > 1 else []
+    return "".join(f", {word}" for word in words)
 
 
 def _is_done(record: TrialRecord) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.records import TrialRecord
+from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.text import escape, make_markdown_table, quote_code, write_text
 from ffem_jax.view2.combine import View2Result, combine_folds
 from ffem_jax.view2.plots import describe_rate, plot_roc
 
@@ -43,16 +45,10 @@ class View2Report:
     @property
     def table(self) -> Table:
         """The networks as a rich table."""
-        from rich import box
-        from rich.table import Table
-
         head, *rows = tabulate(self.results)
-        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in head:
-            table.add_column(name, justify="left" if name in (head[0], head[-1]) else "right")
-        for row in rows:
-            table.add_row(*row)
-        return table
+        ends = (head[0], head[-1])
+        columns = [Column(name, right=name not in ends, fold=name in ends) for name in head]
+        return make_table(columns, rows, title=self.title)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dicts and lists, ready for JSON; files by name, and the ROC left to the records."""
@@ -106,26 +102,26 @@ def write_view2(records: Sequence[TrialRecord], out: Path) -> View2Report:
     out.mkdir(parents=True, exist_ok=True)
     files = [*plot_roc(results, out / "roc", title, synthetic), out / "verification.json", out / "verification.md"]
     report = View2Report(tuple(results), title, synthetic, tuple(files))
-    (out / "verification.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    (out / "verification.md").write_text(_write_reading(report), encoding="utf-8")
+    write_text(out / "verification.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    write_text(out / "verification.md", _write_reading(report))
     return report
 
 
 def _write_reading(report: View2Report) -> str:
-    lines = [f"# Verification of pairs: {report.title}", ""]
+    lines = [f"# Verification of pairs: {escape(report.title)}", ""]
     if report.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     head, *rows = tabulate(report.results)
-    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    lines += make_markdown_table(head, [[escape(name), *numbers] for name, *numbers in rows])
     lines += ["", "![ROC](roc.svg)", ""]
     for result in report.results:
         by_fold = zip(result.folds, result.accuracies, strict=True)
         each = ", ".join(f"{fold}: {100 * accuracy:.1f}" for fold, accuracy in by_fold)
-        lines += [f"{result.label}, by fold, in percent: {each}."]
+        lines += [f"{quote_code(result.label)}, by fold, in percent: {each}."]
         if result.missing:
             folds = ",".join(map(str, result.missing))
             lines += [f"**Not View 2's result yet: missing folds {folds} (`protocol.fold={folds}`).**"]
-        lines += [f"A trial failed: {error}" for error in result.errors]
+        lines += [f"A trial failed: {escape(error)}" for error in result.errors]
     different = min(result.different_pairs for result in report.results)
     method = METHOD.format(accepts=different // 1000, different=different)
     return "\n".join([*lines, "", method]) + "\n"

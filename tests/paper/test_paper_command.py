@@ -74,7 +74,7 @@ def test_other_faces_leave_table_3_out(capsys, records, make_trial):
     append_record("run/records.jsonl", make_trial("ffem_se", data=DATA, protocol={"name": "kfold", "folds": 2}))
     status, _, err = ffem(capsys, "paper", "run", "--attributes", "groups.csv")
     assert status == 0
-    assert "Table 3 is left out: the faces of data=synthetic at hand are not those of 1 of 5 trials" in err
+    assert "Table 3 is left out: the faces of data=synthetic are not those that 1 of 5 recorded trials" in err
     assert "Left out: the faces of these records were not at hand" in Path("run/paper/README.md").read_text()
 
 

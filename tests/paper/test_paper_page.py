@@ -11,8 +11,8 @@ import pytest
 
 from ffem_jax.paper import ImageGroups, write_paper
 from ffem_jax.paper.answer import write_answer
-from ffem_jax.paper.markdown import escape
 from ffem_jax.paper.results import compute_paper
+from ffem_jax.text import escape
 
 ALL = {"ffem": 70, "ffem_am": 80, "ffem_se": 75, "mobilenetv2": 75, "shufflenetv2": 60}
 
@@ -188,7 +188,7 @@ def test_names_from_records_stay_text(make_set, tmp_path):
 
 
 def test_escaped_text_is_one_line():
-    assert escape("a\nb | c_d") == r"a b \| c\_d"
+    assert escape("a\nb | c_d _e_") == r"a b \| c_d \_e\_"
 
 
 # ---------------------------------------------------------------------------------------- groups

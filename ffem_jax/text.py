@@ -1,0 +1,75 @@
+"""Text that others chose (names, groups, folders, errors) on its way out: shown as it is, and read as nothing else.
+
+A sentence may quote a name as Markdown does, between backticks: `quote_code` writes that, and `split_code` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# Control characters, what turns the writing around, line separators, and halves of characters: file names that
+# are in no encoding.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# An underscore within a word is a letter to Markdown.
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|#&~!$]|(?<![^\W_])_|_(?![^\W_]))")
+# Some readers of Markdown turn `:smile:` into a picture, but not in code.
+_EMOJI = re.compile(r":(?=[\w+-]*[a-z+-]|100|1234)[\w+-]+:")
+_CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+
+
+def show_unseen(text: str) -> str:
+    """`text` with what a reader would not see, and a terminal would obey, as escapes such as `\\x1b`."""
+    return _UNSEEN.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to the file `path` in UTF-8; what no file can hold as `\\udce9`, which is an escape in JSON, too."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+# ----------------------------------------------------------------------------------- Markdown
+
+
+def escape(text: str) -> str:
+    """`text` on one line, with every character that Markdown reads escaped."""
+    shown = show_unseen(" ".join(text.split()))
+    parts, end = [], 0
+    for found in _EMOJI.finditer(shown):
+        parts += [_MARKDOWN.sub(r"\\\1", shown[end : found.start()]), f"`{found.group()}`"]
+        end = found.end()
+    return "".join([*parts, _MARKDOWN.sub(r"\\\1", shown[end:])])
+
+
+def quote_code(text: str) -> str:
+    """`text` between as many backticks as it takes."""
+    shown = show_unseen(text) or " "
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if shown[0] == "`" or shown[-1] == "`" or (shown[0] == shown[-1] == " " and shown.strip()) else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def split_code(sentence: str) -> list[tuple[str, bool]]:
+    """The pieces of a sentence, each with whether it was quoted as code, its backticks gone."""
+    pieces, end = [], 0
+    for found in _CODE.finditer(sentence):
+        code = found[2]
+        padded = len(code) > 2 and code[0] == code[-1] == " " and code.strip()
+        pieces += [(sentence[end : found.start()], False), (code[1:-1] if padded else code, True)]
+        end = found.end()
+    return [piece for piece in [*pieces, (sentence[end:], False)] if piece[0]]
+
+
+def escape_sentence(sentence: str) -> str:
+    """`sentence` as Markdown: what it quotes as code stays code, everything else is escaped."""
+    parts = []
+    for piece, is_code in split_code(sentence):
+        before, after = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
+        parts.append(quote_code(piece) if is_code else f"{before}{escape(piece)}{after if piece.strip() else ''}")
+    return "".join(parts)
+
+
+def make_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; the cells are Markdown already."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
