@@ -91,8 +91,8 @@ def serve(way: str, records: Sequence[TrialRecord]) -> None:
     from ffem_jax import train
     from ffem_jax.arch import resolve_network
     from ffem_jax.recipes import Schedule
+    from ffem_jax.records import read_trial
     from ffem_jax.search.worker import release_memory
-    from ffem_jax.weights import read_trial
 
     jax.config.update("jax_enable_compilation_cache", False)
     if way == "whole":

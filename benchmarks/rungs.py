@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.frontier.summary import identify_network
+from ffem_jax.frontier.comparability import identify_network
 from ffem_jax.metrics.ranking import RankAgreement, compute_kendall_tau, compute_rank_agreement
 from ffem_jax.records import TrialRecord, latest_records, read_records
 

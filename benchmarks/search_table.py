@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ffem_jax.frontier import compute_hypervolume, find_pareto
-from ffem_jax.frontier.summary import check_comparable, identify_network
+from ffem_jax.frontier.comparability import check_comparable, identify_network
 from ffem_jax.records import TrialRecord, latest_records, read_records
 from ffem_jax.search.encoding import embed_codes, encode_points
 from ffem_jax.search.space import Choice, Point, SearchSpace

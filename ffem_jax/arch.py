@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-ATTENTION_KINDS = ("none", "eca", "se")
 PLACEMENTS = ("first", "last", "first_last", "all")
 ATTENTION_POSITIONS = ("depthwise", "projection")
 FUSIONS = ("scale", "residual")
@@ -99,7 +98,7 @@ class AttentionSpec:
     reduction: int = 16
 
     def __post_init__(self) -> None:
-        check_choice("arch.attention.kind", self.kind, ATTENTION_KINDS)
+        check_choice("arch.attention.kind", self.kind, tuple(ATTENTIONS))
         check_choice("arch.attention.position", self.position, ATTENTION_POSITIONS)
         check_choice("arch.attention.fusion", self.fusion, FUSIONS)
         check_choice("arch.attention.kernel", self.kernel, ECA_KERNELS)
@@ -154,6 +153,47 @@ def compute_eca_kernel_size(channels: int, attention: AttentionSpec) -> int:
         return 1 if channels < 96 else 3
     size = int(abs((math.log2(channels) + attention.b) / attention.gamma))
     return size if size % 2 else size + 1
+
+
+@dataclass(frozen=True)
+class AttentionKind:
+    """What a kind of attention is, beside its module in `models/attention.py`.
+
+    reads: the fields of an AttentionSpec that decide what it computes, placement among them; what it does not read
+        tells no two networks apart. compute_size: (channels it sees, spec) -> the one number its module is built with.
+    """
+
+    reads: Callable[[AttentionSpec], tuple[str, ...]]
+    compute_size: Callable[[int, AttentionSpec], int]
+
+
+# The settings of ECA's kernel rules.
+_KERNEL_FIELDS = {"adaptive": ("gamma", "b"), "fixed": ("kernel_size",), "mobilenetv2": ()}
+
+ATTENTIONS = {
+    "none": AttentionKind(lambda _: (), lambda channels, _: 0),
+    "eca": AttentionKind(
+        lambda spec: ("placement", "position", "fusion", "kernel", *_KERNEL_FIELDS[spec.kernel]),
+        compute_eca_kernel_size,
+    ),
+    "se": AttentionKind(
+        lambda _: ("placement", "position", "fusion", "reduction"),
+        lambda channels, spec: max(1, channels // spec.reduction),
+    ),
+}
+ATTENTION_KINDS = tuple(ATTENTIONS)
+
+
+def get_attention_kind(name: str) -> AttentionKind:
+    """The declaration of the kind `name`. Raises SpecError, naming those there are, where it is not declared."""
+    check_choice("arch.attention.kind", name, tuple(ATTENTIONS))
+    return ATTENTIONS[name]
+
+
+def select_effective_attention(attention: AttentionSpec) -> dict[str, Any]:
+    """The kind and the fields that it reads: equal for two specs of which neither could build another network."""
+    fields = get_attention_kind(attention.kind).reads(attention)
+    return {"kind": attention.kind, **{name: getattr(attention, name) for name in fields}}
 
 
 # expansion t, channels c, repeats n, first stride s: Table 1 of the paper.
@@ -304,7 +344,7 @@ def resolve_network(arch: ArchSpec) -> NetworkSpec:
             if len(blocks) in attended:
                 a = arch.attention
                 seen = hidden if a.position == "depthwise" else computed
-                size = compute_eca_kernel_size(seen, a) if a.kind == "eca" else max(1, seen // a.reduction)
+                size = get_attention_kind(a.kind).compute_size(seen, a)
                 attention = (a.kind, a.position, a.fusion, size)
             stride = stage.stride if repeat == 0 else 1
             blocks.append(BlockSpec(channels, hidden, out_channels, stride, arch.activation, attention, arch.block))

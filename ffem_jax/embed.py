@@ -6,15 +6,19 @@ are computed by the trial's network, or by the exported file itself where that i
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffem_jax.data import DataError, Faces
-from ffem_jax.data.folder import load_people
+from ffem_jax.data.folder import ENDINGS as PICTURE_ENDINGS
+from ffem_jax.data.folder import list_pictures, load_people
 from ffem_jax.data.protocols import load_split
 from ffem_jax.export import NotRunError, load_format
 from ffem_jax.export.bundle import read_manifest
@@ -22,11 +26,19 @@ from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import compute_model_id
 from ffem_jax.export.parity import embed
 from ffem_jax.metrics.calibration import Calibration, compute_calibration
+from ffem_jax.metrics.duplicates import find_duplicates, group_same_vectors
 from ffem_jax.metrics.identification import normalize_embeddings
-from ffem_jax.spec import DataSpec, TrialSpec
-from ffem_jax.weights import FinishedTrial
+from ffem_jax.names import decode_file_name, tidy_name
+from ffem_jax.serve.names import MAX_NAME, NameRefusedError, normalize_name
+from ffem_jax.spec import DataSpec
+from ffem_jax.weights import FinishedTrial, load_pretraining_faces, load_trained_faces
+
+if TYPE_CHECKING:
+    from ffem_jax.serve.changes import Candidate
 
 ENDINGS = (".npz", ".jsonl")
+# Of pictures or people that a line is about.
+SHOWN = 5
 
 
 class EmbedError(ValueError):
@@ -116,35 +128,128 @@ def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir:
     return EmbeddedFaces(embedder.model_id, vectors, faces)
 
 
-def calibrate(embedded: EmbeddedFaces, trial: TrialSpec) -> tuple[Calibration, list[str]]:
+def calibrate(embedded: EmbeddedFaces, finished: FinishedTrial) -> tuple[Calibration, list[str]]:
     """The calibration on these faces, and what to be wary of.
 
-    Raises EmbedError where a picture trained the network, and CalibrationError for too few people.
+    A picture under two people is left out. Raises EmbedError where a picture trained the network, and CalibrationError
+    for too few people.
     """
-    notes = check_new_people(embedded.faces, trial)
-    return compute_calibration(embedded.vectors, embedded.faces.labels, embedded.model_id), notes
+    notes = check_new_people(embedded.faces, finished)
+    # What the network sees: a file saved anew without loss is the same picture, and two that it cannot tell apart are
+    # two.
+    pixels = [hashlib.sha256(image.tobytes()).digest() for image in embedded.faces.images]
+    labels, names = embedded.faces.labels, embedded.faces.names
+    duplicates = find_duplicates(labels, pixels)
+    if duplicates.contested:
+        count = sum(map(len, duplicates.contested))
+        notes.append(
+            f"pictures under more than one person: {len(duplicates.contested)} ({count} images), left out of the "
+            f"calibration: {_show([' and '.join(names[one] for one in group) for group in duplicates.contested])}; "
+            "remove the wrong ones"
+        )
+    if duplicates.repeated:
+        notes.append(
+            f"pictures that are there more than once under one person: {len(duplicates.repeated)}, each counted once: "
+            f"{_show([' and '.join(names[one] for one in group) for group in duplicates.repeated])}"
+        )
+    calibration = compute_calibration(embedded.vectors, labels, embedded.model_id, content=pixels)
+    blurred = [
+        " and ".join(names[one] for one in group)
+        for group in find_duplicates(labels, group_same_vectors(embedded.vectors).tolist()).contested
+        if group not in duplicates.contested
+    ]
+    if blurred:
+        notes.append(
+            f"different pictures of different people to which the network gives one vector: {len(blurred)} times; they "
+            f"count: {_show(blurred)}; where they are copies of one picture, remove the wrong ones"
+        )
+    return calibration, notes
 
 
-def check_new_people(faces: Faces, trial: TrialSpec) -> list[str]:
+def _show(items: Sequence[str]) -> str:
+    more = len(items) - SHOWN
+    return "; ".join(items[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def check_names(folder: Path) -> None:
+    """Raise EmbedError, naming the folders, where people in `folder` have names that nobody can be enrolled under."""
+    if not folder.is_dir():
+        return  # which the loader says better
+    refused = []
+    for person in dict.fromkeys(picture.person for picture in list_pictures(folder, str(folder)).pictures):
+        try:
+            normalize_name(person)
+        except NameRefusedError:
+            refused.append(repr(person))
+    if refused:
+        raise EmbedError(
+            f"{folder}: nobody can be enrolled under the names of these folders ({len(refused)}): {_show(refused)}; "
+            f"rename them: a name has 1 to {MAX_NAME} characters, something to see and no control characters"
+        )
+
+
+def list_candidates(embedded: EmbeddedFaces) -> list[Candidate]:
+    """Every picture as a gallery takes it. Raises NameRefusedError where `check_names` would have said which name."""
+    from ffem_jax.serve.changes import STORED, Candidate
+
+    names = [normalize_name(name) for name in embedded.faces.people]
+    rows = zip(embedded.faces.labels, embedded.vectors.astype(STORED), embedded.faces.names, strict=True)
+    return [Candidate(names[label], vector, image) for label, vector, image in rows]
+
+
+def find_unread(folder: Path, faces: Faces) -> dict[str, list[str]]:
+    """What lies in `folder` and may be pictures that are not among its `faces`, by person: files that cannot be read,
+    links to what is not there, sub-folders, and people's folders without any picture that can be read."""
+    read, people = set(faces.names), set(faces.people)
+    unread: dict[str, list[str]] = defaultdict(list)
+    for place in sorted(folder.iterdir()):
+        called = decode_file_name(place.name)
+        person = tidy_name(called)
+        if called.startswith(".") or not (place.is_dir() or place.is_symlink()):
+            continue
+        try:
+            files = sorted(file for file in place.iterdir() if not file.name.startswith("."))
+            others = [file for file in files if f"{called}/{decode_file_name(file.name)}" not in read]
+            unread[person] += [f"{called}/{decode_file_name(file.name)}" for file in others if _may_be_picture(file)]
+        except OSError:
+            unread[person].append(called)
+        if person not in people:
+            unread[person].append(called)
+    return {person: places for person, places in unread.items() if places}
+
+
+def _may_be_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_ENDINGS or not path.is_file()
+
+
+def check_new_people(faces: Faces, finished: FinishedTrial) -> list[str]:
     """What speaks against the people of `faces` being new to the network; the pretraining's people included.
 
     Raises EmbedError for a picture of the training's: a threshold from people who trained accepts too many strangers.
     """
     notes = []
-    for one in filter(None, (trial, trial.pretraining)):
-        try:
-            trained, split = load_split(one.data, one.protocol)
-        except (DataError, OSError) as error:
-            notes.append(f"the faces of data={one.data.name} that trained the network are not at hand ({error}), so it "
-                         "was not checked that these people are others")  # fmt: skip
+    for trial, load in ((finished.trial, load_trained_faces), (finished.trial.pretraining, load_pretraining_faces)):
+        if trial is None:
             continue
-        same = set(faces.content) & {trained.content[image] for image in split.train}
+        try:
+            trained, split = load(finished)
+            images = split.train
+        except (DataError, OSError) as error:
+            notes.append(f"the faces that trained the network are not at hand as they were ({error}), so it was not "
+                         "checked that these people are others")  # fmt: skip
+            try:
+                trained, _ = load_split(trial.data, trial.protocol)
+            except (DataError, OSError):
+                continue
+            # Of those that are there now, any may have trained.
+            images = np.arange(len(trained.images))
+        same = set(faces.content) & {trained.content[image] for image in images}
         if same:
             raise EmbedError(
                 f"{len(same)} of {len(faces.content)} pictures trained the network; a calibration takes people that it "
                 "has never seen"
             )
-        known = {trained.people[label] for label in np.unique(trained.labels[split.train])} & set(faces.people)
+        known = {trained.people[label] for label in np.unique(trained.labels[images])} & set(faces.people)
         if known:
             notes.append(
                 f"{len(known)} of {len(faces.people)} people bear names of people who trained the network; where they "

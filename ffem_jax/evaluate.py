@@ -27,12 +27,14 @@ def compute_metrics(
     gallery: np.ndarray,
     gallery_labels: np.ndarray,
     protocol: ProtocolSpec,
+    comparable: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The measured fields of a TrialRecord.
 
     logits [test, people] and embeddings [test, feature] of the test images, labels [test]; gallery [train, feature]
     and gallery_labels [train] are the training images: the people as the server has them enrolled. Both thresholds
-    are settled before a test image is looked at: sigma is the protocol's, sigma_calibrated comes from the gallery.
+    are settled before a test image is looked at: sigma is the protocol's, sigma_calibrated comes from the gallery, or
+    from those of it that are `comparable`, bool [train]: a picture under two people is no pair of different people.
 
     Raises ValueError where an embedding is not finite or has no direction.
     """
@@ -42,7 +44,9 @@ def compute_metrics(
     correct, correct_gallery = int(hits.sum()), int(hits_gallery.sum())
     low, high = compute_wilson_interval(correct, tested)
     gallery_low, gallery_high = compute_wilson_interval(correct_gallery, tested)
-    calibrated = calibrate_sigma(gallery, gallery_labels, protocol.far_target)
+    whole = comparable is None or len(np.unique(gallery_labels[comparable])) < 2
+    kept = np.ones(len(gallery), bool) if whole else comparable
+    calibrated = calibrate_sigma(gallery[kept], gallery_labels[kept], protocol.far_target)
     fixed = compute_acceptance(embeddings, labels, gallery, gallery_labels, protocol.sigma)
     chosen = compute_acceptance(embeddings, labels, gallery, gallery_labels, calibrated)
     return {

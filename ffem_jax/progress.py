@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,27 @@ def label_trials(trials: Sequence[TrialSpec]) -> dict[str, str]:
 
 
 def identify(spec: dict[str, Any]) -> str:
-    """A trial's spec without its seed, fold and split, as text: the same for all trials that one label stands for."""
+    """A trial's spec without its seed, fold and split, as text: the same for all trials that one label stands for.
+
+    Where the faces lie is left out: a record has the folder's whole path, and a plan what was typed.
+    """
     protocol = {name: value for name, value in spec["protocol"].items() if name not in ("fold", "split_seed")}
-    return _to_text({name: value for name, value in spec.items() if name != "seed"} | {"protocol": protocol})
+    kept = {name: value for name, value in spec.items() if name != "seed"} | {"protocol": protocol}
+    kept["data"] = _leave_out_places(spec["data"])
+    if "pretrain" in spec:
+        kept["pretrain"] = {**spec["pretrain"], "data": _leave_out_places(spec["pretrain"]["data"])}
+    return _to_text(kept)
 
 
-def read_recorded(path: Path, trials: Sequence[TrialSpec]) -> list[TrialRecord]:
-    """The latest record of each of `trials` at `path`, judged by their specs; a file that is not there holds none."""
+def _leave_out_places(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in ("root", "cache_dir")}
+
+
+def read_recorded(path: Path, keys: Collection[str]) -> list[TrialRecord]:
+    """The latest record of each trial of `keys` at `path`; a file that is not there holds none."""
     if not path.exists():
         return []
-    asked = {_to_text(to_plain(trial)) for trial in trials}
-    return [record for record in latest_records(read_records(path)) if _to_text(record.spec) in asked]
+    return [record for record in latest_records(read_records(path)) if record.trial_key in keys]
 
 
 def _to_text(spec: dict[str, Any]) -> str:
@@ -79,6 +89,7 @@ class Pace:
 class RecordFollower(threading.Thread):
     """Reports each record appended to a file from now on, whichever process or machine writes it.
 
+    trials, keys: those that are asked for, and what they are recorded under.
     jobs: trials at a time; given, every line also says how many are done, running, refused and failed. may_be_best:
     whether a trained trial counts for the best so far, such as for its size.
     """
@@ -87,6 +98,7 @@ class RecordFollower(threading.Thread):
         self,
         path: Path,
         trials: Sequence[TrialSpec],
+        keys: Collection[str],
         report: Callable[[str], None],
         every_seconds: float = 0.5,
         jobs: int = 0,
@@ -96,9 +108,10 @@ class RecordFollower(threading.Thread):
         self.jobs, self.may_be_best, self.statuses = jobs, may_be_best, Counter[str]()
         self.path, self.report, self.every_seconds = path, report, every_seconds
         self.labels = label_trials(trials)
-        self.total = len(trials)
-        self.already = sum(record.status == "done" for record in read_recorded(path, trials))
-        self.finished, self.best, self.pace = self.already, 0.0, Pace(self.already)
+        self.keys, self.total = keys, len(trials)
+        self.ended = {record.trial_key for record in read_recorded(path, keys) if record.status == "done"}
+        self.already = len(self.ended)
+        self.best, self.pace = 0.0, Pace(self.already)
         self.offset = path.stat().st_size if path.exists() else 0
         self.stopping = threading.Event()
         self.start()
@@ -125,14 +138,21 @@ class RecordFollower(threading.Thread):
         self.offset += len(whole)
         for line in whole.splitlines():
             try:
-                record = TrialRecord.from_json(line.decode())
+                record = TrialRecord.from_json(line.decode("utf-8-sig"))
             except (ValueError, TypeError):
                 continue  # read_records names a broken line, with its number
             self.report_record(record)
 
+    @property
+    def finished(self) -> int:
+        """How many trials have ended, each counted once however often it was recorded."""
+        return len(self.ended)
+
     def report_record(self, record: TrialRecord) -> None:
-        """One line: how many are finished, this one, the best so far, the time left."""
-        self.finished += 1
+        """One line: how many are finished, this one, the best so far, the time left. Others' records are none of it."""
+        if record.trial_key not in self.keys:
+            return
+        self.ended.add(record.trial_key)
         self.statuses[record.status] += 1
         if record.status == "done" and self.may_be_best(record):
             self.best = max(self.best, record.accuracy or 0.0)

@@ -11,12 +11,15 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.spec import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -37,6 +40,8 @@ class TrialRecord:
     data_variant: which edition of a data set (`deepfunneled`, `funneled`), empty where there is one only.
     data_fingerprint: of pixels, labels and order; pictures_fingerprint: of the pictures before crop and resolution,
         equal where two trials of different resolutions see the same pictures in the same order.
+    pretraining_fingerprint: of the faces that a pretraining saw, as the key hashes them; empty without one, and in
+        older records.
     bytes_*, peak_activation_bytes: of the deployed model, see `cost.py`.
     latency_ms_wasm: the median milliseconds of a call in TensorFlow.js' wasm backend in Node, one thread, as
         `ffem latency` measured it. latency_wasm: its quartiles_ms, calls, runtime, processor, and busy_cores and
@@ -68,6 +73,7 @@ class TrialRecord:
     data_variant: str = ""
     data_fingerprint: str = ""
     pictures_fingerprint: str = ""
+    pretraining_fingerprint: str = ""
     synthetic: bool = False
     protocol: str = ""
     recipe: str = ""
@@ -184,7 +190,8 @@ def read_records(path: str | os.PathLike[str]) -> list[TrialRecord]:
     FileNotFoundError where there is no such file.
     """
     records = []
-    with open(path, encoding="utf-8", errors="replace") as file:
+    # A byte-order mark, which some editors leave, is no part of the first record.
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -195,16 +202,42 @@ def read_records(path: str | os.PathLike[str]) -> list[TrialRecord]:
     return records
 
 
-def latest_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """One record a trial key, in order of first appearance: the last, but a `done` is displaced by a `done` alone, and
-    a `pruned` by no later failure or refusal: its checkpoint is there to go on from."""
+def latest_records(
+    records: Iterable[TrialRecord], identify: Callable[[TrialRecord], Any] = lambda record: record.trial_key
+) -> list[TrialRecord]:
+    """One record per trial key (or whatever `identify` says), in order of first appearance: the last.
+
+    But a `done` is displaced by a `done` alone, and a `pruned` by no later failure or refusal: its checkpoint is there
+    to go on from.
+    """
     weight = {"done": 2, "pruned": 1}
-    latest: dict[str, TrialRecord] = {}
+    latest: dict[Any, TrialRecord] = {}
     for record in records:
-        known = latest.get(record.trial_key)
+        key = identify(record)
+        known = latest.get(key)
         if known is None or weight.get(record.status, 0) >= weight.get(known.status, 0):
-            latest[record.trial_key] = record
+            latest[key] = record
     return list(latest.values())
+
+
+def read_trial(row: dict[str, Any]) -> TrialSpec:
+    """The TrialSpec that spec.to_plain made `row` of. Raises SpecError, KeyError or TypeError for anything else."""
+    parts = {"arch": read_arch(row["arch"]), **_read_training(row)}
+    if "pretrain" in row:
+        parts["pretrain"] = PretrainSpec(**{**row["pretrain"], **_read_training(row["pretrain"])})
+    return TrialSpec(**{**row, **parts})
+
+
+def read_arch(arch: dict[str, Any]) -> ArchSpec:
+    """A network's spec from its nested dicts. Raises SpecError, TypeError or AttributeError where they are none."""
+    stages = tuple(StageSpec(**stage) for stage in arch["stages"]) if "stages" in arch else ArchSpec().stages
+    attention = AttentionSpec(**arch.get("attention", {}))
+    return ArchSpec(**{**arch, "stages": stages, "attention": attention})
+
+
+def _read_training(row: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"data": DataSpec, "protocol": ProtocolSpec, "recipe": RecipeSpec}
+    return {name: kind(**row[name]) for name, kind in kinds.items()}
 
 
 def load(*paths: str | os.PathLike[str]) -> pandas.DataFrame:

@@ -337,33 +337,34 @@ def _is_used(spec: Any, of: dataclasses.Field) -> bool:
 
 
 def trial_key(trial: TrialSpec, data_fingerprint: str = "", pretraining_fingerprint: str = "") -> str:
-    """A 16-digit hexadecimal hash of all that decides a result.
-
-    The network enters as it is built and not as it is named, so a kernel rule that yields
-    the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
-    (`data.Faces.fingerprint`, and `Split.digest` after it where the split has one) stands for the
-    faces: their pixels, labels and order. Without it the key covers the data spec instead, good
-    enough to name a folder. A pretraining enters by its own key, `pretraining_fingerprint` standing for its faces.
-    """
-    if data_fingerprint:
-        data: Any = data_fingerprint
-    else:
-        data = {k: v for k, v in select_used(trial.data).items() if k != "cache_dir"}
-    decides = {
-        "version": KEY_VERSION,
-        "network": select_used(resolve_network(trial.arch)),
-        "resolution": trial.data.resolution,
-        "data": data,
-        "protocol": _select_effective_protocol(trial.protocol),
-        "recipe": select_effective(trial.recipe),
-        "seed": trial.seed,
-    }
+    """A 16-digit hexadecimal hash of all that decides a result: see `list_decisive`. A pretraining enters by its own
+    key, `pretraining_fingerprint` standing for its faces."""
+    decides = list_decisive(trial, data_fingerprint)
     if trial.pretraining:
         decides["pretraining"] = trial_key(trial.pretraining, pretraining_fingerprint)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
+def list_decisive(trial: TrialSpec, data_fingerprint: str = "") -> dict[str, Any]:
+    """All that decides a trial's result but its pretraining, as the key hashes it.
+
+    The network enters as it is built and not as it is named, so a kernel rule that yields
+    the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
+    (`data.Faces.fingerprint`, and `Split.digest` after it where the split has one) stands for the
+    faces: their pixels, labels and order. Without it the data spec does, good enough to name a folder.
+    """
+    return {
+        "version": KEY_VERSION,
+        "network": select_used(resolve_network(trial.arch)),
+        "resolution": trial.data.resolution,
+        "data": data_fingerprint or {k: v for k, v in select_used(trial.data).items() if k != "cache_dir"},
+        "protocol": select_effective_protocol(trial.protocol),
+        "recipe": select_effective(trial.recipe),
+        "seed": trial.seed,
+    }
+
+
+def select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
     """The protocol's values that its kind of split and test read."""
     unused = {
         "holdout": {"folds", "fold"},

@@ -29,11 +29,12 @@ from ffem_jax.config import (
     find_sweep,
     register_sweep,
     to_specs,
+    write_places,
 )
-from ffem_jax.overrides import quote_value
+from ffem_jax.overrides import quote_value, refuse_sweeps
 from ffem_jax.progress import RecordFollower, read_recorded
 from ffem_jax.records import TrialRecord, latest_records
-from ffem_jax.spec import RunSpec, TrialSpec, trial_key
+from ffem_jax.spec import DataSpec, ProtocolSpec, RunSpec, TrialSpec, trial_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -113,7 +114,7 @@ class Job:
 @dataclass(frozen=True)
 class SweepPlan:
     """A sweep, ready to launch: `config` is the launcher's, `combinations` how many there were before the same
-    trial spelt twice was dropped."""
+    trial spelt twice was dropped. keys: what its trials are recorded under, once their faces were looked at."""
 
     name: str
     config: DictConfig
@@ -121,6 +122,7 @@ class SweepPlan:
     combinations: int
     sweep_dir: Path
     records_path: Path
+    keys: frozenset[str] = frozenset()
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:
@@ -170,7 +172,15 @@ def _place_jobs(
     records = f"run.records={quote_value(records_path)}"
     kept = drop_repeated(jobs)
     placed = [
-        dataclasses.replace(job, overrides=(*job.overrides, records, f"hydra.sweep.subdir={quote_value(job.folder)}"))
+        dataclasses.replace(
+            job,
+            overrides=(
+                *job.overrides,
+                *write_places(job.trial),
+                records,
+                f"hydra.sweep.subdir={quote_value(job.folder)}",
+            ),
+        )
         for job in (take_turns(kept) if config.launcher.jobs > 1 else kept)
     ]
     launching = composer.compose([*fixed, records, f"hydra.sweep.dir={quote_value(sweep_dir)}"], multirun=True)
@@ -191,7 +201,7 @@ def expand_combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
 def make_job(composer: Composer, overrides: Sequence[str]) -> Job:
     """Compose and check one job. Raises ConfigError or SpecError."""
     overrides = composer.write_out_rows(overrides)  # for the launcher, which composes them by itself
-    trial, run = to_specs(composer.compose(overrides))
+    trial, run = to_specs(composer.compose(overrides), as_typed=True)
     return Job(tuple(overrides), trial, run)
 
 
@@ -221,27 +231,39 @@ def take_turns(jobs: Iterable[Job]) -> list[Job]:
     return [job for _, job in sorted(turns, key=lambda turn: turn[0])]
 
 
-def prepare_sweep(plan: SweepPlan) -> list[str]:
+def prepare_sweep(plan: SweepPlan) -> tuple[SweepPlan, list[str]]:
     """Find what would stop every trial before the first is launched: a folder that cannot be written, a bad data set.
 
-    Loading the data once also leaves them decoded for trials that start side by side. Returns what the user should
-    know of the data. Raises ConfigError, DataError.
+    Loading the data once also leaves them decoded for trials that start side by side. Returns the plan with its keys,
+    and what the user should know of the data. Raises ConfigError, DataError.
     """
     check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
     check_writable(plan.records_path.parent, "run.records=FILE")
-    return check_data(plan.trials)
+    notes, keys = check_data(plan.trials)
+    return dataclasses.replace(plan, keys=frozenset(keys)), notes
 
 
-def check_data(trials: Sequence[TrialSpec]) -> list[str]:
-    """Load and split the data of `trials`; returns a note for each thing left out or odd. Raises DataError."""
+def check_data(trials: Sequence[TrialSpec]) -> tuple[list[str], list[str]]:
+    """Load and split the data of `trials`; returns a note for each thing left out or odd, and the trials' keys.
+
+    Raises DataError.
+    """
     from ffem_jax.data import protocols
+    from ffem_jax.data.recorded import identify_faces
 
     notes: dict[str, None] = {}
+    known: dict[tuple[DataSpec, ProtocolSpec], str] = {}
     stages = [stage for trial in trials for stage in (trial.pretraining, trial) if stage]
     for data, protocol in dict.fromkeys((stage.data, stage.protocol) for stage in stages):
         faces, split = protocols.load_split(data, protocol)
         notes.update(dict.fromkeys([*faces.notes, *split.notes]))
-    return list(notes)
+        known[data, protocol] = identify_faces(faces, split)
+
+    def find(trial: TrialSpec) -> str:
+        return known[trial.data, trial.protocol]
+
+    keys = [trial_key(one, find(one), find(one.pretraining) if one.pretraining else "") for one in trials]
+    return list(notes), keys
 
 
 # ---------------------------------------------------------------------------------- launching
@@ -255,18 +277,15 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
     """
     from hydra.core.utils import run_job
 
-    for override in composer.parse(overrides):
-        if override.is_sweep_override():
-            raise ConfigError(
-                f"{override.input_line} has several values; add -m to train them all, or write a list as key=[a,b]"
-            )
+    composer.parse(overrides)
+    refuse_sweeps(composer.settle(overrides))
     job, config = make_job(composer, overrides), composer.compose(overrides)
     chosen = config.hydra.run.dir
     out_dir = (Path("outputs/train") / job.folder if chosen == AUTO_DIR else Path(chosen)).absolute()
     records_path = Path(job.run.records or out_dir / "records.jsonl").absolute()
     check_writable(out_dir, "hydra.run.dir=DIR")
     check_writable(records_path.parent, "run.records=FILE")
-    for note in check_data(job.trials):
+    for note in check_data(job.trials)[0]:
         report(note)
     places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
     config = composer.compose([*overrides, *places])
@@ -292,7 +311,9 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
         hydra_context=context, task_function=run_trial_job, config=plan.config
     )
     run, jobs = plan.jobs[0].run, plan.config.launcher.jobs if sys.stderr.isatty() else 0
-    follower = RecordFollower(plan.records_path, plan.trials, report, jobs=jobs, may_be_best=lambda r: fits(r, run))
+    follower = RecordFollower(
+        plan.records_path, plan.trials, plan.keys, report, jobs=jobs, may_be_best=lambda r: fits(r, run)
+    )
     context.callbacks.on_multirun_start(config=plan.config, config_name=CONFIG_NAME)
     try:
         returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)
@@ -300,7 +321,7 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
         # A worker was killed, a cluster went away: what the others recorded is still there.
         log.exception("the launcher stopped")
         lost = f"the launcher stopped ({type(error).__name__}); the same command goes on from here"
-        return [JobResult(tuple(read_recorded(plan.records_path, plan.trials)), lost)]
+        return [JobResult(tuple(read_recorded(plan.records_path, plan.keys)), lost)]
     finally:
         follower.stop()
         context.callbacks.on_multirun_end(config=plan.config, config_name=CONFIG_NAME)

@@ -10,24 +10,29 @@ import dataclasses
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from ffem_jax import __version__
 from ffem_jax.arch import SpecError, resolve_network
+from ffem_jax.config import place_faces
 from ffem_jax.data import Faces
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.data.recorded import KnownFaces, describe_faces, identify_faces
+from ffem_jax.processor import find_processor
 from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
+
+if TYPE_CHECKING:
+    from ffem_jax.loggers import TrialLogger
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +53,10 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
     Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
     """
     faces, split = load_split(trial.data, trial.protocol)
-    fingerprint = faces.fingerprint
-    trials = trial.with_seeds(run.seeds)
+    blank = _make_records(trial, run, faces, split, out_dir)
     with ExitStack() as locks:
-        blank = []
-        for one in trials:
-            key = compute_key(one)
-            _wait_for_lock(locks, records_path, key, one)
-            blank.append(_make_record(one, key, faces, split, fingerprint, out_dir))
+        for record in blank:
+            _wait_for_lock(locks, records_path, record)
         recorded = {record.trial_key: record for record in _read_existing(records_path)}
         found = [recorded.get(record.trial_key) for record in blank]
         kept = [] if run.retrain else [record for record in found if record and _reaches(record, run.stop_epoch)]
@@ -65,6 +66,9 @@ def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path
         ours = {record.trial_key for record in kept}
         missing = [record for record in blank if record.trial_key not in ours]
         if missing:
+            # Whatever else is to be trained in this folder keeps its checkpoint and its weights there too.
+            out_dir.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(out_dir / ".trial.lock"))
             _run(trial, run, missing, faces, split, out_dir, records_path.parent / "pretraining")
             for record in missing:
                 _append(records_path, record)
@@ -76,9 +80,8 @@ def compute_key(trial: TrialSpec) -> str:
 
     Raises DataError for faces that cannot be had.
     """
-    first = trial.pretraining
-    first_fingerprint = _identify_faces(*load_split(first.data, first.protocol)) if first else ""
-    return trial_key(trial, _identify_faces(*load_split(trial.data, trial.protocol)), first_fingerprint)
+    stages = (trial, trial.pretraining)
+    return trial_key(trial, *(identify_faces(*load_split(one.data, one.protocol)) for one in stages if one))
 
 
 def _reaches(record: TrialRecord, stop_epoch: int) -> bool:
@@ -106,33 +109,29 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
 
     Returns a record for each seed, the one that stood or the new one. Raises as `run_trials` does.
     """
-    faces, split = load_split(trial.data, trial.protocol)
     recorded = {record.trial_key: record for record in _read_existing(records_path)}
     records = []
-    for one in trial.with_seeds(run.seeds):
-        record = recorded.get(key := compute_key(one))
+    for blank in _make_records(trial, run, *load_split(trial.data, trial.protocol), out_dir):
+        record = recorded.get(blank.trial_key)
         if record is None:
-            record = _make_record(one, key, faces, split, faces.fingerprint, out_dir)
-            record.error = error
+            record = dataclasses.replace(blank, error=error)
             _append(records_path, record)
         records.append(record)
     return records
 
 
-def _identify_faces(faces: Faces, split: Split) -> str:
-    return faces.fingerprint + split.digest
-
-
-def _wait_for_lock(locks: ExitStack, records_path: Path, key: str, trial: TrialSpec) -> None:
+def _wait_for_lock(locks: ExitStack, records_path: Path, record: TrialRecord) -> None:
     # Held by the operating system, so a killed process lets go of it.
-    lock = FileLock(records_path.parent / ".locks" / f"{key}.lock")
+    lock = FileLock(records_path.parent / ".locks" / f"{record.trial_key}.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         locks.enter_context(lock.acquire(timeout=0.5))
     except Timeout:
         from ffem_jax.training_bar import say
 
-        say(f"another process is training {trial.arch.name} seed {trial.seed} ({key}); waiting for its record")
+        say(
+            f"another process is training {record.arch} seed {record.seed} ({record.trial_key}); waiting for its record"
+        )
         locks.enter_context(lock)
 
 
@@ -140,19 +139,27 @@ def _read_existing(records_path: Path) -> list[TrialRecord]:
     return latest_records(read_records(records_path)) if records_path.exists() else []
 
 
+def _make_records(trial: TrialSpec, run: RunSpec, faces: Faces, split: Split, out_dir: Path) -> list[TrialRecord]:
+    """A record for each seed, all that is known before training filled in: failed, until something better comes."""
+    first = trial.pretraining
+    first_fingerprint = identify_faces(*load_split(first.data, first.protocol)) if first else ""
+    return [_make_record(one, faces, split, first_fingerprint, out_dir) for one in trial.with_seeds(run.seeds)]
+
+
 def _make_record(
-    trial: TrialSpec, key: str, faces: Faces, split: Split, fingerprint: str, out_dir: Path
+    trial: TrialSpec, faces: Faces, split: Split, pretraining_fingerprint: str, out_dir: Path
 ) -> TrialRecord:
     return TrialRecord(
-        trial_key=key,
-        spec=to_plain(trial),
+        trial_key=trial_key(trial, identify_faces(faces, split), pretraining_fingerprint),
+        spec=to_plain(place_faces(trial)),
         seed=trial.seed,
         status="failed",
         arch=trial.arch.name,
         data=trial.data.name,
         data_variant=faces.variant,
-        data_fingerprint=fingerprint,
+        data_fingerprint=faces.fingerprint,
         pictures_fingerprint=faces.pictures_fingerprint,
+        pretraining_fingerprint=pretraining_fingerprint,
         synthetic=faces.synthetic,
         protocol=trial.protocol.name,
         recipe=trial.recipe.name,
@@ -184,6 +191,8 @@ def _run(
     """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost import compute_cost
     from ffem_jax.devices import use_cpu_cores
+    from ffem_jax.loggers import open_logger
+    from ffem_jax.training_bar import say
 
     started = time.perf_counter()
     try:
@@ -198,7 +207,8 @@ def _run(
             for record in records:
                 record.status, record.error = "over_cap", over
         else:
-            _train(trial, run, records, faces, split, out_dir, pretraining_dir)
+            with open_logger(run.logger, records, out_dir, say, retrain=run.retrain) as logger:
+                _train(trial, run, records, faces, split, out_dir, pretraining_dir, logger)
     except SpecError:
         raise
     except Exception as error:
@@ -217,7 +227,7 @@ def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> dict[str, Any]:
     """
     from ffem_jax.pretraining import PretrainingError, load_pretrained
 
-    key = trial_key(trial, _identify_faces(*load_split(trial.data, trial.protocol)))
+    key = compute_key(trial)
     # A record whose checkpoint is gone is no pretraining: it is then trained again.
     for retrain in (False, True):
         alone = dataclasses.replace(run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
@@ -237,19 +247,18 @@ def _train(
     split: Split,
     out_dir: Path,
     pretraining_dir: Path,
+    logger: TrialLogger,
 ) -> None:
     import jax
     import numpy as np
 
     from ffem_jax.checkpoint import TrialCheckpoint
     from ffem_jax.evaluate import compute_metrics, compute_pair_metrics
-    from ffem_jax.loggers import open_logger
+    from ffem_jax.metrics.duplicates import find_duplicates
     from ffem_jax.train import History, Trainer, TrainState
-    from ffem_jax.training_bar import TrainingBar, say
+    from ffem_jax.training_bar import TrainingBar
     from ffem_jax.weights import save_weights
 
-    out_dir.mkdir(parents=True, exist_ok=True)
-    logger = open_logger(run.logger, records, out_dir, say)
     specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
     (out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
     network = resolve_network(trial.arch)
@@ -313,6 +322,9 @@ def _train(
                 embeddings[index, tests:],
                 faces.labels[split.train],
                 trial.protocol,
+                find_duplicates(faces.labels[split.train], [faces.content[i] for i in split.train]).select(
+                    len(split.train)
+                ),
             )
             record.test_images = split.test.tolist()
         for name, value in metrics.items():
@@ -324,9 +336,9 @@ def _train(
             evaluated = training.state.evaluated
             if len(records) > 1:
                 evaluated = jax.tree.map(lambda leaf, index=index: leaf[index], evaluated)
-            save_weights(out_dir, record.trial_key, record.spec, *evaluated)
+            known = (describe_faces(faces, split), KnownFaces(record.pretraining_fingerprint))
+            save_weights(out_dir, record.trial_key, record.spec, *evaluated, known)
         record.status = "done"
-    logger.close(records)
 
 
 def _append(records_path: Path, record: TrialRecord) -> None:
@@ -353,15 +365,7 @@ def describe_device(count: int) -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.device_kind} ({device.platform})"
-    return f"{_read_cpu_name()} ({count} of {os.cpu_count()} cores, cpu)"
-
-
-def _read_cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{find_processor()} ({count} of {os.cpu_count()} cores, cpu)"
 
 
 def enable_compilation_cache(folder: Path) -> None:

@@ -6,9 +6,11 @@ deployed, compared and exported: the network (averaged where the recipe says so)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec, resolve_network
+from ffem_jax.arch import resolve_network
 from ffem_jax.classifier import FaceClassifier
-from ffem_jax.spec import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.data.recorded import (
+    UNKNOWN_FACES,
+    FacesChangedError,
+    KnownFaces,
+    describe_change,
+    identify_faces,
+    load_known_split,
+)
+from ffem_jax.records import read_trial
+from ffem_jax.spec import TrialSpec, trial_key
 
 # The entry of a weights file that says whose it is.
 _FACTS = "trial"
@@ -31,12 +44,18 @@ class TrialFolderError(ValueError):
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial and its trained network, in evaluation. key: its trial_key; folder: where it was found."""
+    """A trial and its trained network, in evaluation.
+
+    folder: where it was found. key: its trial_key. faces, pretraining_faces: those it was trained on, as far as its
+    folder says.
+    """
 
     folder: Path
     key: str
     trial: TrialSpec
     classifier: FaceClassifier
+    faces: KnownFaces = UNKNOWN_FACES
+    pretraining_faces: KnownFaces = UNKNOWN_FACES
 
 
 def find_weights(folder: Path, key: str) -> Path:
@@ -44,16 +63,24 @@ def find_weights(folder: Path, key: str) -> Path:
     return folder / f"weights-{key}.npz"
 
 
-def save_weights(folder: Path, key: str, spec: dict[str, Any], params: Any, statistics: Any) -> None:
+def save_weights(
+    folder: Path,
+    key: str,
+    spec: dict[str, Any],
+    params: Any,
+    statistics: Any,
+    known: Sequence[KnownFaces] = (),
+) -> None:
     """Write params and BatchNorm statistics (pytrees of float32) of a trial with its key and spec (spec.to_plain), as
-    one file in `folder`, whole or not at all. Raises OSError."""
+    one file in `folder`, whole or not at all. known: its faces and those of its pretraining. Raises OSError."""
+    facts = {"key": key, "spec": spec, "faces": [faces.to_dict() for faces in known]}
     arrays = {
         name: np.asarray(leaf) for name, leaf in name_leaves({"params": params, "statistics": statistics}).items()
     }
     path = find_weights(folder, key)
     beside = path.with_suffix(".partial")
     with open(beside, "wb") as file:
-        np.savez(file, **{_FACTS: np.array(json.dumps({"key": key, "spec": spec}))}, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **{_FACTS: np.array(json.dumps(facts))}, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
@@ -67,7 +94,8 @@ def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
     where the weights are not there.
     """
     current = _read_trial_file(folder)
-    trials = {**current, **_read_weights_files(folder)}
+    kept, known = _read_weights_files(folder)
+    trials = {**current, **kept}
     chosen = {key: trial for key, trial in trials.items() if seed is None or trial.seed == seed}
     if len(chosen) > 1:
         # Of trials that shared a folder one after another, the last.
@@ -78,7 +106,36 @@ def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
     ((key, trial),) = chosen.items()
     arrays = _read_arrays(folder, key, trial, list(current))
     people = arrays["params/classifier/kernel"].shape[-1]
-    return FinishedTrial(folder, key, trial, _merge(trial, people, arrays))
+    return FinishedTrial(folder, key, trial, _merge(trial, people, arrays), *known.get(key, ()))
+
+
+def load_trained_faces(finished: FinishedTrial, data_root: str = "") -> tuple[Faces, Split]:
+    """The very faces that the trial was trained on, and its split of them: what every look back at them goes by.
+
+    data_root: where they lie now, where that is not where they were. A trial of before its folder said which they were
+    is judged by its key, for which the faces of its pretraining are loaded too. Raises FacesChangedError where they
+    are others, and DataError where there are none.
+    """
+    trial, known = finished.trial, finished.faces
+    if not known.fingerprint:
+        data = dataclasses.replace(trial.data, root=data_root) if data_root else trial.data
+        faces, split = load_split(data, trial.protocol)
+        first = trial.pretraining
+        first_fingerprint = identify_faces(*load_split(first.data, first.protocol)) if first else ""
+        if trial_key(trial, identify_faces(faces, split), first_fingerprint) != finished.key:
+            whose = "trained the network" + (", or those of its pretraining are not" if first else "")
+            raise FacesChangedError(describe_change(data, faces, known, whose))
+        return faces, split
+    return load_known_split(trial.data, trial.protocol, known, "trained the network", data_root)
+
+
+def load_pretraining_faces(finished: FinishedTrial) -> tuple[Faces, Split]:
+    """The very faces that the trial's pretraining was trained on. Raises DataError as `load_trained_faces` does, and
+    where the trial's folder does not say which they were."""
+    first = finished.trial.pretraining
+    if first is None or not finished.pretraining_faces.fingerprint:
+        raise DataError("which faces the pretraining saw is not recorded")
+    return load_known_split(first.data, first.protocol, finished.pretraining_faces, "pretrained the network")
 
 
 def _read_trial_file(folder: Path) -> dict[str, TrialSpec]:
@@ -95,34 +152,18 @@ def _read_trial_file(folder: Path) -> dict[str, TrialSpec]:
         raise TrialFolderError(f"{path} cannot be read as a trial: {error}") from error
 
 
-def _read_weights_files(folder: Path) -> dict[str, TrialSpec]:
-    trials = {}
+def _read_weights_files(folder: Path) -> tuple[dict[str, TrialSpec], dict[str, list[KnownFaces]]]:
+    """By key the trials, and their faces and those of their pretraining where the file says."""
+    trials, known = {}, {}
     for path in sorted(folder.glob("weights-*.npz")):
         try:
             with np.load(path) as file:
                 facts = json.loads(str(file[_FACTS]))
                 trials[facts["key"]] = read_trial(facts["spec"])
+                known[facts["key"]] = [KnownFaces(**row) for row in facts.get("faces", ())]
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise TrialFolderError(f"{path} cannot be read: {error}") from error
-    return trials
-
-
-def read_trial(row: dict[str, Any]) -> TrialSpec:
-    """The TrialSpec that spec.to_plain made `row` of. Raises SpecError, KeyError or TypeError for anything else."""
-    arch = {
-        **row["arch"],
-        "attention": AttentionSpec(**row["arch"]["attention"]),
-        "stages": tuple(StageSpec(**stage) for stage in row["arch"]["stages"]),
-    }
-    parts = {"arch": ArchSpec(**arch), **_read_training(row)}
-    if "pretrain" in row:
-        parts["pretrain"] = PretrainSpec(**{**row["pretrain"], **_read_training(row["pretrain"])})
-    return TrialSpec(**{**row, **parts})
-
-
-def _read_training(row: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"data": DataSpec, "protocol": ProtocolSpec, "recipe": RecipeSpec}
-    return {name: kind(**row[name]) for name, kind in kinds.items()}
+    return trials, known
 
 
 def name_leaves(tree: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Drawn:
     def __init__(self, records: list[TrialRecord]) -> None:
         self.table = f"a frontier of {sum(record.status == 'done' for record in records)}"
         self.records = records
-        self.agreement = types.SimpleNamespace(describe=lambda: "")
+        self.agreement, self.notes = types.SimpleNamespace(describe=lambda: ""), ()
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -84,7 +84,7 @@ def install() -> None:
     sys.modules["ffem_jax.trial"] = trial = types.ModuleType("ffem_jax.trial")
     trial.__dict__["run_trials"] = run_trials
     frontier.write_frontier = write_frontier  # type: ignore[assignment]
-    nothing = types.SimpleNamespace(notes=())
+    nothing = types.SimpleNamespace(notes=(), fingerprint="", digest="")
     protocols.load_split = lambda data, protocol: (nothing, nothing)  # type: ignore[assignment,return-value]
 
 

@@ -104,6 +104,12 @@ def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
         (["train", "seed"], "key=value"),
         (["train", "hydra.run.dir=file/below"], "choose another with hydra.run.dir=DIR"),
         (["train", "run.records=file/records.jsonl"], "run.records=FILE"),
+        (
+            ["train", "hydra.run.dir=out/${"],
+            "Hydra reads ${ as an interpolation; choose another with hydra.run.dir=DIR",
+        ),
+        (["train", "hydra.run.dir=${nowhere}"], "hydra.run.dir: Interpolation key 'nowhere' not found"),
+        (["cost", "data.root=a,b"], """to give it as one text, quote it: "data.root='a,b'\""""),
         (["train", "data.min_images=1000"], "lower data.min_images"),
         (["train", "--config-dir", "nowhere"], "is not a folder"),
         (["train", "hydra/sweeper=optuna"], "basic"),

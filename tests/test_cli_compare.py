@@ -130,7 +130,7 @@ def test_groups_of_a_file_and_a_folder_of_ones_own(capsys: pytest.CaptureFixture
     Image.new("RGB", (16, 16)).save(tmp_path / "moved" / names[0])
     status, _, err = ffem(capsys, *words, "--data-root", str(tmp_path / "moved"))
     assert status == 2
-    assert "the faces of data=folder at hand are not those of 1 of 1 trials" in err
+    assert "are not those that 1 of 1 recorded trials were tested on" in err
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from made_records import build_record
 from ffem_jax.cli import main
 from ffem_jax.cli.predict import load_space, shorten
 from ffem_jax.cost import compute_cost
-from ffem_jax.frontier.summary import read_arch
-from ffem_jax.records import append_record
+from ffem_jax.records import append_record, read_arch
 from ffem_jax.search import prediction
 from ffem_jax.search.prediction import apply_point
 from ffem_jax.spec import DataSpec, RecipeSpec, TrialSpec, to_plain, trial_key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ffem_jax.arch import ArchSpec, StageSpec
 from ffem_jax.cli import main
 from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.embed import embed_folder, make_embedder
+from ffem_jax.embed import EmbedError, calibrate, check_new_people, embed_folder, make_embedder
 from ffem_jax.export import onnx
 from ffem_jax.export.bundle import export_trial, make_manifest
 from ffem_jax.export.fold import fold_network
@@ -156,6 +157,40 @@ def test_a_calibration_is_made_from_strangers_and_says_what_it_lacks(
     assert [row["false_accept_rate"] for row in summary["rates"]] == [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001]
 
 
+def test_one_picture_under_two_strangers_is_left_out_and_named(
+    trained: tuple[FinishedTrial, Path], strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(strangers, tmp_path / "strangers")
+    path = tmp_path / "calibration.json"
+    words = ("embed", folder, "--trial", trained[0].folder, "--calibrate", path)
+    ffem(capsys, *words)
+    plain = read_calibration(json.loads(path.read_text()))
+    # As another format, which holds the same pixels.
+    Image.open(folder / "stranger 0" / "1.png").save(folder / "stranger 5" / "zz.webp", lossless=True)
+    shutil.copy(folder / "stranger 1" / "2.png", folder / "stranger 1" / "again.png")
+    status, _, err = ffem(capsys, *words)
+    assert status == 0, err
+    assert (
+        "pictures under more than one person: 1 (2 images), left out of the calibration: stranger 0/1.png and stranger "
+        "5/zz.webp" in err
+    )
+    assert "more than once under one person: 1, each counted once: stranger 1/2.png and stranger 1/again.png" in err
+    row = json.loads(path.read_text())
+    assert (row["left_out"], row["images"]) == ({"contested": 2, "repeated": 1}, 29)
+    calibration = read_calibration(row)
+    assert calibration.pairs == plain.pairs - 27
+    assert calibration.choose_threshold(0) > 0
+    assert calibration.choose_threshold(0) >= plain.choose_threshold(0)
+
+
+def test_a_network_that_tells_nobody_apart_is_told(trained: tuple[FinishedTrial, Path], strangers: Path) -> None:
+    embedded = embed_folder(strangers, make_embedder(trained[0]))
+    alike = dataclasses.replace(embedded, vectors=np.repeat(embedded.vectors[:1], 30, axis=0))
+    calibration, notes = calibrate(alike, trained[0])
+    assert (calibration.contested, calibration.choose_threshold(0.5) < 0) == (0, True)
+    assert any("different pictures of different people to which the network gives one vector" in note for note in notes)
+
+
 def test_people_who_trained_calibrate_nothing(
     trained: tuple[FinishedTrial, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,9 +212,168 @@ def test_faces_that_are_gone_are_told(
         raise DataError("data.root=elsewhere is not there")
 
     monkeypatch.setattr("ffem_jax.embed.load_split", fail)
+    monkeypatch.setattr("ffem_jax.embed.load_trained_faces", fail)
     words = ("embed", strangers, "--trial", trained[0].folder, "--calibrate", tmp_path / "calibration.json")
     status, _, err = ffem(capsys, *words)
     assert (status, "it was not checked that these people are others" in err) == (0, True)
+
+
+def test_people_of_an_edited_training_folder_calibrate_nothing(
+    tmp_path: Path, trained: tuple[FinishedTrial, Path], strangers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One person more, and who trained is not known any more: those who are there are refused still."""
+    people = shutil.copytree(trained[1], tmp_path / "people")
+    write_people(people, {"zoe": 4}, seed=9)
+    moved = dataclasses.replace(trained[0].trial.data, root=str(people))
+    finished = dataclasses.replace(trained[0], trial=dataclasses.replace(trained[0].trial, data=moved))
+    faces = embed_folder(strangers, make_embedder(finished)).faces
+    told = check_new_people(faces, finished)[0]
+    assert "not at hand as they were (the faces of data=folder" in told
+    assert "there are 22 images of 4 people now, and there were 18 of 3" in told
+    with pytest.raises(EmbedError, match="18 of 18 pictures trained the network"):
+        check_new_people(embed_folder(trained[1], make_embedder(finished)).faces, finished)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Three people of whom one has a picture of another."""
+    folder = write_people(tmp_path / "people", {"ada": 3, "bob": 3, "zoe": 3}, seed=78)
+    (folder / "zoe" / "1.png").rename(folder / "ada" / "zoe.png")
+    return folder
+
+
+def test_a_sync_leaves_the_gallery_as_the_folder_is(
+    trained: tuple[FinishedTrial, Path], album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/gallery.db"
+    words = ("embed", album, "--trial", trained[0].folder, "--import", url)
+    assert ffem(capsys, *words)[0] == 0
+    (album / "ada" / "zoe.png").rename(album / "zoe" / "1.png")
+    embedded = embed_folder(album, make_embedder(trained[0]))
+    gallery = Gallery(open_database(url), embedded.model_id, embedded.vectors.shape[1])
+
+    def ask() -> list[str | None]:
+        return [gallery.match(vector, FixedThreshold(1e-4)).name for vector in embedded.vectors]
+
+    # On its own an import adds, and names the clash.
+    status, out, err = ffem(capsys, *words)
+    assert (status, "imported: 0 vectors" in out) == (0, True)
+    assert "one picture under two names (1): zoe (zoe/1.png) and ada (ada/zoe.png)" in err
+    assert ask() == [*["ada"] * 3, *["bob"] * 3, "ada", "zoe", "zoe"]
+    status, out, err = ffem(capsys, *words, "--sync", "--dry-run")
+    assert out.splitlines()[1:] == [
+        "would be imported: 1 vectors that were not there yet",
+        "  zoe: zoe/1.png",
+        "would be deleted: 1 vectors that are not in the folder",
+        "  ada: ada/zoe.png",
+    ]
+    assert ask()[6] == "ada"
+    changes = json.loads(ffem(capsys, *words, "--sync", "--json")[1])["changes"]
+    assert (changes["added"], changes["removed"]) == (
+        [{"name": "zoe", "image": "zoe/1.png"}],
+        [{"name": "ada", "image": "ada/zoe.png"}],
+    )
+    assert ask() == embedded.names
+    # Another way to the same folder is the same folder; people who go are listed.
+    gallery.enrol("eve", [-embedded.vectors[0]])
+    shutil.rmtree(album / "bob")
+    (tmp_path / "link").symlink_to(album)
+    words = ("embed", tmp_path / "link", *words[2:])
+    status, out, err = ffem(capsys, *words, "--sync")
+    assert out.splitlines()[2:] == [
+        "deleted: 3 vectors that are not in the folder",
+        *[f"  bob: bob/{number}.png" for number in (1, 2, 3)],
+        "  bob: has no vector left, and is no longer enrolled",
+        "not touched: 1 vectors of 1 people, enrolled from no folder that is known (over HTTP, or by an earlier "
+        "version); --sync-all compares them too",
+    ]
+    assert {one.name for one in gallery.list_people()} == {"ada", "eve", "zoe"}
+    status, out, err = ffem(capsys, *words, "--sync-all")
+    assert "  eve: enrolled from no file that is known" in out
+    assert gallery.count() == (2, 6)
+
+
+def test_a_sync_takes_nothing_for_deleted_that_it_could_not_read(
+    trained: tuple[FinishedTrial, Path], album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/gallery.db"
+    words = ("embed", album, "--trial", trained[0].folder, "--import", url)
+    model_id = json.loads(ffem(capsys, *words, "--json")[1])["model_id"]
+    gallery = Gallery(open_database(url), model_id, 8)
+    picture, kept = album / "bob" / "2.png", (album / "bob" / "2.png").read_bytes()
+
+    def refuse(told: str) -> None:
+        status, out, err = ffem(capsys, *words, "--sync")
+        assert (status, out, gallery.count()) == (2, "", (3, 9)), err
+        assert told in err.splitlines()[-1]
+
+    picture.write_bytes(b"no picture")
+    refuse("bob would lose vectors, and bob/2.png could not be read")
+    picture.unlink()
+    picture.symlink_to(tmp_path / "gone.png")
+    refuse("bob/2.png could not be read")
+    picture.unlink()
+    (album / "bob" / "older").mkdir()
+    (album / "bob" / "older" / "2.png").write_bytes(kept)
+    refuse("bob/older could not be read")
+    (album / "bob").rename(tmp_path / "bob")
+    (album / "bob").mkdir()
+    refuse("bob could not be read")
+    (album / "bob").rmdir()
+    (album / "bob").symlink_to(tmp_path / "not mounted")
+    refuse("bob could not be read")
+    assert ffem(capsys, *words, "--sync", "--force")[0] == 0
+    assert gallery.count() == (2, 6)
+
+
+def test_one_picture_in_two_folders_is_enrolled_for_nobody(
+    trained: tuple[FinishedTrial, Path], album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(album / "bob" / "1.png", album / "zoe" / "bob.png")
+    words = ("embed", album, "--trial", trained[0].folder, "--import", f"sqlite:///{tmp_path}/gallery.db")
+    status, out, err = ffem(capsys, *words)
+    assert (status, "imported: 8 vectors" in out) == (0, True)
+    assert "one picture under two names (1): zoe (zoe/bob.png) and bob (bob/1.png); one of the names is wrong" in err
+    status, out, err = ffem(capsys, *words, "--sync")
+    assert (status, out) == (2, "")
+    assert "the folder has pictures under two people (1), such as zoe/bob.png and bob/1.png" in err
+
+
+def test_folders_whose_names_cannot_be_enrolled_are_named_before_anything_is_done(
+    trained: tuple[FinishedTrial, Path], album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x" * 101, "ada\u202eeve"):
+        shutil.copytree(album / "bob", album / name)
+    out = tmp_path / "vectors.jsonl"
+    words = ("embed", album, "--trial", trained[0].folder, "--out", out)
+    status, _, err = ffem(capsys, *words, "--import", f"sqlite:///{tmp_path}/gallery.db")
+    assert (status, len(err.splitlines()), out.exists(), (tmp_path / "gallery.db").exists()) == (2, 1, False, False)
+    assert "nobody can be enrolled under the names of these folders (2): 'ada\\u202eeve'; 'xxx" in err
+    assert ffem(capsys, *words)[0] == 0, "a file takes any name"
+
+
+def test_one_name_is_one_person_whatever_wrote_it(
+    trained: tuple[FinishedTrial, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = write_people(tmp_path / "people", {"Jos\u00e9": 2, "Jose\u0301": 2, "jos\u00e9": 1}, seed=5)
+    latin = os.fsencode(people) + b"/caf\xe9"
+    os.mkdir(latin)
+    write_people(tmp_path / "more", {"x": 1}, seed=6)
+    shutil.copy(tmp_path / "more" / "x" / "1.png", latin + b"/\xfc.png")
+    url = f"sqlite:///{tmp_path}/gallery.db"
+    words = ("embed", people, "--trial", trained[0].folder, "--import", url)
+    for name in ("vectors.npz", "vectors.jsonl"):
+        status, out, err = ffem(capsys, *words, "--sync", "--out", tmp_path / name)
+        assert (status, "6 pictures of 3 people" in out) == (0, True), err
+        assert "names that may be one person's are enrolled as several people: Jos\u00e9 and jos\u00e9" in err
+    summary = json.loads(ffem(capsys, *words, "--json")[1])
+    gallery = Gallery(open_database(url), summary["model_id"], summary["length"])
+    held = {person.name: person.vectors for person in gallery.list_people()}
+    assert held == {"Jos\u00e9": 4, "jos\u00e9": 1, "caf\\xe9": 1}
+    names = [json.loads(line)["name"] for line in (tmp_path / "vectors.jsonl").read_text().splitlines()]
+    with np.load(tmp_path / "vectors.npz") as file:
+        assert sorted(file["names"].tolist()) == sorted(names)
+    assert set(names) == set(held)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +384,10 @@ def test_faces_that_are_gone_are_told(
         (["--out", "vectors.npz", "--crop", "2"], "between 0.05 and 1"),
         (["--out", "vectors.npz", "--trial", "nowhere"], "nowhere holds no trial.json"),
         (["--import", "mysql://x/y"], "not known here"),
+        (["--out", "vectors.npz", "--sync"], "--sync is about a gallery: give --import URL"),
+        (["--out", "vectors.npz", "--sync-all"], "--sync-all is about a gallery: give --import URL"),
+        (["--out", "vectors.npz", "--dry-run"], "--dry-run is about a gallery: give --import URL"),
+        (["--import", "sqlite:///gallery.db", "--force"], "--force is about --sync and --sync-all"),
     ],
     ids=" ".join,
 )

@@ -15,8 +15,8 @@ from ffem_jax.cli import main
 from ffem_jax.config import open_composer
 from ffem_jax.finalists import choose_finalists
 from ffem_jax.frontier.question import FrontierQuestion
-from ffem_jax.frontier.summary import read_arch, summarize_records
-from ffem_jax.records import TrialRecord, append_record
+from ffem_jax.frontier.summary import summarize_records
+from ffem_jax.records import TrialRecord, append_record, read_arch
 from ffem_jax.sweep import SweepPlan, plan_sweep
 
 # Parameters -> images right of 104: three on the frontier, one behind them, one over the cap, one that failed.

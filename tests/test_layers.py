@@ -19,7 +19,13 @@ LAYERS = {
     "arch": 0,
     "spec": 0,
     "records": 0,
+    "names": 0,
+    "processor": 0,
+    "text": 0,
     "overrides": 1,
+    "plugins": 1,
+    "schema": 1,
+    "terminal_table": 1,
     "config": 1,
     "models": 1,
     "data": 1,
@@ -62,7 +68,11 @@ LIGHT_ROOMS = (
     "spec",
     "loggers",
     "records",
+    "text",
+    "terminal_table",
     "overrides",
+    "plugins",
+    "schema",
     "config",
     "metrics",
     "frontier",
@@ -83,7 +93,7 @@ HEAVY_LIBRARIES = (
 NUMPY_ONLY = ("metrics",)
 
 # What the server may see: no decoder of pictures and no network, so that an image cannot get in.
-SERVER_ROOMS = ("arch", "spec", "records", "metrics", "serve")
+SERVER_ROOMS = ("arch", "spec", "records", "names", "metrics", "serve")
 SERVER_LIBRARIES = ("numpy", "fastapi", "starlette", "pydantic", "sqlalchemy", "limits", "threadpoolctl", "uvicorn")
 
 LINE_LIMIT = 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import sys
@@ -149,7 +150,7 @@ def test_seeds_of_one_program_are_trials_of_one_job() -> None:
         ("placement", ["arch.atention.kind=eca"], "did you mean attention?"),
         ("depth", ["arch.attention.kind=eca,sse"], "choose one of: none, eca, se"),
         ("depth", ["arch=ffem,ffemm"], "did you mean ffem?"),
-        ("", ["run.records=a,b", "seed=0,1"], "one file"),
+        ("", ["run.records='a','b'", "seed=0,1"], "one file"),
         ("typo", [], "there is no sweep 'typo'"),
     ],
 )
@@ -168,7 +169,7 @@ def test_a_sweep_file_with_a_mistake_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_goes_wrong_in_a_job_comes_back_as_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "check_data", lambda trials: [])
+    monkeypatch.setattr(sweep, "check_data", lambda trials: ([], []))
     with open_composer() as composer:
         bad_data = sweep.run_one(composer, ["data.min_images=1000"])
         mistake = sweep.run_one(composer, ["recipe.epochs=1000"])
@@ -188,6 +189,7 @@ def test_a_launcher_that_dies_leaves_what_was_recorded(monkeypatch: pytest.Monke
     said: list[str] = []
     with open_composer() as composer:
         planned = sweep.plan_sweep(composer, "depth", ["seed=0"])
+        planned = dataclasses.replace(planned, keys=frozenset(map(trial_key, planned.trials)))
         monkeypatch.setattr(Plugins, "instantiate_launcher", lambda self, **_: Dying())
         results = sweep.launch_sweep(composer, planned, said.append)
     assert [record.trial_key for record in sweep.collect_records(results)] == [trial_key(planned.trials[1])]
@@ -212,7 +214,10 @@ def test_the_follower_reports_whole_lines_and_only_new_ones(tmp_path: Path) -> N
     trials, path, said = shipped("placement").trials, tmp_path / "records.jsonl", list[str]()
     records = [stand_in.make_record(trial, tmp_path) for trial in trials]
     append_record(path, records[0])
-    follower = progress.RecordFollower(path, trials, said.append, every_seconds=60)
+    keys = set(map(trial_key, trials))
+    follower = progress.RecordFollower(path, trials, keys, said.append, every_seconds=60)
+    # Of faces that were others, or of another sweep: none of this one's.
+    append_record(path, dataclasses.replace(records[2], trial_key="f" * 16))
     line = records[1].to_json() + "\n"
     with open(path, "a") as file:
         file.write(line[:40])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.frontier import find_records
-from ffem_jax.cli.terminal import DONE, Parser, say
+from ffem_jax.cli.recorded import add_records, find_records, read_all
+from ffem_jax.cli.terminal import DONE, Parser, print_table, say, show
 from ffem_jax.spec import PRECISIONS
 
 
@@ -17,7 +16,7 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         "compare", "What one setting changes: trials paired that are equal in all else, with intervals and exact tests."
     )
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument(
         "--factor", required=True, help="such as attention.kind, arch.width_multiplier, recipe.loss, data.resolution"
     )
@@ -30,25 +29,28 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.frontier.compare import compare_records, write_comparison
     from ffem_jax.frontier.comparison import write_sentence
     from ffem_jax.frontier.comparison_page import render_comparison
-    from ffem_jax.frontier.table import print_table
-    from ffem_jax.records import read_records
     from ffem_jax.sweep import check_writable
 
     paths = find_records(options.records)
     if options.out:
         check_writable(options.out, "--out DIR")
-    records = [record for path in paths for record in read_records(path)]
+    records = read_all(paths)
     found = compare_records(
-        records, options.factor, against=options.against, metric=options.metric, precision=options.precision
+        records,
+        options.factor,
+        against=options.against,
+        metric=options.metric,
+        precision=options.precision,
+        faces=options.faces,
     )
     if options.out:
         write_comparison(found, options.out)
     if options.json:
         print(json.dumps(found.to_dict()))
     else:
-        print_table(render_comparison(found), sys.stdout)
+        print_table(render_comparison(found))
         for row in found.rows:
-            print(f"- {write_sentence(row, found)}")
+            show(f"- {write_sentence(row, found)}")
     for note in found.notes:
         say(note)
     if options.out:

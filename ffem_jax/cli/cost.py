@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from ffem_jax.cli.terminal import DONE, OverridesParser, print_table
+from ffem_jax.cli.terminal import DONE, OverridesParser, print_table, show
 from ffem_jax.spec import RunSpec, TrialSpec
+from ffem_jax.terminal_table import Column, make_table
 
 
 def run(words: Sequence[str]) -> int:
@@ -27,8 +27,9 @@ def run(words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"arch": trial.arch.name, "resolution": trial.data.resolution, **values}))
     else:
-        print_table(make_table(values))
-        print(describe_fit(trial, run_spec, values[f"bytes_{run_spec.cap_precision}"]))
+        rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in values.items()]
+        print_table(make_table(["what", Column("how much", right=True)], rows))
+        show(describe_fit(trial, run_spec, values[f"bytes_{run_spec.cap_precision}"]))
     return DONE
 
 
@@ -39,15 +40,3 @@ def describe_fit(trial: TrialSpec, run_spec: RunSpec, size: int) -> str:
         f"{trial.arch.name} at {trial.data.resolution} pixels: {size / 1e6:.2f} MB in {run_spec.cap_precision} "
         f"{fits} the cap of {run_spec.cap_mb:g} MB"
     )
-
-
-def make_table(values: dict[str, Any]) -> Any:
-    """The cost as a rich table."""
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("what")
-    table.add_column("how much", justify="right")
-    for name, value in values.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    return table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, say
+from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, say, show
 from ffem_jax.export import DTYPES, FORMATS
 
 EPILOG = (
@@ -31,6 +31,9 @@ def run(words: Sequence[str]) -> int:
         help="first train the network N epochs more for its weights to bear rounding to uint8 or int8 (0)",
     )
     parser.add_argument("--seed", type=int, help="which, where the folder holds several seeds")
+    parser.add_argument(
+        "--data-root", default="", metavar="DIR", help="where the trial's faces are now; default: where they were"
+    )
     parser.add_argument("--cap-mb", type=float, default=10.0, metavar="MB", help="the size limit in 10^6 bytes (10)")
     options = parser.parse_args(words)
 
@@ -52,13 +55,14 @@ def run(words: Sequence[str]) -> int:
             options.seed,
             options.finetune_epochs,
             lambda epoch, loss: say(f"fine-tuning: epoch {epoch} of {options.finetune_epochs}, loss {loss:.2g}"),
+            options.data_root,
         )
     if options.json:
         print(json.dumps(manifest))
         return DONE
     for line in describe(manifest):
-        print(line)
-    print(f"folder: {options.out}")
+        show(line)
+    show(f"folder: {options.out}")
     if not manifest["parity"]["ran"]:
         say(f"not run: {manifest['parity']['reason']}")
     return DONE
@@ -74,7 +78,7 @@ def describe(manifest: dict[str, Any]) -> list[str]:
     parity, accuracy = manifest["parity"], manifest["accuracy"]
     if parity["ran"]:
         lines.append(
-            f"{parity['runtime']}, {parity['images']} held-out images: largest difference "
+            f"{parity['runtime']} on {parity['processor']}, {parity['images']} held-out images: largest difference "
             f"{parity['max_difference']:.2g} (of numbers up to {parity['largest']:.2g}), cosine "
             f"{parity['cosine_mean']:.6f} on average and at least {parity['cosine_lowest']:.6f}"
         )

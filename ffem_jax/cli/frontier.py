@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ffem_jax.cli.recorded import add_records, find_records, read_all
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.spec import PRECISIONS
 
@@ -13,7 +15,7 @@ from ffem_jax.spec import PRECISIONS
 def run(words: Sequence[str]) -> int:
     """Print the Pareto table, and write the figure and the report."""
     parser = Parser("frontier", "The Pareto frontier of recorded trials: table, figure, report.")
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
     costs = ("bytes", "params", "macs", "latency_ms_wasm")
@@ -31,13 +33,12 @@ def run(words: Sequence[str]) -> int:
         raise UsageError("--beside is for the sweep that --finalists N writes; give both")
 
     from ffem_jax.frontier import write_frontier
-    from ffem_jax.records import latest_records, read_records
     from ffem_jax.sweep import check_writable
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "frontier"
     check_writable(out, "--out DIR")
-    records = latest_records(record for path in paths for record in read_records(path))
+    records = read_all(paths)
     result = write_frontier(
         records,
         out,
@@ -46,7 +47,10 @@ def run(words: Sequence[str]) -> int:
         against=options.against,
         metric=options.metric,
         style=options.style,
+        faces=options.faces,
     )
+    for note in result.notes:
+        say(f"ffem: warning: {note}")
     if options.finalists:
         from ffem_jax.finalists import write_finalists
 
@@ -59,18 +63,5 @@ def run(words: Sequence[str]) -> int:
             say(told)
         say(f"frontier: {out}")
         if options.finalists:
-            say(f"to train the best again: ffem sweep finalists --config-dir {out / 'finalists'}")
+            say(f"to train the best again: ffem sweep finalists --config-dir {shlex.quote(str(out / 'finalists'))}")
     return DONE
-
-
-def find_records(paths: Sequence[Path]) -> list[Path]:
-    """The records files that `paths` name, folders searched. Raises UsageError for a path that holds none."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist; give a records file or a sweep's folder")
-        files = sorted(path.rglob("records.jsonl")) if path.is_dir() else [path]
-        if not files:
-            raise UsageError(f"{path} holds no records.jsonl; give a records file or a sweep's folder")
-        found += files
-    return found

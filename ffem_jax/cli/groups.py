@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.frontier import find_records
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, say
+from ffem_jax.cli.recorded import add_records, find_records, read_comparable
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, say, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def run(words: Sequence[str]) -> int:
     """Print each network's accuracy by group, and whether the largest gap is more than chance."""
     parser = Parser("groups", "Accuracy by group of test images. The faces must be at hand: records hold no names.")
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument(
         "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others; default: "
         "attributes.csv beside the faces",
@@ -38,14 +38,15 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
     from ffem_jax.frontier.reading import describe_data
     from ffem_jax.frontier.table import print_table
-    from ffem_jax.records import read_records
 
     paths = find_records(options.records)
     if options.attributes:
         check_attributes(options.attributes)
-    records = choose_records([record for path in paths for record in read_records(path)], options.metric)
+    records = choose_records(read_comparable(paths, options.faces), options.metric)
     faces = load_recorded_faces(records, options.data_root)
     attributes = choose_attributes(faces, options.attributes)
+    if not attributes and options.attributes:
+        raise UsageError(f"--attributes {options.attributes} has no column of groups beside `path`")
     if not attributes:
         raise UsageError(f"data={records[0].data} comes without attributes; give --attributes FILE.csv")
     columns, notes = cut_columns(attributes, options.by)
@@ -59,16 +60,20 @@ def run(words: Sequence[str]) -> int:
         mark = "SYNTHETIC FACES: " if any(record.synthetic for record in records) else ""
         print_table(render_groups(found, mark + title), sys.stdout)
         for one in found:
-            print(f"- {write_gap(one)}")
+            show(f"- {write_gap(one)}")
     for note in notes:
         say(note)
     return DONE
 
 
 def check_attributes(path: Path) -> None:
-    """Raise UsageError unless `path` is a file."""
+    """Raise UsageError unless `path` is a file that can be opened."""
     if not path.is_file():
         raise UsageError(f"--attributes {path} is no file; give a CSV with a column `path`")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"--attributes {path} cannot be read ({error.strerror}); check its permissions") from None
 
 
 def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -> Faces:
@@ -77,26 +82,39 @@ def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -
     Raises DataError where they cannot be loaded and UsageError where those at hand are others.
     """
     from ffem_jax.data import load_faces
+    from ffem_jax.data.recorded import KnownFaces, describe_change
     from ffem_jax.spec import DataSpec
 
     data = DataSpec(**records[0].spec["data"])
-    faces = load_faces(dataclasses.replace(data, root=data_root) if data_root else data)
+    data = dataclasses.replace(data, root=data_root) if data_root else data
+    faces = load_faces(data)
     strange = [record for record in records if record.pictures_fingerprint != faces.pictures_fingerprint]
     if strange:
-        raise UsageError(
-            f"the faces of data={data.name} at hand are not those of {len(strange)} of {len(records)} trials "
-            f"(fingerprint {faces.pictures_fingerprint}, recorded {strange[0].pictures_fingerprint}); see --data-root"
-        )
+        one = strange[0]
+        images = one.train_images + one.validated + (one.tested or 0) if one.train_images else 0
+        then = KnownFaces(images=images, people=one.people)
+        whose = f"{len(strange)} of {len(records)} recorded trials were tested on"
+        raise UsageError(f"{describe_change(data, faces, then, whose)}, or other records with --faces")
     return faces
 
 
 def choose_attributes(faces: Faces, path: Path | None) -> dict[str, np.ndarray]:
-    """The columns of the file `path`, or those that come with the faces. Raises UsageError for a file without any."""
-    from ffem_jax.data.decode import read_attributes
+    """The columns of the file `path`, or those that come with the faces; says what in them is odd.
 
-    if not path:
-        return faces.attributes
-    attributes, trouble = read_attributes(path, faces.names)
-    if trouble:
-        raise UsageError(trouble[0])
+    Raises UsageError for a file that cannot be used.
+    """
+    from ffem_jax.data.attributes import AttributesError, read_attributes
+    from ffem_jax.data.listing import TABLE_NAME
+
+    if path:
+        try:
+            attributes, notes = read_attributes(path, faces.names)
+        except AttributesError as error:
+            raise UsageError(f"--attributes {path}: {error}") from None
+    else:
+        attributes, notes = faces.attributes, tuple(note for note in faces.notes if TABLE_NAME in note)
+        if notes and not attributes:
+            raise UsageError(f"{notes[0]}; mend it, or give --attributes FILE.csv")
+    for note in notes:
+        say(f"warning: {note}")
     return attributes

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.frontier import find_records
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say
+from ffem_jax.cli.recorded import find_records
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say, show
 
 EPILOG = """\
 Each network is timed once, in TensorFlow.js' wasm backend in Node, on one thread of this machine, all of them in turn.
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps({"networks": rows, "files": updated, "busy_cores": busy.mean}))
     else:
         for line in describe_networks(networks):
-            print(line)
+            show(line)
     for file in files:
         say(f"{file.path}: {file.updated} trials updated, {file.kept} as they were")
     if busy.mean > BUSY_CORES:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.frontier import find_records
 from ffem_jax.cli.groups import check_attributes, choose_attributes, load_recorded_faces
+from ffem_jax.cli.recorded import add_records, find_records, read_all, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(words: Sequence[str]) -> int:
     """Write the page and its figures, and print Table 2 and what may be said of it."""
     parser = Parser("paper", "The paper's Tables 2 and 3, its curves and its networks compared in pairs: one page.")
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: paper/ beside the first records")
     parser.add_argument(
         "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others, for Table 3; "
@@ -31,8 +31,8 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.frontier.table import render_table
     from ffem_jax.paper import write_paper
     from ffem_jax.paper.answer import write_answer
+    from ffem_jax.paper.published import find_network
     from ffem_jax.paper.tables import QUESTION
-    from ffem_jax.records import read_records
     from ffem_jax.sweep import check_writable
 
     paths = find_records(options.records)
@@ -40,7 +40,9 @@ def run(words: Sequence[str]) -> int:
         check_attributes(options.attributes)
     out = options.out or paths[0].parent / "paper"
     check_writable(out, "--out DIR")
-    records = [record for path in paths for record in read_records(path)]
+    # Trials of other networks are counted on the page, whatever their faces.
+    others = [record for record in read_all(paths) if not find_network(record)]
+    records = [*others, *read_comparable(paths, options.faces, lambda record: bool(find_network(record)))]
     groups: ImageGroups | str = "no --attributes FILE.csv was given"
     if options.attributes:
         groups = find_groups(records, options.attributes, options.data_root)

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.recorded import add_records, find_records, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.spec import PRECISIONS
+from ffem_jax.terminal_table import Column, make_table
 
 # As in the tables of MobileNetV2's paper.
 STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s"}
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ffem_jax.search.prediction import Prediction
     from ffem_jax.search.space import SearchSpace
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 def run(words: Sequence[str]) -> int:
     """Rank networks that were not trained by those that were."""
     parser = Parser("predict", "Rank a million networks of a space by what the records of some say; trains nothing.")
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with sweeps of your own")
     parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
@@ -42,12 +45,11 @@ def run(words: Sequence[str]) -> int:
     if not 0 <= options.cap_mmacs < float("inf"):
         raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of multiply-adds, or 0 for no limit")
 
-    from ffem_jax.records import latest_records, read_records
     from ffem_jax.search.prediction import predict_networks
 
     space = load_space(options.space, options.config_dir)
     prediction = predict_networks(
-        latest_records(record for path in find_records(options.records) for record in read_records(path)),
+        read_comparable(find_records(options.records), options.faces),
         space,
         cap_mb=options.cap_mb,
         precision=options.precision,
@@ -63,7 +65,7 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(prediction.to_dict()))
     else:
         if prediction.networks:
-            print_table(make_table(prediction))
+            print_table(render_prediction(prediction))
         for line in describe(prediction):
             say(line)
         if options.out:
@@ -75,11 +77,11 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
     """The space that the sweep `name` states. Raises ConfigError or SpaceError where there is none."""
     from omegaconf import DictConfig, OmegaConf
 
-    from ffem_jax.config import find_sweep
+    from ffem_jax.config import find_sweep, load_sweep
     from ffem_jax.search.space import SpaceError, read_space
 
     path = find_sweep(name, config_dir)
-    node = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper")
+    node = OmegaConf.select(load_sweep(path), "hydra.sweeper")
     if not isinstance(node, DictConfig):
         raise SpaceError(f"the sweep {path} states no space: it has no hydra.sweeper")
     config: Any = OmegaConf.to_container(node, resolve=False)
@@ -88,27 +90,23 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
     return read_space({**config, "params": params})
 
 
-def make_table(prediction: Prediction) -> Any:
+def render_prediction(prediction: Prediction) -> Table:
     """The list as a rich table; choices that all networks of it share are left to the line below."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("% [90 %]", "rank", f"MB {prediction.precision}", "million MACs", "recorded"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("choices", overflow="fold")
-    shared = _find_shared(prediction)
+    numbers = ("% [90 %]", "rank", f"MB {prediction.precision}", "million MACs", "recorded")
+    shared, rows = _find_shared(prediction), []
     for network in prediction.networks:
         rate, low, high = (100 * v for v in (network.accuracy, network.accuracy_low, network.accuracy_high))
-        table.add_row(
+        cells = [
             f"{rate:.1f} [{low:.1f}, {high:.1f}]",
             f"{network.first_rank:,} to {network.last_rank:,}",
             f"{network.bytes / 1e6:.2f}",
             f"{network.macs / 1e6:.1f}",
             "-" if network.recorded is None else f"{100 * network.recorded:.1f}",
             shorten({k: v for k, v in network.point.items() if shared.get(k) != v}),
-        )
-    return table
+        ]
+        rows.append(cells)
+    columns = [*(Column(name, right=True, whole=True) for name in numbers), Column("choices", fold=True)]
+    return make_table(columns, rows)
 
 
 def _find_shared(prediction: Prediction) -> dict[str, str]:
@@ -181,7 +179,7 @@ def write_csv(prediction: Prediction, space: SearchSpace, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = ("accuracy", "accuracy_low", "accuracy_high", "first_rank", "last_rank", "bytes", "macs", "recorded")
     names = [choice.name for choice in space.choices]
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow([*numbers, *names])
         for network in prediction.networks:

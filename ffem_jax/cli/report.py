@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.recorded import add_records, find_records
 from ffem_jax.cli.terminal import DONE, Parser, say
 from ffem_jax.spec import PRECISIONS
 
@@ -17,7 +17,7 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         "report", "One HTML page of recorded trials: answer, frontier, comparisons, curves, failures, a table."
     )
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside the first records")
     parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> int:
     records, left_out = read_for_report(paths)
     for line in left_out:
         say(f"ffem: warning: {line}")
-    write_report(
+    notes = write_report(
         records,
         out,
         title=options.title,
@@ -51,11 +51,14 @@ def run(words: Sequence[str]) -> int:
         metric=options.metric,
         mixed=options.mixed,
         left_out=left_out,
+        faces=options.faces,
     )
+    for note in notes:
+        say(f"ffem: warning: {note}")
     if options.json:
         print(
             json.dumps(
-                {"file": str(out), "bytes": out.stat().st_size, "left_out": left_out}
+                {"file": str(out), "bytes": out.stat().st_size, "left_out": [*left_out, *notes]}
                 | dict(Counter(record.status for record in records))
             )
         )

@@ -18,6 +18,7 @@ from ffem_jax.cli.terminal import (
     print_table,
     say,
     say_how_to_go_on,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def list_sweeps(options: argparse.Namespace) -> int:
         print(json.dumps(questions))
     else:
         for name, question in questions.items():
-            print(f"{name:12} {question}")
+            show(f"{name:12} {question}")
     return DONE
 
 
@@ -79,6 +80,8 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
+        # Once and here: a worker in another folder would look for other paths.
+        options.overrides = composer.settle(options.overrides)
         searching = is_search(composer, name, options.overrides, options.config_dir)
         swept = (search if searching else sweep_all)(composer, name, options, words)
     records, errors = swept.records, swept.errors
@@ -108,15 +111,15 @@ def sweep_all(composer: Composer, name: str, options: argparse.Namespace, words:
     from ffem_jax.progress import label_trials, read_recorded
     from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
 
-    plan = plan_sweep(composer, name, options.overrides, options.config_dir)
-    for note in prepare_sweep(plan):
+    plan, notes = prepare_sweep(plan_sweep(composer, name, options.overrides, options.config_dir))
+    for note in notes:
         say(note)
-    done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.trials))
+    done = sum(record.status == "done" for record in read_recorded(plan.records_path, plan.keys))
     say(f"{len(plan.trials)} trials from {plan.combinations} combinations, {done} of them recorded as done")
     say(f"records: {plan.records_path}")
     run = plan.jobs[0].run
     page = open_page(
-        name, options, plan.sweep_dir, run, lambda: read_recorded(plan.records_path, plan.trials), len(plan.trials)
+        name, options, plan.sweep_dir, run, lambda: read_recorded(plan.records_path, plan.keys), len(plan.trials)
     )
     with say_how_to_go_on(words):
         results = launch_sweep(composer, plan, page.follow)

@@ -8,7 +8,16 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.terminal import DONE, FAILED, OverridesParser, UsageError, keep_stdout_clean, say, say_how_to_go_on
+from ffem_jax.cli.terminal import (
+    DONE,
+    FAILED,
+    OverridesParser,
+    UsageError,
+    keep_stdout_clean,
+    say,
+    say_how_to_go_on,
+    show,
+)
 
 if TYPE_CHECKING:
     from ffem_jax.records import TrialRecord
@@ -39,8 +48,8 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
     else:
         for line in describe_results(result.records):
-            print(line)
-        print(f"folder: {result.out_dir}")
+            show(line)
+        show(f"folder: {result.out_dir}")
     if result.error:
         say(f"ffem: failed: {result.error}")
     return FAILED if result.error or any(record.status == "failed" for record in result.records) else DONE

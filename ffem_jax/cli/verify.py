@@ -6,25 +6,27 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.frontier import find_records
+from ffem_jax.cli.recorded import add_records, find_records, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, print_table, say
 
 
 def run(words: Sequence[str]) -> int:
     """Print each network's accuracy over folds, and write the ROC and the report."""
     parser = Parser("verify", "Verification of pairs (protocol=view2): mean over folds, standard error, ROC.")
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_records(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: verification/ beside the first records")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.records import latest_records, read_records
     from ffem_jax.sweep import check_writable
     from ffem_jax.view2 import write_view2
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "verification"
     check_writable(out, "--out DIR")
-    report = write_view2(latest_records(record for path in paths for record in read_records(path)), out)
+    records = read_comparable(
+        paths, options.faces, lambda record: record.spec.get("protocol", {}).get("name") == "view2"
+    )
+    report = write_view2(records, out)
     if options.json:
         print(json.dumps(report.to_dict()))
     else:

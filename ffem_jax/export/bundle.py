@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import describe_crop
-from ffem_jax.data.protocols import load_split
 from ffem_jax.export import Format, NotRunError, calibrate, load_format
 from ffem_jax.export.calibrate import choose_images, load_training_faces
 from ffem_jax.export.finetune import finetune
@@ -24,7 +25,7 @@ from ffem_jax.export.layers import (
     LayerList,
     compute_model_id,
 )
-from ffem_jax.weights import FinishedTrial, load_trial
+from ffem_jax.weights import FinishedTrial, load_trained_faces, load_trial
 
 MANIFEST_FILE = "export.json"
 MANIFEST_VERSION = 1
@@ -39,30 +40,33 @@ def export_trial(
     seed: int | None = None,
     finetune_epochs: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
+    data_root: str = "",
 ) -> dict[str, Any]:
     """Write the finished trial in `folder` to `out` in the format `name`, run what was written, and return export.json.
 
     finetune_epochs: first train it further for its kernels to bear rounding to `dtype` (finetune.py, on_epoch too); it
-    is then another model, with another model_id. Raises ExportError, TrialFolderError where the format, the dtype, the
-    network or a folder does not allow it.
+    is then another model, with another model_id. data_root: where the trial's faces lie now, where that is not where
+    they were. Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow
+    it, or where faces are needed and are not those that the trial was trained on.
     """
     module = load_format(name, dtype)
     finished = load_trial(folder, seed)
     network = fold_network(finished.classifier.network, finished.trial.data.resolution)
     own_id = compute_model_id(network)
+    # First what may be refused: an export that was refused leaves no folder.
+    needed = finetune_epochs or dtype == calibrate.DTYPE
+    images = load_training_faces(finished, data_root) if needed else np.zeros(0)
     if finetune_epochs:
-        network = finetune(
-            network, dtype, load_training_faces(finished), finetune_epochs, finished.trial.seed, on_epoch
-        )
+        network = finetune(network, dtype, images, finetune_epochs, finished.trial.seed, on_epoch)
     clear_folder(out)
     if dtype == calibrate.DTYPE:
-        paths = calibrate.write_calibrated(network, choose_images(load_training_faces(finished)), out)
+        paths = calibrate.write_calibrated(network, choose_images(images), out)
     else:
         paths = module.write(network, dtype, out)
     manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
     if finetune_epochs:
         manifest["finetuned"] = {"from_model_id": own_id, "for_dtype": dtype, "epochs": finetune_epochs}
-    manifest.update(measure(finished, module, out))
+    manifest.update(measure(finished, module, out, data_root))
     (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
@@ -157,16 +161,15 @@ def make_manifest(
     }
 
 
-def measure(finished: FinishedTrial, module: Format, out: Path) -> dict[str, Any]:
+def measure(finished: FinishedTrial, module: Format, out: Path, data_root: str = "") -> dict[str, Any]:
     """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy.
 
-    Where the faces are not at hand, or the format's runtime is not, the fields say so.
+    Where the very faces are not at hand, or the format's runtime is not, the fields say so.
     """
     from ffem_jax.export.parity import calibrate_thresholds, embed_reference, measure_parity
 
-    trial = finished.trial
     try:
-        faces, split = load_split(trial.data, trial.protocol)
+        faces, split = load_trained_faces(finished, data_root)
     except (DataError, OSError) as error:
         return {"thresholds": {}, "parity": {"ran": False, "reason": f"the trial's faces: {error}"}, "accuracy": None}
     reference = embed_reference(finished, faces, split)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.frontier.summary import FOLDED, METRICS, identify_network
+from ffem_jax.frontier.comparability import FOLDED, Run, identify
+from ffem_jax.frontier.summary import METRICS
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
 from ffem_jax.records import TrialRecord, latest_records
 
@@ -64,11 +65,11 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
     metric: as `summarize_records` has it. Fewer than five networks order nothing that is worth a number.
     """
     done = [r for r in latest_records(records) if r.status == "done" and r.tested and getattr(r, metric) is not None]
-    # Network -> run -> its folds. A run is a seed on a split.
-    networks: dict[str, dict[tuple[int, int], list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
+    # Network -> run -> its folds.
+    networks: dict[str, dict[Run, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in done:
-        split = record.spec.get("protocol", {}).get("split_seed", 0)
-        networks[identify_network(record)][record.seed, split].append(record)
+        identity = identify(record)
+        networks[identity.network][identity.run._replace(fold=0)].append(record)
     wanted = max((_count_folds(record) for record in done), default=1)
     runs = {
         network: {run: trials for run, trials in by_run.items() if len(trials) >= wanted}
@@ -99,7 +100,7 @@ def _compare(first: Sequence[float], second: Sequence[float]) -> RankAgreement |
     return None if math.isnan(found.tau) else found
 
 
-def _compare_seeds(accuracies: Mapping[str, Mapping[tuple[int, int], float]]) -> RankAgreement | None:
+def _compare_seeds(accuracies: Mapping[str, Mapping[Run, float]]) -> RankAgreement | None:
     every = sorted({run for by_run in accuracies.values() for run in by_run})
     found = []
     for first, second in itertools.combinations(every, 2):
@@ -114,7 +115,7 @@ def _compare_seeds(accuracies: Mapping[str, Mapping[tuple[int, int], float]]) ->
 
 
 def _read_early(
-    runs: Mapping[str, Mapping[tuple[int, int], Sequence[TrialRecord]]],
+    runs: Mapping[str, Mapping[Run, Sequence[TrialRecord]]],
 ) -> tuple[int, int, dict[str, float]]:
     """A third of the epochs, all epochs, and each network's accuracy there; none where lengths differ."""
     every = {network: [r for trials in by_run.values() for r in trials] for network, by_run in runs.items()}

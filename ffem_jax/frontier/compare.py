@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ffem_jax.frontier.comparability import FrontierError, identify, select_comparable
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow
 from ffem_jax.frontier.comparison_page import write_page
 from ffem_jax.frontier.forest import plot_comparison
 from ffem_jax.frontier.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
 from ffem_jax.frontier.reading import describe_data
-from ffem_jax.frontier.summary import METRICS, FrontierError, check_comparable
+from ffem_jax.frontier.summary import METRICS
 from ffem_jax.metrics.intervals import compute_unpaired_interval
 from ffem_jax.metrics.paired import (
     compute_mean_difference,
@@ -37,10 +38,12 @@ def compare_records(
     against: str = "",
     metric: str = "accuracy",
     precision: str = "float32",
+    faces: str = "",
 ) -> Comparison:
     """Compare the levels of `factor` (`attention.kind`, `arch.width_multiplier`, `recipe.loss`) pair by pair.
 
-    With `against`, each of the other levels with that one: fewer rows, and so a milder correction.
+    With `against`, each of the other levels with that one: fewer rows, and so a milder correction. Of several versions
+    of the faces the newest count, or those of the fingerprint `faces`.
 
     Raises FrontierError, in one line, for a factor that does not vary (naming those that do) or an `against` that is
     none of its levels, for records of several data sets or protocols, and where no two trials are equal in all but
@@ -50,19 +53,23 @@ def compare_records(
         if value not in choices:
             raise FrontierError(f"{name}={value!r} is not known; choose one of: {', '.join(choices)}")
     latest = latest_records(records)
-    done = [r for r in latest if r.status == "done" and getattr(r, metric) is not None and r.tested]
+    done = [record for record in latest if _is_done(record, metric)]
     if not done:
         raise FrontierError(
             f"no trial of the {len(latest)} recorded is done with an {metric}; there is nothing to compare"
         )
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
-    check_comparable(done, varying=full)
-    full = find_factor(done, factor)
-    pairs, alone = find_pairs(done, full, against)
-    if not pairs:
-        raise FrontierError(
-            f"no two of {len(done)} trials are equal in all but {shorten(full)} (same faces, split and seed)"
-        )
+    done, other_faces = select_comparable(done, faces=faces, varying=full)
+    try:
+        full = find_factor(done, factor)
+        pairs, alone = find_pairs(done, full, against)
+        if not pairs:
+            raise FrontierError(
+                f"no two of {len(done)} trials are equal in all but {shorten(full)} (same faces, split and seed)"
+            )
+    except FrontierError as error:
+        # What was left out may be the reason.
+        raise FrontierError("; ".join([str(error), *other_faces])) from None
     rows = _correct(
         [_make_row(group, context, overall, metric, precision) for group, context, overall in _group(pairs)]
     )
@@ -74,8 +81,12 @@ def compare_records(
         title=describe_data(list(used), (r.resolution for r in used), (row.images for row in rows)),
         synthetic=any(record.synthetic or record.data == "synthetic" for record in used),
         rows=tuple(rows),
-        notes=tuple(_describe_left_out(latest, done, alone, pairs, full, metric)),
+        notes=(*other_faces, *_describe_left_out(latest, alone, pairs, full, metric)),
     )
+
+
+def _is_done(record: TrialRecord, metric: str) -> bool:
+    return record.status == "done" and getattr(record, metric) is not None and bool(record.tested)
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -195,8 +206,8 @@ def _count_images(pairs: Sequence[Pair]) -> int:
     """Distinct test images where only their numbers are known: another split draws from the same pictures."""
     folds: dict[tuple[int, str], dict[int, int]] = {}
     for pair in pairs:
-        fold = pair.first.spec.get("protocol", {}).get("fold", 0)
-        folds.setdefault((pair.run[1], pair.pictures), {})[fold] = pair.first.tested or 0
+        run = identify(pair.first).run
+        folds.setdefault((run.split_seed, pair.pictures), {})[run.fold] = pair.first.tested or 0
     return max(sum(counts.values()) for counts in folds.values())
 
 
@@ -213,7 +224,6 @@ def _correct(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
 
 def _describe_left_out(
     latest: Sequence[TrialRecord],
-    done: Sequence[TrialRecord],
     alone: Sequence[TrialRecord],
     pairs: Sequence[Pair],
     factor: str,
@@ -232,7 +242,7 @@ def _describe_left_out(
             f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "
             f"other pictures): {how}"
         )
-    status = Counter(record.status for record in latest if record not in done)
+    status = Counter(record.status for record in latest if not _is_done(record, metric))
     names = {
         "pruned": "pruned before the end",
         "over_cap": "over the cap",

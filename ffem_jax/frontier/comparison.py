@@ -1,4 +1,4 @@
-"""What a comparison found, and for each of its rows the sentence that the numbers allow.."""
+"""What a comparison found, and for each of its rows the sentence that the numbers allow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
+
+from ffem_jax.text import quote_code
 
 SIGNIFICANT = 0.05
 
@@ -79,7 +81,7 @@ def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
 
 
 def _judge(row: ComparisonRow, tests: int) -> str:
-    first, second = f"`{row.first}`", f"`{row.second}`"
+    first, second = quote_code(row.first), quote_code(row.second)
     interval = f"95 % interval {format_points(row.low)} to {format_points(row.high)}"
     if row.shown:
         better = "better" if row.difference > 0 else "worse"

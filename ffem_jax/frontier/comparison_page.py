@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ffem_jax.frontier.comparison import SIGNIFICANT, Comparison, format_p, format_points, write_sentence
 from ffem_jax.frontier.question import BYTES_PER_MB
 from ffem_jax.frontier.reading import METRIC_NAMES
+from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.text import escape, escape_sentence, make_markdown_table, quote_code
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +18,7 @@ FEW_SEEDS = 5  # fewer bound badly what another seed would change
 
 def write_page(comparison: Comparison) -> str:
     """The comparison in Markdown."""
-    lines = [f"# What `{comparison.factor}` changes: {comparison.title}", ""]
+    lines = [f"# What {quote_code(comparison.factor)} changes: {escape(comparison.title)}", ""]
     if comparison.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += [f"Measured: {METRIC_NAMES[comparison.metric]}.", "", "![The differences](compare.svg)", ""]
@@ -25,39 +27,28 @@ def write_page(comparison: Comparison) -> str:
         "",
         "## What it says",
         "",
-        *(f"- {write_sentence(row, comparison)}" for row in comparison.rows),
+        *(f"- {escape_sentence(write_sentence(row, comparison))}" for row in comparison.rows),
         "",
     ]
     if comparison.notes:
-        lines += ["## What is missing", "", *(f"- {note}." for note in comparison.notes), ""]
+        lines += ["## What is missing", "", *(f"- {escape_sentence(note)}." for note in comparison.notes), ""]
     return "\n".join([*lines, "## How to read it", "", *describe_method(comparison)]) + "\n"
 
 
 def write_table(comparison: Comparison) -> list[str]:
     """The rows as lines of a Markdown table."""
     titles, rows = _make_cells(comparison)
-    cells = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(line)} |" for line in cells]
+    # The first two name levels and contexts, which others chose.
+    return make_markdown_table(titles, [[*map(escape, row[:2]), *row[2:]] for row in rows])
 
 
 def render_comparison(comparison: Comparison) -> Table:
     """One line a row, for the terminal; bold where a difference is shown."""
-    from rich import box
-    from rich.table import Table
-
     mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
-    table = Table(
-        title=f"{mark}what {comparison.factor} changes: {comparison.title}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
     titles, rows = _make_cells(comparison)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number > 1, overflow="fold")
-    for row, cells in zip(comparison.rows, rows, strict=True):
-        table.add_row(*cells, style="bold" if row.shown else None)
-    return table
+    heads = [Column(title, right=number > 1, fold=number < 2, whole=number > 1) for number, title in enumerate(titles)]
+    title = f"{mark}what {comparison.factor} changes: {comparison.title}"
+    return make_table(heads, rows, title=title, bold=[row.shown for row in comparison.rows])
 
 
 def describe_method(comparison: Comparison) -> list[str]:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffem_jax.frontier.comparability import FrontierError, check_comparable, identify_network
 from ffem_jax.frontier.compare import HITS
 from ffem_jax.frontier.comparison import format_p
 from ffem_jax.frontier.labels import make_labels
-from ffem_jax.frontier.pairing import read_settings
-from ffem_jax.frontier.summary import FrontierError, check_comparable
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.metrics.subgroups import (
     FEWEST_IMAGES,
@@ -25,7 +24,10 @@ from ffem_jax.metrics.subgroups import (
     compute_group_accuracies,
     compute_largest_gap,
 )
+from ffem_jax.names import tidy_name
 from ffem_jax.records import TrialRecord, latest_records
+from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.text import show_unseen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +75,7 @@ def compute_groups(
     """
     networks: dict[str, list[TrialRecord]] = {}
     for record in records:
-        networks.setdefault(json.dumps(read_settings(record), sort_keys=True), []).append(record)
+        networks.setdefault(identify_network(record), []).append(record)
     labels = make_labels([group[0].spec for group in networks.values()])
     found = []
     for label, group in zip(labels, networks.values(), strict=True):
@@ -107,18 +109,21 @@ def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> 
     wanted: `gender`, or `glasses:0.1,0.5` to cut numbers in three; empty takes every column whose values can be names.
     Raises FrontierError for a column that is not there, or whose numbers need cuts.
     """
-    columns, notes = {}, []
+    columns: dict[str, np.ndarray] = {}
+    notes = []
     for word in wanted or attributes:
-        name, _, cuts = word.partition(":")
-        if name not in attributes:
-            raise FrontierError(f"there is no column {name!r}; choose one of: {', '.join(attributes) or 'none'}")
+        name, cuts = _split_wish(word, attributes)
+        if name in columns:
+            raise FrontierError(
+                f"column {name} is asked for twice; ask for it once, with all cuts, as in {name}:0.1,0.5"
+            )
         values = attributes[name]
         if cuts:
             columns[name] = _cut(name, values, cuts)
         elif values.dtype.kind != "f":
             columns[name] = values.astype(str)
         elif len(np.unique(values[~np.isnan(values)])) <= MOST_VALUES:
-            columns[name] = np.array(["" if np.isnan(value) else f"{value:g}" for value in values])
+            columns[name] = np.array(["" if np.isnan(value) else _name_number(value) for value in values])
         elif wanted:
             raise FrontierError(f"column {name} has many numbers; say where to cut them, as in {name}:0.5")
         else:
@@ -126,13 +131,29 @@ def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> 
     return columns, notes
 
 
+def _split_wish(word: str, attributes: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """Column and cuts of `glasses:0.1,0.5`; a column's name may have a colon and a normal form of its own."""
+    columns = {tidy_name(name): name for name in attributes}
+    for wish, cuts in ((word, ""), word.rpartition(":")[::2]):
+        if (name := tidy_name(wish)) in columns:
+            return columns[name], cuts
+    name = word.rpartition(":")[0] or word
+    raise FrontierError(f"there is no column {name!r}; choose one of: {', '.join(attributes) or 'none'}")
+
+
+def _name_number(value: float) -> str:
+    return f"{value:.15g}"  # fewer digits may give two numbers one name
+
+
 def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
     try:
-        edges = sorted(float(cut) for cut in cuts.split(","))
+        edges = sorted({float(cut) for cut in cuts.split(",")})
         numbers = values.astype(float)
+        if not np.isfinite(edges).all():
+            raise ValueError
     except ValueError:
         raise FrontierError(f"{name}:{cuts} cuts nothing: both the cuts and the column must be numbers") from None
-    texts = [f"{edge:g}" for edge in edges]
+    texts = [_name_number(edge) for edge in edges]
     between = [f"above {a} to {b}" for a, b in itertools.pairwise(texts)]
     names = np.array([f"{texts[0]} or less", *between, f"above {texts[-1]}"])
     return np.where(np.isnan(numbers), "", names[np.searchsorted(edges, numbers).clip(max=len(edges))])
@@ -141,7 +162,7 @@ def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
 def write_gap(one: NetworkGroups) -> str:
     """What may be said of the largest gap, in one sentence."""
     if one.gap is None:
-        return (
+        return show_unseen(
             f"{one.network} by {one.column}: fewer than two groups have {FEWEST_IMAGES} images of {FEWEST_PEOPLE} "
             "people, too few to tell."
         )
@@ -149,7 +170,7 @@ def write_gap(one: NetworkGroups) -> str:
     size = f"{100 * gap.difference:.1f} points between {gap.best} and {gap.worst}"
     p = format_p(one.p_corrected)
     verdict = "more than chance" if (one.p_corrected or 0.0) < 0.05 else "no gap is shown, and none is ruled out"
-    return (
+    return show_unseen(
         f"{one.network} by {one.column}: {size}; p {p if p.startswith('<') else f'= {p}'} by permutation of "
         f"{gap.drawn}, after Holm's correction: {verdict}."
     )
@@ -157,20 +178,14 @@ def write_gap(one: NetworkGroups) -> str:
 
 def render_groups(found: Sequence[NetworkGroups], title: str) -> Table:
     """One line a group, for the terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("network", "by", "group"):
-        table.add_column(name, overflow="fold")
-    for name in ("images", "people", "% [95 %]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    names = [Column(name, fold=True) for name in ("network", "by", "group")]
+    numbers = [Column(name, right=True, whole=True) for name in ("images", "people", "% [95 %]")]
+    rows = []
     for one in found:
         for group in one.groups:
             rate = f"{100 * group.accuracy:.1f} [{100 * group.low:.1f}, {100 * group.high:.1f}]"
             few = "" if group.enough else "too few to tell"
-            table.add_row(one.network, one.column, group.name, str(group.images), str(group.people), rate, few)
+            rows.append([one.network, one.column, group.name, str(group.images), str(group.people), rate, few])
         if one.unknown:
-            table.add_row(one.network, one.column, "not known", str(one.unknown), "", "", "left out")
-    return table
+            rows.append([one.network, one.column, "not known", str(one.unknown), "", "", "left out"])
+    return make_table([*names, *numbers, ""], rows, title=title)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
+
+from ffem_jax.arch import AttentionSpec, SpecError, select_effective_attention
 
 NO_ATTENTION = "no attention"
 # How a field reads in a label; the others read as their name and value.
@@ -20,9 +21,6 @@ PHRASES = {
     "recipe.epochs": "{} epochs",
     "pretrain.name": "pretrained on {}",
 }
-# Of an attention module's fields, those that decide something, by kind and by ECA's kernel rule.
-ATTENTION_FIELDS = {"eca": ("position", "fusion", "kernel"), "se": ("position", "fusion", "reduction")}
-KERNEL_FIELDS = {"adaptive": ("gamma", "b"), "fixed": ("kernel_size",)}
 
 
 def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
@@ -61,29 +59,35 @@ def describe_placement(attention: dict[str, Any]) -> str:
 
 
 def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
-    kinds = [attention.get("kind", "none") for attention in attentions]
-    several = len(set(kinds)) > 1
+    read = [_read_attention(attention) for attention in attentions]
+    several = len({fields["kind"] for fields in read}) > 1
     # What varies between those of one kind, found once: thousands of networks have few kinds.
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for attention, kind in zip(attentions, kinds, strict=True):
-        values[kind, "placement"].add(describe_placement(attention))
-        for name in {*itertools.chain(*ATTENTION_FIELDS.values(), *KERNEL_FIELDS.values())}:
-            values[kind, name].add(str(attention.get(name)))
+    for fields, attention in zip(read, attentions, strict=True):
+        for name, value in (attention | fields).items():
+            values[fields["kind"], name].add(str(value))
     described = []
-    for attention, kind in zip(attentions, kinds, strict=True):
+    for fields in read:
+        kind = fields["kind"]
         if kind == "none":
             described.append(NO_ATTENTION if several else "")
             continue
-        words = []
-        if len(values[kind, "placement"]) > 1:
-            words.append(describe_placement(attention))
-        for name in (*ATTENTION_FIELDS.get(kind, ()), *KERNEL_FIELDS.get(attention.get("kernel", ""), ())):
-            if name in ("gamma", "b", "kernel_size") and kind != "eca":
-                continue
-            if len(values[kind, name]) > 1:
-                words.append(f"{name.replace('_', ' ')} {_format(attention.get(name))}")
+        varying = [name for name in fields if name != "kind" and len(values[kind, name]) > 1]
+        words = [
+            fields[name] if name == "placement" else f"{name.replace('_', ' ')} {_format(fields[name])}"
+            for name in varying
+        ]
         described.append(" ".join([kind.upper(), *words]) if words or several else "")
     return described
+
+
+def _read_attention(attention: dict[str, Any]) -> dict[str, Any]:
+    """The kind and what it reads, the placement as it is typed; all fields of a kind that is not known here."""
+    try:
+        fields = select_effective_attention(AttentionSpec(**attention))
+    except (SpecError, TypeError):
+        fields = {"kind": attention.get("kind", "none"), **attention}
+    return fields | ({"placement": describe_placement(attention)} if "placement" in fields else {})
 
 
 def _describe_fields(specs: Sequence[dict[str, Any]]) -> list[str]:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, scale_repeats
-from ffem_jax.frontier.labels import ATTENTION_FIELDS, KERNEL_FIELDS
-from ffem_jax.frontier.summary import FOLDED, FrontierError
+from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, scale_repeats, select_effective_attention
+from ffem_jax.frontier.comparability import FrontierError, Run, describe_pretraining, identify
 from ffem_jax.records import TrialRecord
 from ffem_jax.spec import RecipeSpec, get_added_defaults, select_effective
 
@@ -24,15 +23,15 @@ VIEWS = ("data.resolution", "data.crop")
 class Pair:
     """Two trials of levels `levels`, trained with one seed on one split of one data set.
 
-    context: every setting of either, but for the factor. run: seed and split seed. pictures: which pictures the
-    indices of both mean; empty where that is not known.
+    context: every setting of either, but for the factor. run: of both, fold 0 for all folds. pictures: which pictures
+    the indices of both mean; empty where that is not known.
     """
 
     levels: tuple[str, str]
     first: TrialRecord
     second: TrialRecord
     context: dict[str, str]
-    run: tuple[int, int]
+    run: Run
     pictures: str
 
 
@@ -99,22 +98,22 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
     for trial in sorted(trials, key=lambda trial: order.index(trial.level)):
         by_place.setdefault(trial.place, []).append(trial)
     pairs = []
-    for (_, seed, split, _, pictures), group in by_place.items():
+    for (_, run, pictures), group in by_place.items():
         for a, b in itertools.combinations(group, 2):
             if against and a.level != against:
                 continue
             if a.level != b.level and all(b.settings.get(name, value) == value for name, value in a.settings.items()):
-                pairs.append(
-                    Pair((a.level, b.level), a.record, b.record, a.settings | b.settings, (seed, split), pictures)
-                )
+                whole = run._replace(fold=0)
+                pairs.append(Pair((a.level, b.level), a.record, b.record, a.settings | b.settings, whole, pictures))
     paired = {id(record) for pair in pairs for record in (pair.first, pair.second)}
     return pairs, [record for record in records if id(record) not in paired]
 
 
 def read_settings(record: TrialRecord) -> dict[str, str]:
-    """What decides the record's result, but for seed, split and faces: dotted name -> value as it is typed.
+    """What decides the record's result, but for seeds, split and faces: dotted name -> value as it is typed.
 
-    Settings that this trial does not read are left out.
+    Settings that this trial does not read are left out. Raises FrontierError for an attention that is not known here,
+    since nothing tells which of its settings it reads.
     """
     spec = record.spec
     # A record leaves out what came later and was not used: that is a value too, and no partner's other one.
@@ -128,8 +127,9 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     recipe = get_added_defaults(RecipeSpec) | recipe
     data = spec.get("data", {})
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
-    pretrain = spec.get("pretrain", {})
-    start = {"pretrain.name": pretrain.get("name", "none")} | ({"pretrain.settings": pretrain} if pretrain else {})
+    pretraining = describe_pretraining(spec)
+    start = {"pretrain.name": (spec.get("pretrain") or {}).get("name", "none")}
+    start |= {"pretrain.settings": pretraining} if pretraining else {}
     recipe = {f"recipe.{name}": value for name, value in recipe.items()}
     settings = arch | _read_attention(spec.get("arch", {})) | views | recipe | start
     return {name: _write_value(value) for name, value in settings.items()}
@@ -156,13 +156,16 @@ def _read_names(record: TrialRecord) -> dict[str, str]:
 def _read_attention(arch: dict[str, Any]) -> dict[str, Any]:
     attention = arch.get("attention", {})
     kind = attention.get("kind", "none")
-    fields = ["placement", *ATTENTION_FIELDS.get(kind, ())] if kind != "none" else []
-    if "kernel" in fields:
-        fields += KERNEL_FIELDS.get(attention.get("kernel", ""), ())
-    read = {f"arch.attention.{name}": attention[name] for name in fields if name in attention}
-    if "arch.attention.placement" in read:
-        read["arch.attention.placement"] = _name_placement(arch, read["arch.attention.placement"])
-    return {"arch.attention.kind": kind, **read}
+    try:
+        read = select_effective_attention(AttentionSpec(**attention))
+    except (SpecError, TypeError) as error:
+        raise FrontierError(
+            f"a record has attention.kind={kind}, which cannot be read here ({error}); what it reads is not known, so "
+            "nothing can be said to be equal in all else"
+        ) from None
+    if "placement" in read:
+        read["placement"] = _name_placement(arch, read["placement"])
+    return {f"arch.attention.{name}": value for name, value in read.items()}
 
 
 def _name_placement(arch: dict[str, Any], placement: Any) -> Any:
@@ -193,17 +196,16 @@ def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[
     return {name for name, _ in seen} - varying
 
 
-def _find_place(record: TrialRecord, factor: str) -> tuple[Any, ...]:
-    """What both of a pair share, as (protocol, seed, split seed, fold, pictures)."""
-    protocol = record.spec.get("protocol", {})
-    folded = protocol.get("name") in FOLDED
-    size = protocol.get("folds" if folded else "test_per_person")
+def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str]:
+    """What both of a pair share: the protocol, the run and the pictures."""
+    identity = identify(record)
     pictures = record.data_fingerprint
     if factor in VIEWS:
         # Another crop or size is other pixels of the same pictures. Drawn faces are drawn anew.
         pictures = "" if record.synthetic else record.pictures_fingerprint
-    fold = protocol.get("fold", 0) if folded else 0
-    return (protocol.get("name"), size), record.seed, protocol.get("split_seed", 0), fold, pictures
+    # Without a pretraining there is no seed of one that both could share.
+    run = identity.run._replace(pretraining_seed=0) if factor.startswith("pretrain.") else identity.run
+    return json.dumps(json.loads(identity.setting)[1]), run, pictures
 
 
 def _write_value(value: Any) -> str:

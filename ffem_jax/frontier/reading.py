@@ -10,6 +10,7 @@ from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.summary import NetworkSummary
 from ffem_jax.frontier.table import format_accuracy, format_trials
 from ffem_jax.records import TrialRecord
+from ffem_jax.text import escape, escape_sentence, quote_code
 
 COST_NAMES = {
     "bytes": "bytes",
@@ -49,6 +50,7 @@ def write_reading(
     devices: Mapping[str, int],
     latency: str = "",
     agreement: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
 
@@ -56,25 +58,26 @@ def write_reading(
         networks at all.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
-    lines = [f"# Accuracy against {COST_NAMES[question.against]}: {title}", ""]
+    lines = [f"# Accuracy against {COST_NAMES[question.against]}: {escape(title)}", ""]
     if synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += ["![The frontier](frontier.svg)", "", _describe_runs(networks, question, devices), ""]
-    lines += [latency, ""] if latency else []
+    lines += [escape_sentence(latency), ""] if latency else []
     lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
     if front:
-        lines += [*_tabulate(front, question), "", *judge_frontier(networks, front, question)]
+        lines += [*_tabulate(front, question), "", *map(escape_sentence, judge_frontier(networks, front, question))]
         lines += [agreement] if agreement else []
     else:
         lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
-    return "\n".join([*lines, "", *_describe_gaps(networks, question), *_describe_method(networks, question)]) + "\n"
+    lines += ["", *_describe_gaps(networks, question, notes), *_describe_method(networks, question)]
+    return "\n".join(lines) + "\n"
 
 
 def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestion, devices: Mapping[str, int]) -> str:
     status = Counter(network.status for network in networks)
     trials = sum(network.trials for network in networks)
     failures = sum(network.failed_trials for network in networks)
-    ran_on = ", ".join(f"{device} ({count})" for device, count in devices.items())
+    ran_on = ", ".join(f"{escape(device)} ({count})" for device, count in devices.items())
     in_all = f" In all, {_count(failures, 'trial')} failed." if failures else ""
     pruned = f"{status['pruned']} pruned before the end, " if status["pruned"] else ""
     return (
@@ -95,7 +98,7 @@ def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) ->
         params = "?" if n.params is None else f"{n.params:,}"
         size = f"{question.get_bytes(n) / BYTES_PER_MB:.3f}"
         time = f" {question.get_cost(n):.2f} |" if timed else ""
-        rows.append(f"| {n.label} | {params} | {size} |{time} {format_accuracy(n)} | {format_trials(n)} |")
+        rows.append(f"| {escape(n.label)} | {params} | {size} |{time} {format_accuracy(n)} | {format_trials(n)} |")
     return rows
 
 
@@ -130,8 +133,8 @@ def judge_frontier(
     return lines
 
 
-def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
-    lines = []
+def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestion, notes: Sequence[str]) -> list[str]:
+    lines = [f"- Left out: {note}." for note in notes]
     partial = [n for n in networks if n.status == "done" and not n.complete]
     plans = {(n.seeds, n.folds) for n in networks if n.status == "done"}
     refused = [n for n in networks if n.status == "over_cap"]
@@ -161,7 +164,7 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
         others = f" and {len(pruned) - LISTED} others, listed in frontier.json" if len(pruned) > LISTED else ""
         lines.append(f"- Stopped early (pruned), and their accuracy of then is not shown: {names}{others}.")
     for n in failed:
-        error = n.errors[0].splitlines()[0] if n.errors and n.errors[0] else "no message"
+        error = escape(n.errors[0].splitlines()[0]) if n.errors and n.errors[0] else "no message"
         lines.append(f"- Failed: {_quote(n)}, {_count(n.failed_trials, 'trial')}: {error}")
     return ["## What is missing", "", *lines, ""] if lines else []
 
@@ -185,7 +188,7 @@ def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuest
 
 
 def _quote(network: NetworkSummary) -> str:
-    return f"`{network.label}`"
+    return quote_code(network.label)
 
 
 def _overlap(a: NetworkSummary, b: NetworkSummary) -> bool:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ffem_jax.frontier.agreement import OrderAgreement, measure_agreement
 from ffem_jax.frontier.column import plot_column
+from ffem_jax.frontier.comparability import FrontierError, select_comparable
 from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.frontier.plots import plot_frontier
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.reading import describe_data, write_reading
-from ffem_jax.frontier.summary import FrontierError, NetworkSummary, summarize_records
+from ffem_jax.frontier.summary import NetworkSummary, summarize_records
 from ffem_jax.frontier.table import print_table, render_table
-from ffem_jax.records import TrialRecord, latest_records
+from ffem_jax.records import TrialRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +34,7 @@ class FrontierResult:
     networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
     protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
     accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
-    order networks at all.
+    order networks at all. notes: a line for each thing in the records that was left out.
     """
 
     question: FrontierQuestion
@@ -44,6 +45,7 @@ class FrontierResult:
     devices: dict[str, int]
     hypervolume: float | None
     agreement: OrderAgreement = field(default_factory=OrderAgreement)
+    notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = field(default=())
 
     @property
@@ -76,6 +78,7 @@ class FrontierResult:
             "frontier": [n.label for n, marked in zip(self.networks, self.on_frontier, strict=True) if marked],
             "hypervolume": self.hypervolume,
             "agreement": self.agreement.to_dict(),
+            "notes": list(self.notes),
             "networks": json.loads(json.dumps(networks)),
             "files": [path.name for path in self.files],
         }
@@ -90,6 +93,7 @@ def write_frontier(
     against: str = "bytes",
     metric: str = "accuracy",
     style: str = "screen",
+    faces: str = "",
 ) -> FrontierResult:
     """Summarise `records`, find the frontier and write it into the folder `out`.
 
@@ -97,11 +101,12 @@ def write_frontier(
     that is it), frontier.json and frontier.md. cap_mb: MB of 10**6 bytes at `precision` (float32, float16, int8);
     against: bytes, params, macs or latency_ms_wasm (as `ffem latency` measured it); metric: accuracy (the
     classifier's) or accuracy_gallery (Eq. 6). style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
+    faces: the fingerprint to take where records hold several versions of the faces; the newest else.
 
     Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
     cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
     """
-    records = latest_records(records)
+    records, notes = select_comparable(records, faces=faces)
     pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
     question = FrontierQuestion(cap_mb, precision, against, metric, pairs)
     networks = sorted(summarize_records(records, metric), key=_by_cost(question))
@@ -120,6 +125,7 @@ def write_frontier(
         devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
         hypervolume=_compute_share(networks, question),
         agreement=measure_agreement(records, metric),
+        notes=tuple(notes),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -141,6 +147,7 @@ def write_frontier(
         devices=result.devices,
         latency=latency,
         agreement=result.agreement.describe(),
+        notes=notes,
     )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result

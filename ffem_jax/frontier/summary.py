@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec, resolve_network
+from ffem_jax.frontier.comparability import FOLDED, FrontierError, Run, check_comparable, identify, identify_network
 from ffem_jax.frontier.labels import describe_placement, make_labels
 from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.records import TrialRecord, latest_records
 
 METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
-# Protocols whose trials test a part each: a run is all of them.
-FOLDED = ("kfold", "view2")
-
-
-class FrontierError(ValueError):
-    """Records that no frontier and no comparison can be made of. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,76 +76,12 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
         raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(METRICS)}")
     records = latest_records(records)
     check_comparable(records)
+    records = latest_records(records, identify)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         groups[identify_network(record)].append(record)
     labels = make_labels([group[0].spec for group in groups.values()])
     return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
-
-
-def check_comparable(records: Sequence[TrialRecord], *, varying: str = "") -> None:
-    """Raise FrontierError unless all records are of one data set and one protocol.
-
-    The resolution may differ, and so may the data setting `varying` (`data.crop`). A folder is known by its pixels,
-    since its path says nothing.
-    """
-    faces: Counter[str] = Counter()
-    protocols: Counter[str] = Counter()
-    settings: dict[str, set[str]] = defaultdict(set)
-    folders: dict[int, set[str]] = defaultdict(set)
-    variants = {record.data_variant for record in records if record.data_variant}
-    for record in records:
-        data, protocol = record.spec.get("data", {}), record.spec.get("protocol", {})
-        # A trial that never loaded its faces (over the cap, failed) does not know their variant.
-        variant = record.data_variant or (next(iter(variants)) if len(variants) == 1 else "")
-        name = record.data or str(data.get("name", "?"))
-        synthetic = record.synthetic and name != "synthetic"
-        faces[name + (f" ({variant})" if variant else "") + (" [synthetic]" if synthetic else "")] += 1
-        size = "folds" if protocol.get("name") in FOLDED else "test_per_person"
-        protocols[f"{protocol.get('name', '?')} with {size}={protocol.get(size, '?')}"] += 1
-        # Fewer images train where some are held out.
-        settings["protocol.validation_per_person"].add(json.dumps(protocol.get("validation_per_person", 0)))
-        for field, value in data.items():
-            if field not in ("name", "root", "cache_dir", "resolution") and f"data.{field}" != varying:
-                settings[f"data.{field}"].add(json.dumps(value))
-        if name == "folder" and record.data_fingerprint and varying != "data.crop":
-            folders[record.resolution].add(record.data_fingerprint)
-
-    for what, counts in (("data sets", faces), ("protocols", protocols)):
-        if len(counts) > 1:
-            names = ", ".join(f"{name} ({count} trials)" for name, count in counts.items())
-            raise FrontierError(f"the records mix {what}: {names}; take each alone")
-    mixed = [f"{field} ({', '.join(sorted(values))})" for field, values in settings.items() if len(values) > 1]
-    if mixed:
-        raise FrontierError(f"the records mix settings of {next(iter(faces))}: {', '.join(mixed)}; take each alone")
-    for resolution, fingerprints in folders.items():
-        if len(fingerprints) > 1:
-            raise FrontierError(
-                f"the records mix {len(fingerprints)} folders of faces at {resolution} px; take each alone"
-            )
-
-
-def identify_network(record: TrialRecord) -> str:
-    """What makes two trials the same network in the same setting, but for seed and fold."""
-    spec = record.spec
-    recipe = {k: v for k, v in spec.get("recipe", {}).items() if k != "name"}
-    arch = spec.get("arch", {})
-    try:
-        network: Any = dataclasses.asdict(resolve_network(read_arch(arch)))
-    except (TypeError, ValueError, AttributeError):
-        # Written by a package with other fields: the spec as it stands is the next best name.
-        network = {k: v for k, v in arch.items() if k != "name"}
-        if arch.get("attention", {}).get("kind", "none") == "none":
-            network["attention"] = "none"
-    resolution = spec.get("data", {}).get("resolution", record.resolution)
-    return json.dumps([network, resolution, recipe, spec.get("pretrain")], sort_keys=True)
-
-
-def read_arch(arch: dict[str, Any]) -> ArchSpec:
-    """A network's spec from its nested dicts. Raises SpecError, TypeError or AttributeError where they are none."""
-    stages = tuple(StageSpec(**stage) for stage in arch["stages"]) if "stages" in arch else ArchSpec().stages
-    attention = AttentionSpec(**arch.get("attention", {}))
-    return ArchSpec(**{**arch, "stages": stages, "attention": attention})
 
 
 def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> NetworkSummary:
@@ -196,34 +125,31 @@ def _find_latency(group: Sequence[TrialRecord]) -> float | None:
 
 def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     """Accuracy and interval over seeds and folds, as NetworkSummary's fields."""
-    cells: dict[tuple[int, int], dict[int, tuple[int, int]]] = defaultdict(dict)
+    # (split seed, fold) -> run -> (right, tested).
+    cells: dict[tuple[int, int], dict[Run, tuple[int, int]]] = defaultdict(dict)
     for record in done:
         counted = getattr(record, METRICS[metric])
         correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
-        protocol = record.spec.get("protocol", {})
-        fold = protocol.get("fold", 0) if protocol.get("name") in FOLDED else 0
-        cells[protocol.get("split_seed", 0), fold][record.seed] = (correct, record.tested or 0)
+        run = identify(record).run
+        cells[run.split_seed, run.fold][run] = (correct, record.tested or 0)
 
     images, right = 0, 0.0
-    distinct: dict[int, int] = defaultdict(int)
-    for (split, _), cell in cells.items():
+    for cell in cells.values():
         cell_images = max(count for _, count in cell.values())
         images += cell_images
         right += cell_images * sum(c for c, _ in cell.values()) / sum(n for _, n in cell.values())
-        # Another split draws from the same faces: its images are not counted as new ones.
-        distinct[split] += cell_images
-    accuracy, tested = right / images, max(distinct.values())
+    accuracy, tested = right / images, count_images(done)
     low, high = compute_wilson_interval(accuracy * tested, tested)
 
     protocol = done[0].spec.get("protocol", {})
     wanted = protocol.get("folds", 1) if protocol.get("name") in FOLDED else 1
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
-    # A run is a seed on a split, all folds of it; a sweep may give each seed a split of its own.
-    runs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for (split, _), cell in cells.items():
-        for seed, counts in cell.items():
-            runs[seed, split].append(counts)
+    # All folds of a run count as one; a sweep may give each seed a split of its own.
+    runs: dict[Run, list[tuple[int, int]]] = defaultdict(list)
+    for cell in cells.values():
+        for run, counts in cell.items():
+            runs[run._replace(fold=0)].append(counts)
     complete = all(len(run) >= wanted for run in runs.values())
     by_run = [sum(c for c, _ in run) / sum(n for _, n in run) for run in runs.values()] if complete else []
     return {
@@ -236,3 +162,15 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
         "tested": tested,
     }
+
+
+def count_images(records: Sequence[TrialRecord]) -> int:
+    """How many distinct test images (or pairs) the trials of one data set have; at least so many where the records do
+    not name them: another split draws from the same faces, and its images are then not counted as new ones."""
+    if all(len(record.test_images) == record.tested for record in records):
+        return len({image for record in records for image in record.test_images})
+    splits: dict[int, dict[int, int]] = defaultdict(dict)
+    for record in records:
+        run = identify(record).run
+        splits[run.split_seed][run.fold] = max(record.tested or 0, splits[run.split_seed].get(run.fold, 0))
+    return max(sum(folds.values()) for folds in splits.values())

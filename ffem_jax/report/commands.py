@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax.config import find_conf_dir
+from ffem_jax.overrides import write_value
 from ffem_jax.spec import TrialSpec, to_plain
 
 GROUPS = ("arch", "data", "protocol", "recipe", "pretrain")
@@ -132,4 +133,4 @@ def _write_value(value: Any) -> str:
         return "[" + ",".join(map(_write_value, value)) + "]"
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    return str(value)
+    return write_value(value) if isinstance(value, str) else str(value)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from ffem_jax.arch import resolve_network, scale_repeats
 from ffem_jax.frontier.pairing import list_levels, read_settings, shorten, sort_levels
-from ffem_jax.frontier.summary import METRICS, NetworkSummary, read_arch, summarize_records
-from ffem_jax.records import TrialRecord
+from ffem_jax.frontier.summary import METRICS, NetworkSummary, summarize_records
+from ffem_jax.records import TrialRecord, read_arch
 from ffem_jax.report.commands import make_overrides, make_run_overrides
 from ffem_jax.report.privacy import remove_paths
 
@@ -143,7 +145,8 @@ TRIAL_COLUMNS = (
 def describe_trials(
     records: Sequence[TrialRecord], summaries: Sequence[NetworkSummary], words: Words
 ) -> list[list[Any]]:
-    """A row of TRIAL_COLUMNS a trial; errors without paths; `folder` is the trial's own, in the sweep's."""
+    """A row of TRIAL_COLUMNS a trial; errors without paths; `folder` is the trial's own, in the sweep's, quoted for a
+    shell."""
     network = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
     return [
         [
@@ -158,12 +161,24 @@ def describe_trials(
             _round(record.wall_seconds, 1),
             _round(record.train_images_per_second, 1),
             record.started_at,
-            record.trial_dir.replace("\\", "/").rpartition("/")[2],
-            remove_paths(record.error),
+            _name_folder(record.trial_dir),
+            remove_paths(record.error, _list_folders(record)),
             words.number(" ".join(make_run_overrides(record.spec))),
         ]
         for record in records
     ]
+
+
+def _list_folders(record: TrialRecord) -> list[str]:
+    data = [record.spec.get("data", {}), record.spec.get("pretrain", {}).get("data", {})]
+    return [record.trial_dir, *(str(one.get(name, "")) for one in data for name in ("root", "cache_dir"))]
+
+
+def _name_folder(trial_dir: str) -> str:
+    """The last part of a path of any system, quoted for a shell; empty where there is none."""
+    # A backslash is a sign like any other where slashes divide.
+    name = re.split(r"/" if "/" in trial_dir else r"\\", trial_dir.rstrip("/"))[-1]
+    return shlex.quote(name) if name else ""
 
 
 def describe_curves(records: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax import __version__
+from ffem_jax.frontier.comparability import FrontierError, select_comparable
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.reading import METRIC_NAMES, describe_data, judge_frontier
-from ffem_jax.frontier.summary import FrontierError, NetworkSummary, check_comparable
+from ffem_jax.frontier.summary import NetworkSummary
 from ffem_jax.frontier.table import format_accuracy
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.report.effects import compare_factors, describe_levels, follow_hypervolume
@@ -30,6 +31,7 @@ from ffem_jax.report.networks import (
 )
 from ffem_jax.report.partition import split_comparable
 from ffem_jax.report.provenance import describe_provenance
+from ffem_jax.text import quote_code, split_code, write_text
 
 SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
 
@@ -50,34 +52,36 @@ def write_report(
     mixed: bool = False,
     left_out: Sequence[str] = (),
     planned: int = 0,
-) -> None:
+    faces: str = "",
+) -> list[str]:
     """Write the page of `records` to `path`, whole or not at all.
 
     question: what the sweep asks; empty asks for the most accurate network under the cap of `cap_mb` MB (10**6
     bytes) at `precision`. mixed: records of several data sets or protocols become several parts of the page, each
     with axes of its own. left_out: what the page says of records that are not on it. planned: how many trials a
-    sweep that is still running has; 0 where it is not.
+    sweep that is still running has; 0 where it is not. faces: the fingerprint to take where records hold several
+    versions of the faces; the newest else.
 
-    Raises FrontierError for records that cannot share a page, ReportError where there are none, and OSError
-    where `path` cannot be written.
+    Returns a note for each thing in the records that is not on the page. Raises FrontierError for records that cannot
+    share a page, ReportError where there are none, and OSError where `path` cannot be written.
     """
     records = latest_records(records)
     if not records:
         raise ReportError("there are no records; run `ffem sweep` or `ffem train` first")
-    groups = split_comparable(records)
-    if len(groups) > 1 and not mixed:
+    notes: list[str] = []
+    if not mixed:
         try:
-            check_comparable(records)
+            records, notes = select_comparable(records, faces=faces)
         except FrontierError as error:
             raise ReportError(
                 f"{str(error).removesuffix('; take each alone')}; take each alone, or add --mixed"
             ) from None
-        raise ReportError("the records cannot share an axis; take each data set alone, or add --mixed")
+    groups = split_comparable(records)
     asked = FrontierQuestion(cap_mb, precision, "bytes", metric)
     payload = {
         "groups": [_describe_group(group, asked) for group in groups],
         "columns": TRIAL_COLUMNS,
-        "left_out": list(left_out),
+        "left_out": [*left_out, *notes],
         "version": __version__,
     }
     page = _render(payload, title=title, question=question, asked=asked, planned=planned)
@@ -85,10 +89,11 @@ def write_report(
     # A reader may look while a sweep writes.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(page, encoding="utf-8")
+        write_text(unfinished, page)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    return notes
 
 
 def _describe_group(records: Sequence[TrialRecord], asked: FrontierQuestion) -> dict[str, Any]:
@@ -131,10 +136,8 @@ def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> li
             return judged
         (only,) = fitting
         size = question.get_bytes(only) / BYTES_PER_MB
-        return [
-            f"`{only.label}` is the only one that was trained and fits: {format_accuracy(only)} %, {size:.2f} MB.",
-            *judged,
-        ]
+        lead = f"{quote_code(only.label)} is the only one that was trained and fits"
+        return [f"{lead}: {format_accuracy(only)} %, {size:.2f} MB.", *judged]
     status = Counter(network.status for network in networks)
     reasons = ", ".join(f"{status[name]} {text}" for name, text in _STATUS_TEXTS.items() if status[name])
     return [f"No trained network fits {question.cap_mb:g} MB at {question.precision} ({reasons})."]
@@ -173,11 +176,11 @@ def _render(payload: dict[str, Any], **known: Any) -> str:
 
 
 def _mark_code(text: str) -> Any:
-    """`text` with what stands between backticks as <code>, everything escaped."""
+    """`text` with what it quotes as code in <code>, everything escaped."""
     from markupsafe import Markup, escape
 
-    parts = [escape(part) for part in text.split("`")]
-    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+    pieces = (Markup("<code>{}</code>").format(piece) if code else escape(piece) for piece, code in split_code(text))
+    return Markup("").join(pieces)
 
 
 def quote_json(value: Any) -> str:

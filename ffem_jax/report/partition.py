@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ffem_jax.frontier.summary import FOLDED, FrontierError, check_comparable
+from ffem_jax.frontier.comparability import FrontierError, check_comparable, identify
 from ffem_jax.records import TrialRecord
 
 
@@ -40,9 +40,6 @@ def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 
 def _describe_axis(record: TrialRecord) -> str:
     """All that `check_comparable` looks at, as text."""
-    data, protocol = record.spec.get("data", {}), record.spec.get("protocol", {})
-    size = protocol.get("folds" if protocol.get("name") in FOLDED else "test_per_person")
-    kept = {name: value for name, value in data.items() if name not in ("root", "cache_dir")}
-    folder = record.data_fingerprint if data.get("name") == "folder" else bool(record.data_fingerprint)
-    described = [kept, protocol.get("name"), size, protocol.get("validation_per_person", 0)]
-    return json.dumps([*described, record.data_variant, record.synthetic, folder], sort_keys=True)
+    fingerprints = [record.pictures_fingerprint, record.data_fingerprint, record.pretraining_fingerprint]
+    setting = identify(record).setting
+    return json.dumps([setting, record.resolution, record.data_variant, record.synthetic, *fingerprints])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 REMOVED = "[path]"
 # A quoted text that begins like a path; one without quotes, up to what cannot stand in it (but no closing tag); a
@@ -14,8 +15,11 @@ _PATHS = (
 )
 
 
-def remove_paths(text: str) -> str:
-    """`text` with `[path]` where a file or a folder was named."""
+def remove_paths(text: str, known: Iterable[str] = ()) -> str:
+    """`text` with `[path]` where a file or a folder was named. known: folders that it may name, spaces and all."""
+    for folder in sorted(filter(None, known), key=len, reverse=True):
+        below = r"(?:[/\\][^'\"`\n:;]*)?"
+        text = re.sub(re.escape(folder) + below, REMOVED, text)
     for pattern in _PATHS:
         text = pattern.sub(REMOVED, text)
     return text

@@ -127,7 +127,7 @@ def test_without_the_faces_the_file_is_written_and_said_not_to_have_been_run(fin
     def refuse(*_):
         raise bundle.DataError("no such folder")
 
-    monkeypatch.setattr(bundle, "load_split", refuse)
+    monkeypatch.setattr(bundle, "load_trained_faces", refuse)
     manifest = export_trial(finished[0], "tfjs", "float32", tmp_path)
     assert manifest["parity"] == {"ran": False, "reason": "the trial's faces: no such folder"}
 

@@ -7,6 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ffem_jax.cli.groups import choose_attributes
+from ffem_jax.cli.terminal import UsageError
+from ffem_jax.data import Faces
 from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
 from ffem_jax.frontier.summary import FrontierError
 
@@ -95,8 +98,79 @@ def test_without_a_wish_every_column_that_can_be_names_is_taken():
         ("score", "say where to cut them, as in score:0.5"),
         ("glasses:a", "cuts nothing"),
         ("gender:0.5", "cuts nothing"),
+        ("glasses:nan", "cuts nothing"),
+        ("glasses:0.1,inf", "cuts nothing"),
+        ("beard:0.5", "no column 'beard'"),
     ],
 )
 def test_wishes_that_mean_nothing_are_refused(wanted, message):
     with pytest.raises(FrontierError, match=message):
         cut_columns({**ATTRIBUTES, "score": np.linspace(0, 1, 30)}, [wanted])
+
+
+def test_a_column_asked_for_twice_is_refused_and_overrules_nothing():
+    with pytest.raises(FrontierError, match="column glasses is asked for twice; .* as in glasses:0.1,0.5"):
+        cut_columns(ATTRIBUTES, ["glasses:0.1", "gender", "glasses:0.5"])
+
+
+def test_numbers_that_differ_have_names_that_differ():
+    numbers = {"id": np.array([1000001.0, 1000002.0, np.nan]), "x": np.array([0.1234567, 0.12345678, 0.5])}
+    columns, _ = cut_columns(numbers, ["id", "x:0.12345675,0.1234568"])
+    assert columns["id"].tolist() == ["1000001", "1000002", ""]
+    assert len(set(columns["x"])) == 3
+    assert cut_columns(ATTRIBUTES, ["glasses:0.1,0.1"])[0]["glasses"].tolist()[3] == "above 0.1"
+
+
+@pytest.mark.parametrize("wish", ["eye:open", "gr\u00f6\u00dfe", "gro\u0308\u00dfe"])
+def test_a_column_is_found_by_its_whole_name_in_either_normal_form(wish):
+    columns, _ = cut_columns({"eye:open": np.array(["a"]), "gr\u00f6\u00dfe": np.array(["b"])}, [wish])
+    assert len(columns) == 1
+    cut, _ = cut_columns({"eye:open": np.array([0.5])}, ["eye:open:0.4"])
+    assert cut["eye:open"].tolist() == ["above 0.4"]
+
+
+# ------------------------------------------------------- what the commands say of a table of attributes
+
+
+@pytest.fixture
+def faces(tmp_path):
+    names = tuple(f"{person}/{number}.png" for person in ("ann", "bob") for number in range(2))
+    return Faces(np.zeros((4, 16, 16, 3), np.uint8), np.repeat([0, 1], 2), ("ann", "bob"), names, names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,sex\nann/0.png,f\nann/0.png,m\n", "column sex: ann/0.png is 'f' in line 2 and 'm' in line 3"),
+        ("path,sex,sex\nann/0.png,f,m\n", "its first line names sex more than once"),
+        ("path,sex\nann/9.png,f\n", "names none of the images, such as ann/0.png"),
+    ],
+)
+def test_a_table_that_can_be_read_in_two_ways_is_refused(tmp_path, faces, text, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        choose_attributes(faces, tmp_path / "table.csv")
+    assert str(tmp_path / "table.csv") in str(error.value)
+
+
+def test_what_is_odd_in_a_table_is_said_and_the_rest_is_used(tmp_path, faces, capsys):
+    rows = ["ann/0.png,NA,Male", "ann/1.png,0.5,male", "bob/0.png,1,male", "cy/0.png,1,f"]
+    (tmp_path / "table.csv").write_text("\n".join(["path,glasses,sex", *rows]))
+    attributes = choose_attributes(faces, tmp_path / "table.csv")
+    assert cut_columns(attributes, ["glasses:0.7"])[0]["glasses"].tolist() == ["", "0.7 or less", "above 0.7", ""]
+    assert attributes["sex"].tolist() == ["male", "male", "male", ""]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert all(line.startswith("warning: table.csv: ") for line in said)
+    for text in ("'NA' (line 2)", "'Male' (line 2), 'male' (line 3)", "cy/0.png (line 5)"):
+        assert any(text in line for line in said), text
+
+
+def test_notes_on_the_table_beside_the_faces_reach_the_user(faces, capsys):
+    known = dataclasses.replace(
+        faces, attributes={"sex": np.array(["f"] * 4)}, notes=("skipped ann/9.png: x", "attributes.csv: 1 of 4")
+    )
+    assert choose_attributes(known, None) is known.attributes
+    assert capsys.readouterr().err == "warning: attributes.csv: 1 of 4\n"
+    with pytest.raises(UsageError, match="attributes.csv ignored: why; mend it, or give --attributes"):
+        choose_attributes(dataclasses.replace(faces, notes=("attributes.csv ignored: why",)), None)

@@ -149,7 +149,7 @@ def test_a_record_without_the_metric_is_named_and_not_invented(make_record):
         (
             {"data": {"name": "folder"}, "data_fingerprint": "a"},
             {"data": {"name": "folder"}, "seed": 1, "data_fingerprint": "b"},
-            "2 folders of faces at 64 px",
+            r"versions of one data set: the pixels of the faces changed while trials of .*: a \(1\); --faces a",
         ),
     ],
 )

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from ffem_jax.report.networks import describe_stages
 from ffem_jax.report.partition import split_comparable
 from ffem_jax.report.privacy import remove_paths
 from ffem_jax.spec import to_plain
+from ffem_jax.text import quote_code
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WritePage = Callable[..., tuple[str, dict[str, Any]]]
@@ -181,6 +184,20 @@ def test_paths_leave_a_message_and_nothing_else_does(text: str, expected: str) -
     assert remove_paths(text) == expected
 
 
+def test_a_folder_with_spaces_leaves_a_message_too(write_page: WritePage) -> None:
+    root = "/home/ann/My Faces (1)"
+    errors = [f"DataError: data.root={root} is not there; see", f"OSError: {root}/Bob Lee (2)/it's.jpg: broken"]
+    records = [
+        build_record(seed=seed, status="failed", data={"name": "folder", "root": root}, error=error)
+        for seed, error in enumerate(errors)
+    ]
+    _, payload = write_page([build_record(seed=2, data={"name": "folder", "root": root}), *records])
+    column = payload["columns"].index("error")
+    told = [row[column] for row in payload["groups"][0]["trials"]]
+    assert told[1] == "DataError: data.root=[path] is not there; see"
+    assert not any(word in " ".join(told) for word in ("ann", "Faces", "Bob", "Lee"))
+
+
 def test_the_page_loads_nothing(records: list[TrialRecord], write_page: WritePage) -> None:
     page, _ = write_page(records)
     own = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)  # Vega's names namespaces
@@ -298,6 +315,85 @@ def test_the_command_to_train_again_composes_to_the_recorded_trial() -> None:
             words = shlex.split(" ".join(make_overrides(spec) + make_run_overrides(spec)))
             trial, _ = to_specs(composer.compose(words))
             assert to_plain(trial) == spec, words
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "net[/v2]",
+        "it's",
+        "a,b",
+        "ü 李",
+        "1e3",
+        "null",
+        "a=b",
+        "{x: 1}",
+        "${HOME}",
+        "$(touch x)",
+        "`x`",
+        'say "x";&|',
+        "\\",
+    ],
+)
+def test_the_command_can_be_pasted_whatever_the_names(name: str) -> None:
+    """Into a shell, which takes the words apart, and from there through Hydra's grammar."""
+    recorded = build_record(arch={"name": name}, recipe={"name": name}, data={"name": "synthetic"}).spec
+    line = " ".join(make_overrides(recorded) + make_run_overrides(recorded))
+    words = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    with open_composer() as composer:
+        trial, _ = to_specs(composer.compose(words.decode().split("\0")[:-1]))
+    assert to_plain(trial) == recorded
+
+
+@pytest.mark.parametrize(
+    ("trial_dir", "wanted"),
+    [
+        ("/x/out (1)/net_a-seed0", "net_a-seed0"),
+        ("/x/it's [1]; ü", "'it'\"'\"'s [1]; ü'"),
+        ("/x/back\\slash", "'back\\slash'"),
+        ("C:\\out\\net-seed0", "net-seed0"),
+        ("", ""),
+    ],
+)
+def test_the_folder_to_export_from_is_quoted(write_page: WritePage, trial_dir: str, wanted: str) -> None:
+    _, payload = write_page([build_record(trial_dir=trial_dir)])
+    assert payload["groups"][0]["trials"][0][payload["columns"].index("folder")] == wanted
+
+
+def test_a_name_with_backticks_is_one_piece_of_code(write_page: WritePage) -> None:
+    name = "a`b</script><!--\u2028[x]&amp;"
+    page, payload = write_page(
+        [build_record(arch={"name": name}), build_record(correct=60, arch={"name": "y", "width_multiplier": 0.5})]
+    )
+    assert payload["groups"][0]["networks"][0]["label"] == name
+    assert "<code>a`b&lt;/script&gt;&lt;!--\\u2028[x]&amp;amp;</code>" in page
+    assert page.count("</script>") == 3
+
+
+def test_a_name_in_no_encoding_makes_a_page(write_page: WritePage) -> None:
+    page, payload = write_page([build_record(arch={"name": "caf\udce9"}, device="\udcff")])
+    assert payload["groups"][0]["networks"][0]["label"] == "caf\udce9"
+    assert r"caf\udce9" in page
+
+
+def test_the_page_s_script_reads_what_python_quotes(tmp_path: Path) -> None:
+    """The same sentences in data.js as in ffem_jax/text.py."""
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    names = ["a`b", "``", "x", " y ", "`", "a ` b", "[/v2]", "<b>", "\\", "李"]
+    sentences = [f"of {quote_code(name)}, not {quote_code(name)}" for name in names]
+    script = (files("ffem_jax.report") / "template" / "data.js").read_text(encoding="utf-8")
+    functions = re.search(r"function makeText.*?\n}\n.*?function quoteCode.*?\n}\n", script, re.DOTALL)
+    assert functions
+    told = (
+        "const make = (tag, attributes, text) => ({ code: text });\n"
+        f"{functions[0]}"
+        f"console.log(JSON.stringify([{json.dumps(sentences)}.map(makeText), {json.dumps(names)}.map(quoteCode)]));"
+    )
+    out = subprocess.run(["node", "-e", told], capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    read, quoted = json.loads(out)
+    assert read == [["of ", {"code": name}, ", not ", {"code": name}] for name in names]
+    assert quoted == [quote_code(name) for name in names]
 
 
 def test_a_folder_of_faces_is_for_the_reader_to_name() -> None:
