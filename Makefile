@@ -11,6 +11,9 @@ MARK ?= not slow
 BIN := $(VENV)/bin
 MINIPROGRAM := applet/miniprogram
 
+# What an installation compiles: where it has changed, install again.
+COMPILED := hatch_build.py $(wildcard ffem_jax/kernels/source/*)
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow test-e2e test-miniprogram lint format node clean
 
@@ -77,17 +80,17 @@ define make_environment
 @echo "Installing into $(VENV): some minutes the first time."
 endef
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(COMPILED)
 	$(make_environment)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e . -c constraints.txt
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(COMPILED)
 	$(make_environment)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-e2e: pyproject.toml constraints.txt
+$(VENV)/.installed-e2e: pyproject.toml constraints.txt $(COMPILED)
 	$(make_environment)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,export,serve,e2e]" -c constraints.txt
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@

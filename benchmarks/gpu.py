@@ -33,12 +33,14 @@ from benchmarks.contest import describe_machine, tell
 from ffem_jax.arch import NetworkSpec, resolve_network
 from ffem_jax.cost import compute_cost
 from ffem_jax.models import PRESETS, compute_map_sizes
-from ffem_jax.models.convolutions import FORMS, use_convolution_form
+from ffem_jax.models.convolutions import use_convolution_form
 from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
 
 # Our name of a precision -> JAX's.
 PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32"}
+# Of our convolutions' forms those that an accelerator can run.
+FORMS = ("xla", "shifted")
 PACKAGES = ("python", "jax", "flax", "torch")
 PEOPLE = 52
 TESTED = 64
@@ -247,15 +249,14 @@ def write_page(path: Path, options: argparse.Namespace) -> str:
 
 EXPLANATION = """\
 FFEM-AM, recipe `modern` on noise (speed does not depend on the pictures), augmentation and optimiser included. `xla`
-and `streamed` are the two forms of our convolutions, of which an accelerator gets `xla` unless told otherwise. The
+and `shifted` are the two forms of our convolutions that it can run, of which it gets `xla` unless told otherwise. The
 package has no way to train in bfloat16 yet, so there is no such row. With several seeds, networks that differ in their
 seed alone are trained as one program, and the images of all are counted.
 
 The floor is the longer of two times. Arithmetic: 6 operations a multiply-accumulate (forward 2, backward 4) at the
 peak. Memory: what each convolution gives, in float32, written once and read once forward and read twice backward, at
 the bandwidth. Elementwise work, gradients of activations, weights and the optimiser are taken to cost nothing. Programs
-that keep what their convolutions give need more than either; `streamed` makes some of it again rather than keep it, so
-its memory floor may lie lower. PyTorch: eager, channels last, fused optimiser, `cudnn.benchmark`; no `torch.compile`.
+need more than either. PyTorch: eager, channels last, fused optimiser, `cudnn.benchmark`; no `torch.compile`.
 """
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from ffem_jax.arch import NetworkSpec
 from ffem_jax.losses import add_margin, compute_cross_entropy, normalize
 from ffem_jax.models import build_model
-from ffem_jax.models.blocks import kernel_init
+from ffem_jax.models.draws import kernel_init
 from ffem_jax.spec import MARGIN_LOSSES, RecipeSpec
 
 

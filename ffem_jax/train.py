@@ -12,10 +12,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ffem_jax.arch import NetworkSpec, SpecError
-from ffem_jax.chain import Chain, compile_chain
 from ffem_jax.devices import make_batch_mesh
-from ffem_jax.models.convolutions import get_convolution_form
-from ffem_jax.program import BATCH_AXIS, CompiledProgram, EpochSums, TrainState, compile_program
+from ffem_jax.program import BATCH_AXIS, EpochSums, TrainState, compile_program
 from ffem_jax.recipes import Schedule, compute_schedule
 from ffem_jax.spec import RecipeSpec
 
@@ -99,11 +97,7 @@ class Trainer:
 
         started = time.perf_counter()
         shapes = len(self.seeds), images.shape, people, self._embed_batch
-        self._program: Chain | CompiledProgram
-        if mesh.size == 1 and get_convolution_form() == "streamed":
-            self._program = compile_chain(network, recipe, self._whole, *shapes)
-        else:
-            self._program = compile_program(network, recipe, mesh, *shapes)
+        self._program = compile_program(network, recipe, mesh, *shapes)
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = self._program.abstract_state
 

@@ -15,6 +15,7 @@ import stand_in
 
 from ffem_jax import __version__, frontier
 from ffem_jax.cli import COMMANDS, main
+from ffem_jax.kernels import describe_engine
 from ffem_jax.records import append_record, latest_records, read_records
 from ffem_jax.spec import TrialSpec
 
@@ -49,7 +50,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ffem(capsys, "--help")
     assert (status, err) == (0, "")
     assert all(f"  {name} " in out for name in COMMANDS)
-    assert ffem(capsys, "--version")[1] == f"ffem {__version__}\n"
+    assert ffem(capsys, "--version")[1] == f"ffem {__version__}, on a CPU by {describe_engine()}\n"
     assert ffem(capsys)[0] == 2
 
 

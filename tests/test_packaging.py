@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,8 @@ def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: P
     expected |= {"ffem_jax/py.typed", "ffem_jax/export/node/package.json", "ffem_jax/export/node/.npmrc", *scripts}
     template = REPOSITORY / "ffem_jax" / "report" / "template"
     expected |= {path.relative_to(REPOSITORY).as_posix() for path in template.iterdir()}
+    if shutil.which("c++") or shutil.which("g++"):
+        expected.add("ffem_jax/kernels/libffem_kernels.so")
     for folder in ("conf", "sweeps"):
         shipped = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / folder).rglob("*.yaml")}
         assert shipped, f"{folder}/ is empty"

@@ -1,6 +1,7 @@
 """The loop: it learns, repeats itself, goes on where it stopped, trains seeds side by side and sees a NaN."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
 from ffem_jax.checkpoint import TrialCheckpoint
-from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.models.convolutions import list_forms, use_convolution_form
 from ffem_jax.program import TrainState
 from ffem_jax.spec import RecipeSpec
 from ffem_jax.train import Trainer
@@ -80,7 +81,7 @@ def test_the_same_seed_gives_the_same_network_and_another_gives_another(trainer,
 
 
 @pytest.mark.slow
-def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
+def test_all_forms_and_any_number_of_cores_train_alike(monkeypatch):
     """A few steps of plain SGD from one start: the same losses and weights within rounding."""
     recipe = dataclasses.replace(RECIPE, epochs=1, optimizer="sgd", learning_rate=0.05, flip=True, crop_padding=0.1)
     faces = draw_faces()
@@ -94,7 +95,7 @@ def test_both_forms_and_any_number_of_cores_train_alike(monkeypatch):
         return training.history.loss[0][0], training.state
 
     reference_loss, reference = train("xla", 1)
-    for form, cores in (("streamed", 1), ("streamed", 2)):
+    for form, cores in itertools.product(list_forms()[1:], (1, 2)):
         loss, state = train(form, cores)
         assert loss == pytest.approx(reference_loss, rel=1e-4)
         for (path, left), right in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(reference), strict=True):

@@ -74,16 +74,23 @@ def run_command(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(make_help())
         return DONE if words else BAD_USAGE
-    if words[0] == "--version":
-        print(f"ffem {__version__}")
-        return DONE
-    if words[0] not in COMMANDS:
+    if words[0] != "--version" and words[0] not in COMMANDS:
         close = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(COMMANDS)}"
         return complain(f"there is no command {words[0]!r}; {hint}")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {' '.join(str(message).splitlines())}")
+        if words[0] == "--version":
+            return tell_version()
         return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
+
+
+def tell_version() -> int:
+    """Print the version, and what computes on a CPU."""
+    from ffem_jax.kernels import describe_engine
+
+    print(f"ffem {__version__}, on a CPU by {describe_engine()}")
+    return DONE
 
 
 def is_for_the_user(error: Exception) -> bool:

@@ -29,11 +29,11 @@ from ffem_jax.export.layers import (
     Multiply,
     SliceChannels,
 )
-from ffem_jax.models import FaceNetwork, attention, blocks
+from ffem_jax.models import FaceNetwork, attention, blocks, normalization
 from ffem_jax.models.convolutions import max_pool
 
 _ACTIVATION_NAMES: dict[Callable[..., Any], str] = {
-    blocks.relu6: "relu6",
+    normalization.relu6: "relu6",
     nnx.relu: "relu",
     nnx.hard_swish: "hard_swish",
     nnx.identity: "linear",
@@ -173,7 +173,7 @@ def _to_float32(values: Any) -> np.ndarray:
 
 def _name_activation(activation: Any) -> tuple[str, np.ndarray | None]:
     """The name of an activation, and the slopes that it has of its own."""
-    if isinstance(activation, blocks.PReLU):
+    if isinstance(activation, normalization.PReLU):
         return "prelu", _to_float32(activation.slope[...])
     if activation not in _ACTIVATION_NAMES:
         raise ExportError(f"export does not know the activation {_describe(activation)}")

@@ -9,8 +9,6 @@ from flax import nnx
 from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.models import ffem, mobilefacenet, mobilenetv2, shufflenetv2
 from ffem_jax.models.blocks import BLOCKS, Head, Stem
-from ffem_jax.models.convolutions import get_convolution_form
-from ffem_jax.models.streaming import stream_trunk
 
 PRESETS: dict[str, ArchSpec] = {
     **ffem.PRESETS,
@@ -30,10 +28,7 @@ class FaceNetwork(nnx.Module):
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        x = normalize_pixels(pixels)
-        if get_convolution_form() == "streamed":
-            return self.head(stream_trunk(self.stem, self.blocks, x))
-        x = self.stem(x)
+        x = self.stem(normalize_pixels(pixels))
         for block in self.blocks:
             x = block(x)
         return self.head(x)

@@ -10,51 +10,15 @@ from flax import nnx
 
 from ffem_jax.arch import BlockSpec
 from ffem_jax.models.attention import ATTENTIONS
-from ffem_jax.models.convolutions import depthwise_conv, full_conv, max_pool, pointwise_conv
-
-# PyTorch's default for convolutions and dense layers: uniform, of variance 1 / (3 * inputs). A normal draw takes twice
-# as long to compile.
-kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-class PReLU(nnx.Module):
-    """max(x, 0) + slope * min(x, 0), a slope a channel, 0.25 at first (He et al., 2015)."""
-
-    def __init__(self, channels: int):
-        self.slope = nnx.Param(jnp.full((channels,), 0.25))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x > 0, x, x * self.slope[...])
-
-
-@jax.custom_jvp
-def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6), of slope 0 where it bends, as PyTorch's."""
-    return jnp.clip(x, 0.0, 6.0)
-
-
-@relu6.defjvp
-def _relu6_jvp(primals, tangents):
-    (x,), (tangent,) = primals, tangents
-    return relu6(x), jnp.where((x > 0) & (x < 6), tangent, 0)
-
-
-def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
-    """The activation `name` (arch.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
-    if name == "prelu":
-        return PReLU(channels)
-    activations: dict[str, Callable[[jax.Array], jax.Array]] = {
-        "relu6": relu6,
-        "hard_swish": nnx.hard_swish,
-        "relu": nnx.relu,
-        "linear": nnx.identity,
-    }
-    return activations[name]
-
-
-def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves a step."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+from ffem_jax.models.convolutions import (
+    depthwise_conv,
+    full_conv,
+    global_depthwise_conv,
+    max_pool,
+    pointwise_conv,
+)
+from ffem_jax.models.draws import kernel_init
+from ffem_jax.models.normalization import make_activation, make_batch_norm, normalize
 
 
 class Pointwise(nnx.Module):
@@ -66,7 +30,7 @@ class Pointwise(nnx.Module):
         self.activation = make_activation(activation, out_channels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.activation(self.norm(pointwise_conv(x, self.conv.kernel[...])))
+        return normalize(self.norm, self.activation, pointwise_conv(x, self.conv.kernel[...]))
 
 
 class Depthwise(nnx.Module):
@@ -79,7 +43,7 @@ class Depthwise(nnx.Module):
         self.activation = make_activation(activation, channels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.activation(self.norm(depthwise_conv(x, self.kernel[...], self.stride)))
+        return normalize(self.norm, self.activation, depthwise_conv(x, self.kernel[...], self.stride))
 
 
 class Stem(nnx.Module):
@@ -96,7 +60,7 @@ class Stem(nnx.Module):
         self.extra = _make_stem_extra(extra, channels, activation, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.activation(self.norm(full_conv(x, self.kernel[...], self.stride)))
+        x = normalize(self.norm, self.activation, full_conv(x, self.kernel[...], self.stride))
         return x if self.extra is None else self.extra(x)
 
 
@@ -179,15 +143,11 @@ class ShuffleUnit(nnx.Module):
         self.second = Branch(second, spec.stride, activations, spec.attention, expands=True, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.combine(x, lambda branch, x: branch(x))
-
-    def combine(self, x: jax.Array, apply: Callable[[Branch, jax.Array], jax.Array]) -> jax.Array:
-        """The unit with its branches computed by `apply(branch, x)`."""
         if self.first is None:
             first, x = jnp.split(x, 2, axis=-1)
         else:
-            first = apply(self.first, x)
-        return interleave_channels(first, apply(self.second, x))
+            first = self.first(x)
+        return interleave_channels(first, self.second(x))
 
 
 def interleave_channels(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -207,7 +167,7 @@ class GlobalDepthwise(nnx.Module):
         self.norm = make_batch_norm(channels, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(jnp.einsum("nhwc,hwc->nc", x, self.kernel[:, :, 0]))
+        return normalize(self.norm, nnx.identity, global_depthwise_conv(x, self.kernel[...]))
 
 
 class Head(nnx.Module):
@@ -240,4 +200,4 @@ class Head(nnx.Module):
         x = x if self.conv is None else self.conv(x)
         x = jnp.mean(x, axis=(1, 2)) if self.pool is None else self.pool(x)
         x = self.embedding(x)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else normalize(self.norm, nnx.identity, x)

@@ -1,9 +1,9 @@
 """Convolutions in the form that is fast where they run: which form is decided here and nowhere else.
 
-`xla` is XLA's own convolution and the plain definition of each block: the fast one on an accelerator. On a CPU, XLA's
-grouped convolution is many times slower than nine shifted multiply-adds, and a step is bound by the memory that the
-expanded maps go through: `streamed` takes a few images at a time that stay in the cache (streaming.py). Both forms
-compute the same numbers and are tested against each other.
+`xla` is XLA's own convolution: what an accelerator runs, and what costs are read off. On a CPU, XLA's grouped
+convolution takes a hundred times as long as the compiled kernels (ffem_jax/kernels), which are the form `kernels`;
+where these are missing, `shifted` writes a depthwise convolution as nine shifted multiply-adds. All compute the same
+numbers and are tested against each other.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-FORMS = ("xla", "streamed")
+from ffem_jax.kernels import calls
 
-# Of more images than these the gradient of a depthwise kernel is left to XLA's own sum: they are small, and written out
-# row by row they would be most of a program. Of fewer and larger ones its sum takes three times as long.
-IMAGES_UNROLLED = 8
+FORMS = ("xla", "kernels", "shifted")
 
 _form: ContextVar[str | None] = ContextVar("convolution_form", default=None)
 
 
+def list_forms() -> tuple[str, ...]:
+    """The forms that there are here: all, but for `kernels` where these are missing."""
+    return FORMS if calls.are_there() else tuple(form for form in FORMS if form != "kernels")
+
+
 @contextlib.contextmanager
 def use_convolution_form(form: str) -> Iterator[None]:
-    """Trace networks in `form`, `xla` or `streamed`, whatever the backend."""
-    if form not in FORMS:
-        raise ValueError(f"convolution form {form!r} is not known; choose one of: {', '.join(FORMS)}")
+    """Trace networks in `form`, one of `list_forms()`, whatever the backend."""
+    if form not in list_forms():
+        raise ValueError(f"convolution form {form!r} is not known here; choose one of: {', '.join(list_forms())}")
     token = _form.set(form)
     try:
         yield
@@ -40,7 +43,16 @@ def use_convolution_form(form: str) -> Iterator[None]:
 
 def get_convolution_form() -> str:
     """The form that networks are traced in now."""
-    return _form.get() or ("streamed" if jax.default_backend() == "cpu" else "xla")
+    if form := _form.get():
+        return form
+    if jax.default_backend() != "cpu":
+        return "xla"
+    return "kernels" if calls.are_there() else "shifted"
+
+
+def takes_kernels(x: jax.Array) -> bool:
+    """Whether what is done to x is left to the compiled kernels, which know float32 alone."""
+    return x.dtype == jnp.float32 and get_convolution_form() == "kernels"
 
 
 def compute_output_size(shape: tuple[int, ...], stride: int) -> tuple[int, int]:
@@ -53,10 +65,16 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
 
     x [N, H, W, C], weight [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
+    if takes_kernels(x):
+        return calls.depthwise(x, weight, stride)
     if get_convolution_form() == "xla":
         return _xla_conv(x, weight, stride, groups=x.shape[-1])
-    _, columns = compute_output_size(x.shape, stride)
-    return shifted_depthwise(x, make_taps(weight, columns), stride)
+    return _shifted_depthwise(x, weight, stride)
+
+
+def global_depthwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Sum each channel of x [N, H, W, C] over the map, weighted by weight [H, W, 1, C]: [N, C]."""
+    return calls.global_depthwise(x, weight) if takes_kernels(x) else jnp.einsum("nhwc,hwc->nc", x, weight[:, :, 0])
 
 
 def full_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
@@ -67,11 +85,13 @@ def full_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
     if get_convolution_form() == "xla":
         return _xla_conv(x, weight, stride, groups=1)
     patches = jnp.concatenate(_shifts(_pad(x), *compute_output_size(x.shape, stride), stride), axis=-1)
-    return _product(patches, weight.reshape(-1, weight.shape[-1]))
+    return pointwise_conv(patches, weight.reshape(-1, weight.shape[-1]))
 
 
 def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
     """1x1 convolution. x [..., in], weight [in, out] -> [..., out]."""
+    if takes_kernels(x):
+        return calls.pointwise(x, weight)
     return x @ weight if get_convolution_form() == "xla" else _product(x, weight)
 
 
@@ -119,16 +139,6 @@ def _product_backward(residuals, grad):
 _product.defvjp(_product_forward, _product_backward)
 
 
-@jax.custom_vjp
-def compute_second_moments(x: jax.Array) -> jax.Array:
-    """Sums over positions of the products of each two channels: [..., C] -> [C, C]."""
-    flat = x.reshape(-1, x.shape[-1])
-    return lax.dot_general(flat, flat, (((0,), (0,)), ((), ())))
-
-
-compute_second_moments.defvjp(lambda x: (compute_second_moments(x), x), lambda x, grad: (x @ (grad + grad.T),))
-
-
 def _pad(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
@@ -148,75 +158,31 @@ def _shifts(padded: jax.Array, rows: int, columns: int, stride: int) -> list[jax
     ]
 
 
-def _multiply_add(padded: jax.Array, weights: list[jax.Array], rows: int, columns: int, stride: int) -> jax.Array:
-    taps = _shifts(padded, rows, columns, stride)
-    total = taps[0] * weights[0]
-    for tap, weight in zip(taps[1:], weights[1:], strict=True):
-        total = total + tap * weight
-    return total
-
-
-def make_taps(weight: jax.Array, columns: int) -> tuple[jax.Array, ...]:
-    """The nine weights [1, 1, columns, C] of a depthwise kernel [3, 3, 1, C], one and the same for every column.
-
-    The gradient then comes as sums over rows, an elementwise loop that LLVM vectorises, and the sum over columns is
-    left to what made the taps: outside a loop over images it is done once. Summed over all positions at once, the
-    kernel's gradient takes three times as long.
-    """
-    return tuple(jnp.broadcast_to(tap, (1, 1, columns, tap.size)) for tap in weight.reshape(9, 1, 1, 1, -1))
+def _multiply_add(shifts: list[jax.Array], weight: jax.Array) -> jax.Array:
+    return sum(shift * tap for shift, tap in zip(shifts, weight.reshape(9, -1), strict=True))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def shifted_depthwise(x: jax.Array, taps: tuple[jax.Array, ...], stride: int) -> jax.Array:
-    """`depthwise_conv` with the kernel as `make_taps` gives it, as nine shifted multiply-adds."""
-    return _multiply_add(_pad(x), _get_weights(taps), *compute_output_size(x.shape, stride), stride)
+def _shifted_depthwise(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
+    return _multiply_add(_shifts(_pad(x), *compute_output_size(x.shape, stride), stride), weight)
 
 
-def _get_weights(taps):
-    return [tap[0, 0, 0] for tap in taps]
-
-
-def _shifted_forward(x, taps, stride):
-    return shifted_depthwise(x, taps, stride), (x, taps)
+def _shifted_forward(x, weight, stride):
+    return _shifted_depthwise(x, weight, stride), (x, weight)
 
 
 def _shifted_backward(stride, residuals, grad):
-    x, taps = residuals
-    batch, height, width, channels = x.shape
+    x, weight = residuals
+    _, height, width, _ = x.shape
     rows, columns = grad.shape[1:3]
-    padded = _pad(x)
     # The input's gradient is the stride-1 convolution of the spread-out gradient with the kernel turned round.
-    spread = lax.pad(
-        grad,
-        jnp.zeros((), grad.dtype),
-        (
-            (0, 0, 0),
-            (1, height - (rows - 1) * stride, stride - 1),
-            (1, width - (columns - 1) * stride, stride - 1),
-            (0, 0, 0),
-        ),
-    )
-    grad_x = _multiply_add(spread, _get_weights(taps)[::-1], height, width, 1)
-    if batch > IMAGES_UNROLLED:
-        shifts = _shifts(padded, rows, columns, stride)
-        return grad_x, tuple(jnp.sum(shift * grad, axis=(0, 1))[None, None] for shift in shifts)
-
-    def take_row(array, image, row, column):
-        end = (image + 1, row + 1, column + (columns - 1) * stride + 1, channels)
-        return lax.slice(array, (image, row, column, 0), end, (1, 1, stride, 1))
-
-    # Both sides are read from padded arrays, and more than fifteen times each: XLA then keeps these in memory rather
-    # than computing them anew at every use, which would also keep the loop from being vectorised.
-    grad_taps = [
-        sum(
-            take_row(padded, image, row * stride + i, j) * take_row(spread, image, 1 + row * stride, 1)
-            for image in range(batch)
-            for row in range(rows)
-        )
-        for i in range(3)
-        for j in range(3)
-    ]
-    return grad_x, tuple(grad_taps)
+    below, right = height - (rows - 1) * stride, width - (columns - 1) * stride
+    gaps = ((0, 0, 0), (1, below, stride - 1), (1, right, stride - 1), (0, 0, 0))
+    spread = lax.pad(grad, jnp.zeros((), grad.dtype), gaps)
+    grad_x = _multiply_add(_shifts(spread, height, width, 1), weight.reshape(9, -1)[::-1])
+    # Summed over rows first, an elementwise loop: over all positions at once takes three times as long.
+    taps = [jnp.sum(jnp.sum(shift * grad, (0, 1)), 0) for shift in _shifts(_pad(x), rows, columns, stride)]
+    return grad_x, jnp.stack(taps).reshape(weight.shape)
 
 
-shifted_depthwise.defvjp(_shifted_forward, _shifted_backward)
+_shifted_depthwise.defvjp(_shifted_forward, _shifted_backward)

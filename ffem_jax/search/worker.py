@@ -172,7 +172,7 @@ class Worker:
 
 
 def release_memory() -> None:
-    """Forget what JAX remembers of a network; its blocks, which others share, stay compiled (links.py)."""
+    """Forget what JAX remembers of a network."""
     if "jax" in sys.modules:
         import jax
 

@@ -1,4 +1,4 @@
-"""The two forms of each convolution agree, forward and backward, and with a plain sum in float64."""
+"""The forms of each convolution agree, forward and backward, and with a plain sum in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import pytest
 from jax.test_util import check_grads
 
 from ffem_jax.models.convolutions import (
-    FORMS,
-    compute_second_moments,
     depthwise_conv,
     full_conv,
+    global_depthwise_conv,
+    list_forms,
     max_pool,
     pointwise_conv,
     use_convolution_form,
@@ -49,7 +49,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", list_forms())
 @pytest.mark.parametrize(("conv", "shape", "stride", "kernel"), CASES)
 def test_forward_is_the_definition(conv, shape, stride, kernel, form):
     x, weight = draw(*shape, kernel(shape[-1]))
@@ -61,7 +61,7 @@ def test_forward_is_the_definition(conv, shape, stride, kernel, form):
 
 
 @pytest.mark.parametrize(("conv", "shape", "stride", "kernel"), CASES)
-def test_gradients_of_both_forms_agree(conv, shape, stride, kernel):
+def test_gradients_of_all_forms_agree(conv, shape, stride, kernel):
     x, weight = draw(*shape, kernel(shape[-1]))
 
     def compute(form):
@@ -72,13 +72,15 @@ def test_gradients_of_both_forms_agree(conv, shape, stride, kernel):
 
         return jax.jit(jax.grad(loss, (0, 1)))(x, weight)
 
-    for streamed, xla in zip(compute("streamed"), compute("xla"), strict=True):
-        assert streamed.shape == xla.shape
-        np.testing.assert_allclose(streamed, xla, rtol=1e-3, atol=1e-4)
+    wanted = compute("xla")
+    for form in list_forms()[1:]:
+        for found, xla in zip(compute(form), wanted, strict=True):
+            assert found.shape == xla.shape
+            np.testing.assert_allclose(found, xla, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", list_forms())
 def test_max_pool_and_its_gradient_are_the_definition(shape, form):
     x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32) - 5  # zeros around would be the largest
     height, width, channels = shape
@@ -99,7 +101,7 @@ def test_max_pool_and_its_gradient_are_the_definition(shape, form):
 def check_gradients(function, *shapes):
     """Reverse mode, all there is of a gradient of one's own, against finite differences in float64."""
     random = np.random.default_rng(0)
-    with jax.enable_x64(True), use_convolution_form("streamed"):
+    with jax.enable_x64(True), use_convolution_form("shifted"):
         arguments = [jnp.asarray(random.normal(size=shape)) for shape in shapes]
         assert arguments[0].dtype == jnp.float64
         check_grads(function, arguments, order=1, modes=["rev"])
@@ -116,12 +118,15 @@ def test_pointwise_gradient_is_that_of_finite_differences(inputs, outputs):
     check_gradients(pointwise_conv, (2, 4, 3, inputs), (inputs, outputs))
 
 
-def test_second_moments_and_their_gradient():
-    x = np.random.default_rng(1).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    np.testing.assert_allclose(compute_second_moments(x), np.einsum("nhwc,nhwd->cd", x, x), rtol=1e-5, atol=1e-5)
-    check_gradients(lambda x: jnp.sin(compute_second_moments(x)), (2, 3, 4, 5))
+@pytest.mark.parametrize("form", list_forms())
+def test_global_depthwise_is_a_weighted_sum_over_the_map(form):
+    x, weight = draw(4, 3, 5, (4, 3, 1, 5))
+    with use_convolution_form(form):
+        np.testing.assert_allclose(
+            global_depthwise_conv(x, weight), np.einsum("nijc,ijc->nc", x, weight[:, :, 0]), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_unknown_form_names_the_choices():
-    with pytest.raises(ValueError, match="xla, streamed"), use_convolution_form("fast"):
+    with pytest.raises(ValueError, match="xla, .*shifted"), use_convolution_form("fast"):
         pass

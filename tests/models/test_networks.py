@@ -128,7 +128,7 @@ def test_conformance_of_presets(name):
 def check_conformance(arch, resolution, *, compiled):
     """Shape, finiteness, sensitivity to each image, running statistics that move, a gradient everywhere, and, where
     it is compiled, one compilation for two calls. Small networks go operation by operation, in the plain form: their
-    operations are compiled once for all variants. test_streaming.py holds the other form equal to it."""
+    operations are compiled once for all variants. test_forms.py holds the other forms equal to it."""
     transform = jax.jit if compiled else (lambda function: function)
     graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3)), jnp.uint8)

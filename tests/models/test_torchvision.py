@@ -12,7 +12,7 @@ from flax import nnx
 
 from ffem_jax.models import PRESETS, build_model
 from ffem_jax.models.blocks import Bottleneck
-from ffem_jax.models.convolutions import FORMS, use_convolution_form
+from ffem_jax.models.convolutions import list_forms, use_convolution_form
 
 # Preset -> torchvision's name.
 PEERS = {
@@ -89,7 +89,7 @@ def put(target: Any, source: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", list_forms())
 @pytest.mark.parametrize("resolution", [96, 224])
 @pytest.mark.parametrize("name", PEERS)
 def test_outputs_are_torchvision_s(torch: Any, name: str, resolution: int, form: str) -> None:

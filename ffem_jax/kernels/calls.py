@@ -1,0 +1,253 @@
+"""The compiled kernels as JAX functions with gradients: float32, channels last, on a CPU.
+
+Under `vmap` every argument gets a leading axis, which the kernels loop over. Between devices that share a batch
+(`axis_name` of `jax.shard_map`) BatchNorm's sums are added up, here and not in the kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ffem_jax.kernels import load_library, warn_of_missing
+
+CALLS = (
+    "depthwise",
+    "depthwise_input_gradient",
+    "depthwise_kernel_gradient",
+    "global_depthwise",
+    "global_depthwise_input_gradient",
+    "global_depthwise_kernel_gradient",
+    "pointwise_kernel_gradient",
+    "moments",
+    "normalize",
+    "batch_norm",
+    "normalize_sums",
+    "normalize_gradient",
+    "join",
+    "split",
+)
+
+# By the numbers that loops.h gives them.
+ACTIVATIONS = ("linear", "relu", "relu6", "prelu", "hard_swish")
+
+
+@lru_cache(maxsize=1)
+def are_there() -> bool:
+    """Whether the kernels can be called; makes them known to XLA, once."""
+    library = load_library()
+    if library is None:
+        return False
+    try:
+        for name in CALLS:
+            handler = jax.ffi.pycapsule(getattr(library, f"ffem_{name}"))
+            jax.ffi.register_ffi_target(f"ffem_{name}", handler, platform="cpu")
+    except (AttributeError, RuntimeError) as error:  # another version's library, or an interface that jaxlib has not
+        warn_of_missing(error)
+        return False
+    return True
+
+
+def _call(name: str, results: Any, *arguments: jax.Array, **settings: Any) -> Any:
+    return jax.ffi.ffi_call(f"ffem_{name}", results, vmap_method="broadcast_all")(*arguments, **settings)
+
+
+def _shaped(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+# ------------------------------------------------------------------------------------- depthwise convolution
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolve each channel with its own 3x3 kernel, one pixel of zeros around the input.
+
+    x [N, H, W, C], kernel [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
+    """
+    batch, height, width, channels = x.shape
+    result = _shaped(batch, -(-height // stride), -(-width // stride), channels)
+    return _call("depthwise", result, x, kernel, stride=np.int64(stride))
+
+
+def _depthwise_forward(x, kernel, stride):
+    return depthwise(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(stride, residuals, grad):
+    x, kernel = residuals
+    settings = {"stride": np.int64(stride)}
+    return (
+        _call("depthwise_input_gradient", _shaped(*x.shape), grad, kernel, **settings),
+        _call("depthwise_kernel_gradient", _shaped(*kernel.shape), x, grad, **settings),
+    )
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+@jax.custom_vjp
+def global_depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The sum over the map of x [N, H, W, C] times kernel [H, W, 1, C]: [N, C]."""
+    return _call("global_depthwise", _shaped(x.shape[0], x.shape[3]), x, kernel)
+
+
+def _global_backward(residuals, grad):
+    x, kernel = residuals
+    return (
+        _call("global_depthwise_input_gradient", _shaped(*x.shape), grad, kernel),
+        _call("global_depthwise_kernel_gradient", _shaped(*kernel.shape), x, grad),
+    )
+
+
+global_depthwise.defvjp(lambda x, kernel: (global_depthwise(x, kernel), (x, kernel)), _global_backward)
+
+
+# ------------------------------------------------------------------------------------------ 1x1 convolution
+
+
+@jax.custom_vjp
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [..., in] @ kernel [in, out], as XLA computes it; the kernel's gradient is ours."""
+    return x @ kernel
+
+
+def _pointwise_backward(residuals, grad):
+    x, kernel = residuals
+    return grad @ kernel.T, _call("pointwise_kernel_gradient", _shaped(*kernel.shape), x, grad)
+
+
+pointwise.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _pointwise_backward)
+
+
+# ------------------------------------------------------------------------------- BatchNorm and activation
+
+
+def _settings(activation: str, epsilon: float) -> dict[str, Any]:
+    return {"activation": np.int64(ACTIVATIONS.index(activation)), "epsilon": np.float32(epsilon)}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    slope: jax.Array,
+    activation: str,
+    epsilon: float,
+) -> jax.Array:
+    """activation((x - mean) / sqrt(variance + epsilon) * scale + bias), of x [..., C] and vectors [C].
+
+    activation: one of ACTIVATIONS. slope: PReLU's; the others do not read it.
+    """
+    vectors = mean, variance, scale, bias, slope
+    return _call("normalize", _shaped(*x.shape), x, *vectors, **_settings(activation, epsilon))
+
+
+def _normalize_forward(x, *arguments):
+    return normalize(x, *arguments), (x, *arguments[:5])
+
+
+def _compute_sums(residuals, grad, settings):
+    """Gradients of bias, scale and slope, of this device's share of the batch."""
+    vector = _shaped(*residuals[1].shape)
+    return _call("normalize_sums", (vector, vector, vector), *residuals, grad, **settings)
+
+
+def _compute_gradient(residuals, grad, bias, scale, count, settings):
+    x = residuals[0]
+    settings = {**settings, "count": np.int64(count)}
+    return _call("normalize_gradient", _shaped(*x.shape), *residuals, grad, bias, scale, **settings)
+
+
+def _normalize_backward(activation, epsilon, residuals, grad):
+    _, _, variance, scale, _, _ = residuals
+    settings = _settings(activation, epsilon)
+    grad_bias, grad_scale, grad_slope = _compute_sums(residuals, grad, settings)
+    grad_x = _compute_gradient(residuals, grad, grad_bias, grad_scale, 0, settings)
+    factor = lax.rsqrt(variance + epsilon)
+    grad_mean, grad_variance = -scale * factor * grad_bias, -0.5 * scale * factor * factor * grad_scale
+    return grad_x, grad_mean, grad_variance, grad_scale, grad_bias, grad_slope
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def batch_norm(
+    x: jax.Array,
+    running: tuple[jax.Array, jax.Array],
+    scale: jax.Array,
+    bias: jax.Array,
+    slope: jax.Array,
+    activation: str,
+    epsilon: float,
+    momentum: float,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`normalize` by the mean and the variance [C] of x itself, and `running` mean and variance moved on by them.
+
+    No gradient goes through the last two, which keep `momentum` of themselves. axis_name: an axis of devices that share
+    the batch, each with as many positions; mean and variance are of the whole.
+    """
+    running = lax.stop_gradient(running)
+    y, *moved = _batch_norm(x, *running, scale, bias, slope, activation, epsilon, momentum, axis_name)
+    return y, *lax.stop_gradient(moved)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
+def _batch_norm(*arguments):
+    return _batch_norm_forward(*arguments)[0]
+
+
+def _batch_norm_forward(
+    x, running_mean, running_variance, scale, bias, slope, activation, epsilon, momentum, axis_name
+):
+    vector, settings = _shaped(x.shape[-1]), _settings(activation, epsilon)
+    mean, variance = _call("moments", (vector, vector), x)
+    if _count_devices(axis_name) > 1:
+        own = mean
+        mean = lax.pmean(own, axis_name)
+        variance = lax.pmean(variance + jnp.square(own - mean), axis_name)
+    residuals = x, mean, variance, scale, bias, slope
+    results = _shaped(*x.shape), vector, vector
+    settings["momentum"] = np.float32(momentum)
+    return tuple(_call("batch_norm", results, *residuals, running_mean, running_variance, **settings)), residuals
+
+
+def _batch_norm_backward(activation, epsilon, momentum, axis_name, residuals, grads):
+    settings, devices = _settings(activation, epsilon), _count_devices(axis_name)
+    grad_bias, grad_scale, grad_slope = _compute_sums(residuals, grads[0], settings)
+    totals = lax.psum((grad_bias, grad_scale), axis_name) if devices > 1 else (grad_bias, grad_scale)
+    count = math.prod(residuals[0].shape[:-1]) * devices
+    grad_x = _compute_gradient(residuals, grads[0], totals[0], totals[1], count, settings)
+    # The parameters' gradients are this device's share: who splits a batch adds up gradients.
+    return grad_x, None, None, grad_scale, grad_bias, grad_slope
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _count_devices(axis_name: str | None) -> int:
+    return lax.axis_size(axis_name) if axis_name else 1
+
+
+# ---------------------------------------------------------------------------------------- vectors of arrays
+
+
+def join(arrays: Sequence[jax.Array]) -> jax.Array:
+    """All numbers of `arrays`, one array after another, as a vector: without a program for each, as XLA makes it."""
+    return _call("join", _shaped(sum(array.size for array in arrays)), *arrays)
+
+
+def split(vector: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+    """The arrays of these shapes whose `join` is `vector`."""
+    return list(_call("split", [_shaped(*shape) for shape in shapes], vector))

@@ -1,0 +1,79 @@
+"""What follows a convolution: BatchNorm and an activation, one call of the compiled kernels where these are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from ffem_jax.kernels import calls
+from ffem_jax.models.convolutions import takes_kernels
+
+
+class PReLU(nnx.Module):
+    """max(x, 0) + slope * min(x, 0), a slope a channel, 0.25 at first (He et al., 2015)."""
+
+    def __init__(self, channels: int):
+        self.slope = nnx.Param(jnp.full((channels,), 0.25))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x > 0, x, x * self.slope[...])
+
+
+@jax.custom_jvp
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6), of slope 0 where it bends, as PyTorch's."""
+    return jnp.clip(x, 0.0, 6.0)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    return relu6(x), jnp.where((x > 0) & (x < 6), tangent, 0)
+
+
+# Those without parameters, by the names that the kernels know them by.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu6": relu6,
+    "hard_swish": nnx.hard_swish,
+    "relu": nnx.relu,
+    "linear": nnx.identity,
+}
+
+
+def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
+    """The activation `name` (arch.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
+    return PReLU(channels) if name == "prelu" else ACTIVATIONS[name]
+
+
+def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves a step."""
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+def normalize(norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """activation(norm(x)), of x [..., C]; in training `norm` moves its running statistics on."""
+    return _normalize_by_kernels(norm, activation, x) if takes_kernels(x) else activation(norm(x))
+
+
+def _normalize_by_kernels(norm, activation, x):
+    scale, bias = norm.scale[...], norm.bias[...]
+    # No slope is read but PReLU's, and any vector will do.
+    name, slope = _NAMES.get(activation), lax.stop_gradient(bias)
+    if isinstance(activation, PReLU):
+        name, slope = "prelu", activation.slope[...]
+    if name is None:  # one that the kernels do not know
+        return activation(_normalize_by_kernels(norm, nnx.identity, x))
+    running = norm.mean[...], norm.var[...]
+    if norm.use_running_average:
+        return calls.normalize(x, *running, scale, bias, slope, name, norm.epsilon)
+    y, norm.mean[...], norm.var[...] = calls.batch_norm(
+        x, running, scale, bias, slope, name, norm.epsilon, norm.momentum, norm.axis_name
+    )
+    return y
+
+
+_NAMES = {activation: name for name, activation in ACTIVATIONS.items()}
