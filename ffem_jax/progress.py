@@ -105,13 +105,13 @@ class RecordFollower(threading.Thread):
         may_be_best: Callable[[TrialRecord], bool] = lambda _: True,
     ) -> None:
         super().__init__(daemon=True)
-        self.jobs, self.may_be_best, self.statuses = jobs, may_be_best, Counter[str]()
+        self.jobs, self.may_be_best = jobs, may_be_best
         self.path, self.report, self.every_seconds = path, report, every_seconds
         self.labels = label_trials(trials)
-        self.keys, self.total = keys, len(trials)
-        self.ended = {record.trial_key for record in read_recorded(path, keys) if record.status == "done"}
-        self.already = len(self.ended)
-        self.best, self.pace = 0.0, Pace(self.already)
+        self.keys, self.total = keys, len(keys)
+        done = [record for record in read_recorded(path, keys) if record.status == "done"]
+        self.statuses = {record.trial_key: record.status for record in done}
+        self.best, self.pace = 0.0, Pace(len(done))
         self.offset = path.stat().st_size if path.exists() else 0
         self.stopping = threading.Event()
         self.start()
@@ -146,14 +146,13 @@ class RecordFollower(threading.Thread):
     @property
     def finished(self) -> int:
         """How many trials have ended, each counted once however often it was recorded."""
-        return len(self.ended)
+        return len(self.statuses)
 
     def report_record(self, record: TrialRecord) -> None:
         """One line: how many are finished, this one, the best so far, the time left. Others' records are none of it."""
         if record.trial_key not in self.keys:
             return
-        self.ended.add(record.trial_key)
-        self.statuses[record.status] += 1
+        self.statuses[record.trial_key] = record.status
         if record.status == "done" and self.may_be_best(record):
             self.best = max(self.best, record.accuracy or 0.0)
         left = self.pace.describe_rest(self.finished, self.total)
@@ -165,6 +164,6 @@ class RecordFollower(threading.Thread):
         """What became of the trials so far, where `jobs` is known."""
         if not self.jobs:
             return ""
-        done = self.already + self.statuses["done"]
-        others = [f"{n} {status.replace('_', ' the ')}" for status, n in self.statuses.items() if status != "done"]
-        return "; " + ", ".join([f"{done} done", *others, f"{max(0, min(self.jobs, remaining))} running"])
+        counts = Counter(self.statuses.values())
+        others = [f"{n} {status.replace('_', ' the ')}" for status, n in counts.items() if status != "done"]
+        return "; " + ", ".join([f"{counts['done']} done", *others, f"{max(0, min(self.jobs, remaining))} running"])

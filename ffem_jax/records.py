@@ -143,6 +143,10 @@ class TrialRecord:
             raise ValueError(f"status={row['status']!r} is none of {', '.join(STATUSES)}")
         if not isinstance(row["spec"], dict):
             raise ValueError("spec is not an object")
+        groups = ("arch", "data", "protocol", "recipe", "pretrain")
+        odd = [name for name in groups if not isinstance(row["spec"].get(name, {}), dict)]
+        if odd:
+            raise ValueError(f"spec.{odd[0]} is not an object")
         if row.get("record_version", RECORD_VERSION) > RECORD_VERSION:
             raise ValueError(f"record version {row['record_version']} is newer than this package reads")
         return cls(**{name: value for name, value in row.items() if name in known})

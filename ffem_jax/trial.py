@@ -220,14 +220,17 @@ def _run(
         record.wall_seconds = round(time.perf_counter() - started, 3)
 
 
-def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path) -> dict[str, Any]:
+def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path, fingerprint: str) -> dict[str, Any]:
     """The weights of the trial that `trial` starts from, which is run in `folder` unless it was; under its own lock.
 
-    Raises PretrainingError where it fails.
+    fingerprint: of its faces, as the keys of the trials that start from it have them. Raises PretrainingError where it
+    fails, or its faces are others by now.
     """
     from ffem_jax.pretraining import PretrainingError, load_pretrained
 
-    key = compute_key(trial)
+    if identify_faces(*load_split(trial.data, trial.protocol)) != fingerprint:
+        raise PretrainingError(f"the faces of data={trial.data.name} changed since this trial began; start it again")
+    key = trial_key(trial, fingerprint)
     # A record whose checkpoint is gone is no pretraining: it is then trained again.
     for retrain in (False, True):
         alone = dataclasses.replace(run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
@@ -276,7 +279,7 @@ def _train(
         if restored is None and trial.pretraining:
             from ffem_jax.pretraining import start_from
 
-            pretrained = _pretrain(trial.pretraining, run, pretraining_dir)
+            pretrained = _pretrain(trial.pretraining, run, pretraining_dir, records[0].pretraining_fingerprint)
             restored = 0, start_from(trainer.init(), pretrained), History(bad_steps=[""] * len(records))
         bar = stack.enter_context(TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress))
 

@@ -167,10 +167,13 @@ def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, prec
     from ffem_jax.frontier import FrontierError, write_frontier
 
     try:
-        return write_frontier(records, out, cap_mb=cap_mb, precision=precision)
+        drawn = write_frontier(records, out, cap_mb=cap_mb, precision=precision)
     except FrontierError as error:
         say(f"no frontier: {error}")
         return None
+    for note in drawn.notes:
+        say(f"ffem: warning: {note}")
+    return drawn
 
 
 def describe_seconds(records: Sequence[TrialRecord]) -> str:

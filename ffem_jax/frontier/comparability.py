@@ -86,11 +86,12 @@ def _identify(text: str) -> Identity:
 
 
 def describe_pretraining(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a trial's network was trained on before, without its seed, its name and where the faces lie; or None."""
+    """What a trial's network was trained on before, without its seed, its resolution, which is the trial's own, and
+    where the faces lie; or None. name: a label, but all that tells two folders apart whose records say no more."""
     pretrain = spec.get("pretrain") or {}
     if pretrain.get("name", "none") == "none":
         return None
-    described = {"data": _drop(pretrain.get("data", {}), *PLACES)}
+    described = {"name": pretrain["name"], "data": _drop(pretrain.get("data", {}), *PLACES, "resolution")}
     described["protocol"] = _drop(_read_protocol(pretrain.get("protocol", {})), *MATCHING)
     return described | {"recipe": _read_recipe(pretrain.get("recipe", {}))}
 
@@ -140,16 +141,16 @@ def select_comparable(
     Raises FrontierError for trials of several data sets, protocols or data settings, and where none is of `faces`.
     """
     kept = latest_records(records)
+    notes: list[str] = []
     if faces:
-        kept = _choose_faces(kept, faces)
+        kept, notes = choose_faces(kept, faces)
     _check_data_sets(kept)
     _check_protocols(kept)
     _check_settings(kept, varying)
-    notes: list[str] = []
     pictures = _find_pictures(kept)
     kept = _take_newest(kept, lambda r: ("", pictures[id(r)]), "faces", notes)
     kept = _take_newest(kept, lambda r: (_describe_view(r), r.data_fingerprint), "pixels of the faces", notes)
-    kept = _take_newest(kept, lambda r: (_write(describe_pretraining(r.spec)), r.pretraining_fingerprint),
+    kept = _take_newest(kept, lambda r: (_describe_first(r), r.pretraining_fingerprint),
                         "faces that networks were pretrained on", notes)  # fmt: skip
     once = latest_records(kept, identify)
     if len(once) < len(kept):
@@ -163,7 +164,7 @@ def select_comparable(
 def check_comparable(records: Sequence[TrialRecord], *, varying: str = "") -> None:
     """Raise FrontierError unless `select_comparable` takes all of `records`, but for repeated ones."""
     _, notes = select_comparable(records, varying=varying)
-    left_out = [note for note in notes if "--faces" in note]
+    left_out = [note for note in notes if "--faces" in note]  # of other versions, not of one training recorded twice
     if left_out:
         raise FrontierError(f"the records mix versions of one data set: {left_out[0]}; take each alone")
 
@@ -242,16 +243,35 @@ def _describe_view(record: TrialRecord) -> str:
     return _write([data.get("resolution", record.resolution), data.get("crop", DataSpec.crop)])
 
 
-def _choose_faces(records: Sequence[TrialRecord], faces: str) -> list[TrialRecord]:
-    def list_fingerprints(record: TrialRecord) -> list[str]:
-        every = (record.pictures_fingerprint, record.data_fingerprint, record.pretraining_fingerprint)
-        return [one for one in every if one]
+def _describe_first(record: TrialRecord) -> str:
+    """Which faces a network was pretrained on and at which size, whatever became of them; the recipe is none of it."""
+    return _write([_drop(describe_pretraining(record.spec) or {}, "recipe"), record.resolution])
 
-    chosen = [record for record in records if any(one.startswith(faces) for one in list_fingerprints(record))]
-    if not chosen:
-        known = dict.fromkeys(list_fingerprints(record)[0] for record in records if list_fingerprints(record))
-        raise FrontierError(f"--faces {faces}: no recorded trial is of these; choose one of: {', '.join(known)}")
-    return chosen
+
+def choose_faces(records: Sequence[TrialRecord], faces: str) -> tuple[list[TrialRecord], list[str]]:
+    """The records of the faces whose fingerprint begins with `faces`, and a note on the others.
+
+    The fingerprint of some pixels stands for their images at every resolution; that of a pretraining's faces chooses
+    among the networks with that pretraining and keeps all others. Raises FrontierError where no record is of them.
+    """
+
+    def is_named(*fingerprints: str) -> bool:
+        return any(one.startswith(faces) for one in fingerprints if one)
+
+    named = [record for record in records if is_named(record.pictures_fingerprint, record.data_fingerprint)]
+    pictures = {record.pictures_fingerprint for record in named if record.pictures_fingerprint}
+    chosen = {id(record) for record in named}
+    kept = [record for record in records if id(record) in chosen or record.pictures_fingerprint in pictures]
+    if not named:
+        firsts = {_describe_first(record) for record in records if is_named(record.pretraining_fingerprint)}
+        kept = [r for r in records if is_named(r.pretraining_fingerprint) or _describe_first(r) not in firsts]
+        if not firsts:
+            known = dict.fromkeys(
+                one for r in records for one in (r.pictures_fingerprint or r.data_fingerprint,) if one
+            )
+            raise FrontierError(f"--faces {faces}: no recorded trial is of these; choose one of: {', '.join(known)}")
+    left_out = len(records) - len(kept)
+    return kept, [f"{left_out} trials of other faces are left out, by --faces {faces}"] if left_out else []
 
 
 def _take_newest(
@@ -273,7 +293,7 @@ def _take_newest(
 
     def age(own: list[TrialRecord]) -> tuple[bool, str, int]:
         finished = any(record.status == "done" for record in own)
-        return finished, max(record.started_at for record in own), max(place[id(record)] for record in own)
+        return finished, max(record.started_at or "" for record in own), max(place[id(record)] for record in own)
 
     gone: dict[int, str] = {}
     for by_version in versions.values():
@@ -284,7 +304,8 @@ def _take_newest(
         listed = ", ".join(f"{version} ({count})" for version, count in counted.items())
         data = next(record.data for record in records if id(record) in gone)
         notes.append(
-            f"the {what} changed while trials of data={data} were recorded; the newest count, and {len(gone)} trials "
-            f"of others are left out, by fingerprint: {listed}; --faces {next(iter(counted))} takes those instead"
+            f"the {what} changed while trials of data={data} were recorded; the newest that something was trained on "
+            f"count, and {len(gone)} trials of others are left out, by fingerprint: {listed}; "
+            f"--faces {next(iter(counted))} takes those instead"
         )
     return [record for record in records if id(record) not in gone]

@@ -14,7 +14,7 @@ from ffem_jax.records import TrialRecord
 from ffem_jax.spec import RecipeSpec, get_added_defaults, select_effective
 
 # A name stands for the settings that are the same wherever it is used.
-NAMES = {"arch.name": "arch.", "recipe.name": "recipe."}
+NAMES = {"arch.name": "arch.", "recipe.name": "recipe.", "pretrain.name": "pretrain."}
 # Of the data's settings those that change no picture, only how it is seen.
 VIEWS = ("data.resolution", "data.crop")
 
@@ -98,7 +98,7 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
     for trial in sorted(trials, key=lambda trial: order.index(trial.level)):
         by_place.setdefault(trial.place, []).append(trial)
     pairs = []
-    for (_, run, pictures), group in by_place.items():
+    for (_, run, pictures, _), group in by_place.items():
         for a, b in itertools.combinations(group, 2):
             if against and a.level != against:
                 continue
@@ -129,7 +129,7 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
     pretraining = describe_pretraining(spec)
     start = {"pretrain.name": (spec.get("pretrain") or {}).get("name", "none")}
-    start |= {"pretrain.settings": pretraining} if pretraining else {}
+    start |= {"pretrain.settings": {k: v for k, v in pretraining.items() if k != "name"}} if pretraining else {}
     recipe = {f"recipe.{name}": value for name, value in recipe.items()}
     settings = arch | _read_attention(spec.get("arch", {})) | views | recipe | start
     return {name: _write_value(value) for name, value in settings.items()}
@@ -196,8 +196,8 @@ def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[
     return {name for name, _ in seen} - varying
 
 
-def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str]:
-    """What both of a pair share: the protocol, the run and the pictures."""
+def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str, int]:
+    """What both of a pair share: the protocol, the run, the pictures and how many were tested."""
     identity = identify(record)
     pictures = record.data_fingerprint
     if factor in VIEWS:
@@ -205,7 +205,7 @@ def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str]:
         pictures = "" if record.synthetic else record.pictures_fingerprint
     # Without a pretraining there is no seed of one that both could share.
     run = identity.run._replace(pretraining_seed=0) if factor.startswith("pretrain.") else identity.run
-    return json.dumps(json.loads(identity.setting)[1]), run, pictures
+    return json.dumps(json.loads(identity.setting)[1]), run, pictures, record.tested or 0
 
 
 def _write_value(value: Any) -> str:

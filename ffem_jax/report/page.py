@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ffem_jax import __version__
-from ffem_jax.frontier.comparability import FrontierError, select_comparable
+from ffem_jax.frontier.comparability import FrontierError, choose_faces, select_comparable
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.reading import METRIC_NAMES, describe_data, judge_frontier
 from ffem_jax.frontier.summary import NetworkSummary
@@ -76,7 +76,9 @@ def write_report(
             raise ReportError(
                 f"{str(error).removesuffix('; take each alone')}; take each alone, or add --mixed"
             ) from None
-    groups = split_comparable(records)
+    elif faces:
+        records, notes = choose_faces(records, faces)
+    groups = split_comparable(records) if mixed else [list(records)]
     asked = FrontierQuestion(cap_mb, precision, "bytes", metric)
     payload = {
         "groups": [_describe_group(group, asked) for group in groups],

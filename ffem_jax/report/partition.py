@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ffem_jax.frontier.comparability import FrontierError, check_comparable, identify
+from ffem_jax.frontier.comparability import FrontierError, check_comparable, describe_pretraining, identify
 from ffem_jax.records import TrialRecord
 
 
@@ -41,5 +41,5 @@ def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 def _describe_axis(record: TrialRecord) -> str:
     """All that `check_comparable` looks at, as text."""
     fingerprints = [record.pictures_fingerprint, record.data_fingerprint, record.pretraining_fingerprint]
-    setting = identify(record).setting
+    setting = [identify(record).setting, describe_pretraining(record.spec)]
     return json.dumps([setting, record.resolution, record.data_variant, record.synthetic, *fingerprints])

@@ -85,11 +85,14 @@ def prepare_search(plan: SearchPlan) -> list[str]:
     check_sampler(plan.settings.sampler, plan.settings.sampler_options, plan.space)
     check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
     check_writable(plan.records_path.parent, "run.records=FILE")
-    faces, split = load_split(plan.base.data, plan.base.protocol)
+    notes: list[str] = []
+    for trial in filter(None, (plan.base.pretraining, plan.base)):
+        faces, split = load_split(trial.data, trial.protocol)
+        notes += [*faces.notes, *split.notes]
     settings = plan.settings
     objectives = " and ".join(f"{name} {'up' if name == 'accuracy' else 'down'}" for name in settings.objectives)
     return [
-        *dict.fromkeys([*faces.notes, *split.notes]),
+        *dict.fromkeys(notes),
         f"{settings.n_trials} networks of a space of {plan.space.size:.3g}, sampler {settings.sampler}: {objectives}",
         *describe_halving(plan),
         f"records: {plan.records_path}",

@@ -85,7 +85,9 @@ class SearchPlan:
     def identify(self) -> dict[str, Any]:
         """What must be equal for two searches to share a study, by the key a user would write."""
         fixed = to_plain(self.base)
-        fixed["data"] = {name: value for name, value in fixed["data"].items() if name not in ("root", "cache_dir")}
+        for group in (fixed, fixed.get("pretrain")):
+            if group:
+                group["data"] = {k: v for k, v in group["data"].items() if k not in ("root", "cache_dir")}
         choices = {choice.name: list(choice.values) for choice in self.space.choices}
         return {
             **fixed,

@@ -94,6 +94,8 @@ class SearchStudy:
         identity = json.loads(json.dumps(identity))
         with self.turn.hold():
             known = self.storage.get_study_user_attrs(self.study_id).get("identity")
+            for place in ("root", "cache_dir"):  # which older studies hold of a pretraining
+                ((known or {}).get("pretrain") or {}).get("data", {}).pop(place, None)
             if known is None or known.keys() == identity.keys() - {"faces"}:  # which older studies do not say
                 known = {**identity, **(known or {})}
                 self.storage.set_study_user_attr(self.study_id, "identity", known)

@@ -46,14 +46,17 @@ def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchS
 
 
 def identify_faces(plan: SearchPlan) -> str:
-    """A fingerprint of the faces that the networks are trained on, whatever their resolution.
+    """A fingerprint of the faces that the networks are trained and pretrained on, whatever their resolution.
 
     A worker elsewhere may find other faces under the same path. Drawn ones follow from the plan.
     """
     from ffem_jax.data.protocols import load_split
 
-    faces, split = load_split(plan.base.data, plan.base.protocol)
-    return "synthetic" if faces.synthetic else faces.pictures_fingerprint + split.digest
+    known = []
+    for trial in filter(None, (plan.base, plan.base.pretraining)):
+        faces, split = load_split(trial.data, trial.protocol)
+        known.append("synthetic" if faces.synthetic else faces.pictures_fingerprint + split.digest)
+    return " ".join(known)
 
 
 def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:

@@ -172,7 +172,8 @@ def test_of_an_edited_folder_the_newest_faces_count_and_the_others_are_named(edi
 def test_one_version_can_be_chosen(edited):
     for faces in ("old", "old-px", "ol"):
         kept, notes = select_comparable(edited, faces=faces)
-        assert ([record.pictures_fingerprint for record in kept], notes) == (["old", "old"], [])
+        assert [record.pictures_fingerprint for record in kept] == ["old", "old"]
+        assert notes == [f"2 trials of other faces are left out, by --faces {faces}"]
     with pytest.raises(FrontierError, match="--faces gone: no recorded trial is of these; choose one of: old, new"):
         select_comparable(edited, faces="gone")
 
@@ -239,6 +240,43 @@ def test_pretrainings_of_several_seeds_are_trainings_of_one_network(make_record)
     (summary,) = summarize_records(records)
     assert (summary.trials, summary.accuracy) == (3, pytest.approx(60 / 104))
     assert summary.seed_deviation == pytest.approx(10 / 104)
+
+
+def test_two_folders_to_pretrain_on_are_no_versions_of_one(make_record):
+    records = [
+        make_record(
+            pretrain={"name": name, "data": DataSpec(name="folder", resolution=64)},
+            pretraining_fingerprint=name,
+            trial_key=name,  # which hashes the faces
+        )
+        for name in ("celebs", "colleagues")
+    ]
+    assert select_comparable(records) == (records, [])
+    assert len(summarize_records(records)) == 2
+
+
+def test_an_edited_pretraining_folder_is_seen_whatever_the_recipe(make_record):
+    records = [
+        make_record(
+            pretrain={"name": "own", "data": DataSpec(name="folder", resolution=64), "recipe": RecipeSpec(epochs=e)},
+            pretraining_fingerprint=fingerprint,
+            started_at=f"2026-11-0{day}",
+        )
+        for day, (e, fingerprint) in enumerate(((30, "old"), (90, "new")), 1)
+    ]
+    alone = make_record(seed=3)
+    kept, (note,) = select_comparable([*records, alone])
+    assert (kept, "pretrained on changed" in note) == ([records[1], alone], True)
+    # What the note proposes keeps the networks that have no such pretraining.
+    kept, _ = select_comparable([*records, alone], faces="old")
+    assert kept == [records[0], alone]
+
+
+def test_pixels_stand_for_their_images_at_every_resolution(make_record):
+    sizes = [of_version(make_record, "a", data={"name": "folder", "resolution": r}) for r in (48, 96)]
+    for record in sizes:
+        record.data_fingerprint = f"pixels at {record.resolution}"
+    assert select_comparable(sizes, faces="pixels at 48") == (sizes, [])
 
 
 # ----------------------------------------------------------------------------------- people tested
