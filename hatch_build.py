@@ -49,15 +49,14 @@ class KernelsHook(BuildHookInterface):
 
 def compile_library(source: Path, library: Path) -> str:
     """Compile `source` into `library`; "" or, in a line, why there is none."""
-    made = library.stat().st_mtime if library.exists() else 0.0
-    if all(path.stat().st_mtime < made for path in (*source.glob("*"), Path(__file__))):
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.glob("*")))).hexdigest()[:16]
+    if is_up_to_date(library, digest):
         return ""
     if sys.platform != "linux":
         return f"they are made on Linux alone, and this is {sys.platform}"
     compiler = find_compiler()
     if not compiler:
         return "no C++ compiler (c++, g++ or clang++; CXX names another)"
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.glob("*")))).hexdigest()[:16]
     is_x86 = platform.machine() in ("x86_64", "AMD64") and sys.maxsize > 2**32
     defines = ("-DFFEM_X86",) if is_x86 else ()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +78,16 @@ def compile_library(source: Path, library: Path) -> str:
             return problem
     os.replace(linked, library)
     return ""
+
+
+def is_up_to_date(library: Path, digest: str) -> bool:
+    """Whether `library` opens here, was made of the sources of that `digest`, and later than this module."""
+    if not library.exists() or library.stat().st_mtime < Path(__file__).stat().st_mtime:
+        return False
+    # In a process of its own: this one would keep the library that it opened.
+    ask = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).ffem_sources; f.restype = ctypes.c_char_p; print(f())"
+    asked = subprocess.run([sys.executable, "-c", ask, str(library)], capture_output=True, text=True)
+    return asked.stdout.strip() == repr(digest.encode())
 
 
 def run(command: list[str]) -> str:

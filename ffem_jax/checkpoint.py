@@ -49,7 +49,11 @@ class TrialCheckpoint:
             self.manager.delete(newest)
             return None
         target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
-        state = TrainState(**self.manager.restore(newest, args=target)["state"])
+        try:
+            state = TrainState(**self.manager.restore(newest, args=target)["state"])
+        except ValueError:  # laid out otherwise in a part that has no arrays
+            self.manager.delete(newest)
+            return None
         return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
 
     def close(self) -> None:

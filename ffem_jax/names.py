@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +14,16 @@ def tidy_name(name: str) -> str:
     A Mac writes é as two code points and Linux as one; both names are one.
     """
     return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+# Marks that nobody sees, with which one name could pass for another.
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\u2066-\u2069\u202a-\u202e\ufeff]")
+
+
+def fold_name(name: str) -> str:
+    """What names that may be one person's have in common: `josé`, `José` and `JOSÉ`, full-width and narrow letters."""
+    seen = INVISIBLE.sub("", name)
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
 
 
 def decode_file_name(name: str) -> str:

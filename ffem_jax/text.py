@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Control characters, what turns the writing around, line separators, and halves of characters: file names that
 # are in no encoding.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # An underscore within a word is a letter to Markdown.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|#&~!$]|(?<![^\W_])_|_(?![^\W_]))")
 # Some readers of Markdown turn `:smile:` into a picture, but not in code.

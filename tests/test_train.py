@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from ffem_jax.arch import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
@@ -277,6 +278,20 @@ def test_a_checkpoint_laid_out_otherwise_is_begun_anew(trainer, trained, tmp_pat
     now.save(2, trained.state, trained.history)
     now.close()
     assert TrialCheckpoint(tmp_path / "checkpoint", ["key"]).restore(trainer.abstract_state)[0] == 2
+
+
+def test_a_checkpoint_laid_out_otherwise_where_there_are_no_arrays_is_begun_anew(trainer, trained, tmp_path):
+    """A transformation without a state of its own, which an optimiser of before had in another place."""
+    parts = trained.state.optimizer
+    masked = optax.MaskedState(optax.EmptyState())
+    other = tuple(part if jax.tree.leaves(part) else masked for part in parts)
+    assert masked in other
+    earlier = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    earlier.save(1, trained.state._replace(optimizer=other), trained.history)
+    earlier.close()
+    now = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    assert now.restore(trainer.abstract_state) is None
+    now.close()
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer, monkeypatch):

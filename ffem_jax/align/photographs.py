@@ -273,7 +273,7 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """
     outcomes = []
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file)
             there = [name for name in FIELDS if name in (reader.fieldnames or ())]
             for row in reader:

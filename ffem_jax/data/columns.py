@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from ffem_jax.data.listing import list_names
+from ffem_jax.names import INVISIBLE, fold_name
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+", re.ASCII)
@@ -103,16 +104,21 @@ def _merge_spellings(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
     tidied = {cell.text: unicodedata.normalize("NFC", " ".join(cell.text.split())) for cell in cells}
     for cell in cells:
         text = tidied[cell.text]
-        spellings[text.casefold()][text] += 1
+        spellings[fold_name(text)][text] += 1
         first.setdefault(text, cell.line)
     chosen = {key: counts.most_common(1)[0][0] for key, counts in spellings.items()}
     several = [
-        f"{', '.join(f'{text!r} (line {first[text]})' for text in counts)} are one value, {chosen[key]!r}"
+        f"{', '.join(f'{_show(text)} (line {first[text]})' for text in counts)} are one value, {_show(chosen[key])}"
         for key, counts in spellings.items()
         if len(counts) > 1
     ]
     notes = [f"spelled in several ways: {list_names(several)}"] if several else []
-    return {text: chosen[tidy.casefold()] for text, tidy in tidied.items()}, notes
+    return {text: chosen[fold_name(tidy)] for text, tidy in tidied.items()}, notes
+
+
+def _show(text: str) -> str:
+    # With what nobody sees in it, as escapes.
+    return ascii(text) if INVISIBLE.search(text) else repr(text)
 
 
 def _place(values: np.ndarray, cells: Sequence[Cell], read: Callable[[Cell], Value], names: Sequence[str]) -> None:

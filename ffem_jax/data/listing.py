@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ffem_jax.data import DataError
-from ffem_jax.names import decode_file_name, tidy_name
+from ffem_jax.names import decode_file_name, fold_name, tidy_name
 from ffem_jax.text import show_unseen
 
 TABLE_NAME = "attributes.csv"
@@ -232,6 +232,12 @@ def _describe_names(spellings: Mapping[str, Sequence[str]], pictures: Sequence[P
     if several:
         merged = [f"{person} is {' and '.join(map(ascii, folders))}" for person, folders in several.items()]
         notes.append(f"one name is one person: {list_names(merged)}")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for person in spellings:
+        alike[fold_name(person)].append(person)
+    twins = [" and ".join(map(ascii, group)) for group in alike.values() if len(group) > 1]
+    if twins:
+        notes.append(f"names that may be one person's are several people: {list_names(twins)}")
     odd = [person for person, folders in spellings.items() if any(map(_is_undecodable, folders))]
     files = [picture.name for picture in pictures if _is_undecodable(picture.file)]
     if odd or files:

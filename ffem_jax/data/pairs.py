@@ -65,6 +65,8 @@ def read_pairs(path: Path, names: Sequence[str]) -> Pairs:
         for name, place in zip(pair, places, strict=True):
             if place is None:
                 raise DataError(f"{path} line {number}: {name} is not among the {len(names):,} readable pictures")
+        if places[0] == places[1]:
+            raise DataError(f"{path} line {number}: {pair[0]} is paired with itself")
         found.append((*places, same, position // (2 * each)))
     first, second, same_column, fold = (np.asarray(column) for column in zip(*found, strict=True))
     return Pairs(first, second, same_column, fold)

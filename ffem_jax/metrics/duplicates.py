@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Two vectors at most this far apart, in 0 to 1, are one picture's: rounding differs between runs by less, and two
-# pictures of one person lie a thousand times farther apart.
-SAME_DISTANCE = 1e-6
+# Two vectors at most this far apart, in 0 to 1, are one picture's: the compiled kernels, plain JAX and ONNX Runtime
+# were up to 7e-6 apart for one picture (a small network, 240 drawn faces), and two pictures at least 6e-3.
+SAME_DISTANCE = 5e-5
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from ffem_jax.names import tidy_name
 
@@ -27,11 +26,6 @@ def normalize_name(name: str) -> str:
     if len(name) > MAX_NAME or not re.fullmatch(NAME_PATTERN, name) or not _is_encodable(name):
         raise NameRefusedError(f"a name has 1 to {MAX_NAME} characters, something to see and no control characters")
     return tidy_name(name)
-
-
-def fold_name(name: str) -> str:
-    """What names that may be one person's have in common: `josé`, `José` and `JOSÉ`, full-width and narrow letters."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _is_encodable(name: str) -> bool:
