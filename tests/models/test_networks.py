@@ -113,8 +113,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize(("arch", "resolution"), VARIANTS.values(), ids=VARIANTS)
-def test_conformance(arch, resolution):
+# Compiled by XLA alone they take seconds each; with the others they are looked at by `make test-slow`.
+QUICK = ("attention-eca-projection-scale", "shuffle-none-depthwise", "embedding-norm", "odd-resolution")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in VARIANTS])
+def test_conformance(name):
+    arch, resolution = VARIANTS[name]
     with use_convolution_form("xla"):
         check_conformance(arch, resolution, compiled=False)
 
