@@ -257,7 +257,7 @@ def test_a_stopped_trial_whose_checkpoint_is_gone_starts_anew(finished, tmp_path
     run(tmp_path, stop_epoch=2)
     discard_checkpoint(tmp_path / "trial")
     discard_checkpoint(tmp_path / "trial")  # of which there is none
-    assert sorted(path.name for path in (tmp_path / "trial").iterdir()) == ["trial.json"]
+    assert sorted(path.name for path in (tmp_path / "trial").iterdir()) == [".trial.lock", "trial.json"]
     (last,) = run(tmp_path)
     check_same_training(last, finished[1])
 
