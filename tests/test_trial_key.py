@@ -19,6 +19,7 @@ from ffem_jax.arch import (
     AttentionSpec,
     resolve_network,
 )
+from ffem_jax.records import read_records, read_trial
 from ffem_jax.spec import (
     DataSpec,
     PretrainSpec,
@@ -280,3 +281,15 @@ def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
     assert to_plain(ProtocolSpec(test_people=9))["test_people"] == 9
     assert to_plain(PRETRAINED)["pretrain"]["data"]["name"] == "lfw_rest"
     assert "pretrain" not in to_plain(change(PRETRAINED, "pretrain.name", "none"))
+
+
+def test_committed_records_have_the_keys_of_their_specs(repository):
+    """What was recorded before is found again: of specs and faces' fingerprints, as far as records hold these."""
+    found = 0
+    for path in (repository / "results" / "placement" / "records.jsonl", repository / "results/search/records.jsonl"):
+        for record in read_records(path):
+            trial = read_trial(record.spec)
+            if not trial.pretraining:
+                assert trial_key(trial, record.data_fingerprint) == record.trial_key
+                found += 1
+    assert found > 150
