@@ -22,6 +22,7 @@ LAYERS = {
     "names": 0,
     "processor": 0,
     "text": 0,
+    "number_text": 0,
     "overrides": 1,
     "plugins": 1,
     "schema": 1,

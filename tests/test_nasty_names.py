@@ -9,7 +9,8 @@ from made_records import build_record
 from markdown_it import MarkdownIt
 
 from ffem_jax.frontier import write_frontier
-from ffem_jax.frontier.compare import compare_records, write_comparison
+from ffem_jax.frontier.compare import compare_records
+from ffem_jax.frontier.comparison_page import write_comparison
 from ffem_jax.records import TrialRecord
 
 READER = MarkdownIt("commonmark").enable("table")

@@ -26,9 +26,13 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.frontier.compare import compare_records, write_comparison
-    from ffem_jax.frontier.comparison import write_sentence
-    from ffem_jax.frontier.comparison_page import render_comparison
+    from ffem_jax.frontier.compare import compare_records
+    from ffem_jax.frontier.comparison_page import (
+        comparison_to_dict,
+        render_comparison,
+        write_comparison,
+        write_sentence,
+    )
     from ffem_jax.sweep import check_writable
 
     paths = find_records(options.records)
@@ -46,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     if options.out:
         write_comparison(found, options.out)
     if options.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(comparison_to_dict(found)))
     else:
         print_table(render_comparison(found))
         for row in found.rows:

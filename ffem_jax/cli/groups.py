@@ -35,8 +35,9 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
-    from ffem_jax.frontier.reading import describe_data
+    from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns
+    from ffem_jax.frontier.groups_page import groups_to_dict, render_groups, write_gap
+    from ffem_jax.frontier.labels import describe_data
     from ffem_jax.frontier.table import print_table
 
     paths = find_records(options.records)
@@ -54,7 +55,7 @@ def run(words: Sequence[str]) -> int:
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
     if options.json:
         synthetic = any(record.synthetic for record in records)
-        rows = [one.to_dict() for one in found]
+        rows = [groups_to_dict(one) for one in found]
         print(json.dumps({"title": title, "synthetic": synthetic, "metric": options.metric, "groups": rows}))
     else:
         mark = "SYNTHETIC FACES: " if any(record.synthetic for record in records) else ""

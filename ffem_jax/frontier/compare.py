@@ -1,22 +1,18 @@
-"""`ffem compare`: what one factor changes, from pairs of trials that differ in nothing else."""
+"""What one factor changes, from pairs of trials that differ in nothing else."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ffem_jax.frontier.comparability import FrontierError, identify, select_comparable
 from ffem_jax.frontier.comparison import Comparison, ComparisonRow
-from ffem_jax.frontier.comparison_page import write_page
-from ffem_jax.frontier.forest import plot_comparison
+from ffem_jax.frontier.labels import describe_data
 from ffem_jax.frontier.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
-from ffem_jax.frontier.reading import describe_data
 from ffem_jax.frontier.summary import METRICS
 from ffem_jax.metrics.intervals import compute_unpaired_interval
 from ffem_jax.metrics.paired import (
@@ -87,17 +83,6 @@ def compare_records(
 
 def _is_done(record: TrialRecord, metric: str) -> bool:
     return record.status == "done" and getattr(record, metric) is not None and bool(record.tested)
-
-
-def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
-    """Write compare.md, compare.json, compare.png and compare.svg into the folder `out`; their paths.
-
-    Raises OSError where `out` cannot be written.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "compare.md").write_text(write_page(comparison), encoding="utf-8")
-    (out / "compare.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return [out / "compare.md", out / "compare.json", *plot_comparison(comparison, out / "compare")]
 
 
 def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:

@@ -1,12 +1,17 @@
-"""The page of a comparison: a table, and for each row the sentence that its numbers allow."""
+"""A comparison for people: its page and files, its table, and for each row the sentence that the numbers allow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ffem_jax.frontier.comparison import SIGNIFICANT, Comparison, format_p, format_points, write_sentence
+from ffem_jax.frontier.comparison import SIGNIFICANT, Comparison, ComparisonRow
+from ffem_jax.frontier.forest import plot_comparison
 from ffem_jax.frontier.question import BYTES_PER_MB
 from ffem_jax.frontier.reading import METRIC_NAMES
+from ffem_jax.number_text import format_p, format_points
 from ffem_jax.terminal_table import Column, make_table
 from ffem_jax.text import escape, escape_sentence, make_markdown_table, quote_code
 
@@ -14,6 +19,27 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FEW_SEEDS = 5  # fewer bound badly what another seed would change
+
+
+def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
+    """Write compare.md, compare.json, compare.png and compare.svg into the folder `out`; their paths.
+
+    Raises OSError where `out` cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.md").write_text(write_page(comparison), encoding="utf-8")
+    (out / "compare.json").write_text(json.dumps(comparison_to_dict(comparison), indent=2) + "\n", encoding="utf-8")
+    return [out / "compare.md", out / "compare.json", *plot_comparison(comparison, out / "compare")]
+
+
+def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as nested dicts and lists, ready for JSON, each row with its sentence."""
+    rows = [
+        {**dataclasses.asdict(row), "shown": row.shown, "sentence": write_sentence(row, comparison)}
+        for row in comparison.rows
+    ]
+    fields = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(comparison) if f.name != "rows"}
+    return json.loads(json.dumps({**fields, "rows": rows}))
 
 
 def write_page(comparison: Comparison) -> str:
@@ -121,3 +147,49 @@ def _format_size(sizes: tuple[int, int] | None) -> str:
         return "?"
     low, high = (f"{size / BYTES_PER_MB:.2f}" for size in sizes)
     return low if low == high else f"{low} to {high}"
+
+
+def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
+    """What may be said of the row, in one sentence. An interval that holds 0 says what it excludes, and no more."""
+    place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
+    sentence = place + _judge(row, sum(other.p_value is not None for other in comparison.rows))
+    return sentence[0].upper() + sentence[1:]
+
+
+def _judge(row: ComparisonRow, tests: int) -> str:
+    first, second = quote_code(row.first), quote_code(row.second)
+    interval = f"95 % interval {format_points(row.low)} to {format_points(row.high)}"
+    if row.shown:
+        better = "better" if row.difference > 0 else "worse"
+        return (
+            f"{second} is {100 * abs(row.difference):.1f} points {better} than {first} ({interval}; "
+            f"{_say_p(row.p_corrected)} after Holm's correction)."
+        )
+    ahead = f"{second} came out {format_points(row.difference)} points against {first} ({interval}), which"
+    if not row.low <= 0 <= row.high:
+        if row.p_value is None:
+            return f"{ahead} the unpaired interval alone supports: there is no paired test, and no correction."
+        if tests == 1 or row.p_value >= SIGNIFICANT:
+            return f"{ahead} the exact test does not support ({_say_p(row.p_value)}): a hint, not a finding."
+        return (
+            f"{ahead} does not stand once all {tests} rows are counted ({_say_p(row.p_corrected)}): "
+            "a hint, not a finding."
+        )
+    excluded = (
+        f"that {second} is more than {_reach(row.high)} points better or more than {_reach(-row.low)} points worse"
+    )
+    if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
+        return (
+            f"these trained networks differ on these images ({format_points(row.difference)} points), but seeds "
+            f"differ too much to say so of {second} and {first}; excluded is {excluded}."
+        )
+    return f"no difference is shown; what the interval excludes is {excluded} than {first}."
+
+
+def _say_p(p_value: float | None) -> str:
+    text = format_p(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _reach(rate: float) -> str:
+    return f"{100 * max(0.0, rate):.1f}"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure, shorten_name
-from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points
+from ffem_jax.frontier.comparison import Comparison, ComparisonRow
+from ffem_jax.number_text import format_p, format_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

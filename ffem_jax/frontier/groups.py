@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffem_jax.frontier.comparability import FrontierError, check_comparable, identify_network
 from ffem_jax.frontier.compare import HITS
-from ffem_jax.frontier.comparison import format_p
 from ffem_jax.frontier.labels import make_labels
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.metrics.subgroups import (
-    FEWEST_IMAGES,
-    FEWEST_PEOPLE,
     Gap,
     GroupAccuracy,
     compute_group_accuracies,
@@ -26,11 +21,6 @@ from ffem_jax.metrics.subgroups import (
 )
 from ffem_jax.names import tidy_name
 from ffem_jax.records import TrialRecord, latest_records
-from ffem_jax.terminal_table import Column, make_table
-from ffem_jax.text import show_unseen
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST_VALUES = 6  # of a column of numbers that is taken as names of groups
 
@@ -47,10 +37,6 @@ class NetworkGroups:
     images: int
     unknown: int
     seeds: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists, ready for JSON."""
-        return json.loads(json.dumps({**dataclasses.asdict(self), "sentence": write_gap(self)}))
 
 
 def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
@@ -157,35 +143,3 @@ def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
     between = [f"above {a} to {b}" for a, b in itertools.pairwise(texts)]
     names = np.array([f"{texts[0]} or less", *between, f"above {texts[-1]}"])
     return np.where(np.isnan(numbers), "", names[np.searchsorted(edges, numbers).clip(max=len(edges))])
-
-
-def write_gap(one: NetworkGroups) -> str:
-    """What may be said of the largest gap, in one sentence."""
-    if one.gap is None:
-        return show_unseen(
-            f"{one.network} by {one.column}: fewer than two groups have {FEWEST_IMAGES} images of {FEWEST_PEOPLE} "
-            "people, too few to tell."
-        )
-    gap = one.gap
-    size = f"{100 * gap.difference:.1f} points between {gap.best} and {gap.worst}"
-    p = format_p(one.p_corrected)
-    verdict = "more than chance" if (one.p_corrected or 0.0) < 0.05 else "no gap is shown, and none is ruled out"
-    return show_unseen(
-        f"{one.network} by {one.column}: {size}; p {p if p.startswith('<') else f'= {p}'} by permutation of "
-        f"{gap.drawn}, after Holm's correction: {verdict}."
-    )
-
-
-def render_groups(found: Sequence[NetworkGroups], title: str) -> Table:
-    """One line a group, for the terminal."""
-    names = [Column(name, fold=True) for name in ("network", "by", "group")]
-    numbers = [Column(name, right=True, whole=True) for name in ("images", "people", "% [95 %]")]
-    rows = []
-    for one in found:
-        for group in one.groups:
-            rate = f"{100 * group.accuracy:.1f} [{100 * group.low:.1f}, {100 * group.high:.1f}]"
-            few = "" if group.enough else "too few to tell"
-            rows.append([one.network, one.column, group.name, str(group.images), str(group.people), rate, few])
-        if one.unknown:
-            rows.append([one.network, one.column, "not known", str(one.unknown), "", "", "left out"])
-    return make_table([*names, *numbers, ""], rows, title=title)

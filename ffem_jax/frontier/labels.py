@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ffem_jax.arch import AttentionSpec, SpecError, select_effective_attention
+from ffem_jax.records import TrialRecord
 
 NO_ATTENTION = "no attention"
 # How a field reads in a label; the others read as their name and value.
@@ -48,6 +49,20 @@ def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
             seen[label] += 1
             labels[i] = f"{label} #{seen[label]}"
     return labels
+
+
+def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
+    """Data set, resolution, protocol and test images, in one line."""
+    variants = sorted({record.data_variant for record in records if record.data_variant})
+    data = records[0].data or str(records[0].spec.get("data", {}).get("name", "?"))
+    pixels = sorted(set(resolutions))
+    size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
+    protocol = records[0].spec.get("protocol", {})
+    name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
+    noun = "pairs" if protocol.get("name") == "view2" else "images"
+    tested = sorted({images for images in tests if images})
+    images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
+    return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test {noun}"
 
 
 def describe_placement(attention: dict[str, Any]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.frontier.summary import NetworkSummary
 from ffem_jax.frontier.table import format_accuracy, format_trials
-from ffem_jax.records import TrialRecord
 from ffem_jax.text import escape, escape_sentence, quote_code
 
 COST_NAMES = {
@@ -24,20 +23,6 @@ METRIC_NAMES = {
     "accuracy_gallery": "closed-set accuracy of the nearest gallery image (Eq. 6)",
     "verification": "verification accuracy on the pairs of LFW's View 2",
 }
-
-
-def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
-    """Data set, resolution, protocol and test images, in one line."""
-    variants = sorted({record.data_variant for record in records if record.data_variant})
-    data = records[0].data or str(records[0].spec.get("data", {}).get("name", "?"))
-    pixels = sorted(set(resolutions))
-    size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
-    protocol = records[0].spec.get("protocol", {})
-    name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
-    noun = "pairs" if protocol.get("name") == "view2" else "images"
-    tested = sorted({images for images in tests if images})
-    images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
-    return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test {noun}"
 
 
 def write_reading(

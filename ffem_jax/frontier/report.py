@@ -16,9 +16,10 @@ from ffem_jax.frontier.agreement import OrderAgreement, measure_agreement
 from ffem_jax.frontier.column import plot_column
 from ffem_jax.frontier.comparability import FrontierError, select_comparable
 from ffem_jax.frontier.hypervolume import compute_hypervolume
+from ffem_jax.frontier.labels import describe_data
 from ffem_jax.frontier.plots import plot_frontier
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
-from ffem_jax.frontier.reading import describe_data, write_reading
+from ffem_jax.frontier.reading import write_reading
 from ffem_jax.frontier.summary import NetworkSummary, summarize_records
 from ffem_jax.frontier.table import print_table, render_table
 from ffem_jax.records import TrialRecord

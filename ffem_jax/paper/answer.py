@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ffem_jax.frontier.comparison import Comparison, ComparisonRow, format_p, format_points, write_sentence
+from ffem_jax.frontier.comparison import Comparison, ComparisonRow
+from ffem_jax.frontier.comparison_page import write_sentence
 from ffem_jax.frontier.question import BYTES_PER_MB
+from ffem_jax.number_text import format_p, format_points
 from ffem_jax.paper.published import NETWORKS, TITLES
 from ffem_jax.paper.results import SettingResult
 from ffem_jax.paper.tables import find_row

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from ffem_jax.frontier.comparability import Run
-from ffem_jax.frontier.comparison import Comparison, format_p, format_points, write_sentence
-from ffem_jax.frontier.comparison_page import describe_method, write_table
-from ffem_jax.frontier.groups import NetworkGroups, write_gap
+from ffem_jax.frontier.comparison import Comparison
+from ffem_jax.frontier.comparison_page import describe_method, write_sentence, write_table
+from ffem_jax.frontier.groups import NetworkGroups
+from ffem_jax.frontier.groups_page import write_gap
 from ffem_jax.frontier.table import format_accuracy, format_trials
 from ffem_jax.metrics.intervals import compute_wilson_interval
 from ffem_jax.metrics.subgroups import GroupAccuracy
+from ffem_jax.number_text import format_p, format_points
 from ffem_jax.paper.answer import SUBJECT, lacks_trials, write_answer
 from ffem_jax.paper.published import GROUP_ACCURACIES, GROUP_NAMES, NETWORKS, TESTED, TITLES, PaperNetwork
 from ffem_jax.paper.results import PaperResult, SettingResult

@@ -13,8 +13,10 @@ import numpy as np
 
 from ffem_jax.frontier.compare import compare_records
 from ffem_jax.frontier.comparison import Comparison
+from ffem_jax.frontier.comparison_page import comparison_to_dict
 from ffem_jax.frontier.groups import NetworkGroups, choose_records, compute_groups
-from ffem_jax.frontier.reading import describe_data
+from ffem_jax.frontier.groups_page import groups_to_dict
+from ffem_jax.frontier.labels import describe_data
 from ffem_jax.frontier.summary import FrontierError
 from ffem_jax.paper.curves import Curve, describe_validation, make_curves
 from ffem_jax.paper.published import TESTED
@@ -69,12 +71,12 @@ class SettingResult:
             "resolution": self.setting.resolution,
             "networks": networks,
             "frontier_over_all_trials": self.frontier.whole if self.frontier else None,
-            "attention": self.attention if isinstance(self.attention, str) else self.attention.to_dict(),
-            "comparison": self.networks if isinstance(self.networks, str) else self.networks.to_dict(),
+            "attention": self.attention if isinstance(self.attention, str) else comparison_to_dict(self.attention),
+            "comparison": self.networks if isinstance(self.networks, str) else comparison_to_dict(self.networks),
             "order": [
                 dataclasses.asdict(pair) | {"lower": pair.lower.name, "higher": pair.higher.name} for pair in self.order
             ],
-            "groups": groups if isinstance(groups, str) else [one.to_dict() for one in groups],
+            "groups": groups if isinstance(groups, str) else [groups_to_dict(one) for one in groups],
             "curves": [{**dataclasses.asdict(curve), "network": curve.network.name} for curve in self.curves],
             "validation": self.validation,
         }

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ffem_jax.frontier.compare import compare_records
-from ffem_jax.frontier.comparison import Comparison, write_sentence
+from ffem_jax.frontier.comparison import Comparison
+from ffem_jax.frontier.comparison_page import write_sentence
 from ffem_jax.frontier.hypervolume import compute_hypervolume
 from ffem_jax.frontier.pairing import shorten
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion

@@ -14,8 +14,9 @@ from typing import Any
 
 from ffem_jax import __version__
 from ffem_jax.frontier.comparability import FrontierError, choose_faces, select_comparable
+from ffem_jax.frontier.labels import describe_data
 from ffem_jax.frontier.question import BYTES_PER_MB, FrontierQuestion
-from ffem_jax.frontier.reading import METRIC_NAMES, describe_data, judge_frontier
+from ffem_jax.frontier.reading import METRIC_NAMES, judge_frontier
 from ffem_jax.frontier.summary import NetworkSummary
 from ffem_jax.frontier.table import format_accuracy
 from ffem_jax.records import TrialRecord, latest_records

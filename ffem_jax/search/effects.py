@@ -19,8 +19,8 @@ import numpy as np
 
 from ffem_jax.frontier.comparability import check_comparable
 from ffem_jax.frontier.comparison import SIGNIFICANT
+from ffem_jax.frontier.labels import describe_data
 from ffem_jax.frontier.pareto import find_pareto
-from ffem_jax.frontier.reading import describe_data
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.records import TrialRecord, latest_records
 from ffem_jax.search.encoding import deactivate_codes, draw_all_codes, embed_codes, encode_points

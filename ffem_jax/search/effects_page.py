@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.frontier.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
-from ffem_jax.frontier.comparison import format_p, format_points
+from ffem_jax.number_text import format_p, format_points
 from ffem_jax.search.effects import Effect, Effects, Estimate
 from ffem_jax.text import escape, make_markdown_table
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ffem_jax.frontier.compare import compare_records, write_comparison
-from ffem_jax.frontier.comparison import ComparisonRow, format_p, format_points, write_sentence
-from ffem_jax.frontier.comparison_page import write_page
+from ffem_jax.frontier.compare import compare_records
+from ffem_jax.frontier.comparison import ComparisonRow
+from ffem_jax.frontier.comparison_page import comparison_to_dict, write_comparison, write_page, write_sentence
 from ffem_jax.frontier.summary import FrontierError
+from ffem_jax.number_text import format_p, format_points
 from ffem_jax.spec import DataSpec
 
 IMAGES = 100
@@ -366,5 +367,5 @@ def test_page_json_and_figure_are_written_and_repeat(record, tmp_path):
     assert "what another seed would change is not in it" in page
     assert "SYNTHETIC FACES" in paths[3].read_text()
     stored = json.loads(paths[1].read_text())
-    assert stored == comparison.to_dict()
+    assert stored == comparison_to_dict(comparison)
     assert [row["sentence"] for row in stored["rows"]] == [write_sentence(row, comparison) for row in comparison.rows]

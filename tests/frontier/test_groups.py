@@ -10,7 +10,8 @@ import pytest
 from ffem_jax.cli.groups import choose_attributes
 from ffem_jax.cli.terminal import UsageError
 from ffem_jax.data import Faces
-from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns, render_groups, write_gap
+from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns
+from ffem_jax.frontier.groups_page import groups_to_dict, render_groups, write_gap
 from ffem_jax.frontier.summary import FrontierError
 
 PEOPLE = np.repeat(np.arange(20), 6)
@@ -40,7 +41,7 @@ def test_seeds_are_averaged_by_image_and_networks_kept_apart(make_record):
     assert eca.p_corrected == pytest.approx(2 * eca.gap.p_value)
     assert write_gap(eca).startswith("ffem_am by parity: 100.0 points between even and odd; p < 0.001 by permutation")
     assert write_gap(eca).endswith("more than chance.")
-    assert plain.to_dict()["sentence"] == write_gap(plain)
+    assert groups_to_dict(plain)["sentence"] == write_gap(plain)
     assert render_groups([plain, eca], "title").row_count == 6
 
 

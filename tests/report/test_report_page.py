@@ -97,7 +97,7 @@ def test_the_last_hypervolume_is_the_frontiers(
 
 def test_paired_comparisons_are_those_of_compare(records: list[TrialRecord], write_page: WritePage) -> None:
     from ffem_jax.frontier.compare import compare_records
-    from ffem_jax.frontier.comparison import write_sentence
+    from ffem_jax.frontier.comparison_page import write_sentence
 
     _, payload = write_page(records)
     (entry,) = [one for one in payload["groups"][0]["comparisons"] if one["factor"] == "attention.kind"]
