@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import describe_machine, tell
-from ffem_jax.records import TrialRecord, read_records
+from ffem_jax.records.record import TrialRecord, read_records
 
 # By what FFEM_ENGINE says.
 WAYS = {"kernels": "with the compiled kernels", "jax": "by plain JAX"}
@@ -91,11 +91,11 @@ def serve(records: Sequence[TrialRecord]) -> None:
     import jax
     import numpy as np
 
-    from ffem_jax import train
-    from ffem_jax.arch import resolve_network
-    from ffem_jax.recipes import Schedule
-    from ffem_jax.records import read_trial
-    from ffem_jax.search.worker import release_memory
+    from ffem_jax.records.record import read_trial
+    from ffem_jax.search.workers.worker import release_memory
+    from ffem_jax.specs.architecture import resolve_network
+    from ffem_jax.training.recipes import Schedule
+    from ffem_jax.training.trainer import Trainer
 
     jax.config.update("jax_enable_compilation_cache", False)
     random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def serve(records: Sequence[TrialRecord]) -> None:
         side = trial.data.resolution
         images = random.integers(0, 255, (TRAIN + TEST, side, side, 3)).astype(np.uint8)
         started = time.process_time()
-        trainer = train.Trainer(
+        trainer = Trainer(
             resolve_network(trial.arch), trial.recipe, [0], images, labels, np.arange(TRAIN), np.arange(TEST)
         )
         compiled = time.process_time() - started

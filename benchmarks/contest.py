@@ -28,8 +28,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ffem_jax.arch import NetworkSpec
 from ffem_jax.latency.turns import BUSY_CORES, measure_busy_cores
+from ffem_jax.specs.architecture import NetworkSpec
 
 PAUSE_SECONDS = 0.2  # before a turn: the threads of the one before go on spinning for a while
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "tensorflow"}
@@ -340,8 +340,8 @@ def run(contest: Contest) -> None:
     options = _parse(contest)
     path = options.out / f"{contest.name}.jsonl"
     if not options.report_only:
-        from ffem_jax.arch import resolve_network
         from ffem_jax.models import PRESETS
+        from ffem_jax.specs.architecture import resolve_network
 
         unknown = [name for name in options.networks if name not in PRESETS]
         if unknown:

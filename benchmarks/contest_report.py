@@ -9,7 +9,7 @@ from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contest import BUSY_CORES
-from ffem_jax.frontier.canvas import SETTINGS
+from ffem_jax.figures.canvas import SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

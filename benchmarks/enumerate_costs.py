@@ -12,7 +12,8 @@ import argparse
 import random
 import time
 
-from ffem_jax.arch import (
+from ffem_jax.cost.cost import Cost, _trace_part, compute_cost
+from ffem_jax.specs.architecture import (
     FFEM_STAGES,
     PLACEMENTS,
     POOLINGS,
@@ -22,7 +23,6 @@ from ffem_jax.arch import (
     StageSpec,
     resolve_network,
 )
-from ffem_jax.cost import Cost, _trace_part, compute_cost
 
 CAP_BYTES = 10_000_000
 

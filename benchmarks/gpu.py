@@ -30,12 +30,12 @@ import jax
 import numpy as np
 
 from benchmarks.contest import describe_machine, tell
-from ffem_jax.arch import NetworkSpec, resolve_network
-from ffem_jax.cost import compute_cost
+from ffem_jax.cost.cost import compute_cost
 from ffem_jax.models import PRESETS, compute_map_sizes
 from ffem_jax.models.convolutions import use_convolution_form
-from ffem_jax.spec import RecipeSpec
-from ffem_jax.train import Trainer
+from ffem_jax.specs.architecture import NetworkSpec, resolve_network
+from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training.trainer import Trainer
 
 # Our name of a precision -> JAX's.
 PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32"}

@@ -26,8 +26,8 @@ def build_classifier(cell: Cell) -> Any:
     """Our classifier with weights, and BatchNorm statistics as after some training, that are the same every time."""
     from flax import nnx
 
-    from ffem_jax.classifier import FaceClassifier
-    from ffem_jax.spec import RecipeSpec
+    from ffem_jax.specs.trial import RecipeSpec
+    from ffem_jax.training.classifier import FaceClassifier
 
     recipe = RecipeSpec(loss="softmax")
     classifier = FaceClassifier(cell.network, cell.resolution, PEOPLE, recipe, rngs=nnx.Rngs(0))
@@ -110,7 +110,7 @@ class Ours(Embedding):
         from flax import nnx
         from jax.sharding import NamedSharding, PartitionSpec
 
-        from ffem_jax.devices import make_batch_mesh
+        from ffem_jax.machine.devices import make_batch_mesh
 
         super().__init__(cell, folder)
         network = build_classifier(cell).network

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.arch import ArchSpec
 from ffem_jax.export.tfjs import PACKAGES_VARIABLE
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.measure import write_untrained
@@ -38,7 +37,8 @@ from ffem_jax.latency.turns import (
     start_node,
     time_in_turn,
 )
-from ffem_jax.processor import find_processor
+from ffem_jax.machine.processor import find_processor
+from ffem_jax.specs.architecture import ArchSpec
 
 DEVICE_FOLDER = Path(__file__).parent / "device"
 RUNTIMES = ("node", "chromium", "onnxruntime")

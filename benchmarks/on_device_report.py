@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.frontier.canvas import SETTINGS
+from ffem_jax.figures.canvas import SETTINGS
 from ffem_jax.latency.turns import BUSY_CORES, Timing
 
 if TYPE_CHECKING:

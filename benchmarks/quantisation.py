@@ -34,8 +34,8 @@ from ffem_jax.export.finetune import LEARNING_RATE, finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
 from ffem_jax.export.parity import compare_embeddings, compute_class_weights
-from ffem_jax.processor import describe_processor
-from ffem_jax.weights import TrialFolderError, load_trial
+from ffem_jax.machine.processor import describe_processor
+from ffem_jax.training.weights import TrialFolderError, load_trial
 
 OUT = Path("results/quantisation")
 # As DTYPE, with weights that go to 127 as they do in int8: wrong on x86-64 without VNNI, and what DTYPE's cost is held

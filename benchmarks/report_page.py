@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.latency.turns import measure_busy_cores
 from ffem_jax.metrics import compute_wilson_interval
-from ffem_jax.records import TrialRecord
-from ffem_jax.report import write_report
-from ffem_jax.spec import DataSpec, TrialSpec, to_plain
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.html import write_report
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.trial import DataSpec, TrialSpec, to_plain
 
 TESTED, EPOCHS, ROUNDS = 312, 30, 5
 OUT = Path("results/speed/report_page.md")

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.frontier.comparability import identify_network
+from ffem_jax.analysis.comparability import identify_network
 from ffem_jax.metrics.ranking import RankAgreement, compute_kendall_tau, compute_rank_agreement
-from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.records.record import TrialRecord, latest_records, read_records
 
 FEWEST_TRIALS = 5
 

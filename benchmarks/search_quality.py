@@ -28,10 +28,10 @@ import numpy as np
 from benchmarks.search_halving import replay_halving
 from benchmarks.search_quality_report import write_page
 from benchmarks.search_table import COSTS, Memory, Table, read_nas_bench_macro, read_recorded
-from ffem_jax.search.encoding import embed_codes, encode_points
-from ffem_jax.search.proposal import Observation, SurrogateSampler
+from ffem_jax.search.model.encoding import embed_codes, encode_points
+from ffem_jax.search.model.proposal import Observation, SurrogateSampler
+from ffem_jax.search.model.surrogate import ADDITIVE
 from ffem_jax.search.space import Point
-from ffem_jax.search.surrogate import ADDITIVE
 
 # Yields networks to train; looks into the memory for what came of them.
 Asker = Iterator[int]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.search_table import Table
-from ffem_jax.frontier.canvas import save_figure
+from ffem_jax.figures.canvas import save_figure
 
 NAMES = {
     "random": "random",

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.frontier import compute_hypervolume, find_pareto
-from ffem_jax.frontier.comparability import check_comparable, identify_network
-from ffem_jax.records import TrialRecord, latest_records, read_records
-from ffem_jax.search.encoding import embed_codes, encode_points
+from ffem_jax.analysis.comparability import check_comparable, identify_network
+from ffem_jax.analysis.hypervolume import compute_hypervolume
+from ffem_jax.analysis.pareto import find_pareto
+from ffem_jax.records.record import TrialRecord, latest_records, read_records
+from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.space import Choice, Point, SearchSpace
 
 COSTS = ("macs", "params", "bytes_float32", "bytes_float16", "bytes_int8")

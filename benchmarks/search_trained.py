@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.sweep import make_environment
-from ffem_jax.frontier import compute_hypervolume
-from ffem_jax.frontier.canvas import mark_synthetic, save_figure
-from ffem_jax.records import TrialRecord, read_records
+from ffem_jax.analysis.hypervolume import compute_hypervolume
+from ffem_jax.figures.canvas import mark_synthetic, save_figure
+from ffem_jax.records.record import TrialRecord, read_records
 
 CAP_MB = 1.0
 OVERRIDES = (

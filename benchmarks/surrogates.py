@@ -21,9 +21,9 @@ import numpy as np
 
 from benchmarks.search_table import Table, read_nas_bench_macro
 from ffem_jax.metrics.ranking import compute_kendall_tau, compute_top_tau
-from ffem_jax.search.encoding import embed_codes
+from ffem_jax.search.model.encoding import embed_codes
+from ffem_jax.search.model.surrogate import ADDITIVE, KERNELS, SCALES, Kernel, Scale, fit_rates
 from ffem_jax.search.space import Choice, SearchSpace
-from ffem_jax.search.surrogate import ADDITIVE, KERNELS, SCALES, Kernel, Scale, fit_rates
 
 UNSEEN = 1500
 CONFIDENCE = 0.9

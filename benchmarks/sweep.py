@@ -30,13 +30,13 @@ import ffem_jax.models  # noqa: F401
 from benchmarks.contest import describe_machine, tell
 from benchmarks.sweep_records import FIRST, NAMES, OURS, PEER, SECOND, Measurements
 from benchmarks.sweep_report import write_page
-from ffem_jax.arch import resolve_network
-from ffem_jax.config import open_composer
+from ffem_jax.config.compose import open_composer
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import load_split
-from ffem_jax.records import TrialRecord, read_records
-from ffem_jax.spec import DataSpec
-from ffem_jax.sweep import SweepPlan, plan_sweep
+from ffem_jax.records.record import TrialRecord, read_records
+from ffem_jax.runs.sweep import SweepPlan, plan_sweep
+from ffem_jax.specs.architecture import resolve_network
+from ffem_jax.specs.trial import DataSpec
 
 # The sweep's networks: FFEM with each attention in each depth (of 9 and of 14 bottlenecks). All fit the cap of 10 MB.
 ATTENTIONS = (

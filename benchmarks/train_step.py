@@ -27,15 +27,15 @@ def make_faces(resolution: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Ours(Contestant):
-    """`ffem_jax.train.Trainer`, by the call that its `fit` makes about once a second."""
+    """`ffem_jax.training.trainer.Trainer`, by the call that its `fit` makes about once a second."""
 
     name, label, libraries, cached = "ours", "ffem_jax", ("jax",), True
 
     import_libraries = staticmethod(import_jax)
 
     def __init__(self, cell: Cell, folder: Path):
-        from ffem_jax.spec import RecipeSpec
-        from ffem_jax.train import Trainer
+        from ffem_jax.specs.trial import RecipeSpec
+        from ffem_jax.training.trainer import Trainer
 
         recipe = RecipeSpec(
             name="benchmark",

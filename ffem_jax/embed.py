@@ -28,10 +28,10 @@ from ffem_jax.export.parity import embed
 from ffem_jax.metrics.calibration import Calibration, compute_calibration
 from ffem_jax.metrics.duplicates import find_duplicates, group_same_vectors
 from ffem_jax.metrics.identification import normalize_embeddings
-from ffem_jax.names import decode_file_name, tidy_name
 from ffem_jax.serve.names import MAX_NAME, NameRefusedError, normalize_name
-from ffem_jax.spec import DataSpec
-from ffem_jax.weights import FinishedTrial, load_pretraining_faces, load_trained_faces
+from ffem_jax.specs.trial import DataSpec
+from ffem_jax.text.names import decode_file_name, tidy_name
+from ffem_jax.training.weights import FinishedTrial, load_pretraining_faces, load_trained_faces
 
 if TYPE_CHECKING:
     from ffem_jax.serve.changes import Candidate

@@ -6,12 +6,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import absl.logging
 import hypothesis
 import pytest
+from made_records import build_record
+
+from ffem_jax.records.record import TrialRecord
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -51,6 +54,12 @@ def _no_flushing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., TrialRecord]:
+    """A function that makes the record of a trial that never ran."""
+    return build_record
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, AttentionSpec
 from ffem_jax.metrics import compute_wilson_interval
-from ffem_jax.records import TrialRecord
-from ffem_jax.spec import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec
+from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec, to_plain, trial_key
 
 
 def build_record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from ffem_jax.arch import (
+from ffem_jax.specs.architecture import (
     ATTENTION_KINDS,
     ATTENTION_POSITIONS,
     FUSIONS,

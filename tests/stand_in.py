@@ -1,4 +1,4 @@
-"""A stand-in for training: `ffem_jax.trial` and the frontier's report, answering in microseconds.
+"""A stand-in for training: `ffem_jax.runs.trial` and the frontier's report, answering in microseconds.
 
 `install()` puts both where the package looks for them. Other processes get them as well when this folder is on
 PYTHONPATH and `write_sitecustomize` has been called. An SE network in the last bottleneck fails; one in the
@@ -14,9 +14,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from ffem_jax import frontier
-from ffem_jax.records import TrialRecord, append_record, read_records
-from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.records.record import TrialRecord, append_record, read_records
+from ffem_jax.reports import frontier
+from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
 
 
 def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path) -> list[TrialRecord]:
@@ -81,7 +81,7 @@ def install() -> None:
     """Put the stand-ins where the package looks."""
     from ffem_jax.data import protocols
 
-    sys.modules["ffem_jax.trial"] = trial = types.ModuleType("ffem_jax.trial")
+    sys.modules["ffem_jax.runs.trial"] = trial = types.ModuleType("ffem_jax.runs.trial")
     trial.__dict__["run_trials"] = run_trials
     frontier.write_frontier = write_frontier  # type: ignore[assignment]
     nothing = types.SimpleNamespace(notes=(), fingerprint="", digest="")

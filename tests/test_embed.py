@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffem_jax.arch import ArchSpec, StageSpec
 from ffem_jax.cli import main
 from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import crop_face
@@ -23,12 +22,13 @@ from ffem_jax.export.fold import fold_network
 from ffem_jax.export.reference import run_layers
 from ffem_jax.metrics.calibration import read_calibration
 from ffem_jax.models import normalize_pixels
+from ffem_jax.runs.trial import run_trials
 from ffem_jax.serve.database import open_database
 from ffem_jax.serve.gallery import Gallery
 from ffem_jax.serve.thresholds import FixedThreshold
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
-from ffem_jax.trial import run_trials
-from ffem_jax.weights import FinishedTrial, load_trial
+from ffem_jax.specs.architecture import ArchSpec, StageSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
+from ffem_jax.training.weights import FinishedTrial, load_trial
 
 ARCH = ArchSpec(
     name="small",

@@ -15,10 +15,10 @@ import pytest
 from flax import nnx
 
 from ffem_jax.cli import COMMANDS, main, terminal
-from ffem_jax.config import find_sweeps, list_groups, open_composer, to_specs
+from ffem_jax.config.compose import find_sweeps, list_groups, open_composer, to_specs
 from ffem_jax.models import build_model
-from ffem_jax.spec import trial_key
-from ffem_jax.weights import name_leaves
+from ffem_jax.specs.trial import trial_key
+from ffem_jax.training.weights import name_leaves
 
 GOLDEN = Path(__file__).parent / "golden" / "interface.json"
 STATUSES = ("DONE", "FAILED", "BAD_USAGE", "INTERRUPTED", "NOBODY_READS")

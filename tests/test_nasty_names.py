@@ -8,10 +8,10 @@ import pytest
 from made_records import build_record
 from markdown_it import MarkdownIt
 
-from ffem_jax.frontier import write_frontier
-from ffem_jax.frontier.compare import compare_records
-from ffem_jax.frontier.comparison_page import write_comparison
-from ffem_jax.records import TrialRecord
+from ffem_jax.analysis.compare import compare_records
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.comparison import write_comparison
+from ffem_jax.reports.frontier import write_frontier
 
 READER = MarkdownIt("commonmark").enable("table")
 NAMES = ["net[/v2](x)", "a|b*c*_d_`e`", "# <b>bold</b> & :smile: $x$"]
@@ -73,8 +73,8 @@ def test_a_comparison_s_page(records: list[TrialRecord], tmp_path: Path) -> None
 
 
 def test_a_page_of_effects(tmp_path: Path) -> None:
-    from ffem_jax.search.effects import Effect, Effects, Estimate
-    from ffem_jax.search.effects_page import write_effects
+    from ffem_jax.search.model.effects import Effect, Effects, Estimate
+    from ffem_jax.search.model.effects_page import write_effects
 
     estimate = Estimate(0.1, 0.02, 0.2, 0.001)
     rows = tuple(Effect("arch.name", name, "x|y", 3, 1, estimate, estimate, 1.1) for name in NAMES)

@@ -72,7 +72,7 @@ def test_an_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_pat
     elsewhere.mkdir()
     zipfile.ZipFile(wheel).extractall(installed)
     script = (
-        "from ffem_jax.config import find_conf_dir, find_sweep\n"
+        "from ffem_jax.config.compose import find_conf_dir, find_sweep\n"
         "print(find_conf_dir())\n"
         "print(find_sweep('quickstart'))\n"
     )

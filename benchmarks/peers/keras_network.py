@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from ffem_jax.arch import BlockSpec, NetworkSpec
+from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
 
 
 def build_keras_classifier(network: NetworkSpec, resolution: int, people: int) -> keras.Model:
@@ -94,7 +94,7 @@ def _attend(x: Any, name: str, kind: str, size: int) -> Any:
 
 
 def copy_weights(classifier: Any, peer: keras.Model) -> None:
-    """Write the weights of an `ffem_jax.classifier.FaceClassifier` with a plain softmax into its peer."""
+    """Write the weights of an `ffem_jax.training.classifier.FaceClassifier` with a plain softmax into its peer."""
 
     def put(name: str, *values: Any) -> None:
         weights = peer.get_layer(name).get_weights()

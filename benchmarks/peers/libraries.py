@@ -10,8 +10,8 @@ def import_jax(folder: Path) -> None:
     """JAX and the training program, every compiled program kept."""
     import jax
 
-    import ffem_jax.train  # noqa: F401
-    from ffem_jax.devices import use_cpu_cores
+    import ffem_jax.training.trainer  # noqa: F401
+    from ffem_jax.machine.devices import use_cpu_cores
 
     jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ffem_jax.arch import BlockSpec, NetworkSpec
+from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
 
 
 def _make_activation(name: str, channels: int) -> nn.Module:
@@ -133,7 +133,7 @@ def normalize_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
-    """Write the weights of an `ffem_jax.classifier.FaceClassifier` with a plain softmax into its peer."""
+    """Write the weights of an `ffem_jax.training.classifier.FaceClassifier` with a plain softmax into its peer."""
 
     def put(parameter: torch.Tensor, value: Any, *axes: int) -> None:
         array = np.asarray(value[...], np.float32)

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers.torch_network import FaceClassifier
-from ffem_jax.arch import NetworkSpec
-from ffem_jax.spec import RecipeSpec
+from ffem_jax.specs.architecture import NetworkSpec
+from ffem_jax.specs.trial import RecipeSpec
 
 EVALUATION_BATCH = 64
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.cli.terminal import DONE, FAILED, Parser, say, say_how_to_go_on, show
-from ffem_jax.text import show_unseen
+from ffem_jax.text.display import show_unseen
 
 if TYPE_CHECKING:
     from ffem_jax.align.photographs import Alignment

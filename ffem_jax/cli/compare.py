@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffem_jax.cli.recorded import add_records, find_records, read_all
 from ffem_jax.cli.terminal import DONE, Parser, print_table, say, show
-from ffem_jax.spec import PRECISIONS
+from ffem_jax.specs.trial import PRECISIONS
 
 
 def run(words: Sequence[str]) -> int:
@@ -26,14 +26,14 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.frontier.compare import compare_records
-    from ffem_jax.frontier.comparison_page import (
+    from ffem_jax.analysis.compare import compare_records
+    from ffem_jax.reports.comparison import (
         comparison_to_dict,
         render_comparison,
         write_comparison,
         write_sentence,
     )
-    from ffem_jax.sweep import check_writable
+    from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
     if options.out:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from ffem_jax.cli.terminal import DONE, OverridesParser, print_table, show
-from ffem_jax.spec import RunSpec, TrialSpec
-from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.specs.trial import RunSpec, TrialSpec
+from ffem_jax.text.tables import Column, make_table
 
 
 def run(words: Sequence[str]) -> int:
@@ -15,13 +15,13 @@ def run(words: Sequence[str]) -> int:
     parser = OverridesParser("cost", "Parameters, MACs, bytes and peak activation of a network; trains nothing.")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.config import open_composer, to_specs
+    from ffem_jax.config.compose import open_composer, to_specs
 
     with open_composer(options.config_dir) as composer:
         composer.parse(options.overrides)
         trial, run_spec = to_specs(composer.compose(options.overrides))
 
-    from ffem_jax.cost import compute_cost
+    from ffem_jax.cost.cost import compute_cost
 
     values = compute_cost(trial.arch, trial.data.resolution).to_dict()
     if options.json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ffem_jax.cli.predict import load_space
 from ffem_jax.cli.recorded import add_records, find_records, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, say, show
-from ffem_jax.spec import PRECISIONS
+from ffem_jax.specs.trial import PRECISIONS
 
 
 def run(words: Sequence[str]) -> int:
@@ -22,10 +22,10 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: effects/ beside the first records")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.search.effects import compute_effects
-    from ffem_jax.search.effects_page import plot_effects, tell_effects, write_effects
-    from ffem_jax.sweep import check_writable
-    from ffem_jax.text import write_text
+    from ffem_jax.runs.sweep import check_writable
+    from ffem_jax.search.model.effects import compute_effects
+    from ffem_jax.search.model.effects_page import plot_effects, tell_effects, write_effects
+    from ffem_jax.text.display import write_text
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "effects"

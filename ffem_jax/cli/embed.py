@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say, show
-from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.text.tables import Column, make_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
         make_embedder,
         write_vectors,
     )
-    from ffem_jax.weights import load_trial
+    from ffem_jax.training.weights import load_trial
 
     if options.out and options.out.suffix not in ENDINGS:
         raise UsageError(f"--out {options.out}: the file ends in {' or '.join(ENDINGS)}")

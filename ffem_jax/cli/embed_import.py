@@ -20,10 +20,10 @@ SHOWN = 10
 def import_embedded(options: argparse.Namespace, embedded: EmbeddedFaces) -> ImportReport:
     """Enrol all faces in the gallery that `--import` names, as `--sync`, `--sync-all` and `--dry-run` say."""
     from ffem_jax.embed import find_unread, list_candidates
-    from ffem_jax.names import decode_file_name
     from ffem_jax.serve.database import open_database
     from ffem_jax.serve.gallery import Gallery
     from ffem_jax.serve.imports import Scope, import_people
+    from ffem_jax.text.names import decode_file_name
 
     candidates = list_candidates(embedded)
     scope = Scope.MODEL if options.sync_all else Scope.FOLDER if options.sync else Scope.NOTHING

@@ -39,9 +39,9 @@ def run(words: Sequence[str]) -> int:
 
     from ffem_jax.data.cache import find_cache_folder
     from ffem_jax.export.bundle import export_trial
-    from ffem_jax.spec import DataSpec
-    from ffem_jax.sweep import check_writable
-    from ffem_jax.trial import enable_compilation_cache
+    from ffem_jax.runs.sweep import check_writable
+    from ffem_jax.runs.trial import enable_compilation_cache
+    from ffem_jax.specs.trial import DataSpec
 
     check_writable(options.out, "--out DIR")
     enable_compilation_cache(find_cache_folder(DataSpec()) / "compiled")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ffem_jax.cli.recorded import add_records, find_records, read_all
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
-from ffem_jax.spec import PRECISIONS
+from ffem_jax.specs.trial import PRECISIONS
 
 
 def run(words: Sequence[str]) -> int:
@@ -32,8 +32,8 @@ def run(words: Sequence[str]) -> int:
     if beside and options.finalists is None:
         raise UsageError("--beside is for the sweep that --finalists N writes; give both")
 
-    from ffem_jax.frontier import write_frontier
-    from ffem_jax.sweep import check_writable
+    from ffem_jax.reports.frontier import write_frontier
+    from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "frontier"
@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> int:
     for note in result.notes:
         say(f"ffem: warning: {note}")
     if options.finalists:
-        from ffem_jax.finalists import write_finalists
+        from ffem_jax.reports.finalists import write_finalists
 
         write_finalists(records, result.networks, result.question, out / "finalists", options.finalists, beside)
     if options.json:

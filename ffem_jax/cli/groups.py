@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ffem_jax.data import Faces
-    from ffem_jax.records import TrialRecord
+    from ffem_jax.records.record import TrialRecord
 
 
 def run(words: Sequence[str]) -> int:
@@ -35,10 +35,10 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.frontier.groups import choose_records, compute_groups, cut_columns
-    from ffem_jax.frontier.groups_page import groups_to_dict, render_groups, write_gap
-    from ffem_jax.frontier.labels import describe_data
-    from ffem_jax.frontier.table import print_table
+    from ffem_jax.analysis.groups import choose_records, compute_groups, cut_columns
+    from ffem_jax.analysis.labels import describe_data
+    from ffem_jax.reports.groups import groups_to_dict, render_groups, write_gap
+    from ffem_jax.reports.table import print_table
 
     paths = find_records(options.records)
     if options.attributes:
@@ -84,7 +84,7 @@ def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -
     """
     from ffem_jax.data import load_faces
     from ffem_jax.data.recorded import KnownFaces, describe_change
-    from ffem_jax.spec import DataSpec
+    from ffem_jax.specs.trial import DataSpec
 
     data = DataSpec(**records[0].spec["data"])
     data = dataclasses.replace(data, root=data_root) if data_root else data

@@ -12,8 +12,8 @@ from ffem_jax.cli.recorded import add_records, find_records, read_all, read_comp
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 
 if TYPE_CHECKING:
-    from ffem_jax.paper import ImageGroups
-    from ffem_jax.records import TrialRecord
+    from ffem_jax.records.record import TrialRecord
+    from ffem_jax.reports.paper import ImageGroups
 
 
 def run(words: Sequence[str]) -> int:
@@ -28,12 +28,12 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.frontier.table import render_table
-    from ffem_jax.paper import write_paper
-    from ffem_jax.paper.answer import write_answer
-    from ffem_jax.paper.published import find_network
-    from ffem_jax.paper.tables import QUESTION
-    from ffem_jax.sweep import check_writable
+    from ffem_jax.reports.paper import write_paper
+    from ffem_jax.reports.paper.answer import write_answer
+    from ffem_jax.reports.paper.published import find_network
+    from ffem_jax.reports.paper.tables import QUESTION
+    from ffem_jax.reports.table import render_table
+    from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
     if options.attributes:
@@ -66,12 +66,12 @@ def find_groups(records: Sequence[TrialRecord], path: Path, data_root: str | Non
     Raises UsageError and FrontierError for a file without usable columns: that is for the user to mend, where the
     faces may be gone for good.
     """
+    from ffem_jax.analysis.groups import choose_records, cut_columns
+    from ffem_jax.analysis.summary import FrontierError
     from ffem_jax.data import DataError
-    from ffem_jax.frontier.groups import choose_records, cut_columns
-    from ffem_jax.frontier.summary import FrontierError
-    from ffem_jax.paper import ImageGroups
-    from ffem_jax.paper.published import choose_columns
-    from ffem_jax.paper.settings import find_settings
+    from ffem_jax.reports.paper import ImageGroups
+    from ffem_jax.reports.paper.published import choose_columns
+    from ffem_jax.reports.paper.settings import find_settings
 
     settings, _ = find_settings(records)
     try:

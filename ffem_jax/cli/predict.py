@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.recorded import add_records, find_records, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
-from ffem_jax.spec import PRECISIONS
-from ffem_jax.terminal_table import Column, make_table
+from ffem_jax.specs.trial import PRECISIONS
+from ffem_jax.text.tables import Column, make_table
 
 # As in the tables of MobileNetV2's paper.
 STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s"}
@@ -19,7 +19,7 @@ STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ffem_jax.search.prediction import Prediction
+    from ffem_jax.search.model.prediction import Prediction
     from ffem_jax.search.space import SearchSpace
 
 
@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     if not 0 <= options.cap_mmacs < float("inf"):
         raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of multiply-adds, or 0 for no limit")
 
-    from ffem_jax.search.prediction import predict_networks
+    from ffem_jax.search.model.prediction import predict_networks
 
     space = load_space(options.space, options.config_dir)
     prediction = predict_networks(
@@ -77,7 +77,7 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
     """The space that the sweep `name` states. Raises ConfigError or SpaceError where there is none."""
     from omegaconf import DictConfig, OmegaConf
 
-    from ffem_jax.config import find_sweep, load_sweep
+    from ffem_jax.config.compose import find_sweep, load_sweep
     from ffem_jax.search.space import SpaceError, read_space
 
     path = find_sweep(name, config_dir)

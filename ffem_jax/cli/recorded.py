@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ffem_jax.cli.terminal import UsageError, say
 
 if TYPE_CHECKING:
-    from ffem_jax.records import TrialRecord
+    from ffem_jax.records.record import TrialRecord
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
 
 def read_all(paths: Iterable[Path]) -> list[TrialRecord]:
     """The latest record of every trial in the files."""
-    from ffem_jax.records import latest_records, read_records
+    from ffem_jax.records.record import latest_records, read_records
 
     return latest_records(record for path in paths for record in read_records(path))
 
@@ -51,7 +51,7 @@ def read_comparable(
 
     faces: as `select_comparable` has it. Raises FrontierError as it does.
     """
-    from ffem_jax.frontier.comparability import select_comparable
+    from ffem_jax.analysis.comparability import select_comparable
 
     records, notes = select_comparable(filter(wanted, read_all(paths)), faces=faces)
     for note in notes:

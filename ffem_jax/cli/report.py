@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ffem_jax.cli.recorded import add_records, find_records
 from ffem_jax.cli.terminal import DONE, Parser, say
-from ffem_jax.spec import PRECISIONS
+from ffem_jax.specs.trial import PRECISIONS
 
 
 def run(words: Sequence[str]) -> int:
@@ -29,9 +29,9 @@ def run(words: Sequence[str]) -> int:
     )
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.report import write_report
-    from ffem_jax.report.reading import read_for_report
-    from ffem_jax.sweep import check_writable
+    from ffem_jax.reports.html import write_report
+    from ffem_jax.reports.html.wording import read_for_report
+    from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "report.html"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ffem_jax.cli.server_options import add_database_option, check_installed, find_database
 from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say
-from ffem_jax.terminal_table import make_table
+from ffem_jax.text.tables import make_table
 
 ACTIONS = {
     "add": "make a key; it is printed once and stored nowhere",

@@ -22,15 +22,15 @@ from ffem_jax.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from ffem_jax.config import Composer
-    from ffem_jax.records import TrialRecord
-    from ffem_jax.report.live import LivePage
-    from ffem_jax.spec import RunSpec
+    from ffem_jax.config.compose import Composer
+    from ffem_jax.records.record import TrialRecord
+    from ffem_jax.reports.html.live import LivePage
+    from ffem_jax.specs.trial import RunSpec
 
 
 def run(words: Sequence[str]) -> int:
     """Train the networks of sweeps/NAME.yaml."""
-    from ffem_jax.config import find_sweep
+    from ffem_jax.config.compose import find_sweep
 
     parser = OverridesParser(
         "sweep NAME", "Train the networks of sweeps/NAME.yaml. Killed and started again, it goes on."
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
 
 def list_sweeps(options: argparse.Namespace) -> int:
     """Print each sweep's name and the question it asks."""
-    from ffem_jax.config import find_sweeps, read_question
+    from ffem_jax.config.compose import find_sweeps, read_question
 
     questions = {name: read_question(path) for name, path in sorted(find_sweeps(options.config_dir).items())}
     if options.json:
@@ -75,8 +75,8 @@ class Swept:
 
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
-    from ffem_jax.config import open_composer
-    from ffem_jax.records import STATUSES
+    from ffem_jax.config.compose import open_composer
+    from ffem_jax.records.record import STATUSES
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
@@ -108,8 +108,8 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
 
 def sweep_all(composer: Composer, name: str, options: argparse.Namespace, words: Sequence[str]) -> Swept:
     """Train every combination."""
-    from ffem_jax.progress import label_trials, read_recorded
-    from ffem_jax.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
+    from ffem_jax.runs.progress import label_trials, read_recorded
+    from ffem_jax.runs.sweep import collect_records, launch_sweep, plan_sweep, prepare_sweep
 
     plan, notes = prepare_sweep(plan_sweep(composer, name, options.overrides, options.config_dir))
     for note in notes:
@@ -130,8 +130,8 @@ def sweep_all(composer: Composer, name: str, options: argparse.Namespace, words:
 
 def search(composer: Composer, name: str, options: argparse.Namespace, words: Sequence[str]) -> Swept:
     """Train as many networks as the search's budget holds, those that its sampler proposes."""
-    from ffem_jax.search.launch import launch_search, prepare_search
     from ffem_jax.search.plan import plan_search
+    from ffem_jax.search.workers.launch import launch_search, prepare_search
 
     plan = plan_search(composer, name, options.overrides, options.config_dir)
     for note in prepare_search(plan):
@@ -154,8 +154,8 @@ def open_page(
     planned: int,
 ) -> LivePage:
     """The page of a sweep or search, renewed while it runs; its question is the first line of the sweep's file."""
-    from ffem_jax.config import find_sweep, read_question
-    from ffem_jax.report.live import LivePage
+    from ffem_jax.config.compose import find_sweep, read_question
+    from ffem_jax.reports.html.live import LivePage
 
     known = {"title": name, "question": read_question(find_sweep(name, options.config_dir)) if name else ""}
     cap = {"cap_mb": run.cap_mb, "precision": run.cap_precision}
@@ -164,7 +164,8 @@ def open_page(
 
 def draw_frontier(records: Sequence[TrialRecord], out: Path, cap_mb: float, precision: str) -> Any:
     """Write the frontier of the sweep's own trials; None, and a line that says why, where there is none."""
-    from ffem_jax.frontier import FrontierError, write_frontier
+    from ffem_jax.analysis.comparability import FrontierError
+    from ffem_jax.reports.frontier import write_frontier
 
     try:
         drawn = write_frontier(records, out, cap_mb=cap_mb, precision=precision)
@@ -189,7 +190,7 @@ def describe_seconds(records: Sequence[TrialRecord]) -> str:
 
 def describe_untrained(records: Sequence[TrialRecord], errors: Sequence[str], labels: dict[str, str]) -> list[str]:
     """The trials that have no final accuracy, and why: those stopped early, those over the cap, those that failed."""
-    from ffem_jax.progress import describe_record, identify
+    from ffem_jax.runs.progress import describe_record, identify
 
     lines = []
     if pruned := sum(record.status == "pruned" for record in records):

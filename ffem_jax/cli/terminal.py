@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ffem_jax.terminal_table import print_table as print_table
-from ffem_jax.text import show_unseen
+from ffem_jax.text.display import show_unseen
+from ffem_jax.text.tables import print_table as print_table
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
 
@@ -45,7 +45,7 @@ class OverridesParser(Parser):
     """A parser that takes Hydra overrides, and shows the groups and their choices in its help."""
 
     def __init__(self, command: str, description: str) -> None:
-        from ffem_jax.config import list_groups
+        from ffem_jax.config.compose import list_groups
 
         groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in list_groups().items())
         values = "values: any key that ffem train --cfg prints, such as arch.width_multiplier=0.5 or seed=1"

@@ -20,7 +20,7 @@ from ffem_jax.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from ffem_jax.records import TrialRecord
+    from ffem_jax.records.record import TrialRecord
 
 
 def run(words: Sequence[str]) -> int:
@@ -36,8 +36,8 @@ def run(words: Sequence[str]) -> int:
 
         return run_sweep("", options, ["train", *words])
 
-    from ffem_jax.config import open_composer
-    from ffem_jax.sweep import run_one
+    from ffem_jax.config.compose import open_composer
+    from ffem_jax.runs.sweep import run_one
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean(), say_how_to_go_on(["train", *words]):
         result = run_one(composer, options.overrides, say)
@@ -59,7 +59,7 @@ def print_config(options: argparse.Namespace) -> int:
     """Print the composed config, checked, as YAML or JSON; Hydra's own part is left out."""
     from omegaconf import OmegaConf
 
-    from ffem_jax.config import open_composer, to_application
+    from ffem_jax.config.compose import open_composer, to_application
 
     with open_composer(options.config_dir) as composer:
         composer.parse(options.overrides)
@@ -70,7 +70,7 @@ def print_config(options: argparse.Namespace) -> int:
 
 def describe_results(records: Sequence[TrialRecord]) -> list[str]:
     """The lines the command ends with."""
-    from ffem_jax.progress import describe_record
+    from ffem_jax.runs.progress import describe_record
 
     lines = []
     for record in records:

@@ -17,8 +17,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: verification/ beside the first records")
     options = parser.parse_intermixed_args(words)
 
-    from ffem_jax.sweep import check_writable
-    from ffem_jax.view2 import write_view2
+    from ffem_jax.reports.view2 import write_view2
+    from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
     out = options.out or paths[0].parent / "verification"

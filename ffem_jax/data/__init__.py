@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 
 class DataError(ValueError):

@@ -21,8 +21,8 @@ import numpy as np
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.columns import Cell, ColumnError, parse_column
 from ffem_jax.data.listing import list_names
-from ffem_jax.names import find_name, index_names, tidy_name
-from ffem_jax.text import show_unseen
+from ffem_jax.text.display import show_unseen
+from ffem_jax.text.names import find_name, index_names, tidy_name
 
 SEPARATORS = (",", ";", "\t", "|")
 

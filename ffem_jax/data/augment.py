@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ffem_jax.spec import RecipeSpec
+from ffem_jax.specs.trial import RecipeSpec
 
 
 def augment_images(

@@ -27,7 +27,7 @@ from filelock import FileLock
 from PIL import features
 
 from ffem_jax.data import Faces
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 # Raised whenever the same source would decode to other arrays.
 CACHE_VERSION = 2

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from ffem_jax.data.listing import list_names
-from ffem_jax.names import INVISIBLE, fold_name
+from ffem_jax.text.names import INVISIBLE, fold_name
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+", re.ASCII)

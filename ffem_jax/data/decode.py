@@ -17,8 +17,8 @@ from tqdm import tqdm
 from ffem_jax.data import Faces
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.spec import DataSpec
-from ffem_jax.text import show_unseen
+from ffem_jax.specs.trial import DataSpec
+from ffem_jax.text.display import show_unseen
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
 MAX_PIXELS = 120_000_000

@@ -11,7 +11,7 @@ from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
 from ffem_jax.data.decode import Picture, decode_faces
 from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".webp"})
 KINDS = "jpg, jpeg, png, pgm or webp"

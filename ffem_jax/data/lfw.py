@@ -30,8 +30,8 @@ from ffem_jax.data.decode import Picture, decode_faces, select_people
 from ffem_jax.data.download import Download, download_archive
 from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
 from ffem_jax.data.listing import list_names as join_names
-from ffem_jax.names import decode_file_name, tidy_name
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
+from ffem_jax.text.names import decode_file_name, tidy_name
 
 if TYPE_CHECKING:
     from ffem_jax.data.lfw_builder import PreparedFaces, ReadPictures

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ffem_jax.data import DataError
-from ffem_jax.names import decode_file_name, fold_name, tidy_name
-from ffem_jax.text import show_unseen
+from ffem_jax.text.display import show_unseen
+from ffem_jax.text.names import decode_file_name, fold_name, tidy_name
 
 TABLE_NAME = "attributes.csv"
 

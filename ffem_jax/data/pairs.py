@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ffem_jax.data import DataError
-from ffem_jax.names import find_name, index_names, tidy_name
+from ffem_jax.text.names import find_name, index_names, tidy_name
 
 
 @dataclass(frozen=True)

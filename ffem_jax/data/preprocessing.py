@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 # What step 2 is called in export.json; another filter would be another name.
 RESIZE = "pillow_bilinear"

@@ -19,7 +19,7 @@ from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.decode import select_people
 from ffem_jax.data.lfw import find_pairs
 from ffem_jax.data.pairs import Pairs, read_pairs
-from ffem_jax.spec import DataSpec, ProtocolSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec
 
 # The images of one content, by index.
 Group = list[int]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.protocols import Split, load_split
-from ffem_jax.spec import DataSpec, ProtocolSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec
 
 
 class FacesChangedError(DataError):

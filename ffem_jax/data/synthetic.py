@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ffem_jax.data import DataError, Faces
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 DEFAULT_PEOPLE = 20
 

@@ -25,7 +25,7 @@ from ffem_jax.export.layers import (
     LayerList,
     compute_model_id,
 )
-from ffem_jax.weights import FinishedTrial, load_trained_faces, load_trial
+from ffem_jax.training.weights import FinishedTrial, load_trained_faces, load_trial
 
 MANIFEST_FILE = "export.json"
 MANIFEST_VERSION = 1

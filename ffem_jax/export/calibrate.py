@@ -25,7 +25,7 @@ from ffem_jax.data.protocols import Split
 from ffem_jax.export import ExportError, onnx
 from ffem_jax.export.layers import INPUT_NAME, INPUT_OFFSET, INPUT_SCALE, OUTPUT_NAME, LayerList
 from ffem_jax.export.quantize import quantize_for_pairs
-from ffem_jax.weights import FinishedTrial, load_trained_faces
+from ffem_jax.training.weights import FinishedTrial, load_trained_faces
 
 DTYPE = "int8_activations"
 IMAGES = 64

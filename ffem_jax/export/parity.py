@@ -16,13 +16,13 @@ import numpy as np
 
 from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split
+from ffem_jax.machine.processor import describe_processor
 from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.matching import calibrate_sigma
 from ffem_jax.metrics.verification import choose_threshold, compute_pair_distances
 from ffem_jax.models import normalize_pixels
-from ffem_jax.processor import describe_processor
-from ffem_jax.weights import FinishedTrial
+from ffem_jax.training.weights import FinishedTrial
 
 EMBED_BATCH = 64
 # Of the held-out faces, evenly over them: a phone's runtime takes them one by one.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
+from ffem_jax.analysis.labels import make_labels
 from ffem_jax.export import load_format
 from ffem_jax.export.tfjs import MODEL_FILE
-from ffem_jax.frontier.labels import make_labels
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.turns import Busy, TimedModel, Timing, start_node, time_in_turn
-from ffem_jax.processor import find_processor
-from ffem_jax.records import TrialRecord, append_record, latest_records, read_arch, read_records
+from ffem_jax.machine.processor import find_processor
+from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_arch, read_records
+from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 
 ROUNDS = 30
 

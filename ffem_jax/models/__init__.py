@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffem_jax.arch import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.models import ffem, mobilefacenet, mobilenetv2, shufflenetv2
 from ffem_jax.models.blocks import BLOCKS, Head, Stem
+from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 
 PRESETS: dict[str, ArchSpec] = {
     **ffem.PRESETS,

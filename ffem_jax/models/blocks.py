@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffem_jax.arch import BlockSpec
 from ffem_jax.models.attention import ATTENTIONS
 from ffem_jax.models.convolutions import (
     depthwise_conv,
@@ -19,6 +18,7 @@ from ffem_jax.models.convolutions import (
 )
 from ffem_jax.models.draws import kernel_init
 from ffem_jax.models.normalization import make_activation, make_batch_norm, normalize
+from ffem_jax.specs.architecture import BlockSpec
 
 
 class Pointwise(nnx.Module):

@@ -1,6 +1,6 @@
 """FFEM (Xiao et al., Electronics 2024, 13, 201): plain, and with ECA or SE in its first and last bottleneck."""
 
-from ffem_jax.arch import ArchSpec, AttentionSpec
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec
 
 PRESETS = {
     "ffem": ArchSpec(name="ffem"),

@@ -1,6 +1,6 @@
 """MobileFaceNet (Chen et al., 2018, Table 1), made for 112 x 112."""
 
-from ffem_jax.arch import ArchSpec, StageSpec
+from ffem_jax.specs.architecture import ArchSpec, StageSpec
 
 PRESETS = {
     "mobilefacenet": ArchSpec(

@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al., CVPR 2018, Table 2), its classifier's place taken by the embedding."""
 
-from ffem_jax.arch import ArchSpec, StageSpec
+from ffem_jax.specs.architecture import ArchSpec, StageSpec
 
 PRESETS = {
     "mobilenetv2": ArchSpec(

@@ -1,6 +1,6 @@
 """ShuffleNetV2 (Ma et al., ECCV 2018, Table 5) at three widths, its classifier's place taken by the embedding."""
 
-from ffem_jax.arch import ArchSpec, StageSpec
+from ffem_jax.specs.architecture import ArchSpec, StageSpec
 
 
 def _make(name: str, *channels: int) -> ArchSpec:

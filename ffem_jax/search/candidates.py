@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffem_jax.arch import SpecError
-from ffem_jax.config import Composer, ConfigError, make_writable, to_specs
-from ffem_jax.overrides import explain_error
-from ffem_jax.records import TrialRecord
+from ffem_jax.config.compose import Composer, ConfigError, make_writable, to_specs
+from ffem_jax.config.overrides import explain_error
+from ffem_jax.records.record import TrialRecord
 from ffem_jax.search.settings import COSTS
 from ffem_jax.search.space import SearchSpace, read_value
-from ffem_jax.spec import RunSpec, TrialSpec, trial_key
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import RunSpec, TrialSpec, trial_key
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class CandidateMaker:
 
 def add_cost(candidate: Candidate) -> Candidate:
     """`candidate` with what it costs, and with a reason where that is over a limit. Seconds for a first network."""
-    from ffem_jax.cost import compute_cost
+    from ffem_jax.cost.cost import compute_cost
 
     if candidate.trial is None:
         return candidate

@@ -15,7 +15,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from ffem_jax.frontier.pareto import find_dominated, sort_points
+from ffem_jax.analysis.pareto import find_dominated, sort_points
 
 # What a trial is known by: its number, or its key.
 Name = TypeVar("Name", bound=Hashable)

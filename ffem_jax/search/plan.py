@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffem_jax.arch import SpecError
-from ffem_jax.config import (
+from ffem_jax.config.compose import (
     AUTO_DIR,
     SWEEP_GROUP,
     Composer,
@@ -22,11 +21,12 @@ from ffem_jax.config import (
     register_sweep,
     to_specs,
 )
-from ffem_jax.overrides import explain_error, quote_value
-from ffem_jax.records import TrialRecord, latest_records, read_records
+from ffem_jax.config.overrides import explain_error, quote_value
+from ffem_jax.records.record import TrialRecord, latest_records, read_records
 from ffem_jax.search.settings import SearchSettings
 from ffem_jax.search.space import SearchSpace, read_space
-from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

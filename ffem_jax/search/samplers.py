@@ -14,8 +14,8 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial
 
-from ffem_jax.config import ConfigError
-from ffem_jax.search.proposal import Observation, ProposalError, SurrogateSampler
+from ffem_jax.config.compose import ConfigError
+from ffem_jax.search.model.proposal import Observation, ProposalError, SurrogateSampler
 from ffem_jax.search.space import Point, SearchSpace
 
 LARGEST_GRID = 100_000

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffem_jax.arch import SpecError, check_choice, check_range
 from ffem_jax.search.halving import compute_rungs
+from ffem_jax.specs.architecture import SpecError, check_choice, check_range
 
 # Names alone, so that a wrong one is refused without Optuna.
 SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid", "surrogate")

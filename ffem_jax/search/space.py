@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.spec import TrialSpec
+from ffem_jax.specs.trial import TrialSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from ffem_jax.config import ConfigError
+from ffem_jax.config.compose import ConfigError
 
 
 class Turn(Protocol):

@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ffem_jax.records import TrialRecord
+from ffem_jax.records.record import TrialRecord
 from ffem_jax.search.candidates import Candidate, add_cost
 from ffem_jax.search.halving import Halving, Promotion
 from ffem_jax.search.ledger import COUNTED, Ledger, read_status

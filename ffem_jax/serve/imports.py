@@ -18,7 +18,6 @@ import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ffem_jax.metrics.duplicates import group_same_vectors
-from ffem_jax.names import fold_name
 from ffem_jax.serve.changes import (
     Candidate,
     Conflict,
@@ -33,6 +32,7 @@ from ffem_jax.serve.changes import (
 )
 from ffem_jax.serve.database import origins, people, read_clock, vectors
 from ffem_jax.serve.gallery import Gallery, GalleryError, find_holders
+from ffem_jax.text.names import fold_name
 
 # A sync that would take away more people than the folder holds, and at least so many, wants to be forced: so much is
 # missing on the disk rather than meant.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ffem_jax.names import tidy_name
+from ffem_jax.text.names import tidy_name
 
 MAX_NAME = 100
 # A name has something to see, and no control character, line separator, invisible space or mark that turns the

@@ -26,7 +26,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: Sequence[str]) -> Any:
         """Search until n_trials networks are trained; `arguments` are the overrides of the command line."""
-        from ffem_jax.search.launch import sweep_by_hydra
+        from ffem_jax.search.workers.launch import sweep_by_hydra
 
         return sweep_by_hydra(self.config, list(arguments))
 

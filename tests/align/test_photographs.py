@@ -28,7 +28,7 @@ from ffem_jax.align.photographs import (
     write_outcomes,
 )
 from ffem_jax.data import DataError, load_faces
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 SETTINGS = Settings(side=70, several="largest", detector="discs 1")
 

@@ -69,7 +69,7 @@ def train_and_export(folder: Path) -> Path:
 def write_face(person: int, index: int, path: Path) -> Path:
     """A drawn face of the data set as a PNG."""
     from ffem_jax.data.synthetic import draw_face
-    from ffem_jax.spec import DataSpec
+    from ffem_jax.specs.trial import DataSpec
 
     face, _, _ = draw_face(DataSpec(**DATA), person, index)
     Image.fromarray(face).save(path)

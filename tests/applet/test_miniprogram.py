@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.cli import main
 from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.models import normalize_pixels
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
-from ffem_jax.trial import run_trials
+from ffem_jax.runs.trial import run_trials
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from ffem_jax.data.preprocessing import RESIZE, crop_face, describe_crop, find_square
 from ffem_jax.models import normalize_pixels
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 CROP_ALL = """
 import { readFileSync, writeFileSync } from "node:fs";

@@ -44,7 +44,7 @@ class World:
 
 def embed(trial: Path, files: list[Path]) -> np.ndarray:
     """Vectors by the trained network itself, of pictures read and cut as training does."""
-    from ffem_jax.weights import load_trial
+    from ffem_jax.training.weights import load_trial
 
     finished = load_trial(trial)
     data = finished.trial.data

@@ -16,7 +16,7 @@ from made_folders import make_picture, write_people
 
 from ffem_jax.data import load_faces
 from ffem_jax.data.attributes import AttributesError, read_attributes
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 NAMES = [f"{person}/{number}.png" for person in "ab" for number in range(3)]
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from ffem_jax.data.augment import augment_images, turn_and_zoom
-from ffem_jax.spec import RecipeSpec
+from ffem_jax.specs.trial import RecipeSpec
 
 SIDE = 12
 augment_compiled = jax.jit(augment_images, static_argnums=2)

@@ -17,7 +17,7 @@ from PIL import Image
 from ffem_jax import data
 from ffem_jax.data import Faces, cache
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 
 def load_faces(spec: DataSpec) -> Faces:
@@ -125,7 +125,7 @@ def test_the_spec_goes_before_the_environment(monkeypatch, tmp_path):
 
 def test_two_processes_at_once_agree(spec):
     program = (
-        "from ffem_jax.spec import DataSpec\nfrom ffem_jax.data import load_faces\n"
+        "from ffem_jax.specs.trial import DataSpec\nfrom ffem_jax.data import load_faces\n"
         f"print(load_faces(DataSpec(**{dataclasses.asdict(spec)!r})).fingerprint)"
     )
     started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -12,7 +12,7 @@ from PIL import Image
 from ffem_jax.data import decode
 from ffem_jax.data.decode import PictureError, decode_picture, hash_picture, select_people
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:

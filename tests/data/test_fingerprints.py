@@ -8,7 +8,7 @@ import pytest
 from made_folders import make_picture
 
 from ffem_jax.data import load_faces
-from ffem_jax.spec import DataSpec, TrialSpec, trial_key
+from ffem_jax.specs.trial import DataSpec, TrialSpec, trial_key
 
 # Josh comes after José as two code points and before it as one: names are tidied for show, and the order stays.
 PEOPLE = ("Zoë", "adam", unicodedata.normalize("NFD", "José"), "Josh", "Ann  Lee", "Ann Abe", "李")

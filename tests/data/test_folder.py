@@ -11,7 +11,7 @@ from PIL import Image
 
 from ffem_jax.data import DataError, cache, load_faces
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 
 def spec_of(root, **options) -> DataSpec:

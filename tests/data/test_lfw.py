@@ -22,7 +22,7 @@ from ffem_jax.data import DataError, lfw, load_faces
 from ffem_jax.data.download import Download
 from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.data.protocols import make_split
-from ffem_jax.spec import DataSpec, ProtocolSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec
 
 PEOPLE = {"Ann_Lee": 3, "Bob_Ray": 5, "Cy_Coe": 1, "Dan_Day": 3}
 
@@ -202,7 +202,7 @@ def test_two_processes_at_once_prepare_it_once(tmp_path):
     write_people(tmp_path / "lfw", PEOPLE)
     cache = tmp_path / "cache"
     program = (
-        "import sys\nfrom ffem_jax.spec import DataSpec\nfrom ffem_jax.data import load_faces\n"
+        "import sys\nfrom ffem_jax.specs.trial import DataSpec\nfrom ffem_jax.data import load_faces\n"
         f"spec = DataSpec(name='lfw', root={str(tmp_path)!r}, cache_dir={str(cache)!r}, resolution=int(sys.argv[1]))\n"
         "assert len(load_faces(spec).names) == 11\n"
     )
@@ -249,7 +249,7 @@ def test_tensorflow_is_never_imported_and_nothing_is_printed(tmp_path):
     write_people(tmp_path / "lfw", PEOPLE)
     program = (
         "import sys\n"
-        "from ffem_jax.spec import DataSpec\nfrom ffem_jax.data import load_faces\n"
+        "from ffem_jax.specs.trial import DataSpec\nfrom ffem_jax.data import load_faces\n"
         f"spec = DataSpec(**{dataclasses.asdict(spec_of(tmp_path, cache_dir=str(tmp_path / 'cache')))!r})\n"
         "assert len(load_faces(spec).names) == 11\n"
         "assert 'tensorflow_datasets' in sys.modules\n"

@@ -20,9 +20,9 @@ from made_folders import make_picture, write_people
 from ffem_jax.data import DataError, cache, load_faces
 from ffem_jax.data.folder import ENDINGS, KINDS
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names, list_people
-from ffem_jax.names import decode_file_name, find_name, index_names, tidy_name
 from ffem_jax.serve.names import normalize_name
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
+from ffem_jax.text.names import decode_file_name, find_name, index_names, tidy_name
 
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 
@@ -266,7 +266,7 @@ def test_people_have_one_order_in_every_locale(root):
     write_latin(root)
     here = load(root)
     program = (
-        "import sys\nfrom ffem_jax.data import load_faces\nfrom ffem_jax.spec import DataSpec\n"
+        "import sys\nfrom ffem_jax.data import load_faces\nfrom ffem_jax.specs.trial import DataSpec\n"
         "assert sys.getfilesystemencoding() == 'ascii'\n"
         "faces = load_faces(DataSpec(name='folder', root=sys.argv[1], resolution=16, min_images=1))\n"
         "print(faces.fingerprint, ascii(faces.people))\n"

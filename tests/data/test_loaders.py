@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_folders import write_people
 
-from ffem_jax.arch import SpecError
 from ffem_jax.data import LOADERS, DataError, Faces, load_faces
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import DataSpec
 
 
 @pytest.fixture(params=LOADERS)

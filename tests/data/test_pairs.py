@@ -15,7 +15,7 @@ from ffem_jax.data import DataError, lfw
 from ffem_jax.data.download import Download
 from ffem_jax.data.pairs import read_pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
-from ffem_jax.spec import DataSpec, ProtocolSpec, TrialSpec, trial_key
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, TrialSpec, trial_key
 
 PEOPLE = {"Ann": 3, "Bob": 2, "Cy": 2, "Dan": 1, "Eve": 2, "Fay": 4, "Gus": 3, "Hal": 1}
 # Two folds of two same and two different pairs; Fay, Gus and Hal are in none.

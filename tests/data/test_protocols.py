@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ffem_jax.data import DataError
 from ffem_jax.data.protocols import make_split
-from ffem_jax.spec import ProtocolSpec
+from ffem_jax.specs.trial import ProtocolSpec
 
 
 def unique_content(labels) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ffem_jax.data import DataError, load_faces
-from ffem_jax.spec import DataSpec
+from ffem_jax.specs.trial import DataSpec
 
 SMALL = DataSpec(name="synthetic", people=4, images_per_person=5, resolution=32)
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ffem_jax.arch import ArchSpec
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import (
     INPUT_NAME,
@@ -24,6 +23,7 @@ from ffem_jax.export.layers import (
 from ffem_jax.export.quantize import ROUNDINGS
 from ffem_jax.export.reference import run_layer, run_layers
 from ffem_jax.models import FaceNetwork, build_model
+from ffem_jax.specs.architecture import ArchSpec
 
 RESOLUTION = 32
 

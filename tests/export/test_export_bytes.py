@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from made_networks import draw_model, shrink
 
-from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
-from ffem_jax.cost import compute_cost
+from ffem_jax.cost.cost import compute_cost
 from ffem_jax.export import tfjs
 from ffem_jax.export.fold import fold_network
 from ffem_jax.models import PRESETS
+from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec
 
 PRECISIONS = {"float32": "bytes_float32", "float16": "bytes_float16", "uint8": "bytes_int8"}
 

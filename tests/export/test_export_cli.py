@@ -8,15 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
-from ffem_jax.arch import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.cli import main
 from ffem_jax.cli.export import describe
 from ffem_jax.data.protocols import load_split
 from ffem_jax.export import NotRunError, bundle, parity, tfjs
 from ffem_jax.export.bundle import export_trial
-from ffem_jax.spec import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
-from ffem_jax.trial import run_trials
-from ffem_jax.weights import TrialFolderError, load_trial
+from ffem_jax.runs.trial import run_trials
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
+from ffem_jax.training.weights import TrialFolderError, load_trial
 
 TRIAL = TrialSpec(
     arch=ArchSpec(

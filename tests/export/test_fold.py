@@ -8,13 +8,13 @@ import pytest
 from flax import nnx
 from made_networks import APART, CLOSE, compute_cosines, draw_model, embed, make_network, make_pixels, shrink
 
-from ffem_jax.arch import ATTENTION_KINDS, ArchSpec, AttentionSpec
 from ffem_jax.export import ExportError
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import OUTPUT_NAME, Convolution, Depthwise, Layer, LayerList, compute_model_id
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models import PRESETS
 from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec, AttentionSpec
 
 # What no preset has, at a resolution with odd and even maps (37, 19, 10, 5, 3).
 VARIATIONS = {

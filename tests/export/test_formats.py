@@ -16,11 +16,11 @@ from made_networks import (
 )
 from test_fold import FAST, VARIATIONS
 
-from ffem_jax.arch import ATTENTION_KINDS, ArchSpec
 from ffem_jax.export import DTYPES, FORMATS, ExportError, load_format
 from ffem_jax.export.layers import OUTPUT_NAME
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models import PRESETS
+from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec
 
 PACKAGES = {"onnx": ("onnx", "onnxruntime"), "tflite": ("ai_edge_litert",), "tfjs": ()}
 

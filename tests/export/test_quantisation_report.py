@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.emulated import PROCESSORS
 from benchmarks.quantisation_report import UNKNOWN, group_rows, write_processors, write_report, write_summary
-from ffem_jax.processor import describe_flags
+from ffem_jax.machine.processor import describe_flags
 
 
 def make_row(trial: str = "a", dtype: str = "float32", correct: int = 60, **changes) -> dict:

@@ -9,13 +9,14 @@ import pytest
 from made_records import build_record
 from stand_in_runtime import StandInRuntime
 
-from ffem_jax.arch import resolve_network
+from ffem_jax.analysis.comparability import FrontierError
 from ffem_jax.cli import main
 from ffem_jax.export.tfjs import find_node_packages
-from ffem_jax.frontier import FrontierError, write_frontier
 from ffem_jax.latency import measure, turns
 from ffem_jax.latency.measure import measure_records
-from ffem_jax.records import TrialRecord, append_record, latest_records, read_arch, read_records
+from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_arch, read_records
+from ffem_jax.reports.frontier import write_frontier
+from ffem_jax.specs.architecture import resolve_network
 
 WIDE, NARROW = build_record(), build_record(arch={"width_multiplier": 0.5}, params=600_000, correct=60)
 RECORDS = [

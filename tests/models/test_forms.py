@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffem_jax.arch import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.kernels import calls
 from ffem_jax.models import build_model
 from ffem_jax.models.attention import ATTENTIONS
 from ffem_jax.models.convolutions import depthwise_conv, get_convolution_form, list_forms, use_convolution_form
 from ffem_jax.models.draws import build_at_once
+from ffem_jax.specs.architecture import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
 
 SMALL = ArchSpec(
     stem_channels=4,

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffem_jax.arch import (
+from ffem_jax.models import PRESETS, build_model
+from ffem_jax.models.attention import ATTENTIONS
+from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.specs.architecture import (
     ACTIVATIONS,
     ATTENTION_KINDS,
     ATTENTION_POSITIONS,
@@ -19,9 +22,6 @@ from ffem_jax.arch import (
     AttentionSpec,
     StageSpec,
 )
-from ffem_jax.models import PRESETS, build_model
-from ffem_jax.models.attention import ATTENTIONS
-from ffem_jax.models.convolutions import use_convolution_form
 
 SMALL = ArchSpec(
     name="small",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ffem_jax.search import worker
+from ffem_jax.search.workers import worker
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.records import TrialRecord, append_record
+from ffem_jax.records.record import TrialRecord, append_record
 from ffem_jax.search.candidates import Candidate
 from ffem_jax.search.settings import SearchSettings
 from ffem_jax.search.space import SearchSpace, read_space

@@ -12,9 +12,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.arch import ArchSpec, resolve_network
-from ffem_jax.records import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.spec import RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
+from ffem_jax.specs.architecture import ArchSpec, resolve_network
+from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
 
 FINGERPRINT = "drawn"
 
@@ -84,14 +84,14 @@ def install() -> None:
         module.__dict__.update(values)
 
     put(
-        "ffem_jax.trial",
+        "ffem_jax.runs.trial",
         run_trials=run_trials,
         record_failure=record_failure,
         discard_checkpoint=lambda folder: None,
         compute_key=lambda trial: trial_key(trial, FINGERPRINT),
     )
-    put("ffem_jax.cost", compute_cost=lambda arch, resolution: Cost(arch))
-    put("ffem_jax.devices", use_cpu_cores=lambda cores: None, release_memory=lambda: None)
+    put("ffem_jax.cost.cost", compute_cost=lambda arch, resolution: Cost(arch))
+    put("ffem_jax.machine.devices", use_cpu_cores=lambda cores: None, release_memory=lambda: None)
     nothing = types.SimpleNamespace(notes=(), synthetic=True)
     protocols.load_split = lambda data, protocol: (nothing, nothing)  # type: ignore[assignment,return-value]
 

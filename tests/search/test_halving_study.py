@@ -6,22 +6,22 @@ import json
 import numpy as np
 import pytest
 
-from ffem_jax.arch import SpecError
 from ffem_jax.cli import main
-from ffem_jax.records import TrialRecord, latest_records, read_records, read_trial
+from ffem_jax.records.record import TrialRecord, latest_records, read_records, read_trial
+from ffem_jax.runs.trial import run_trials
 from ffem_jax.search.candidates import Candidate
-from ffem_jax.search.following import SearchFollower
 from ffem_jax.search.settings import HalvingSettings, SearchSettings
 from ffem_jax.search.space import Choice, SearchSpace
-from ffem_jax.spec import RunSpec
-from ffem_jax.trial import run_trials
+from ffem_jax.search.workers.following import SearchFollower
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import RunSpec
 
 pytest.importorskip("optuna")
 
 from ffem_jax.search.ledger import read_network
 from ffem_jax.search.storage import open_storage
 from ffem_jax.search.study import SearchStudy
-from ffem_jax.search.worker import Worker
+from ffem_jax.search.workers.worker import Worker
 
 EPOCHS = 9
 SPACE = SearchSpace((Choice("size", tuple(map(str, range(1, 9))), ordered=True), Choice("kind", ("a", "b", "c"))))

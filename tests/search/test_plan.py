@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffem_jax.config import Composer, ConfigError, find_sweep, open_composer, to_specs
+from ffem_jax.config.compose import Composer, ConfigError, find_sweep, open_composer, to_specs
 from ffem_jax.search.candidates import CandidateMaker, add_cost
 from ffem_jax.search.plan import SearchPlan, is_search, load_plan, plan_search, save_plan
-from ffem_jax.spec import to_plain
+from ffem_jax.specs.trial import to_plain
 
 
 @pytest.fixture(scope="module")

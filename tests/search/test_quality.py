@@ -15,14 +15,14 @@ import pytest
 import yaml
 from made_searches import make_record
 
-from ffem_jax.config import find_sweep
-from ffem_jax.search import worker as worker_module
+from ffem_jax.config.compose import find_sweep
 from ffem_jax.search.candidates import Candidate
-from ffem_jax.search.following import compute_progress
 from ffem_jax.search.settings import SearchSettings
 from ffem_jax.search.space import SearchSpace, read_space
 from ffem_jax.search.study import Claim, SearchStudy
-from ffem_jax.search.worker import Worker
+from ffem_jax.search.workers import worker as worker_module
+from ffem_jax.search.workers.following import compute_progress
+from ffem_jax.search.workers.worker import Worker
 
 CAP = 10e6
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffem_jax.arch import AttentionSpec
 from ffem_jax.search.space import Choice, SearchSpace, SpaceError, read_space
-from ffem_jax.spec import RecipeSpec, TrialSpec, to_plain
+from ffem_jax.specs.architecture import AttentionSpec
+from ffem_jax.specs.trial import RecipeSpec, TrialSpec, to_plain
 
 PARAMS = {
     "arch.attention.placement": "first,last,first_last",

@@ -12,15 +12,15 @@ import pytest
 from made_searches import CAP, SPACE, compute_accuracy, make, make_record, measure, open_study, train_into
 from optuna.trial import TrialState
 
-from ffem_jax.config import ConfigError
-from ffem_jax.records import read_records
+from ffem_jax.config.compose import ConfigError
+from ffem_jax.records.record import read_records
 from ffem_jax.search import samplers
 from ffem_jax.search import study as study_module
 from ffem_jax.search.ledger import Ledger, read_status
 from ffem_jax.search.space import read_space
 from ffem_jax.search.storage import open_storage
 from ffem_jax.search.study import Claim, SearchError, SearchStudy
-from ffem_jax.search.worker import Worker
+from ffem_jax.search.workers.worker import Worker
 
 
 def search(study: SearchStudy, name: str = "w", path: Path | None = None) -> Ledger:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from made_searches import CAP, make_record, open_study
 
-from ffem_jax.config import ConfigError
-from ffem_jax.frontier import compute_hypervolume
+from ffem_jax.analysis.hypervolume import compute_hypervolume
+from ffem_jax.config.compose import ConfigError
 from ffem_jax.search import samplers
-from ffem_jax.search.encoding import decode_point, sample_codes
-from ffem_jax.search.following import compute_progress
-from ffem_jax.search.proposal import SurrogateSampler
+from ffem_jax.search.model.encoding import decode_point, sample_codes
+from ffem_jax.search.model.proposal import SurrogateSampler
 from ffem_jax.search.samplers import PROPOSERS, Told, freeze, thaw
 from ffem_jax.search.space import Choice, SearchSpace
+from ffem_jax.search.workers.following import compute_progress
 
 SPACE = SearchSpace(
     (

@@ -13,13 +13,13 @@ from made_galleries import LENGTH, MODEL_ID, OTHER_MODEL_ID, draw_people
 from sqlalchemy import Engine, func, select
 
 from ffem_jax.metrics.calibration import compute_calibration
-from ffem_jax.names import fold_name
 from ffem_jax.serve import database
 from ffem_jax.serve import gallery as gallery_module
 from ffem_jax.serve.database import DatabaseError, open_database
 from ffem_jax.serve.gallery import ConflictError, Gallery, GalleryError
 from ffem_jax.serve.names import MAX_NAME, NameRefusedError, normalize_name
 from ffem_jax.serve.thresholds import CalibratedThreshold, FixedThreshold
+from ffem_jax.text.names import fold_name
 
 ALL = FixedThreshold(1.0)
 

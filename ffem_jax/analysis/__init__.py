@@ -1,0 +1,1 @@
+"""Numbers from records: networks, frontiers, pairs, comparisons. No figure, no page."""

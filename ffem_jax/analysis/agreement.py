@@ -1,0 +1,145 @@
+"""How far recorded accuracies order networks at all: against another seed, against size alone, against fewer epochs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffem_jax.analysis.comparability import FOLDED, Run, identify
+from ffem_jax.analysis.summary import METRICS
+from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
+from ffem_jax.records.record import TrialRecord, latest_records
+
+FEWEST_NETWORKS = 5  # that an order is spoken of for
+
+
+@dataclass(frozen=True)
+class OrderAgreement:
+    """Kendall's taus that an order of networks by accuracy is to be read beside; None where the records do not tell.
+
+    seeds: one seed's accuracies with another's; the mean over pairs of seeds, of tau and of the ends of its interval.
+    macs: multiply-adds with accuracy, which is an order for nothing. epoch: that after `rung_epoch` of `epochs`
+    epochs with that in the end.
+    """
+
+    seeds: RankAgreement | None = None
+    macs: RankAgreement | None = None
+    epoch: RankAgreement | None = None
+    rung_epoch: int = 0
+    epochs: int = 0
+
+    def describe(self) -> str:
+        """The taus in one sentence; empty where there are none."""
+        parts = []
+        if self.seeds or self.macs:
+            seeds = f"{self.seeds}" if self.seeds else "not known (one seed a network)"
+            parts.append(f"of one seed with another {seeds}")
+        if self.macs:
+            parts.append(f"of multiply-adds alone with accuracy {self.macs}")
+        if self.epoch:
+            parts.append(
+                f"of accuracy after {self.rung_epoch} of {self.epochs} epochs with that in the end {self.epoch}"
+            )
+        if not parts:
+            return ""
+        count = max(part.count for part in (self.seeds, self.macs, self.epoch) if part)
+        return f"How far {count} networks are ordered, Kendall's tau [95 %]: {'; '.join(parts)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The taus as nested dicts, ready for JSON."""
+
+        def plain(part: RankAgreement | None) -> dict[str, float] | None:
+            return {"tau": part.tau, "low": part.low, "high": part.high, "networks": part.count} if part else None
+
+        rung = {**(plain(self.epoch) or {}), "epoch": self.rung_epoch, "epochs": self.epochs} if self.epoch else None
+        return {"seed_to_seed": plain(self.seeds), "macs_only": plain(self.macs), "early_epoch": rung}
+
+
+def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") -> OrderAgreement:
+    """The taus of `records`, of one data set and protocol; a network counts where it was trained to the end.
+
+    metric: as `summarize_records` has it. Fewer than five networks order nothing that is worth a number.
+    """
+    done = [r for r in latest_records(records) if r.status == "done" and r.tested and getattr(r, metric) is not None]
+    # Network -> run -> its folds.
+    networks: dict[str, dict[Run, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in done:
+        identity = identify(record)
+        networks[identity.network][identity.run._replace(fold=0)].append(record)
+    wanted = max((_count_folds(record) for record in done), default=1)
+    runs = {
+        network: {run: trials for run, trials in by_run.items() if len(trials) >= wanted}
+        for network, by_run in networks.items()
+    }
+    runs = {network: by_run for network, by_run in runs.items() if by_run}
+    accuracies = {
+        network: {run: _pool(trials, lambda r: _count_hits(r, metric)) for run, trials in by_run.items()}
+        for network, by_run in runs.items()
+    }
+    means = {network: sum(by_run.values()) / len(by_run) for network, by_run in accuracies.items()}
+    macs = {network: next(iter(by_run.values()))[0].macs for network, by_run in runs.items()}
+    known = [network for network in means if macs[network] is not None]
+    rung, epochs, early = _read_early(runs)
+    return OrderAgreement(
+        seeds=_compare_seeds(accuracies),
+        macs=_compare([macs[n] or 0 for n in known], [means[n] for n in known]),
+        epoch=_compare(list(early.values()), [means[network] for network in early]),
+        rung_epoch=rung,
+        epochs=epochs,
+    )
+
+
+def _compare(first: Sequence[float], second: Sequence[float]) -> RankAgreement | None:
+    if len(first) < FEWEST_NETWORKS:
+        return None
+    found = compute_rank_agreement(first, second)
+    return None if math.isnan(found.tau) else found
+
+
+def _compare_seeds(accuracies: Mapping[str, Mapping[Run, float]]) -> RankAgreement | None:
+    every = sorted({run for by_run in accuracies.values() for run in by_run})
+    found = []
+    for first, second in itertools.combinations(every, 2):
+        both = [by_run for by_run in accuracies.values() if first in by_run and second in by_run]
+        pair = _compare([by_run[first] for by_run in both], [by_run[second] for by_run in both])
+        if pair:
+            found.append(pair)
+    if not found:
+        return None
+    tau, low, high = (sum(getattr(pair, name) for pair in found) / len(found) for name in ("tau", "low", "high"))
+    return RankAgreement(tau, low, high, max(pair.count for pair in found))
+
+
+def _read_early(
+    runs: Mapping[str, Mapping[Run, Sequence[TrialRecord]]],
+) -> tuple[int, int, dict[str, float]]:
+    """A third of the epochs, all epochs, and each network's accuracy there; none where lengths differ."""
+    every = {network: [r for trials in by_run.values() for r in trials] for network, by_run in runs.items()}
+    lengths = {len(record.validation_accuracy) for trials in every.values() for record in trials}
+    epochs = lengths.pop() if len(lengths) == 1 else 0
+    if epochs < 3:
+        return 0, 0, {}
+    rung = round(epochs / 3)
+    early = {
+        network: _pool(trials, lambda r: r.validation_accuracy[rung - 1] * (r.tested or 0))
+        for network, trials in every.items()
+    }
+    return rung, epochs, early
+
+
+def _pool(trials: Sequence[TrialRecord], count: Callable[[TrialRecord], float]) -> float:
+    return sum(count(record) for record in trials) / sum(record.tested or 0 for record in trials)
+
+
+def _count_hits(record: TrialRecord, metric: str) -> float:
+    counted = getattr(record, METRICS[metric])
+    return counted if counted is not None else getattr(record, metric) * record.tested
+
+
+def _count_folds(record: TrialRecord) -> int:
+    protocol = record.spec.get("protocol", {})
+    return int(protocol.get("folds", 1)) if protocol.get("name") in FOLDED else 1

@@ -1,0 +1,250 @@
+"""What one factor changes, from pairs of trials that differ in nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ffem_jax.analysis.comparability import FrontierError, identify, select_comparable
+from ffem_jax.analysis.comparison import Comparison, ComparisonRow
+from ffem_jax.analysis.labels import describe_data
+from ffem_jax.analysis.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
+from ffem_jax.analysis.summary import METRICS
+from ffem_jax.metrics.intervals import compute_unpaired_interval
+from ffem_jax.metrics.paired import (
+    compute_mean_difference,
+    compute_paired_interval,
+    compute_sign_flip_p_value,
+    correct_holm,
+)
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.specs.trial import PRECISIONS
+
+HITS = {"accuracy": "hits", "accuracy_gallery": "hits_gallery"}
+
+
+def compare_records(
+    records: Sequence[TrialRecord],
+    factor: str,
+    *,
+    against: str = "",
+    metric: str = "accuracy",
+    precision: str = "float32",
+    faces: str = "",
+) -> Comparison:
+    """Compare the levels of `factor` (`attention.kind`, `arch.width_multiplier`, `recipe.loss`) pair by pair.
+
+    With `against`, each of the other levels with that one: fewer rows, and so a milder correction. Of several versions
+    of the faces the newest count, or those of the fingerprint `faces`.
+
+    Raises FrontierError, in one line, for a factor that does not vary (naming those that do) or an `against` that is
+    none of its levels, for records of several data sets or protocols, and where no two trials are equal in all but
+    the factor.
+    """
+    for name, value, choices in (("metric", metric, tuple(METRICS)), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise FrontierError(f"{name}={value!r} is not known; choose one of: {', '.join(choices)}")
+    latest = latest_records(records)
+    done = [record for record in latest if _is_done(record, metric)]
+    if not done:
+        raise FrontierError(
+            f"no trial of the {len(latest)} recorded is done with an {metric}; there is nothing to compare"
+        )
+    full = f"arch.{factor}" if factor.startswith("attention.") else factor
+    done, other_faces = select_comparable(done, faces=faces, varying=full)
+    try:
+        full = find_factor(done, factor)
+        pairs, alone = find_pairs(done, full, against)
+        if not pairs:
+            raise FrontierError(
+                f"no two of {len(done)} trials are equal in all but {shorten(full)} (same faces, split and seed)"
+            )
+    except FrontierError as error:
+        # What was left out may be the reason.
+        raise FrontierError("; ".join([str(error), *other_faces])) from None
+    rows = _correct(
+        [_make_row(group, context, overall, metric, precision) for group, context, overall in _group(pairs)]
+    )
+    used = {id(record): record for pair in pairs for record in (pair.first, pair.second)}.values()
+    return Comparison(
+        factor=shorten(full),
+        metric=metric,
+        precision=precision,
+        title=describe_data(list(used), (r.resolution for r in used), (row.images for row in rows)),
+        synthetic=any(record.synthetic or record.data == "synthetic" for record in used),
+        rows=tuple(rows),
+        notes=(*other_faces, *_describe_left_out(latest, alone, pairs, full, metric)),
+    )
+
+
+def _is_done(record: TrialRecord, metric: str) -> bool:
+    return record.status == "done" and getattr(record, metric) is not None and bool(record.tested)
+
+
+def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
+    """(pairs, context, overall) of each row: for two levels one a context, and one over all where there are several."""
+    order = sort_levels(dict.fromkeys(level for pair in pairs for level in pair.levels))
+    by_levels: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        by_levels.setdefault(pair.levels, []).append(pair)
+    rows: list[tuple[list[Pair], str, bool]] = []
+    for _, group in sorted(by_levels.items(), key=lambda item: tuple(map(order.index, item[0]))):
+        names = list(dict.fromkeys(name for pair in group for name in pair.context))
+        # A setting that some lack is there or not by another one, which varies and is named.
+        varying = [n for n in names if len({pair.context[n] for pair in group if n in pair.context}) > 1]
+        contexts: dict[str, list[Pair]] = {}
+        for pair in group:
+            words = [f"{_say(name)} {pair.context[name]}" for name in varying if name in pair.context]
+            contexts.setdefault(", ".join(words), []).append(pair)
+        rows += [(own, context, False) for context, own in contexts.items()]
+        if len(contexts) > 1:
+            rows.append((group, f"all {len(contexts)}", True))
+    return rows
+
+
+def _say(name: str) -> str:
+    group, _, setting = name.rpartition(".")
+    # A kind or a name says what of only with its group.
+    return (group.split(".")[-1] if setting in ("kind", "name") else setting).replace("_", " ")
+
+
+def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, precision: str) -> ComparisonRow:
+    known = [pair for pair in pairs if has_hits(pair, metric)]
+    pairs = known or pairs
+    sides = [pair.first for pair in pairs], [pair.second for pair in pairs]
+    tests = [sum(record.tested or 0 for record in side) for side in sides]
+    accuracy = [sum(_count_correct(r, metric) for r in side) / n for side, n in zip(sides, tests, strict=True)]
+    values: dict[str, Any] = {"difference": accuracy[1] - accuracy[0]}
+    if known:
+        values |= _measure_paired(known, metric)
+    else:
+        images = _count_images(pairs)
+        low, high = compute_unpaired_interval((accuracy[0] * images, images), (accuracy[1] * images, images))
+        values |= {"images": images, "low": low, "high": high, "only_first": None, "only_second": None}
+        values |= {"test": "", "p_value": None}
+    return ComparisonRow(
+        first=pairs[0].levels[0],
+        second=pairs[0].levels[1],
+        context=context,
+        overall=overall,
+        pairs=len(pairs),
+        seeds=len({pair.run for pair in pairs}),
+        tests=tests[0],
+        accuracy_first=accuracy[0],
+        accuracy_second=accuracy[1],
+        p_corrected=None,
+        bytes_first=_find_sizes(sides[0], precision),
+        bytes_second=_find_sizes(sides[1], precision),
+        **values,
+    )
+
+
+def has_hits(pair: Pair, metric: str) -> bool:
+    """Whether both trials say which of the same images they got right."""
+    name = HITS[metric]
+    images = pair.first.test_images
+    whole = all(len(getattr(record, name)) == len(images) > 0 for record in (pair.first, pair.second))
+    return bool(pair.pictures) and whole and images == pair.second.test_images
+
+
+def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
+    runs = list(dict.fromkeys(pair.run for pair in pairs))
+    # Seen at several resolutions a picture is one picture still.
+    pictures = [pair.first.pictures_fingerprint or pair.pictures for pair in pairs]
+    names = sorted({(p, i) for p, pair in zip(pictures, pairs, strict=True) for i in pair.first.test_images})
+    column = {name: number for number, name in enumerate(names)}
+    totals, counts = np.zeros((2, len(runs), len(names)))
+    only = np.zeros(2, int)
+    for own, pair in zip(pictures, pairs, strict=True):
+        first, second = (
+            np.frombuffer(getattr(record, HITS[metric]).encode(), np.uint8) == ord("1")
+            for record in (pair.first, pair.second)
+        )
+        columns = [column[own, image] for image in pair.first.test_images]
+        run = runs.index(pair.run)
+        totals[run, columns] += second.astype(int) - first.astype(int)
+        counts[run, columns] += 1
+        only += [(first & ~second).sum(), (second & ~first).sum()]
+    low, high = compute_paired_interval(totals, counts)
+    return {
+        "difference": compute_mean_difference(totals, counts),
+        "images": len(names),
+        "low": low,
+        "high": high,
+        "only_first": int(only[0]),
+        "only_second": int(only[1]),
+        "test": "mcnemar" if counts.sum(axis=0).max() == 1 else "sign flip",
+        "p_value": compute_sign_flip_p_value(totals.sum(axis=0)),
+    }
+
+
+def _count_correct(record: TrialRecord, metric: str) -> float:
+    counted = getattr(record, METRICS[metric])
+    return float(getattr(record, metric) * record.tested if counted is None else counted)
+
+
+def _count_images(pairs: Sequence[Pair]) -> int:
+    """Distinct test images where only their numbers are known: another split draws from the same pictures."""
+    folds: dict[tuple[int, str], dict[int, int]] = {}
+    for pair in pairs:
+        run = identify(pair.first).run
+        folds.setdefault((run.split_seed, pair.pictures), {})[run.fold] = pair.first.tested or 0
+    return max(sum(counts.values()) for counts in folds.values())
+
+
+def _find_sizes(records: Sequence[TrialRecord], precision: str) -> tuple[int, int] | None:
+    sizes = [size for record in records if (size := getattr(record, f"bytes_{precision}")) is not None]
+    return (min(sizes), max(sizes)) if sizes else None
+
+
+def _correct(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    tested = [row.p_value for row in rows if row.p_value is not None]
+    corrected = iter(correct_holm(tested))
+    return [dataclasses.replace(row, p_corrected=None if row.p_value is None else next(corrected)) for row in rows]
+
+
+def _describe_left_out(
+    latest: Sequence[TrialRecord],
+    alone: Sequence[TrialRecord],
+    pairs: Sequence[Pair],
+    factor: str,
+    metric: str,
+) -> list[str]:
+    notes = []
+    blind = [pair for pair in pairs if not has_hits(pair, metric)]
+    if blind:
+        how = (
+            "left out of the rows that have others"
+            if len(blind) < len(pairs)
+            else "the images of the two levels are treated as different ones, which makes the intervals wider than a "
+            "paired comparison would, and what another seed changes is not in them; run.retrain=true records them"
+        )
+        notes.append(
+            f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "
+            f"other pictures): {how}"
+        )
+    status = Counter(record.status for record in latest if not _is_done(record, metric))
+    names = {
+        "pruned": "pruned before the end",
+        "over_cap": "over the cap",
+        "failed": "failed",
+        "done": f"done, without {metric}",
+    }
+    if status:
+        notes.append("not compared: " + ", ".join(f"{count} {names[name]}" for name, count in status.items()))
+    without = sum(factor not in read_settings(record) for record in alone if not factor.endswith(".name"))
+    if without:
+        notes.append(f"not compared, for want of {shorten(factor)}: {_count(without)}")
+    if len(alone) > without:
+        notes.append(
+            f"not compared, for want of a partner that differs in nothing else: {_count(len(alone) - without)}"
+        )
+    return notes
+
+
+def _count(trials: int) -> str:
+    return f"{trials} trial{'' if trials == 1 else 's'}"

@@ -1,0 +1,145 @@
+"""`ffem groups`: the accuracy of each recorded network on groups of its test images."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffem_jax.analysis.comparability import FrontierError, check_comparable, identify_network
+from ffem_jax.analysis.compare import HITS
+from ffem_jax.analysis.labels import make_labels
+from ffem_jax.metrics.paired import correct_holm
+from ffem_jax.metrics.subgroups import (
+    Gap,
+    GroupAccuracy,
+    compute_group_accuracies,
+    compute_largest_gap,
+)
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.text.names import tidy_name
+
+MOST_VALUES = 6  # of a column of numbers that is taken as names of groups
+
+
+@dataclass(frozen=True)
+class NetworkGroups:
+    """One network by one column. unknown: tested images without a value. p_corrected: of the gap, by Holm."""
+
+    network: str
+    column: str
+    groups: tuple[GroupAccuracy, ...]
+    gap: Gap | None
+    p_corrected: float | None
+    images: int
+    unknown: int
+    seeds: int
+
+
+def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
+    """The trials that say which test images were right. Raises FrontierError for none, or of several data sets."""
+    done = [record for record in latest_records(records) if record.status == "done"]
+    chosen = [r for r in done if len(getattr(r, HITS[metric])) == len(r.test_images) > 0]
+    if not chosen:
+        raise FrontierError(
+            f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
+            "older release; train again with run.retrain=true"
+        )
+    check_comparable(chosen)
+    return chosen
+
+
+def compute_groups(
+    records: Sequence[TrialRecord], columns: Mapping[str, np.ndarray], people: np.ndarray, metric: str = "accuracy"
+) -> list[NetworkGroups]:
+    """Each network by each column, from `choose_records`' records.
+
+    columns: for each a group's name for every image of the data set, "" where not known; people: int [image].
+    """
+    networks: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        networks.setdefault(identify_network(record), []).append(record)
+    labels = make_labels([group[0].spec for group in networks.values()])
+    found = []
+    for label, group in zip(labels, networks.values(), strict=True):
+        right, tests = np.zeros((2, len(people)))
+        for record in group:
+            hits = np.frombuffer(getattr(record, HITS[metric]).encode(), np.uint8) == ord("1")
+            right[record.test_images] += hits
+            tests[record.test_images] += 1
+        for column, names in columns.items():
+            kept = (tests > 0) & (names != "")
+            arrays = right[kept] / tests[kept], names[kept], people[kept]
+            found.append(
+                NetworkGroups(
+                    network=label,
+                    column=column,
+                    groups=compute_group_accuracies(*arrays),
+                    gap=compute_largest_gap(*arrays),
+                    p_corrected=None,
+                    images=int((tests > 0).sum()),
+                    unknown=int(((tests > 0) & (names == "")).sum()),
+                    seeds=len({record.seed for record in group}),
+                )
+            )
+    corrected = iter(correct_holm([one.gap.p_value for one in found if one.gap]))
+    return [dataclasses.replace(one, p_corrected=next(corrected) if one.gap else None) for one in found]
+
+
+def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Group names by column, and a note on each column passed over.
+
+    wanted: `gender`, or `glasses:0.1,0.5` to cut numbers in three; empty takes every column whose values can be names.
+    Raises FrontierError for a column that is not there, or whose numbers need cuts.
+    """
+    columns: dict[str, np.ndarray] = {}
+    notes = []
+    for word in wanted or attributes:
+        name, cuts = _split_wish(word, attributes)
+        if name in columns:
+            raise FrontierError(
+                f"column {name} is asked for twice; ask for it once, with all cuts, as in {name}:0.1,0.5"
+            )
+        values = attributes[name]
+        if cuts:
+            columns[name] = _cut(name, values, cuts)
+        elif values.dtype.kind != "f":
+            columns[name] = values.astype(str)
+        elif len(np.unique(values[~np.isnan(values)])) <= MOST_VALUES:
+            columns[name] = np.array(["" if np.isnan(value) else _name_number(value) for value in values])
+        elif wanted:
+            raise FrontierError(f"column {name} has many numbers; say where to cut them, as in {name}:0.5")
+        else:
+            notes.append(f"{name} has many numbers and is passed over; --by {name}:0.5 cuts it")
+    return columns, notes
+
+
+def _split_wish(word: str, attributes: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """Column and cuts of `glasses:0.1,0.5`; a column's name may have a colon and a normal form of its own."""
+    columns = {tidy_name(name): name for name in attributes}
+    for wish, cuts in ((word, ""), word.rpartition(":")[::2]):
+        if (name := tidy_name(wish)) in columns:
+            return columns[name], cuts
+    name = word.rpartition(":")[0] or word
+    raise FrontierError(f"there is no column {name!r}; choose one of: {', '.join(attributes) or 'none'}")
+
+
+def _name_number(value: float) -> str:
+    return f"{value:.15g}"  # fewer digits may give two numbers one name
+
+
+def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
+    try:
+        edges = sorted({float(cut) for cut in cuts.split(",")})
+        numbers = values.astype(float)
+        if not np.isfinite(edges).all():
+            raise ValueError
+    except ValueError:
+        raise FrontierError(f"{name}:{cuts} cuts nothing: both the cuts and the column must be numbers") from None
+    texts = [_name_number(edge) for edge in edges]
+    between = [f"above {a} to {b}" for a, b in itertools.pairwise(texts)]
+    names = np.array([f"{texts[0]} or less", *between, f"above {texts[-1]}"])
+    return np.where(np.isnan(numbers), "", names[np.searchsorted(edges, numbers).clip(max=len(edges))])

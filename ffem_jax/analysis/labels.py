@@ -1,0 +1,137 @@
+"""Short names for networks: what tells them apart within one figure, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.specs.architecture import AttentionSpec, SpecError, select_effective_attention
+
+NO_ATTENTION = "no attention"
+# How a field reads in a label; the others read as their name and value.
+PHRASES = {
+    "arch.width_multiplier": "width {}",
+    "arch.depth_multiplier": "depth {}",
+    "arch.embedding_dim": "{} features",
+    "arch.head_channels": "head {}",
+    "arch.pooling": "{} pooling",
+    "arch.activation": "{}",
+    "data.resolution": "{} px",
+    "recipe.epochs": "{} epochs",
+    "pretrain.name": "pretrained on {}",
+}
+
+
+def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
+    """A label for each trial spec (nested dicts), all different.
+
+    Where the networks' names tell them apart the names are used; otherwise what differs: attention, multipliers,
+    resolution, recipe. What all have in common is left out.
+    """
+    names = [str(spec.get("arch", {}).get("name", "")) or "network" for spec in specs]
+    if len(set(names)) == len(names):
+        return names
+    attention = _describe_attention([spec.get("arch", {}).get("attention", {}) for spec in specs])
+    fields = _describe_fields(specs)
+    # Without attention goes without saying where there is something else to say.
+    labels = [
+        ", ".join(filter(None, ("" if rest and first == NO_ATTENTION else first, rest))) or name
+        for first, rest, name in zip(attention, fields, names, strict=True)
+    ]
+    if len(set(labels)) < len(labels) and len(set(names)) > 1:
+        labels = [f"{name}, {label}" if label != name else name for name, label in zip(names, labels, strict=True)]
+    # Stage tables are too long for a label: what still coincides is numbered.
+    total, seen = Counter(labels), Counter[str]()
+    for i, label in enumerate(labels):
+        if total[label] > 1:
+            seen[label] += 1
+            labels[i] = f"{label} #{seen[label]}"
+    return labels
+
+
+def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
+    """Data set, resolution, protocol and test images, in one line."""
+    variants = sorted({record.data_variant for record in records if record.data_variant})
+    data = records[0].data or str(records[0].spec.get("data", {}).get("name", "?"))
+    pixels = sorted(set(resolutions))
+    size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
+    protocol = records[0].spec.get("protocol", {})
+    name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
+    noun = "pairs" if protocol.get("name") == "view2" else "images"
+    tested = sorted({images for images in tests if images})
+    images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
+    return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test {noun}"
+
+
+def describe_placement(attention: dict[str, Any]) -> str:
+    """Where the attention sits, as it is typed; empty where there is none."""
+    if attention.get("kind", "none") == "none":
+        return ""
+    placement = attention.get("placement", "")
+    return placement if isinstance(placement, str) else "[" + ",".join(str(index) for index in placement) + "]"
+
+
+def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
+    read = [_read_attention(attention) for attention in attentions]
+    several = len({fields["kind"] for fields in read}) > 1
+    # What varies between those of one kind, found once: thousands of networks have few kinds.
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for fields, attention in zip(read, attentions, strict=True):
+        for name, value in (attention | fields).items():
+            values[fields["kind"], name].add(str(value))
+    described = []
+    for fields in read:
+        kind = fields["kind"]
+        if kind == "none":
+            described.append(NO_ATTENTION if several else "")
+            continue
+        varying = [name for name in fields if name != "kind" and len(values[kind, name]) > 1]
+        words = [
+            fields[name] if name == "placement" else f"{name.replace('_', ' ')} {_format(fields[name])}"
+            for name in varying
+        ]
+        described.append(" ".join([kind.upper(), *words]) if words or several else "")
+    return described
+
+
+def _read_attention(attention: dict[str, Any]) -> dict[str, Any]:
+    """The kind and what it reads, the placement as it is typed; all fields of a kind that is not known here."""
+    try:
+        fields = select_effective_attention(AttentionSpec(**attention))
+    except (SpecError, TypeError):
+        fields = {"kind": attention.get("kind", "none"), **attention}
+    return fields | ({"placement": describe_placement(attention)} if "placement" in fields else {})
+
+
+def _describe_fields(specs: Sequence[dict[str, Any]]) -> list[str]:
+    flat = [_flatten(spec) for spec in specs]
+    names = list(dict.fromkeys(name for fields in flat for name in fields))
+    differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
+    if "recipe.name" in differing:
+        differing = [name for name in differing if not name.startswith("recipe.") or name == "recipe.name"]
+    described = []
+    for fields in flat:
+        words = []
+        for name in differing:
+            if name not in fields:
+                continue
+            value = _format(fields[name])
+            phrase = PHRASES.get(name, "{}" if name == "recipe.name" else name.split(".")[1].replace("_", " ") + " {}")
+            words.append("no head" if name == "arch.head_channels" and value == "0" else phrase.format(value))
+        described.append(", ".join(words))
+    return described
+
+
+def _flatten(spec: dict[str, Any]) -> dict[str, Any]:
+    """The fields worth a word, as `group.field`."""
+    arch = {k: v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention", "stages")}
+    groups = {"arch": arch, "data": {"resolution": spec.get("data", {}).get("resolution")}}
+    groups["recipe"] = spec.get("recipe", {})
+    groups["pretrain"] = {k: v for k, v in spec.get("pretrain", {}).items() if k == "name"}
+    return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+
+
+def _format(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,176 @@
+"""From trials to networks: all seeds and folds of one network become one point with one interval."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffem_jax.analysis.comparability import FOLDED, FrontierError, Run, check_comparable, identify, identify_network
+from ffem_jax.analysis.labels import describe_placement, make_labels
+from ffem_jax.metrics.intervals import compute_wilson_interval
+from ffem_jax.records.record import TrialRecord, latest_records
+
+METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """One network at one resolution under one recipe, over all its seeds and folds. Rates are in 0 to 1.
+
+    label: what tells it apart from the others of the same call. attention: its kind; placement: empty where none.
+    status: `done` (accuracy and interval are known), `pruned` (every training stopped early, so none is known),
+        `over_cap` (refused for its size, never trained) or `failed`.
+    accuracy: the mean over seeds, pooled over folds by their number of images.
+    accuracy_low, accuracy_high: its 95 % Wilson interval with n = `tested`, the number of distinct test images.
+        Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
+        another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
+        on its split; None for a single run, or where a run lacks a fold.
+    latency_ms_wasm: the median of its trials' measurements; None where none was measured.
+    seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
+        their messages.
+    """
+
+    label: str
+    arch: str
+    attention: str
+    placement: str
+    resolution: int
+    recipe: str
+    status: str
+    trials: int = 0
+    pruned_trials: int = 0
+    failed_trials: int = 0
+    seeds: tuple[int, ...] = ()
+    folds: tuple[int, ...] = ()
+    complete: bool = True
+    params: int | None = None
+    macs: int | None = None
+    bytes_float32: int | None = None
+    bytes_float16: int | None = None
+    bytes_int8: int | None = None
+    peak_activation_bytes: int | None = None
+    latency_ms_wasm: float | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    seed_deviation: float | None = None
+    tested: int | None = None
+    trial_keys: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") -> list[NetworkSummary]:
+    """One summary a network, in order of first appearance; a trial recorded twice counts once.
+
+    metric: `accuracy` (the classifier) or `accuracy_gallery` (nearest gallery embedding, Eq. 6); it becomes the
+    summaries' `accuracy`.
+
+    Raises FrontierError for an unknown metric, and for records of several data sets or protocols, or of real and
+    synthetic faces: their accuracies cannot share an axis.
+    """
+    if metric not in METRICS:
+        raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(METRICS)}")
+    records = latest_records(records)
+    check_comparable(records)
+    records = latest_records(records, identify)
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        groups[identify_network(record)].append(record)
+    labels = make_labels([group[0].spec for group in groups.values()])
+    return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
+
+
+def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> NetworkSummary:
+    done = [r for r in group if r.status == "done" and getattr(r, metric) is not None and r.tested]
+    statuses = Counter(r.status for r in group)
+    failed = [r for r in group if r.status == "failed"]
+    sized = next((r for r in (*done, *group) if r.params is not None), group[0])
+    attention = sized.spec.get("arch", {}).get("attention", {})
+    summary = NetworkSummary(
+        label=label,
+        arch=sized.arch or str(sized.spec.get("arch", {}).get("name", "")),
+        attention=attention.get("kind", "none"),
+        placement=describe_placement(attention),
+        resolution=int(sized.spec.get("data", {}).get("resolution", sized.resolution)),
+        recipe=sized.recipe or str(sized.spec.get("recipe", {}).get("name", "")),
+        status="done" if done else next((name for name in ("pruned", "over_cap") if statuses[name]), "failed"),
+        trials=len(done),
+        pruned_trials=statuses["pruned"],
+        failed_trials=len(failed),
+        params=sized.params,
+        macs=sized.macs,
+        bytes_float32=sized.bytes_float32,
+        bytes_float16=sized.bytes_float16,
+        bytes_int8=sized.bytes_int8,
+        peak_activation_bytes=sized.peak_activation_bytes,
+        latency_ms_wasm=_find_latency(group),
+        trial_keys=tuple(r.trial_key for r in group),
+        errors=tuple(dict.fromkeys(r.error or "no message" for r in failed)),
+    )
+    if not done:
+        no_number = [r for r in group if r.status == "done"]
+        errors = (*summary.errors, f"done, but the record has no {metric}") if no_number else summary.errors
+        return dataclasses.replace(summary, failed_trials=len(failed) + len(no_number), errors=errors)
+    return dataclasses.replace(summary, **_pool(done, metric))
+
+
+def _find_latency(group: Sequence[TrialRecord]) -> float | None:
+    measured = [record.latency_ms_wasm for record in group if record.latency_ms_wasm is not None]
+    return statistics.median(measured) if measured else None
+
+
+def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
+    """Accuracy and interval over seeds and folds, as NetworkSummary's fields."""
+    # (split seed, fold) -> run -> (right, tested).
+    cells: dict[tuple[int, int], dict[Run, tuple[int, int]]] = defaultdict(dict)
+    for record in done:
+        counted = getattr(record, METRICS[metric])
+        correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
+        run = identify(record).run
+        cells[run.split_seed, run.fold][run] = (correct, record.tested or 0)
+
+    images, right = 0, 0.0
+    for cell in cells.values():
+        cell_images = max(count for _, count in cell.values())
+        images += cell_images
+        right += cell_images * sum(c for c, _ in cell.values()) / sum(n for _, n in cell.values())
+    accuracy, tested = right / images, count_images(done)
+    low, high = compute_wilson_interval(accuracy * tested, tested)
+
+    protocol = done[0].spec.get("protocol", {})
+    wanted = protocol.get("folds", 1) if protocol.get("name") in FOLDED else 1
+    seeds = tuple(sorted({record.seed for record in done}))
+    folds = tuple(sorted({fold for _, fold in cells}))
+    # All folds of a run count as one; a sweep may give each seed a split of its own.
+    runs: dict[Run, list[tuple[int, int]]] = defaultdict(list)
+    for cell in cells.values():
+        for run, counts in cell.items():
+            runs[run._replace(fold=0)].append(counts)
+    complete = all(len(run) >= wanted for run in runs.values())
+    by_run = [sum(c for c, _ in run) / sum(n for _, n in run) for run in runs.values()] if complete else []
+    return {
+        "seeds": seeds,
+        "folds": folds,
+        "complete": complete,
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
+        "tested": tested,
+    }
+
+
+def count_images(records: Sequence[TrialRecord]) -> int:
+    """How many distinct test images (or pairs) the trials of one data set have; at least so many where the records do
+    not name them: another split draws from the same faces, and its images are then not counted as new ones."""
+    if all(len(record.test_images) == record.tested for record in records):
+        return len({image for record in records for image in record.test_images})
+    splits: dict[int, dict[int, int]] = defaultdict(dict)
+    for record in records:
+        run = identify(record).run
+        splits[run.split_seed][run.fold] = max(record.tested or 0, splits[run.split_seed].get(run.fold, 0))
+    return max(sum(folds.values()) for folds in splits.values())

@@ -1,0 +1,182 @@
+"""What a network costs on the phone, read off an abstract trace of its one definition. Nothing is trained or run.
+
+A network is traced part by part (stem, each block, head), and parts are remembered: networks of one search
+space share most of theirs, so a thousand of them are costed in seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffem_jax.cost.liveness import Jaxpr, compute_peak_bytes, walk_equations
+from ffem_jax.models import compute_map_sizes, head_arguments, stem_arguments
+from ffem_jax.models.attention import EfficientChannelAttention, SqueezeExcitation
+from ffem_jax.models.blocks import BLOCKS, Bottleneck, Head, ShuffleUnit, Stem
+from ffem_jax.models.convolutions import max_pool, use_convolution_form
+from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
+
+# The topology file of what `ffem export --format tfjs` writes, in bytes: once; for a kernel with the operation it is
+# part of; for a vector; and for the operations beside these that a part of the network is made of. In float16 every
+# weight says so, in 8 bits every kernel, with its scale and zero point. tests/export holds the sums against the files.
+TOPOLOGY_BYTES = 900
+TOPOLOGY_BYTES_PER_KERNEL = 337
+TOPOLOGY_BYTES_PER_VECTOR = 112
+TOPOLOGY_BYTES_PER_PART: dict[type[nnx.Module], int] = {
+    EfficientChannelAttention: 525,
+    SqueezeExcitation: 175,
+    ShuffleUnit: 427,
+}
+TOPOLOGY_BYTES_PER_SHORTCUT = 50
+TOPOLOGY_BYTES_PER_MAX_POOL = 420
+TOPOLOGY_BYTES_PER_HARD_SWISH = 190
+TOPOLOGY_BYTES_FLOAT16 = 35
+TOPOLOGY_BYTES_INT8 = 90
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one network at one resolution; sums over its parts, but for the peak, which is their largest.
+
+    params: trainable, as built: weights and BatchNorm scale and bias, without the training classifier.
+    macs: multiply-accumulates of convolutions and matrix products for one image; elementwise work is not counted.
+    kernel_params, vector_params: as deployed, BatchNorm folded into the layer before it (its scale into the
+        kernel, the rest into a bias); vectors are biases and PReLU slopes.
+    kernels, vectors: how many of them. part_bytes: of the topology file, for operations without weights.
+    peak_activation_bytes: the most that live activations take at once in float32, batch 1, operations one after
+        another as written, elementwise ones in place, weights not counted.
+    """
+
+    params: int = 0
+    macs: int = 0
+    kernel_params: int = 0
+    vector_params: int = 0
+    kernels: int = 0
+    vectors: int = 0
+    part_bytes: int = 0
+    peak_activation_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        total = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
+        peak = max(self.peak_activation_bytes, other.peak_activation_bytes)
+        return Cost(**{**total, "peak_activation_bytes": peak})
+
+    @property
+    def topology_bytes(self) -> int:
+        """The topology file of a model in float32."""
+        own = TOPOLOGY_BYTES_PER_KERNEL * self.kernels + TOPOLOGY_BYTES_PER_VECTOR * self.vectors
+        return TOPOLOGY_BYTES + own + self.part_bytes
+
+    @property
+    def bytes_float32(self) -> int:
+        """Weights in float32, and the topology file."""
+        return 4 * (self.kernel_params + self.vector_params) + self.topology_bytes
+
+    @property
+    def bytes_float16(self) -> int:
+        """Weights in float16, and the topology file."""
+        entries = TOPOLOGY_BYTES_FLOAT16 * (self.kernels + self.vectors)
+        return 2 * (self.kernel_params + self.vector_params) + self.topology_bytes + entries
+
+    @property
+    def bytes_int8(self) -> int:
+        """Kernels in 8 bits with a scale each, vectors in float32, and the topology file."""
+        return self.kernel_params + 4 * self.vector_params + self.topology_bytes + TOPOLOGY_BYTES_INT8 * self.kernels
+
+    def get_bytes(self, precision: str) -> int:
+        """Bytes at `precision`, one of spec.PRECISIONS."""
+        return int(getattr(self, f"bytes_{precision}"))
+
+    def to_dict(self) -> dict[str, int]:
+        """The fields a record has."""
+        names = ("params", "macs", "bytes_float32", "bytes_float16", "bytes_int8", "peak_activation_bytes")
+        return {name: int(getattr(self, name)) for name in names}
+
+
+def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
+    """Cost of `arch` on square images of `resolution` pixels a side."""
+    network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
+    sizes = compute_map_sizes(network, resolution)
+    total = _trace_part(Stem, stem_arguments(network), 3, sizes[0])
+    for block, size in zip(network.blocks, sizes[1:], strict=False):
+        total += _trace_part(BLOCKS[block.kind], (block,), block.in_channels, size)
+    return total + _trace_part(Head, head_arguments(network, sizes[-1]), network.blocks[-1].out_channels, sizes[-1])
+
+
+class _OneKey:
+    """Stands for nnx.Rngs where shapes alone are wanted: it spares the trace the key arithmetic, half its time."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
+
+
+@lru_cache(maxsize=100_000)
+def _trace_part(kind: Callable[..., nnx.Module], arguments: tuple[Any, ...], channels: int, size: int) -> Cost:
+    return trace_cost(_build_abstract(kind, arguments), (1, size, size, channels))
+
+
+@lru_cache(maxsize=100_000)
+def _build_abstract(kind: Callable[..., nnx.Module], arguments: tuple[Any, ...]) -> nnx.Module:
+    return nnx.eval_shape(lambda: kind(*arguments, rngs=_OneKey()))
+
+
+def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Cost of an abstract `module` (`nnx.eval_shape`) on a float32 input of `input_shape`, by tracing its call."""
+    module.eval()
+    graph, state = nnx.split(module)
+    # XLA's own convolutions, whatever the backend: the trace then shows each as one operation.
+    with use_convolution_form("xla"):
+        closed = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(
+            state, jax.ShapeDtypeStruct(input_shape, jnp.float32)
+        )
+    weights = [leaf.shape for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
+    norms = [node.num_features for _, node in nnx.iter_graph(module) if isinstance(node, nnx.BatchNorm)]
+    # ECA's few taps, [tap, 1, 1], are never stored as integers: a vector.
+    kernels = [shape for shape in weights if len(shape) in (2, 4)]
+    params = sum(math.prod(shape) for shape in weights)
+    kernel_params = sum(math.prod(shape) for shape in kernels)
+    return Cost(
+        params=params,
+        macs=_count_macs(closed.jaxpr),
+        kernel_params=kernel_params,
+        # A norm's scale goes into the kernel before it; its bias stays, as that layer's.
+        vector_params=params - kernel_params - sum(norms),
+        kernels=len(kernels),
+        vectors=len(weights) - len(kernels) - len(norms),
+        part_bytes=sum(_count_part_bytes(node) for _, node in nnx.iter_graph(module)),
+        peak_activation_bytes=compute_peak_bytes(closed.jaxpr, closed.jaxpr.invars[-1]),
+    )
+
+
+def _count_part_bytes(node: Any) -> int:
+    total = TOPOLOGY_BYTES_PER_PART.get(type(node), 0)
+    if isinstance(node, Bottleneck) and node.shortcut:
+        total += TOPOLOGY_BYTES_PER_SHORTCUT
+    if isinstance(node, Stem) and node.extra is max_pool:
+        total += TOPOLOGY_BYTES_PER_MAX_POOL
+    if getattr(node, "activation", None) is nnx.hard_swish:
+        total += TOPOLOGY_BYTES_PER_HARD_SWISH
+    return total
+
+
+def _count_macs(jaxpr: Jaxpr) -> int:
+    total = 0
+    for equation in walk_equations(jaxpr):
+        if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
+            continue
+        left, right, out = (v.aval.shape for v in (*equation.invars[:2], equation.outvars[0]))  # type: ignore[attr-defined]
+        numbers = equation.params["dimension_numbers"]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = numbers
+            total += math.prod(out) * math.prod(left[axis] for axis in contracted)
+        else:
+            total += math.prod(out) * math.prod(right) // right[numbers.rhs_spec[0]]
+    return total

@@ -1,0 +1,88 @@
+"""The axes of the figure: units, limits, ticks and the cap's line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ffem_jax.analysis.question import FrontierQuestion
+from ffem_jax.analysis.summary import NetworkSummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# A cost's scale and its name on the axis; the key's column is short of room.
+UNITS = {
+    "bytes": (1e6, "MB"),
+    "params": (1e6, "million parameters"),
+    "macs": (1e6, "million multiply-adds an image"),
+    "latency_ms_wasm": (1.0, "ms an image, measured in TensorFlow.js' wasm backend, one thread"),
+}
+SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million", "latency_ms_wasm": "ms"}
+
+
+def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:
+    """Horizontal limits and ticks: logarithmic from a factor of 4 on, and with the cap in view where it is near."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = (min(costs), max(costs)) if costs else (question.cap_mb, question.cap_mb)
+    wide = low > 0 and high / low > 4
+    if question.against == "bytes" and low / 1.35 <= question.cap_mb <= high * (3 if wide else 1.35):
+        low, high = min(low, question.cap_mb), max(high, question.cap_mb)
+    if wide:
+        pad = (high / low) ** 0.06
+        axes.set_xscale("log")
+        axes.set_xlim(low / pad, high * pad)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        pad = 0.08 * (high - low) or 0.08 * high or 1.0
+        axes.set_xlim(low - pad, high + pad)
+
+
+def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
+    """Vertical limits: all intervals, with some room above for names; round ticks, none outside 0 to 100 %."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not trained:
+        return
+    bottom = 100 * min(get_interval(s)[0] for s in trained)
+    top = 100 * max(get_interval(s)[1] for s in trained)
+    span = max(top - bottom, 1.0)
+    axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= min(100.0, high)])
+
+
+def draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | None:
+    """The cap's line and its name; its place in points, None where it lies outside the figure."""
+    if question.against != "bytes":
+        return None
+    left, right = axes.get_xlim()
+    text = f"cap {question.cap_mb:g} MB"
+    if not left < question.cap_mb < right:
+        beyond = question.cap_mb >= right
+        axes.text(
+            0.995 if beyond else 0.005,
+            1.012,
+            f"{text}: further right \N{RIGHTWARDS ARROW}" if beyond else f"\N{LEFTWARDS ARROW} {text}: further left",
+            transform=axes.transAxes,
+            ha="right" if beyond else "left",
+            color="#202020",
+            size=8.5,
+        )
+        return None
+    for part in {axes, below}:
+        part.axvline(question.cap_mb, color="#202020", linewidth=1.4, linestyle=(0, (6, 3)), zorder=1.5)
+    place = axes.get_xaxis_transform()
+    axes.text(question.cap_mb, 1.012, text, transform=place, ha="center", color="#202020", size=8.5, weight="bold")
+    return float(axes.transData.transform((question.cap_mb, 0))[0])
+
+
+def get_interval(summary: NetworkSummary) -> tuple[float, float]:
+    """The 95 % interval; the accuracy itself where a summary has none."""
+    rate = summary.accuracy or 0.0
+    low = rate if summary.accuracy_low is None else summary.accuracy_low
+    return low, rate if summary.accuracy_high is None else summary.accuracy_high

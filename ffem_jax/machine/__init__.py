@@ -1,0 +1,1 @@
+"""What this computer is: its processor, and the devices a trial computes on."""

@@ -1,6 +1,0 @@
-"""The paper's tables and curves from records of its networks: `write_paper`."""
-
-from ffem_jax.paper.report import write_paper
-from ffem_jax.paper.results import ImageGroups, PaperResult
-
-__all__ = ["ImageGroups", "PaperResult", "write_paper"]

@@ -1,0 +1,1 @@
+"""One line per trial: written, read, and read as specs again."""

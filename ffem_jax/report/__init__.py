@@ -1,5 +1,0 @@
-"""The page people look at: one HTML file of a sweep's records that needs no network. Imports no JAX."""
-
-from ffem_jax.report.page import ReportError, write_report
-
-__all__ = ["ReportError", "write_report"]

@@ -1,0 +1,1 @@
+"""Pages for people: tables, sentences, and the figures beside them."""

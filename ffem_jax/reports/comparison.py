@@ -1,0 +1,195 @@
+"""A comparison for people: its page and files, its table, and for each row the sentence that the numbers allow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.analysis.comparison import SIGNIFICANT, Comparison, ComparisonRow
+from ffem_jax.analysis.question import BYTES_PER_MB
+from ffem_jax.figures.forest import plot_comparison
+from ffem_jax.reports.wording import METRIC_NAMES
+from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, quote_code
+from ffem_jax.text.numbers import format_p, format_points
+from ffem_jax.text.tables import Column, make_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FEW_SEEDS = 5  # fewer bound badly what another seed would change
+
+
+def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
+    """Write compare.md, compare.json, compare.png and compare.svg into the folder `out`; their paths.
+
+    Raises OSError where `out` cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.md").write_text(write_page(comparison), encoding="utf-8")
+    (out / "compare.json").write_text(json.dumps(comparison_to_dict(comparison), indent=2) + "\n", encoding="utf-8")
+    return [out / "compare.md", out / "compare.json", *plot_comparison(comparison, out / "compare")]
+
+
+def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as nested dicts and lists, ready for JSON, each row with its sentence."""
+    rows = [
+        {**dataclasses.asdict(row), "shown": row.shown, "sentence": write_sentence(row, comparison)}
+        for row in comparison.rows
+    ]
+    fields = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(comparison) if f.name != "rows"}
+    return json.loads(json.dumps({**fields, "rows": rows}))
+
+
+def write_page(comparison: Comparison) -> str:
+    """The comparison in Markdown."""
+    lines = [f"# What {quote_code(comparison.factor)} changes: {escape(comparison.title)}", ""]
+    if comparison.synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    lines += [f"Measured: {METRIC_NAMES[comparison.metric]}.", "", "![The differences](compare.svg)", ""]
+    lines += [
+        *write_table(comparison),
+        "",
+        "## What it says",
+        "",
+        *(f"- {escape_sentence(write_sentence(row, comparison))}" for row in comparison.rows),
+        "",
+    ]
+    if comparison.notes:
+        lines += ["## What is missing", "", *(f"- {escape_sentence(note)}." for note in comparison.notes), ""]
+    return "\n".join([*lines, "## How to read it", "", *describe_method(comparison)]) + "\n"
+
+
+def write_table(comparison: Comparison) -> list[str]:
+    """The rows as lines of a Markdown table."""
+    titles, rows = _make_cells(comparison)
+    # The first two name levels and contexts, which others chose.
+    return make_markdown_table(titles, [[*map(escape, row[:2]), *row[2:]] for row in rows])
+
+
+def render_comparison(comparison: Comparison) -> Table:
+    """One line a row, for the terminal; bold where a difference is shown."""
+    mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
+    titles, rows = _make_cells(comparison)
+    heads = [Column(title, right=number > 1, fold=number < 2, whole=number > 1) for number, title in enumerate(titles)]
+    title = f"{mark}what {comparison.factor} changes: {comparison.title}"
+    return make_table(heads, rows, title=title, bold=[row.shown for row in comparison.rows])
+
+
+def describe_method(comparison: Comparison) -> list[str]:
+    """How the numbers were made, as paragraphs."""
+    paired = [row for row in comparison.rows if row.test]
+    if not paired:
+        return [
+            "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. Which "
+            "images were right is not in these records, so the interval is Newcombe's for two different sets of images."
+        ]
+    seeds = {row.seeds for row in paired}
+    if seeds == {1}:
+        drawn = (
+            "Images are drawn anew for the interval; with one seed, **what another seed would change is not in it**."
+        )
+    else:
+        few = " So few seeds bound what another seed would change only roughly." if min(seeds) < FEW_SEEDS else ""
+        drawn = (
+            "For the interval images and seeds are drawn anew; an image that several seeds tested is one image, drawn "
+            f"with all its tests.{few}"
+        )
+    tests = []
+    if any(row.test == "mcnemar" for row in paired):
+        tests.append("McNemar's exact test where each image was tested once (folds together)")
+    if any(row.test == "sign flip" for row in paired):
+        tests.append(
+            "where an image was tested several times, its exact counterpart: an image's differences are summed over "
+            "seeds and contexts, and all ways to turn their signs are counted"
+        )
+    return [
+        "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
+        f"difference is the mean over all tests of the pairs. {drawn}",
+        "",
+        f"The test: {'; '.join(tests)}. It asks about these trained networks on other such images; other seeds are in "
+        f"the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is called "
+        f"shown where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. That none is shown does "
+        "not show that there is none: what can be ruled out is what lies outside the interval. Images are taken as "
+        "independent and the people as given: of other people this says nothing.",
+    ]
+
+
+def _make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    size = f"MB {comparison.precision}"
+    titles = ["second - first", "where", "points", "95 %", "p", "p, Holm", "accuracy, %", size, "pairs"]
+    titles += ["images", "seeds"]
+    rows = []
+    for row in comparison.rows:
+        accuracies = f"{100 * row.accuracy_first:.1f}, {100 * row.accuracy_second:.1f}"
+        sizes = f"{_format_size(row.bytes_first)}, {_format_size(row.bytes_second)}"
+        rows.append(
+            [
+                f"{row.second} - {row.first}",
+                row.context or "-",
+                format_points(row.difference),
+                f"[{format_points(row.low)}, {format_points(row.high)}]",
+                format_p(row.p_value),
+                format_p(row.p_corrected),
+                accuracies,
+                sizes,
+                str(row.pairs),
+                f"{row.images:,}",
+                str(row.seeds),
+            ]
+        )
+    return titles, rows
+
+
+def _format_size(sizes: tuple[int, int] | None) -> str:
+    if sizes is None:
+        return "?"
+    low, high = (f"{size / BYTES_PER_MB:.2f}" for size in sizes)
+    return low if low == high else f"{low} to {high}"
+
+
+def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
+    """What may be said of the row, in one sentence. An interval that holds 0 says what it excludes, and no more."""
+    place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
+    sentence = place + _judge(row, sum(other.p_value is not None for other in comparison.rows))
+    return sentence[0].upper() + sentence[1:]
+
+
+def _judge(row: ComparisonRow, tests: int) -> str:
+    first, second = quote_code(row.first), quote_code(row.second)
+    interval = f"95 % interval {format_points(row.low)} to {format_points(row.high)}"
+    if row.shown:
+        better = "better" if row.difference > 0 else "worse"
+        return (
+            f"{second} is {100 * abs(row.difference):.1f} points {better} than {first} ({interval}; "
+            f"{_say_p(row.p_corrected)} after Holm's correction)."
+        )
+    ahead = f"{second} came out {format_points(row.difference)} points against {first} ({interval}), which"
+    if not row.low <= 0 <= row.high:
+        if row.p_value is None:
+            return f"{ahead} the unpaired interval alone supports: there is no paired test, and no correction."
+        if tests == 1 or row.p_value >= SIGNIFICANT:
+            return f"{ahead} the exact test does not support ({_say_p(row.p_value)}): a hint, not a finding."
+        return (
+            f"{ahead} does not stand once all {tests} rows are counted ({_say_p(row.p_corrected)}): "
+            "a hint, not a finding."
+        )
+    excluded = (
+        f"that {second} is more than {_reach(row.high)} points better or more than {_reach(-row.low)} points worse"
+    )
+    if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
+        return (
+            f"these trained networks differ on these images ({format_points(row.difference)} points), but seeds "
+            f"differ too much to say so of {second} and {first}; excluded is {excluded}."
+        )
+    return f"no difference is shown; what the interval excludes is {excluded} than {first}."
+
+
+def _say_p(p_value: float | None) -> str:
+    text = format_p(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _reach(rate: float) -> str:
+    return f"{100 * max(0.0, rate):.1f}"

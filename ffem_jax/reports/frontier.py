@@ -1,0 +1,209 @@
+"""`ffem frontier`: from records to figures, a table, JSON and a short reading that claims no order within noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ffem_jax.analysis.agreement import OrderAgreement, measure_agreement
+from ffem_jax.analysis.comparability import FrontierError, select_comparable
+from ffem_jax.analysis.hypervolume import compute_hypervolume
+from ffem_jax.analysis.labels import describe_data
+from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.summary import NetworkSummary, summarize_records
+from ffem_jax.figures.frontier import plot_frontier
+from ffem_jax.figures.paper_figure import plot_column
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.table import print_table, render_table
+from ffem_jax.reports.wording import write_reading
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class FrontierResult:
+    """What `write_frontier` found and wrote.
+
+    networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
+    protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
+    accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
+    order networks at all. notes: a line for each thing in the records that was left out.
+    """
+
+    question: FrontierQuestion
+    networks: tuple[NetworkSummary, ...]
+    on_frontier: tuple[bool, ...]
+    title: str
+    synthetic: bool
+    devices: dict[str, int]
+    hypervolume: float | None
+    agreement: OrderAgreement = field(default_factory=OrderAgreement)
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = field(default=())
+
+    @property
+    def table(self) -> Table:
+        """The networks as a rich table; `print_table` writes it well where there is no terminal, too."""
+        return render_table(self.networks, self.on_frontier, self.question, self.title)
+
+    def print_table(self, file: TextIO | None = None) -> None:
+        """Write the table: with colour to a terminal, else plain and as wide as it needs to be."""
+        print_table(self.table, sys.stdout if file is None else file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as nested dicts and lists, ready for JSON; files by name, without their folder."""
+        networks = [
+            {**dataclasses.asdict(network), "fits_cap": self.question.fits(network), "on_frontier": marked}
+            for network, marked in zip(self.networks, self.on_frontier, strict=True)
+        ]
+        status = Counter(network.status for network in self.networks)
+        return {
+            **dataclasses.asdict(self.question),
+            "title": self.title,
+            "synthetic": self.synthetic,
+            "devices": self.devices,
+            "trained": status["done"],
+            "pruned": status["pruned"],
+            "over_cap": status["over_cap"],
+            "failed": status["failed"],
+            "pruned_trials": sum(network.pruned_trials for network in self.networks),
+            "failed_trials": sum(network.failed_trials for network in self.networks),
+            "frontier": [n.label for n, marked in zip(self.networks, self.on_frontier, strict=True) if marked],
+            "hypervolume": self.hypervolume,
+            "agreement": self.agreement.to_dict(),
+            "notes": list(self.notes),
+            "networks": json.loads(json.dumps(networks)),
+            "files": [path.name for path in self.files],
+        }
+
+
+def write_frontier(
+    records: Sequence[TrialRecord],
+    out: Path,
+    *,
+    cap_mb: float = 10.0,
+    precision: str = "float32",
+    against: str = "bytes",
+    metric: str = "accuracy",
+    style: str = "screen",
+    faces: str = "",
+) -> FrontierResult:
+    """Summarise `records`, find the frontier and write it into the folder `out`.
+
+    Writes frontier.png, .svg (against the cost asked for), frontier_params.png, .svg (against parameters, unless
+    that is it), frontier.json and frontier.md. cap_mb: MB of 10**6 bytes at `precision` (float32, float16, int8);
+    against: bytes, params, macs or latency_ms_wasm (as `ffem latency` measured it); metric: accuracy (the
+    classifier's) or accuracy_gallery (Eq. 6). style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
+    faces: the fingerprint to take where records hold several versions of the faces; the newest else.
+
+    Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
+    cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
+    """
+    records, notes = select_comparable(records, faces=faces)
+    pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
+    question = FrontierQuestion(cap_mb, precision, against, metric, pairs)
+    networks = sorted(summarize_records(records, metric), key=_by_cost(question))
+    _check_trained(networks, metric)
+    latency = _describe_latency(records) if against == "latency_ms_wasm" else ""
+
+    title = describe_data(records, (n.resolution for n in networks), (n.tested for n in networks))
+    synthetic = any(record.synthetic or record.data == "synthetic" for record in records)
+    marks = question.mark_frontier(networks)
+    result = FrontierResult(
+        question=question,
+        networks=tuple(networks),
+        on_frontier=tuple(marks),
+        title=title,
+        synthetic=synthetic,
+        devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
+        hypervolume=_compute_share(networks, question),
+        agreement=measure_agreement(records, metric),
+        notes=tuple(notes),
+    )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    files = plot_frontier(networks, out / "frontier", question, title=title, synthetic=synthetic)
+    if against != "params":
+        by_params = dataclasses.replace(question, against="params")
+        files += plot_frontier(networks, out / "frontier_params", by_params, title=title, synthetic=synthetic)
+    if style == "paper":
+        files += plot_column(networks, out / "frontier_paper", question, synthetic=synthetic)
+    files += [out / "frontier.json", out / "frontier.md"]
+    result = dataclasses.replace(result, files=tuple(files))
+    (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    reading = write_reading(
+        networks,
+        marks,
+        question,
+        title,
+        synthetic=synthetic,
+        devices=result.devices,
+        latency=latency,
+        agreement=result.agreement.describe(),
+        notes=notes,
+    )
+    (out / "frontier.md").write_text(reading, encoding="utf-8")
+    return result
+
+
+def _by_cost(question: FrontierQuestion) -> Any:
+    def key(summary: NetworkSummary) -> tuple[bool, float, str]:
+        cost = question.get_cost(summary)
+        unknown = math.isnan(cost)
+        return unknown, 0.0 if unknown else cost, summary.label
+
+    return key
+
+
+def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
+    """Raise FrontierError unless a network has an accuracy."""
+    if any(network.accuracy is not None for network in networks):
+        return
+    if not networks:
+        raise FrontierError("there are no records; run `ffem sweep` or `ffem train` first")
+    status = Counter(network.status for network in networks)
+    errors = [error for network in networks for error in network.errors]
+    first = f"; the first error: {errors[0].splitlines()[0]}" if errors and errors[0] else ""
+    if status["pruned"]:
+        raise FrontierError(
+            f"no network is trained to its end: {status['pruned']} pruned, {status['over_cap']} over the cap, "
+            f"{status['failed']} failed{first}; the same command without run.stop_epoch goes on with the pruned"
+        )
+    raise FrontierError(
+        f"no network has an {metric}: {status['over_cap']} over the cap, {status['failed']} failed{first}; "
+        "mend the cause, or raise run.cap_mb, and sweep again"
+    )
+
+
+def _describe_latency(records: Sequence[TrialRecord]) -> str:
+    """How the records' latencies were measured. Raises FrontierError where none was, or not all by one runtime on one
+    processor: their milliseconds cannot share an axis."""
+    measured = [r.latency_wasm for r in records if r.status == "done" and r.latency_ms_wasm is not None]
+    if not measured:
+        raise FrontierError("no record has latency_ms_wasm; `ffem latency RECORDS` measures it")
+    settings = {f"{row.get('runtime', '?')} on {row.get('processor', '?')}" for row in measured}
+    if len(settings) > 1:
+        raise FrontierError(
+            f"the records mix latencies of {'; '.join(sorted(settings))}; measure all in one go: "
+            "`ffem latency RECORDS --again`"
+        )
+    busy = max(float(row.get("busy_cores", 0.0)) for row in measured)
+    calls = min(int(row.get("calls", 0)) for row in measured)
+    return f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; others used {busy:.2f} cores meanwhile."
+
+
+def _compute_share(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> float | None:
+    if question.against != "bytes":
+        return None
+    cap = question.cap_mb * BYTES_PER_MB
+    costs = [question.get_bytes(network) for network in networks]
+    values = [math.nan if network.accuracy is None else network.accuracy for network in networks]
+    return compute_hypervolume(costs, values, cap, 0.0) / cap

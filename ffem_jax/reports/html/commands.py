@@ -1,0 +1,136 @@
+"""The command that trains a recorded network again: config choices, and the settings that differ from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.config.compose import find_conf_dir
+from ffem_jax.config.overrides import write_value
+from ffem_jax.specs.trial import TrialSpec, to_plain
+
+GROUPS = ("arch", "data", "protocol", "recipe", "pretrain")
+# Where the faces lie is the reader's to say, and where a cache lies decides nothing.
+PRIVATE = ("root", "cache_dir")
+# What a trial of a network has of its own.
+RUN_SETTINGS = ("protocol.fold", "protocol.split_seed")
+FACES = "data.root=FACES"
+
+
+def make_overrides(spec: dict[str, Any]) -> list[str]:
+    """The words after `ffem train` that compose to the recorded `spec`, without seed, fold and split.
+
+    A folder of faces is `data.root=FACES`, for the reader to fill in. Values are quoted for a shell.
+    """
+    words = [shlex.quote(f"{key}={value}") for key, value in find_settings(spec).items()]
+    return [*words, FACES] if spec.get("data", {}).get("name") == "folder" else words
+
+
+def find_settings(spec: dict[str, Any]) -> dict[str, str]:
+    """What composes to the recorded `spec`, without seed, fold and split, by key: values in Hydra's grammar.
+
+    A group that `spec` does not have is left out, and so is where the faces lie.
+    """
+    settings = {}
+    for group in GROUPS:
+        own = spec.get(group)
+        if not isinstance(own, dict) or (group == "pretrain" and own.get("name", "none") == "none"):
+            continue
+        choice, base = _find_choice(group, str(own.get("name", "")))
+        settings[group] = choice
+        settings |= {f"{group}.{key}": _write_value(value) for key, value in _find_changes(own, base)}
+    return {key: value for key, value in settings.items() if key not in RUN_SETTINGS}
+
+
+def make_run_overrides(spec: dict[str, Any]) -> list[str]:
+    """The words of one trial of the network: seed, and fold and split where they are not 0."""
+    protocol = spec.get("protocol", {})
+    own = {"seed": spec.get("seed", 0), "protocol.fold": protocol.get("fold", 0)}
+    own["protocol.split_seed"] = protocol.get("split_seed", 0)
+    return [f"{name}={value}" for name, value in own.items() if value or name == "seed"]
+
+
+def _find_changes(own: dict[str, Any], base: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What `own` sets otherwise than `base`, as dotted keys; a field that a record leaves out is at its default."""
+    defaults = base["defaults"] if not prefix else {}
+    for key in dict.fromkeys([*own, *base["values"]]):
+        if key in PRIVATE:
+            continue
+        chosen = base["values"].get(key)
+        value = own.get(key, defaults.get(key, chosen))
+        if isinstance(value, dict) and isinstance(chosen, dict):
+            yield from ((f"{key}.{name}", v) for name, v in _find_changes(value, {"values": chosen}, f"{key}."))
+        elif value != chosen:
+            yield key, value
+
+
+@functools.cache
+def _find_choice(group: str, name: str) -> tuple[str, dict[str, Any]]:
+    """The config of `group` with this name, and the values it composes to; the group's default where there is none."""
+    defaults = {"arch": "ffem_am", "data": "lfw52", "protocol": "holdout", "recipe": "modern", "pretrain": "none"}
+    folder = find_conf_dir() / group
+    files = sorted(folder.rglob("*.yaml"), key=lambda path: (path.stem != name, len(path.parts), path.stem))
+    path = next((path for path in files if _read(path).get("name") == name), folder / f"{defaults[group]}.yaml")
+    whole = _fill(getattr(TrialSpec(), group))
+    values = _merge(json.loads(json.dumps(whole)), _compose(path, group))
+    return path.relative_to(folder).with_suffix("").as_posix(), {"values": values, "defaults": whole}
+
+
+def _fill(spec: Any) -> dict[str, Any]:
+    """A spec as nested dicts, the `added` fields at their defaults too."""
+    fields = dataclasses.fields(spec)
+    plain = {f.name: getattr(spec, f.name) for f in fields}
+    filled = {name: _fill(value) if dataclasses.is_dataclass(value) else value for name, value in plain.items()}
+    return filled | json.loads(json.dumps(to_plain(spec)))
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _compose(path: Path, group: str) -> dict[str, Any]:
+    """A config file over its defaults list, as far as conf/ uses one: `x`, `/group/x@_here_`, `/group@key: x`."""
+    values: dict[str, Any] = {}
+    for entry in _read(path).get("defaults", ()):
+        if isinstance(entry, dict):
+            ((key, name),) = entry.items()
+            other, _, place = key.strip("/").partition("@")
+            inner = {place: _compose(find_conf_dir() / other / f"{name}.yaml", other)}
+        elif entry == "_self_":
+            continue
+        else:
+            own = entry.strip("/").removesuffix("@_here_").removeprefix(f"{group}/")
+            inner = _compose(find_conf_dir() / group / f"{own}.yaml", group)
+        values = _merge(values, inner)
+    return _merge(values, {key: value for key, value in _read(path).items() if key != "defaults"})
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        # An interpolation repeats what another key says.
+        elif not (isinstance(value, str) and value.startswith("${")):
+            # YAML 1.1 reads 5e-4 as a word.
+            merged[key] = float(value) if isinstance(merged.get(key), float) and isinstance(value, str) else value
+    return merged
+
+
+def _write_value(value: Any) -> str:
+    """In Hydra's grammar of overrides."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_write_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_write_value, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return write_value(value) if isinstance(value, str) else str(value)

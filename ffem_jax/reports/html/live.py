@@ -1,0 +1,62 @@
+"""The page of a sweep that is still running: written anew as records come, seldom enough to cost it nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.analysis.summary import FrontierError
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.html.page import ReportError, write_report
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 60.0
+SHARE = 0.02  # of the sweep's time that writing may take
+
+
+class LivePage:
+    """The page at `path` of the records that `read` returns, of a sweep of `planned` trials.
+
+    A page that cannot be written is said once through `say` and never stops a sweep. `known` goes to `write_report`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        read: Callable[[], Sequence[TrialRecord]],
+        planned: int,
+        say: Callable[[str], None],
+        **known: Any,
+    ) -> None:
+        self.path, self.read, self.planned, self.say, self.known = path, read, planned, say, known
+        self.next_time = time.monotonic() + EVERY_SECONDS
+        self.complaint = ""
+
+    def follow(self, line: str) -> None:
+        """Say the line of a new record; write the page where the last writing is long enough ago."""
+        self.say(line)
+        if time.monotonic() >= self.next_time:
+            started = time.monotonic()
+            self.write(self.read(), planned=self.planned)
+            took = time.monotonic() - started
+            self.next_time = time.monotonic() + max(EVERY_SECONDS, took / SHARE)
+
+    def write(self, records: Sequence[TrialRecord], planned: int = 0) -> bool:
+        """Write the page, of a sweep of `planned` trials while it runs; whether it was written."""
+        try:
+            # A sweep may well ask for several protocols.
+            write_report(records, self.path, mixed=True, planned=planned, **self.known)
+        except Exception as error:
+            # A mistake in the page, too, must not cost a sweep its progress or its end.
+            expected = isinstance(error, ReportError | FrontierError | OSError)
+            complaint = str(error) if expected else f"{type(error).__name__}: {error}"
+            if complaint != self.complaint:
+                self.say(f"no report: {complaint}")
+                log.log(logging.INFO if expected else logging.ERROR, "no report", exc_info=True)
+            self.complaint = complaint
+            return False
+        return True

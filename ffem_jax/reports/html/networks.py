@@ -1,0 +1,209 @@
+"""Networks and trials as the page has them: numbers, settings, stage tables, learning curves, commands."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from ffem_jax.analysis.pairing import list_levels, read_settings, shorten, sort_levels
+from ffem_jax.analysis.summary import METRICS, NetworkSummary, summarize_records
+from ffem_jax.records.record import TrialRecord, read_arch
+from ffem_jax.reports.html.commands import make_overrides, make_run_overrides
+from ffem_jax.reports.html.privacy import remove_paths
+from ffem_jax.specs.architecture import resolve_network, scale_repeats
+
+LONGEST_LEVEL = 40  # letters; a stage table is a level, too, and none to choose from a list
+MANY_TRIALS = 1000  # beyond, a curve keeps CURVE_POINTS epochs, so that a page stays small
+CURVE_POINTS = 20
+CURVES = {"loss": "loss", "train": "train_accuracy", "validation": "validation_accuracy"}
+
+
+def list_factors(records: Sequence[TrialRecord]) -> dict[str, list[str]]:
+    """The settings that vary between the done trials (or all, where none is done), in full, with their levels."""
+    done = [record for record in records if record.status == "done"]
+    levels = list_levels(done or records)
+    return {
+        name: sort_levels(dict.fromkeys(sorted(own)))
+        for name, own in levels.items()
+        if len(own) > 1 and max(map(len, own)) <= LONGEST_LEVEL
+    }
+
+
+class Words:
+    """Texts that many networks share, each kept once."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        """The place of `text` in the list of texts."""
+        return self.texts.setdefault(text, len(self.texts))
+
+
+def describe_networks(
+    records: Sequence[TrialRecord], factors: dict[str, list[str]], words: Words, metric: str
+) -> tuple[list[dict[str, Any]], list[NetworkSummary]]:
+    """A row a network, and the summaries by `metric` they are made of, in one order."""
+    summaries = summarize_records(records, metric)
+    by_key = {record.trial_key: record for record in records}
+    rates: dict[str, list[list[float] | None]] = {metric: [_list_rate(s) for s in summaries]}
+    for other in METRICS:
+        if other != metric and any(getattr(record, other) is not None for record in records):
+            rates[other] = [_list_rate(s) for s in summarize_records(records, other)]
+    rows = []
+    for number, summary in enumerate(summaries):
+        record = by_key[summary.trial_keys[0]]
+        settings = read_settings(record) | {"arch.name": record.arch, "recipe.name": record.recipe}
+        rows.append(
+            {
+                "label": summary.label,
+                "attention": summary.attention,
+                "status": _find_status(summary, [by_key[key] for key in summary.trial_keys]),
+                "settings": [settings.get(name) for name in factors],
+                "params": summary.params,
+                "macs": summary.macs,
+                "bytes": [summary.bytes_float32, summary.bytes_float16, summary.bytes_int8],
+                "peak": summary.peak_activation_bytes,
+                "latency": summary.latency_ms_wasm,
+                "px": summary.resolution,
+                "rates": {name: own[number] for name, own in rates.items() if own[number]},
+                "seeds": len(summary.seeds),
+                "folds": len(summary.folds),
+                "complete": summary.complete,
+                "stages": words.number(describe_stages(record)),
+                "train": [words.number(word) for word in make_overrides(record.spec)],
+            }
+        )
+    return rows, summaries
+
+
+def _list_rate(summary: NetworkSummary) -> list[float] | None:
+    """Accuracy, the ends of its interval, deviation between seeds (or -1), test images."""
+    if summary.accuracy is None or summary.accuracy_low is None or summary.accuracy_high is None:
+        return None
+    deviation = -1.0 if summary.seed_deviation is None else summary.seed_deviation
+    rates = (summary.accuracy, summary.accuracy_low, summary.accuracy_high, deviation)
+    return [*(round(rate, 6) for rate in rates), summary.tested or 0]
+
+
+def _find_status(summary: NetworkSummary, own: Sequence[TrialRecord]) -> str:
+    """`done` where a trial has an accuracy, else what became of its trials."""
+    statuses = [record.status for record in own]
+    if summary.accuracy is not None or summary.status in statuses:
+        return summary.status
+    return statuses[0]
+
+
+def describe_stages(record: TrialRecord) -> str:
+    """The network as it is built, stage by stage: a line each of blocks, hidden, out, stride, attention, `|` between.
+
+    Empty where the record's network is none that this package builds.
+    """
+    try:
+        network = resolve_network(read_arch(record.spec.get("arch", {})))
+    except (TypeError, ValueError, AttributeError):
+        return ""
+    extra = "" if network.stem_extra == "none" else f" + {network.stem_extra.replace('_', ' ')}"
+    lines = [f"stem{extra}|1||{network.stem_channels}|{network.stem_total_stride}|"]
+    ends = itertools.accumulate(_count_blocks(record.spec["arch"]), initial=0)
+    for number, (first, last) in enumerate(itertools.pairwise(ends), 1):
+        blocks = network.blocks[first:last]
+        hidden = "/".join(dict.fromkeys(str(block.hidden_channels) for block in blocks))
+        attention = ", ".join(
+            f"{block.attention[0].upper()} in block {first + place} ({_say_size(block.attention)})"
+            for place, block in enumerate(blocks)
+            if block.attention
+        )
+        out, stride = blocks[0].out_channels, blocks[0].stride
+        lines.append(f"stage {number}, {blocks[0].kind}|{len(blocks)}|{hidden}|{out}|{stride}|{attention}")
+    if network.head_channels:
+        lines.append(f"head, 1x1|1||{network.head_channels}|1|")
+    lines.append(f"pooling, {network.pooling.replace('_', ' ')}|1||{network.trunk_channels}||")
+    lines.append(f"embedding|1||{network.embedding_dim}||")
+    return "\n".join(lines)
+
+
+def _count_blocks(arch: dict[str, Any]) -> list[int]:
+    spec = read_arch(arch)
+    return [scale_repeats(stage.repeats, spec.depth_multiplier) for stage in spec.stages]
+
+
+def _say_size(attention: tuple[str, str, str, int]) -> str:
+    kind, position, _, size = attention
+    return f"{'kernel' if kind == 'eca' else 'width'} {size}, on the {position}"
+
+
+TRIAL_COLUMNS = (
+    "network", "key", "seed", "fold", "status", "accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery",
+    "epochs", "wall_seconds", "images_per_second", "started_at", "folder", "error", "run",
+)  # fmt: skip
+
+
+def describe_trials(
+    records: Sequence[TrialRecord], summaries: Sequence[NetworkSummary], words: Words
+) -> list[list[Any]]:
+    """A row of TRIAL_COLUMNS a trial; errors without paths; `folder` is the trial's own, in the sweep's, quoted for a
+    shell."""
+    network = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
+    return [
+        [
+            network[record.trial_key],
+            record.trial_key,
+            record.seed,
+            record.spec.get("protocol", {}).get("fold", 0),
+            record.status,
+            *(_round(rate, 6) for rate in (record.accuracy, record.accuracy_low, record.accuracy_high)),
+            _round(record.accuracy_gallery, 6),
+            record.epochs,
+            _round(record.wall_seconds, 1),
+            _round(record.train_images_per_second, 1),
+            record.started_at,
+            _name_folder(record.trial_dir),
+            remove_paths(record.error, _list_folders(record)),
+            words.number(" ".join(make_run_overrides(record.spec))),
+        ]
+        for record in records
+    ]
+
+
+def _list_folders(record: TrialRecord) -> list[str]:
+    data = [record.spec.get("data", {}), record.spec.get("pretrain", {}).get("data", {})]
+    return [record.trial_dir, *(str(one.get(name, "")) for one in data for name in ("root", "cache_dir"))]
+
+
+def _name_folder(trial_dir: str) -> str:
+    """The last part of a path of any system, quoted for a shell; empty where there is none."""
+    # A backslash is a sign like any other where slashes divide.
+    name = re.split(r"/" if "/" in trial_dir else r"\\", trial_dir.rstrip("/"))[-1]
+    return shlex.quote(name) if name else ""
+
+
+def describe_curves(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """For each trial and each of CURVES the numbers of its epochs, in thousandths; `at`: their epochs, where thinned.
+
+    null where an epoch's number is not known. A `thinned` curve keeps CURVE_POINTS epochs, the last among them.
+    """
+    thinned = len(records) > MANY_TRIALS
+    curves: dict[str, Any] = {name: [] for name in CURVES} | {"at": []}
+    for record in records:
+        epochs = max(len(getattr(record, field)) for field in CURVES.values())
+        step = -(-epochs // CURVE_POINTS) if thinned and epochs else 1
+        at = list(range((epochs - 1) % step, epochs, step)) if epochs else []
+        curves["at"].append([epoch + 1 for epoch in at] if step > 1 else 0)
+        for name, field in CURVES.items():
+            values = getattr(record, field)
+            kept = [values[epoch] for epoch in at if epoch < len(values)]
+            curves[name].append([None if value is None else round(1000 * value) for value in kept])
+    return curves
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def name_factors(factors: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """The factors as the page lists them."""
+    return [{"name": shorten(name), "levels": levels} for name, levels in factors.items()]

@@ -1,0 +1,205 @@
+"""`ffem report`: records to one HTML file. Jinja and Vega (by vl-convert) are imported when a page is written."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ffem_jax import __version__
+from ffem_jax.analysis.comparability import FrontierError, choose_faces, select_comparable
+from ffem_jax.analysis.labels import describe_data
+from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.summary import NetworkSummary
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.reports.html.effects import compare_factors, describe_levels, follow_hypervolume
+from ffem_jax.reports.html.networks import (
+    TRIAL_COLUMNS,
+    Words,
+    describe_curves,
+    describe_networks,
+    describe_trials,
+    list_factors,
+    name_factors,
+)
+from ffem_jax.reports.html.partition import split_comparable
+from ffem_jax.reports.html.provenance import describe_provenance
+from ffem_jax.reports.table import format_accuracy
+from ffem_jax.reports.wording import METRIC_NAMES, judge_frontier
+from ffem_jax.text.display import quote_code, split_code, write_text
+
+SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
+
+
+class ReportError(ValueError):
+    """A page that cannot be made. The message is one line and says what to do."""
+
+
+def write_report(
+    records: Sequence[TrialRecord],
+    path: Path,
+    *,
+    title: str = "",
+    question: str = "",
+    cap_mb: float = 10.0,
+    precision: str = "float32",
+    metric: str = "accuracy",
+    mixed: bool = False,
+    left_out: Sequence[str] = (),
+    planned: int = 0,
+    faces: str = "",
+) -> list[str]:
+    """Write the page of `records` to `path`, whole or not at all.
+
+    question: what the sweep asks; empty asks for the most accurate network under the cap of `cap_mb` MB (10**6
+    bytes) at `precision`. mixed: records of several data sets or protocols become several parts of the page, each
+    with axes of its own. left_out: what the page says of records that are not on it. planned: how many trials a
+    sweep that is still running has; 0 where it is not. faces: the fingerprint to take where records hold several
+    versions of the faces; the newest else.
+
+    Returns a note for each thing in the records that is not on the page. Raises FrontierError for records that cannot
+    share a page, ReportError where there are none, and OSError where `path` cannot be written.
+    """
+    records = latest_records(records)
+    if not records:
+        raise ReportError("there are no records; run `ffem sweep` or `ffem train` first")
+    notes: list[str] = []
+    if not mixed:
+        try:
+            records, notes = select_comparable(records, faces=faces)
+        except FrontierError as error:
+            raise ReportError(
+                f"{str(error).removesuffix('; take each alone')}; take each alone, or add --mixed"
+            ) from None
+    elif faces:
+        records, notes = choose_faces(records, faces)
+    groups = split_comparable(records) if mixed else [list(records)]
+    asked = FrontierQuestion(cap_mb, precision, "bytes", metric)
+    payload = {
+        "groups": [_describe_group(group, asked) for group in groups],
+        "columns": TRIAL_COLUMNS,
+        "left_out": [*left_out, *notes],
+        "version": __version__,
+    }
+    page = _render(payload, title=title, question=question, asked=asked, planned=planned)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A reader may look while a sweep writes.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_text(unfinished, page)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return notes
+
+
+def _describe_group(records: Sequence[TrialRecord], asked: FrontierQuestion) -> dict[str, Any]:
+    """Everything the page shows of records that share their axes, ready for JSON."""
+    pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
+    question = FrontierQuestion(asked.cap_mb, asked.precision, asked.against, asked.metric, pairs)
+    factors, words = list_factors(records), Words()
+    networks, summaries = describe_networks(records, factors, words, question.metric)
+    described = {
+        "title": describe_data(records, (n.resolution for n in summaries), (n.tested for n in summaries)),
+        "synthetic": any(record.synthetic or record.data == "synthetic" for record in records),
+        "cap_mb": question.cap_mb,
+        "precision": question.precision,
+        "metric": question.metric,
+        "measure": question.measure,
+        "answer": answer(summaries, question),
+        "counts": dict(Counter(record.status for record in records)),
+        "factors": name_factors(factors),
+        "networks": networks,
+        "trials": describe_trials(records, summaries, words),
+        "curves": describe_curves(records),
+        "validated": all(record.validated for record in records if record.validation_accuracy),
+        "levels": describe_levels(networks, factors, question.metric),
+        "comparisons": compare_factors(records, factors, question),
+        "hypervolume": follow_hypervolume(records, summaries, question),
+        "provenance": describe_provenance(records),
+    }
+    return described | {"words": list(words.texts)}
+
+
+def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
+    """What the numbers allow to be answered, the first sentence first; never more than the intervals do."""
+    marks = question.mark_frontier(networks)
+    front = [network for network, marked in zip(networks, marks, strict=True) if marked]
+    front.sort(key=question.get_cost)
+    if front:
+        judged = judge_frontier(networks, front, question)
+        fitting = [network for network in networks if network.accuracy is not None and question.fits(network)]
+        if len(fitting) > 1:
+            return judged
+        (only,) = fitting
+        size = question.get_bytes(only) / BYTES_PER_MB
+        lead = f"{quote_code(only.label)} is the only one that was trained and fits"
+        return [f"{lead}: {format_accuracy(only)} %, {size:.2f} MB.", *judged]
+    status = Counter(network.status for network in networks)
+    reasons = ", ".join(f"{status[name]} {text}" for name, text in _STATUS_TEXTS.items() if status[name])
+    return [f"No trained network fits {question.cap_mb:g} MB at {question.precision} ({reasons})."]
+
+
+_STATUS_TEXTS = {"done": "trained", "over_cap": "over the cap", "failed": "failed", "pruned": "stopped early"}
+
+
+def _render(payload: dict[str, Any], **known: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("ffem_jax.reports.html", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["code"] = _mark_code
+    template = resources.files("ffem_jax.reports.html") / "template"
+    scripts = "\n".join((template / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return environment.get_template("page.html").render(
+        **known,
+        groups=payload["groups"],
+        measures=METRIC_NAMES,
+        recorded=sum(len(group["trials"]) for group in payload["groups"]),
+        left_out=payload["left_out"],
+        version=payload["version"],
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=Markup((template / "page.css").read_text(encoding="utf-8")),
+        vega=Markup(_bundle_vega()),
+        script=Markup(scripts),
+        payload=Markup(quote_json(payload)),
+    )
+
+
+def _mark_code(text: str) -> Any:
+    """`text` with what it quotes as code in <code>, everything escaped."""
+    from markupsafe import Markup, escape
+
+    pieces = (Markup("<code>{}</code>").format(piece) if code else escape(piece) for piece, code in split_code(text))
+    return Markup("").join(pieces)
+
+
+def quote_json(value: Any) -> str:
+    """JSON that may stand inside a <script>: no text in it can end the element or begin another."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+@functools.cache
+def _bundle_vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, as vl-convert carries them: nothing is downloaded."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise ReportError("a report needs vl-convert-python: pip install vl-convert-python") from error
+    library: Any = vl_convert  # its stub asks for an argument that it does not need
+    return library.javascript_bundle().replace("</script", "<\\/script")

@@ -1,0 +1,84 @@
+"""What a reader needs to trust a page and to make it again: faces, protocol, versions, devices, time."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ffem_jax.records.record import TrialRecord
+
+# Names of settings that say where something lies on somebody's machine.
+PRIVATE = ("root", "cache_dir")
+
+
+def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
+    """(what, value) of all that the records say about how they came to be; of several values, the trials of each."""
+    ran = [record for record in records if record.status != "over_cap"]
+    data, protocol = records[0].spec.get("data", {}), records[0].spec.get("protocol", {})
+    rows = [
+        ["data set", _count(f"{r.data}{f' ({r.data_variant})' if r.data_variant else ''}" for r in records)],
+        ["data settings", _list_settings(data, PRIVATE)],
+        ["people, training images", _count(f"{r.people} people, {r.train_images:,} images" for r in ran)],
+        ["test images", _count(f"{r.tested:,}" for r in ran if r.tested)],
+        ["protocol", _list_settings(protocol, ("fold", "split_seed"))],
+        ["validation", _count(_describe_validation(r) for r in ran if r.validation_accuracy)],
+        ["fingerprint of the faces", _count(r.data_fingerprint for r in records if r.data_fingerprint)],
+        ["recipe", _count(r.recipe for r in records)],
+        ["seeds", ", ".join(str(seed) for seed in sorted({record.seed for record in records}))],
+        ["device", _count(r.device for r in ran if r.device)],
+        ["versions", _count(", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in ran if r.versions)],
+        ["trained", _describe_days(ran)],
+        ["time", describe_seconds(ran)],
+    ]
+    return [[name, value] for name, value in rows if value]
+
+
+def describe_seconds(records: Sequence[TrialRecord]) -> str:
+    """What the trained trials took, added up; the seeds of one program share its folder, and their times."""
+    done = [record for record in records if record.wall_seconds is not None and record.status == "done"]
+    trained = {record.trial_dir or record.trial_key: record for record in done}.values()
+    if not trained:
+        return ""
+    wall = [record.wall_seconds or 0.0 for record in trained]
+    compiling = sum(record.compile_seconds or 0.0 for record in trained)
+    speeds = [record.train_images_per_second for record in trained if record.train_images_per_second]
+    speed = f", {statistics.median(speeds):,.0f} training images a second" if speeds else ""
+    return (
+        f"{_say_time(sum(wall))} in all, {_say_time(compiling)} of it tracing and compiling; "
+        f"{_say_time(statistics.median(wall))} a trial{speed} (medians)"
+    )
+
+
+def _say_time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(values: Iterable[str]) -> str:
+    """The values, most frequent first, with how many trials have each where there are several."""
+    counted = Counter(values).most_common()
+    if len(counted) == 1:
+        return counted[0][0]
+    listed = "; ".join(f"{value} ({number} trials)" for value, number in counted[:6])
+    return listed + (f"; {len(counted) - 6} more" if len(counted) > 6 else "")
+
+
+def _list_settings(settings: dict[str, Any], left_out: Sequence[str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if name not in left_out)
+
+
+def _describe_validation(record: TrialRecord) -> str:
+    if record.validated:
+        return f"{record.validated} images held out of training, never tested"
+    return "the test images: whoever tunes by these curves tunes on the test"
+
+
+def _describe_days(records: Sequence[TrialRecord]) -> str:
+    started = sorted(record.started_at for record in records if record.started_at)
+    if not started:
+        return ""
+    first, last = started[0][:16].replace("T", " "), started[-1][:16].replace("T", " ")
+    return f"{first} to {last} UTC (starts of trials)" if first != last else f"{first} UTC"

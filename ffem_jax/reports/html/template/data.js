@@ -1,0 +1,116 @@
+// The records as the page holds them, what the reader has chosen, and the numbers that follow from both.
+const payload = JSON.parse(document.getElementById("payload").textContent);
+const PRECISIONS = ["float32", "float16", "int8"];
+const COSTS = {
+  bytes: { name: "Bytes", axis: () => `MB as deployed in ${state.precision}`, scale: 1e6, unit: "MB", digits: 2 },
+  params: { name: "Parameters", axis: () => "million parameters", scale: 1e6, unit: "million parameters", digits: 2 },
+  macs: { name: "MACs", axis: () => "million multiply-adds", scale: 1e6, unit: "million MACs", digits: 1 },
+  latency: { name: "Latency", axis: () => "milliseconds in wasm, one thread", scale: 1, unit: "ms", digits: 2 },
+};
+const METRICS = { accuracy: "Classifier", accuracy_gallery: "Nearest gallery image" };
+const STATUSES = { done: "done", over_cap: "over the cap", failed: "failed", pruned: "stopped early" };
+const state = { group: 0, against: "bytes", precision: "float32", metric: "accuracy", cap: 10, curve: "validation", pins: [], filter: null };
+let group, networks, trials, shown;
+
+const $ = (id) => document.getElementById(id);
+
+// An element with text and never with markup: whatever a record says stays text.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// Text in which `ticks`, as many as it takes, are code: ffem_jax/text/display.py writes them.
+function makeText(text) {
+  const parts = [];
+  let end = 0;
+  for (const found of text.matchAll(/(?<!`)(`+)(?!`)([^]+?)(?<!`)\1(?!`)/g)) {
+    const padded = /^ [^]+ $/.test(found[2]) && found[2].trim();
+    parts.push(text.slice(end, found.index), make("code", {}, padded ? found[2].slice(1, -1) : found[2]));
+    end = found.index + found[0].length;
+  }
+  return [...parts, text.slice(end)].filter((part) => part !== "");
+}
+
+// A name as such a text quotes it.
+function quoteCode(name) {
+  const fence = "`".repeat(1 + Math.max(0, ...[...name.matchAll(/`+/g)].map(([run]) => run.length)));
+  const pad = /^`|`$/.test(name) || (/^ [^]* $/.test(name) && name.trim()) ? " " : "";
+  return `${fence}${pad}${name}${pad}${fence}`;
+}
+
+function loadGroup(number) {
+  group = payload.groups[number];
+  const names = Object.fromEntries(payload.columns.map((name, i) => [name, i]));
+  trials = group.trials.map((row, id) => {
+    const trial = { id };
+    for (const [name, i] of Object.entries(names)) trial[name] = row[i];
+    return trial;
+  });
+  networks = group.networks.map((network, id) => ({ ...network, id, trials: [] }));
+  for (const trial of trials) networks[trial.network].trials.push(trial);
+  Object.assign(state, { group: number, against: "bytes", precision: group.precision, metric: group.metric, cap: group.cap_mb, pins: [], filter: null });
+  shown = new Set(networks.map((network) => network.id));
+  forgetFrontier();
+}
+
+const getBytes = (network) => network.bytes[PRECISIONS.indexOf(state.precision)];
+function getCost(network) {
+  const cost = state.against === "bytes" ? getBytes(network) : network[state.against];
+  return cost === null ? NaN : cost / COSTS[state.against].scale;
+}
+const getRate = (network) => network.rates[state.metric] || null;
+const fits = (network) => getBytes(network) !== null && getBytes(network) <= state.cap * 1e6;
+
+// Of the networks shown, those that no other dominates, by cost; equal points stand together. As frontier/pareto.py
+// has it. Found once for all that shows it.
+let standing = null;
+const forgetFrontier = () => { standing = null; };
+const listFrontier = () => (standing ??= findFrontier(networks.filter((network) => shown.has(network.id))));
+function findFrontier(candidates) {
+  const known = candidates.filter((n) => getRate(n) && fits(n) && Number.isFinite(getCost(n)));
+  known.sort((a, b) => getCost(a) - getCost(b) || getRate(b)[0] - getRate(a)[0] || a.id - b.id);
+  const front = [];
+  for (const network of known) {
+    const last = front[front.length - 1];
+    const equal = last && getCost(last) === getCost(network) && getRate(last)[0] === getRate(network)[0];
+    if (!last || getRate(network)[0] > getRate(last)[0] || equal) front.push(network);
+  }
+  return front;
+}
+
+const overlap = (a, b) => Math.max(getRate(a)[1], getRate(b)[1]) <= Math.min(getRate(a)[2], getRate(b)[2]);
+const percent = (rate, digits = 1) => (100 * rate).toFixed(digits);
+const formatCost = (network, against = state.against) => {
+  const { scale, unit, digits } = COSTS[against];
+  const cost = against === "bytes" ? getBytes(network) : network[against];
+  return cost === null ? "not known" : `${(cost / scale).toFixed(digits)} ${unit}`;
+};
+const formatMegabytes = (network) => (getBytes(network) === null ? "?" : (getBytes(network) / 1e6).toFixed(2));
+const formatRate = (rate) => (rate ? `${percent(rate[0])} [${percent(rate[1])}, ${percent(rate[2])}]` : "–");
+const countOf = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+// What the choice of cost, precision and cap leaves to be said; no more than the intervals allow.
+function writeVerdict() {
+  const visible = networks.filter((network) => shown.has(network.id));
+  const trained = visible.filter((network) => getRate(network) && Number.isFinite(getCost(network)));
+  const fitting = trained.filter(fits);
+  const front = listFrontier();
+  const limit = `${formatNumber(state.cap)} MB at ${state.precision}`;
+  const start = `${fitting.length.toLocaleString("en")} of ${trained.length.toLocaleString("en")} trained networks ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
+  if (!front.length) return `${start}.`;
+  const best = front[front.length - 1];
+  const rivals = fitting.filter((network) => network !== best && overlap(network, best));
+  const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The highest accuracy is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;
+  if (fitting.length === 1) return `${high}; one network alone is a point and no trade-off.`;
+  if (rivals.length) return `${high}; it is not shown to be the best, since the intervals of ${rivals.length.toLocaleString("en")} of the ${(fitting.length - 1).toLocaleString("en")} others overlap its own.`;
+  return `${high}; its interval lies above those of all the others that fit.`;
+}
+
+const formatNumber = (value) => String(Number(value.toPrecision(4)));

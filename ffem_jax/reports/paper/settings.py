@@ -1,0 +1,123 @@
+"""Which recorded trials are of the paper's networks, and which of them may share a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ffem_jax.analysis.comparability import FrontierError, Run, check_comparable, describe_pretraining, identify
+from ffem_jax.analysis.pairing import read_settings
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.reports.paper.published import NETWORKS, PaperNetwork, find_network, load_arch
+from ffem_jax.specs.trial import to_plain
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The paper's networks under one recipe at one resolution: what one table is of.
+
+    recipe: its name, and what tells it from another of that name. records: one a trial, in the order of NETWORKS,
+    with the network's name and fields as conf/arch/ has them, whatever the trial called it.
+    """
+
+    recipe: str
+    resolution: int
+    records: tuple[TrialRecord, ...]
+
+    @property
+    def label(self) -> str:
+        """Recipe and resolution."""
+        return f"{self.recipe}, {self.resolution} x {self.resolution}"
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether its trials began from pretrained weights, the same in each of a network's trials."""
+        return _read_pretraining(self.records[0]) != "none"
+
+    @property
+    def folds(self) -> int:
+        """How many folds a whole set has."""
+        protocol = self.records[0].spec.get("protocol", {})
+        return int(protocol.get("folds", 1)) if protocol.get("name") == "kfold" else 1
+
+    @property
+    def wanted(self) -> list[Run]:
+        """What a network of a whole set has done: every fold, with every seed that any network was trained with."""
+        runs = sorted({identify(record).run._replace(fold=0) for record in self.records})
+        return [run._replace(fold=fold) for run in runs for fold in range(self.folds)]
+
+    def get_done(self, name: str) -> list[TrialRecord]:
+        """The finished trials of the network `name`."""
+        return [record for record in self.records if record.arch == name and is_done(record)]
+
+
+def find_settings(records: Iterable[TrialRecord]) -> tuple[list[Setting], int]:
+    """The settings, by label, and how many trials are left out for being of other networks.
+
+    Raises FrontierError, in one line, where there is no trial of the paper's networks, where they are of several data
+    sets or protocols, and for the protocol view2, whose accuracy is of pairs.
+    """
+    latest = latest_records(records)
+    named = [(record, network) for record in latest if (network := find_network(record))]
+    if not named:
+        names = ", ".join(network.name for network in NETWORKS)
+        raise FrontierError(
+            f"none of {len(latest)} recorded trials is of one of the paper's networks ({names}, as conf/arch has "
+            "them); ffem sweep paper trains them"
+        )
+    check_comparable([record for record, _ in named])
+    if any(record.spec.get("protocol", {}).get("name") == "view2" for record, _ in named):
+        raise FrontierError("the paper's tables are of images and protocol=view2 is of pairs; ffem verify reads it")
+    groups: dict[str, list[tuple[TrialRecord, PaperNetwork]]] = {}
+    for record, network in sorted(named, key=lambda both: NETWORKS.index(both[1])):
+        groups.setdefault(_identify(record), []).append((record, network))
+    recipes = _name_recipes([group[0][0] for group in groups.values()])
+    settings = [
+        Setting(recipe, _read_resolution(group[0][0]), tuple(_rename(*both, group[0][0]) for both in group))
+        for recipe, group in zip(recipes, groups.values(), strict=True)
+    ]
+    return sorted(settings, key=lambda setting: (setting.recipe, setting.resolution)), len(latest) - len(named)
+
+
+def is_done(record: TrialRecord) -> bool:
+    """Whether the trial has an accuracy."""
+    return record.status == "done" and record.accuracy is not None and bool(record.tested)
+
+
+def _identify(record: TrialRecord) -> str:
+    started_from = describe_pretraining(record.spec)
+    return json.dumps([_read_resolution(record), _read_recipe(record), started_from], sort_keys=True)
+
+
+def _read_resolution(record: TrialRecord) -> int:
+    return int(record.spec.get("data", {}).get("resolution", record.resolution))
+
+
+def _read_pretraining(record: TrialRecord) -> str:
+    return str(record.spec.get("pretrain", {}).get("name", "none"))
+
+
+def _read_recipe(record: TrialRecord) -> dict[str, str]:
+    settings = read_settings(record)
+    return {name.removeprefix("recipe."): value for name, value in settings.items() if name.startswith("recipe.")}
+
+
+def _name_recipes(firsts: Sequence[TrialRecord]) -> list[str]:
+    """A name for each recipe, given a trial of each; of those that share theirs, with the values that differ."""
+    names = []
+    for record in firsts:
+        own = _read_recipe(record)
+        peers = [_read_recipe(other) for other in firsts if other.recipe == record.recipe]
+        differing = [name for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
+        words = [record.recipe or "recipe", *(f"{name.replace('_', ' ')} {own[name]}" for name in differing)]
+        pretrain = _read_pretraining(record)
+        names.append(", ".join(words) + (f", pretrained on {pretrain}" if pretrain != "none" else ""))
+    return names
+
+
+def _rename(record: TrialRecord, network: PaperNetwork, first: TrialRecord) -> TrialRecord:
+    """The record with the paper's network and the recipe spelt one way, so that what is built alike reads alike."""
+    spec = {**record.spec, "arch": to_plain(load_arch(network.name)), "recipe": first.spec.get("recipe", {})}
+    return dataclasses.replace(record, arch=network.name, spec=spec)

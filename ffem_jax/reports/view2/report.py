@@ -1,0 +1,127 @@
+"""`ffem verify`: from records to a table, the ROC, JSON and a short reading."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.view2.combine import View2Result, combine_folds
+from ffem_jax.reports.view2.plots import describe_rate, plot_roc
+from ffem_jax.text.display import escape, make_markdown_table, quote_code, write_text
+from ffem_jax.text.tables import Column, make_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+METHOD = """\
+Each fold's network was trained on people who are in none of the fold's pairs, and judged on these at the threshold that
+suits the pairs of the other folds best. People of the other folds trained, so their pairs are closer than strangers'
+and the threshold may not suit strangers: that can cost accuracy and cannot flatter it. The mean is over folds, and the
+standard error is the folds' sample deviation over the square root of their number.
+
+"At strangers' threshold" is the same with another threshold: the one that suits the other folds' pairs best at the
+distances that their own folds' networks gave them, each of which knows neither person of a pair.
+
+ROC, area (AUC), equal error rate (EER) and the true accepts (TAR) at a rate of false accepts (FAR) are of the pairs of
+all folds together, each at the distance that its own fold's network gave it, so they need no threshold. They are rates
+that some threshold reaches, never points between two: the TAR at a FAR is the largest at that FAR or less, the EER the
+smallest rate that neither kind of error exceeds. A FAR of 1e-3 is {accepts} false accepts of {different:,} pairs."""
+
+
+@dataclass(frozen=True)
+class View2Report:
+    """What `write_view2` found and wrote."""
+
+    results: tuple[View2Result, ...]
+    title: str
+    synthetic: bool
+    files: tuple[Path, ...]
+
+    @property
+    def table(self) -> Table:
+        """The networks as a rich table."""
+        head, *rows = tabulate(self.results)
+        ends = (head[0], head[-1])
+        columns = [Column(name, right=name not in ends, fold=name in ends) for name in head]
+        return make_table(columns, rows, title=self.title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as nested dicts and lists, ready for JSON; files by name, and the ROC left to the records."""
+        fields = [f.name for f in dataclasses.fields(View2Result) if f.name != "pooled"]
+        return {
+            "title": self.title,
+            "synthetic": self.synthetic,
+            "networks": json.loads(json.dumps([{n: getattr(result, n) for n in fields} for result in self.results])),
+            "files": [path.name for path in self.files],
+        }
+
+
+def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
+    """The head and a row for each result, rates in percent."""
+    head = [
+        "network",
+        "params",
+        "accuracy ± s.e.",
+        "at strangers' threshold",
+        "EER",
+        "AUC",
+        "TAR at FAR 1e-2",
+        "at 1e-3",
+        "missing folds",
+    ]
+    rows = [
+        [
+            result.label,
+            "?" if result.params is None else f"{result.params:,}",
+            describe_rate(result.accuracy, result.standard_error),
+            describe_rate(result.accuracy_strangers, result.standard_error_strangers),
+            *(f"{100 * rate:.1f}" for rate in (result.eer, result.auc, result.tar_at_far_1e2, result.tar_at_far_1e3)),
+            ", ".join(map(str, result.missing)) or "none",
+        ]
+        for result in results
+    ]
+    return [head, *rows]
+
+
+def write_view2(records: Sequence[TrialRecord], out: Path) -> View2Report:
+    """Put the folds of `records` together and write roc.png, roc.svg, verification.json and verification.md to `out`.
+
+    Raises View2Error and FrontierError as `combine_folds` does, and OSError where `out` cannot be written.
+    """
+    results = combine_folds(records)
+    used = [record for record in records if record.protocol == "view2"]
+    variant = next((record.data_variant for record in used if record.data_variant), "")
+    pixels = sorted({record.resolution for record in used})
+    title = f"LFW View 2{f' ({variant})' if variant else ''}, {' and '.join(map(str, pixels))} pixels"
+    synthetic = any(record.synthetic for record in used)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [*plot_roc(results, out / "roc", title, synthetic), out / "verification.json", out / "verification.md"]
+    report = View2Report(tuple(results), title, synthetic, tuple(files))
+    write_text(out / "verification.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    write_text(out / "verification.md", _write_reading(report))
+    return report
+
+
+def _write_reading(report: View2Report) -> str:
+    lines = [f"# Verification of pairs: {escape(report.title)}", ""]
+    if report.synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    head, *rows = tabulate(report.results)
+    lines += make_markdown_table(head, [[escape(name), *numbers] for name, *numbers in rows])
+    lines += ["", "![ROC](roc.svg)", ""]
+    for result in report.results:
+        by_fold = zip(result.folds, result.accuracies, strict=True)
+        each = ", ".join(f"{fold}: {100 * accuracy:.1f}" for fold, accuracy in by_fold)
+        lines += [f"{quote_code(result.label)}, by fold, in percent: {each}."]
+        if result.missing:
+            folds = ",".join(map(str, result.missing))
+            lines += [f"**Not View 2's result yet: missing folds {folds} (`protocol.fold={folds}`).**"]
+        lines += [f"A trial failed: {escape(error)}" for error in result.errors]
+    different = min(result.different_pairs for result in report.results)
+    method = METHOD.format(accepts=different // 1000, different=different)
+    return "\n".join([*lines, "", method]) + "\n"

@@ -1,0 +1,185 @@
+"""The short reading beside a frontier, made from the numbers and from nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.summary import NetworkSummary
+from ffem_jax.reports.table import format_accuracy, format_trials
+from ffem_jax.text.display import escape, escape_sentence, quote_code
+
+COST_NAMES = {
+    "bytes": "bytes",
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "latency_ms_wasm": "milliseconds in wasm",
+}
+LISTED = 8  # networks over the cap that are named one by one
+METRIC_NAMES = {
+    "accuracy": "closed-set accuracy of the classifier",
+    "accuracy_gallery": "closed-set accuracy of the nearest gallery image (Eq. 6)",
+    "verification": "verification accuracy on the pairs of LFW's View 2",
+}
+
+
+def write_reading(
+    networks: Sequence[NetworkSummary],
+    on_frontier: Sequence[bool],
+    question: FrontierQuestion,
+    title: str,
+    *,
+    synthetic: bool,
+    devices: Mapping[str, int],
+    latency: str = "",
+    agreement: str = "",
+    notes: Sequence[str] = (),
+) -> str:
+    """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
+
+    latency: how the milliseconds were measured, where they are the cost. agreement: how far the records order
+        networks at all.
+    """
+    front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
+    lines = [f"# Accuracy against {COST_NAMES[question.against]}: {escape(title)}", ""]
+    if synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    lines += ["![The frontier](frontier.svg)", "", _describe_runs(networks, question, devices), ""]
+    lines += [escape_sentence(latency), ""] if latency else []
+    lines += [f"## The frontier under {question.cap_mb:g} MB", ""]
+    if front:
+        lines += [*_tabulate(front, question), "", *map(escape_sentence, judge_frontier(networks, front, question))]
+        lines += [agreement] if agreement else []
+    else:
+        lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
+    lines += ["", *_describe_gaps(networks, question, notes), *_describe_method(networks, question)]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestion, devices: Mapping[str, int]) -> str:
+    status = Counter(network.status for network in networks)
+    trials = sum(network.trials for network in networks)
+    failures = sum(network.failed_trials for network in networks)
+    ran_on = ", ".join(f"{escape(device)} ({count})" for device, count in devices.items())
+    in_all = f" In all, {_count(failures, 'trial')} failed." if failures else ""
+    pruned = f"{status['pruned']} pruned before the end, " if status["pruned"] else ""
+    return (
+        f"{_count(len(networks), 'network')}: {status['done']} trained ({_count(trials, 'trial')}"
+        f"{f'; on {ran_on}' if ran_on else ''}), {pruned}{status['over_cap']} over the cap and not trained, "
+        f"{status['failed']} failed.{in_all} "
+        f"Measured: {METRIC_NAMES[question.measure]}; size: deployed {question.precision}."
+    )
+
+
+def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
+    timed = question.against == "latency_ms_wasm"
+    rows = [
+        f"| network | parameters | MB {question.precision} |{' ms |' if timed else ''} accuracy, % [95 %] | trials |",
+        f"|---|---|---|{'---|' if timed else ''}---|---|",
+    ]
+    for n in networks:
+        params = "?" if n.params is None else f"{n.params:,}"
+        size = f"{question.get_bytes(n) / BYTES_PER_MB:.3f}"
+        time = f" {question.get_cost(n):.2f} |" if timed else ""
+        rows.append(f"| {escape(n.label)} | {params} | {size} |{time} {format_accuracy(n)} | {format_trials(n)} |")
+    return rows
+
+
+def judge_frontier(
+    networks: Sequence[NetworkSummary], front: Sequence[NetworkSummary], question: FrontierQuestion
+) -> list[str]:
+    """What the intervals allow to be said, about the frontier and about everything trained, a line a thing."""
+    fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
+    best = max(front, key=lambda n: n.accuracy or 0.0)
+    rivals = [n for n in fitting if n is not best and _overlap(n, best)]
+    lines = []
+    if len(fitting) == 1:
+        lines.append("One network alone is a point and no trade-off.")
+    elif rivals:
+        # A network whose cost is not known cannot be the cheapest.
+        smallest = min([n for n in (*rivals, best) if question.get_cost(n) >= 0], key=question.get_cost)
+        lines.append(
+            f"The highest accuracy, {_quote(best)}, is not shown to be the best: the intervals of {len(rivals)} of the "
+            f"{len(fitting) - 1} others that fit overlap its own, and these data do not order them. The highest of "
+            "many noisy numbers is also partly luck."
+        )
+        if smallest is not best:
+            lines.append(f"The cheapest whose interval overlaps it is {_quote(smallest)}.")
+    else:
+        lines.append(f"The interval of {_quote(best)} lies above those of all the others that fit.")
+    apart = [(a, b) for a, b in itertools.pairwise(front) if not _overlap(a, b)]
+    if len(front) > 1:
+        steps = "; ".join(f"{_quote(a)} to {_quote(b)}" for a, b in apart) or "none"
+        lines.append(
+            f"Steps of the frontier whose two intervals do not overlap ({len(apart)} of {len(front) - 1}): {steps}."
+        )
+    return lines
+
+
+def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestion, notes: Sequence[str]) -> list[str]:
+    lines = [f"- Left out: {note}." for note in notes]
+    partial = [n for n in networks if n.status == "done" and not n.complete]
+    plans = {(n.seeds, n.folds) for n in networks if n.status == "done"}
+    refused = [n for n in networks if n.status == "over_cap"]
+    failed = [n for n in networks if n.failed_trials]
+    pruned = [n for n in networks if n.pruned_trials]
+    untimed = [n for n in networks if n.status == "done" and n.latency_ms_wasm is None]
+    if question.against == "latency_ms_wasm" and untimed:
+        names = ", ".join(_quote(n) for n in untimed)
+        lines.append(f"- Not timed, so not on the frontier (`ffem latency` times them): {names}.")
+    if partial:
+        names = ", ".join(f"{_quote(n)} ({_count(n.trials, 'trial')})" for n in partial)
+        lines.append(f"- Seeds or folds are missing, so other test images or seeds are behind these numbers: {names}.")
+    elif len(plans) > 1:
+        lines.append("- Not all networks have the same seeds and folds; compare those that do.")
+    if len(refused) > LISTED:
+        sizes = sorted(question.get_bytes(n) / BYTES_PER_MB for n in refused)
+        lines.append(
+            f"- Not trained, over the cap: {len(refused)} networks of {sizes[0]:.2f} to {sizes[-1]:.2f} MB, listed in "
+            "frontier.json."
+        )
+        refused = []
+    for n in refused:
+        now = " (it would fit this cap: train it to place it)" if question.fits(n) else ""
+        lines.append(f"- Not trained, over the cap: {_quote(n)}, {question.get_bytes(n) / BYTES_PER_MB:.2f} MB{now}.")
+    if pruned:
+        names = ", ".join(f"{_quote(n)} ({_count(n.pruned_trials, 'trial')})" for n in pruned[:LISTED])
+        others = f" and {len(pruned) - LISTED} others, listed in frontier.json" if len(pruned) > LISTED else ""
+        lines.append(f"- Stopped early (pruned), and their accuracy of then is not shown: {names}{others}.")
+    for n in failed:
+        error = escape(n.errors[0].splitlines()[0]) if n.errors and n.errors[0] else "no message"
+        lines.append(f"- Failed: {_quote(n)}, {_count(n.failed_trials, 'trial')}: {error}")
+    return ["## What is missing", "", *lines, ""] if lines else []
+
+
+def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
+    spreads = [n.seed_deviation for n in networks if n.seed_deviation is not None]
+    seeds = (
+        f"Between seeds the accuracy has a standard deviation of {100 * min(spreads):.1f} to {100 * max(spreads):.1f} "
+        "points, which the intervals do not include."
+        if spreads
+        else "What another seed would change is not measured here and not in the intervals."
+    )
+    return [
+        "## How to read it",
+        "",
+        "An accuracy is the mean over seeds, pooled over folds. Its interval is Wilson's at 95 % for the number of "
+        f"distinct test images, however many seeds saw them. {seeds} Networks are tested on the same images, so a "
+        "paired comparison can tell apart what overlapping intervals cannot. Intervals that do not overlap are no "
+        "proof either where many pairs are looked at.",
+    ]
+
+
+def _quote(network: NetworkSummary) -> str:
+    return quote_code(network.label)
+
+
+def _overlap(a: NetworkSummary, b: NetworkSummary) -> bool:
+    lows, highs = (a.accuracy_low, b.accuracy_low), (a.accuracy_high, b.accuracy_high)
+    return max(x for x in lows if x is not None) <= min(x for x in highs if x is not None)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Processes that train: started by the launcher, each pulling trials from one study."""

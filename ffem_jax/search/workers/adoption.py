@@ -1,0 +1,36 @@
+"""Networks that were trained and recorded before their study knew of them: taken over instead of trained again."""
+
+from __future__ import annotations
+
+from ffem_jax.search.candidates import CandidateMaker, price_recorded
+from ffem_jax.search.plan import SearchPlan
+from ffem_jax.search.samplers import freeze
+from ffem_jax.search.study import SearchStudy
+from ffem_jax.specs.trial import to_plain
+
+
+def adopt_recorded(plan: SearchPlan, maker: CandidateMaker, study: SearchStudy) -> int:
+    """Tell the study of networks that only the records know: its journal was lost, or they are another machine's.
+
+    They count towards n_trials. Not with successive halving, which judges networks at epochs that a finished trial's
+    record does not have. Returns how many there were.
+    """
+    from ffem_jax.runs.trial import compute_key
+
+    if plan.rungs:
+        return 0
+    done = {record.trial_key: record for record in plan.read_records() if record.status == "done"}
+    known, adopted, base = study.read_ledger().points, 0, to_plain(plan.base)
+    for record in done.values():
+        point = plan.space.read_point(record.spec, base)
+        if point is None or freeze(point) in known:
+            continue
+        candidate = maker.make(point)
+        if candidate.trial is None or candidate.run is None:
+            continue
+        # Of the same faces, too, and of all seeds that are trained together.
+        keys = [compute_key(trial) for trial in candidate.trial.with_seeds(candidate.run.seeds)]
+        if all(key in done for key in keys):
+            records = [done[key] for key in keys]
+            adopted += study.adopt(price_recorded(candidate, records[0]), records)
+    return adopted

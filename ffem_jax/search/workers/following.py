@@ -1,0 +1,101 @@
+"""How far a search is: a line for every network that is trained, read from the study, wherever the workers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial
+
+from ffem_jax.runs.progress import Pace
+from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
+from ffem_jax.search.model.volume import compute_volume
+from ffem_jax.search.settings import ACCURACY, SearchSettings
+from ffem_jax.search.study import SearchStudy
+from ffem_jax.specs.trial import RunSpec
+
+
+def compute_progress(ledger: Ledger, references: Mapping[str, float]) -> tuple[float, float]:
+    """The best accuracy within the cap so far, and the hypervolume: the share of the box up to `references`, by
+    objective that goes down, and up to accuracy 1 that the trained networks dominate."""
+    told = ledger.read_told()
+    trained = [one for one in told if not one.stopped and one.excess <= 0]
+    found = [one for one in trained if one.accuracy is not None and references.keys() <= one.costs.keys()]
+    accuracies = [one.accuracy or 0.0 for one in found]
+    costs = [[one.costs[name] for name in references] for one in found]
+    return max(accuracies, default=0.0), compute_volume(costs, accuracies, list(references.values()))
+
+
+@dataclass
+class SearchFollower:
+    """Reports each network that was trained, stopped or failed since it last looked.
+
+    The hypervolume's box ends, for each cost, at its cap, or at the largest so far where it has none.
+    """
+
+    study: SearchStudy
+    run: RunSpec
+    report: Callable[[str], None]
+    known: set[int] = field(default_factory=set)
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The search's settings."""
+        return self.study.settings
+
+    def start(self) -> Ledger:
+        """Leave out what was finished before."""
+        ledger = self.study.read_ledger()
+        self.known = {trial.number for trial in ledger.settled}
+        self.pace = Pace(len(ledger.finished))
+        return ledger
+
+    def find_references(self, ledger: Ledger) -> dict[str, float]:
+        """Where the hypervolume's box ends, for each objective that goes down."""
+        run, told = self.run, ledger.read_told()
+        largest = {name: max((one.costs.get(name, 0.0) for one in told), default=0.0) for name in self.settings.costs}
+        caps = {f"bytes_{run.cap_precision}": run.cap_mb * 1e6, "macs": run.cap_mmacs * 1e6}
+        if run.train_over_cap:
+            return largest
+        return {name: caps.get(name) or found for name, found in largest.items()}
+
+    def look(self) -> int:
+        """Report what is new; returns how many networks that was."""
+        ledger = self.study.read_ledger()
+        new = [trial for trial in ledger.settled if trial.number not in self.known]
+        for trial in new:
+            self.known.add(trial.number)
+            before = Ledger(
+                [one for one in ledger.trials if read_status(one) not in COUNTED or one.number in self.known]
+            )
+            self.report(self.describe(trial, before))
+        return len(new)
+
+    def describe(self, trial: FrozenTrial, ledger: Ledger) -> str:
+        """One line: how many are finished, this one, the best so far, what was not trained, the time left."""
+        finished, total = len(ledger.finished), self.settings.n_trials
+        outcome = trial.user_attrs["outcome"]
+        what = f"network {read_network(trial)}: "
+        if outcome["status"] == "failed":
+            what += f"failed, {outcome['error']}"
+        else:
+            what += f"stopped after epoch {outcome['epochs']}, " if outcome["status"] == "pruned" else ""
+            costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
+            what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
+        best, volume = compute_progress(ledger, self.find_references(ledger))
+        # Before any is trained to the end, nothing is best.
+        words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
+        for status, title in (("refused", "refused"), ("failed", "failed")):
+            if count := ledger.count(status):
+                words.append(f"{count} {title}")
+        return f"[{finished}/{total}] {what}; {', '.join(words)}{self.pace.describe_rest(finished, total)}"
+
+
+def describe_cost(name: str, value: float) -> str:
+    """A cost in the unit a reader expects."""
+    if name.startswith("bytes_"):
+        return f"{value / 1e6:.2f} MB" + ("" if name == "bytes_float32" else f" ({name.removeprefix('bytes_')})")
+    if name == "latency_ms_wasm":
+        return f"{value:.1f} ms"
+    return f"{value / 1e6:.1f} M {name if name == 'params' else 'MACs'}"

@@ -1,0 +1,279 @@
+"""A worker: claims a network, trains it, tells what came of it, until nothing is left to do.
+
+Started as `python -m ffem_jax.search.workers.worker FOLDER NAME` on this machine, or by `run_worker`
+wherever Ray and Slurm have room. It needs the search's folder and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ffem_jax.config.compose import ConfigError, open_composer
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.search.candidates import CandidateMaker
+from ffem_jax.search.plan import SearchPlan, load_plan, read_saved
+from ffem_jax.search.samplers import freeze
+from ffem_jax.search.space import Point, SpaceError
+from ffem_jax.search.storage import open_storage
+from ffem_jax.search.study import Claim, SearchError, SearchStudy
+from ffem_jax.specs.architecture import SpecError
+
+log = logging.getLogger("ffem_jax.search.workers.worker")  # __main__ on this machine
+
+POLL_SECONDS = 1.0
+BAD_REQUEST = 2  # the exit status of a worker that no other would do better than
+
+
+def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchStudy:
+    """The study of `plan`; with a `maker` one can claim from it. Raises ConfigError and SearchError."""
+    storage, turn = open_storage(plan.settings.storage, plan.study_name, plan.folder)
+    study = SearchStudy(plan.settings, plan.space, storage, turn, plan.study_name, maker.make if maker else None)
+    study.rungs = plan.rungs
+    study.check_identity(plan.identify() | {"faces": identify_faces(plan)})
+    return study
+
+
+def identify_faces(plan: SearchPlan) -> str:
+    """A fingerprint of the faces that the networks are trained and pretrained on, whatever their resolution.
+
+    A worker elsewhere may find other faces under the same path. Drawn ones follow from the plan.
+    """
+    from ffem_jax.data.protocols import load_split
+
+    known = []
+    for trial in filter(None, (plan.base, plan.base.pretraining)):
+        faces, split = load_split(trial.data, trial.protocol)
+        known.append("synthetic" if faces.synthetic else faces.pictures_fingerprint + split.digest)
+    return " ".join(known)
+
+
+def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
+    """Train what is claimed, or find its records. One a seed."""
+    from ffem_jax.runs.trial import run_trials
+
+    trial, run = claim.candidate.trial, claim.candidate.run
+    assert trial is not None
+    assert run is not None
+    run = dataclasses.replace(run, records=str(plan.records_path), progress=False, stop_epoch=claim.stop_epoch)
+    out_dir = plan.get_trial_dir(trial, run.seeds)
+    records = run_trials(trial, run, out_dir, plan.records_path)
+    if "latency_ms_wasm" in plan.settings.objectives:
+        records = measure_latency(plan.records_path, records)
+    return records
+
+
+def measure_latency(path: Path, records: list[TrialRecord]) -> list[TrialRecord]:
+    """`records` with the latency that `ffem latency` would measure, one worker of a machine at a time."""
+    from filelock import FileLock
+
+    from ffem_jax.latency.measure import measure_records
+    from ffem_jax.records.record import latest_records, read_records
+
+    wanted = {record.trial_key for record in records if record.status == "done"}
+    # A file of this user's: another's in a folder of all users cannot be opened, and the search would stop there.
+    with FileLock(Path(tempfile.gettempdir()) / f"ffem-latency-{os.getuid()}.lock"):
+        if any(record.latency_ms_wasm is None for record in records if record.trial_key in wanted):
+            measure_records([path])
+    measured = {record.trial_key: record for record in latest_records(read_records(path))}
+    return [measured.get(record.trial_key, record) for record in records]
+
+
+class Heart(threading.Thread):
+    """Says that a claim's worker is alive, as often as the settings ask."""
+
+    def __init__(self, study: SearchStudy, claim: Claim) -> None:
+        super().__init__(daemon=True)
+        self.study, self.claim, self.stopping = study, claim, threading.Event()
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        count = 0
+        while True:
+            count += 1
+            try:
+                self.study.beat(self.claim.number, count)
+            except Exception:  # a database that is away for a moment costs a beat and not the trial
+                log.warning("no heartbeat", exc_info=True)
+            if self.stopping.wait(self.study.settings.heartbeat_seconds):
+                return
+
+    def __enter__(self) -> Heart:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.join()
+
+
+@dataclasses.dataclass
+class Worker:
+    """One worker's loop. execute: from a claim to its records; tests put something quick there. discard: given the
+    point of a stopped network that will never go on."""
+
+    name: str
+    study: SearchStudy
+    execute: Callable[[Claim], list[TrialRecord]]
+    discard: Callable[[Point], None] = lambda point: None
+    poll_seconds: float = POLL_SECONDS
+    claim: Claim | None = None
+
+    def run(self) -> int:
+        """Work until nothing is left; returns how many networks were this worker's.
+
+        A mistake in the request (data that is not there, a full disk) is raised, and the claim given back.
+        """
+        done, idle = 0, threading.Event()
+        while True:
+            self.claim = self.study.claim(self.name)
+            if self.claim is None:
+                if self.study.is_over():
+                    return done
+                idle.wait(self.poll_seconds)
+                continue
+            self.run_claim(self.claim)
+            self.claim = None
+            done += 1
+
+    def run_claim(self, claim: Claim) -> None:
+        """Train one network and tell the study."""
+        from ffem_jax.data import DataError
+
+        log.info("trial %d, attempt %d: %s", claim.number, claim.attempt, dict(claim.candidate.point))
+        try:
+            with Heart(self.study, claim):
+                records = self.execute(claim)
+        except (ConfigError, SpecError, DataError, OSError, KeyboardInterrupt):
+            self.study.release(claim)
+            raise
+        except Exception as error:
+            log.exception("trial %d stopped", claim.number)
+            self.study.tell_failure(claim, f"{type(error).__name__}: {error}")
+        else:
+            if not self.study.tell_records(claim, records):
+                log.info("trial %d was taken over while this worker was silent", claim.number)
+            for point in self.study.find_hopeless():
+                self.discard(point)
+        release_memory()
+
+    def leave(self) -> None:
+        """Give back what is claimed: for who ends the process from another thread."""
+        if self.claim is not None:
+            self.study.release(self.claim)
+
+
+def release_memory() -> None:
+    """Forget what JAX remembers of a network."""
+    if "jax" in sys.modules:
+        import jax
+
+        from ffem_jax.machine import devices
+
+        jax.clear_caches()
+        gc.collect()
+        devices.release_memory()
+
+
+def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point, str], list[TrialRecord]]:
+    """Writes the failed records of a network whose workers were killed, and returns the records that it has then."""
+
+    def on_abandoned(point: Point, reason: str) -> list[TrialRecord]:
+        from ffem_jax.runs.trial import record_failure
+
+        trial, run = maker.compose(point)
+        return record_failure(trial, run, plan.get_trial_dir(trial, run.seeds), plan.records_path, reason)
+
+    return on_abandoned
+
+
+def make_discard(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point], None]:
+    """Deletes the checkpoint of a network, once: most of what a search leaves on the disk."""
+    discarded: set[tuple[str, ...]] = set()
+
+    def discard(point: Point) -> None:
+        from ffem_jax.runs.trial import discard_checkpoint
+
+        if freeze(point) not in discarded:
+            trial, run = maker.compose(point)
+            discard_checkpoint(plan.get_trial_dir(trial, run.seeds))
+            discarded.add(freeze(point))
+
+    return discard
+
+
+@contextlib.contextmanager
+def open_worker(folder: Path, name: str) -> Iterator[Worker]:
+    """The worker `name` of the search in `folder`."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    # A launcher's job has Hydra's state of its parent, which composes nothing here.
+    GlobalHydra.instance().clear()
+    _, _, config_dir = read_saved(folder)
+    with open_composer(config_dir) as composer:
+        plan = load_plan(composer, folder)
+        maker = CandidateMaker(composer, plan.fixed, plan.space)
+        study = open_study(plan, maker)
+        study.on_abandoned = make_on_abandoned(plan, maker)
+        start_devices(plan)
+        yield Worker(name, study, lambda claim: train(plan, claim), make_discard(plan, maker))
+
+
+def start_devices(plan: SearchPlan) -> None:
+    """Say how many cores a trial has before the first cost is traced: JAX asks once."""
+    from ffem_jax.machine.devices import use_cpu_cores
+
+    use_cpu_cores(plan.run.cores)
+
+
+def run_worker(folder: str, name: str) -> int:
+    """Work for the search in `folder`, in this process: what Ray and Slurm run."""
+    with open_worker(Path(folder), name) as worker:
+        return worker.run()
+
+
+def stop_with_parent(worker: Worker) -> None:
+    """End this process when the one that started it ends, however it does: its end of our standard input closes."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    worker.leave()
+    os._exit(1)
+
+
+def main(words: list[str]) -> int:
+    """`python -m ffem_jax.search.workers.worker FOLDER NAME`; the log goes to standard error."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> Any:
+        raise KeyboardInterrupt
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("ffem_jax").setLevel(logging.INFO)
+    folder, name = words
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+        with open_worker(Path(folder), name) as worker:
+            threading.Thread(target=stop_with_parent, args=(worker,), daemon=True).start()
+            log.info("%d networks", worker.run())
+    except KeyboardInterrupt:
+        return 130
+    except (ConfigError, SpaceError, SpecError, SearchError, ValueError, OSError) as error:
+        if isinstance(error, OSError) or type(error).__module__.startswith("ffem_jax."):
+            log.error("error: %s", " ".join(str(error).split()))
+            return BAD_REQUEST
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Text on its way out: names, numbers, tables, and whatever others chose."""

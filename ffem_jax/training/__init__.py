@@ -1,0 +1,1 @@
+"""From a spec and faces to trained weights and what was measured on them."""

@@ -1,0 +1,103 @@
+"""Where a trial is after each epoch, kept by Orbax: written beside the last one, then put in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ffem_jax.training.step import TrainState
+from ffem_jax.training.trainer import History
+
+
+class TrialCheckpoint:
+    """The newest epoch of one trial, in a folder of its own.
+
+    owner: what the checkpoint belongs to (trial keys). Somebody else's is not restored, nor one whose state was laid
+    out otherwise, by another version of this package: the trial begins anew.
+    """
+
+    def __init__(self, folder: Path, owner: list[str]):
+        self.owner = owner
+        self.stack = contextlib.ExitStack()
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = self.stack.enter_context(_find_plainly(folder))
+        self.manager = ocp.CheckpointManager(plain, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True))
+
+    def save(self, epochs_done: int, state: TrainState, history: History) -> None:
+        """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
+        facts = {"owner": self.owner, "layout": _list_leaves(state), "history": dataclasses.asdict(history)}
+        self.manager.save(
+            epochs_done,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(_select_kept(state)), facts=ocp.args.JsonSave(facts)),
+        )
+
+    def restore(self, abstract_state: Any) -> tuple[int, TrainState, History] | None:
+        """Epochs done, state and history of the newest whole checkpoint of this owner, or None."""
+        newest = self.manager.latest_step()
+        if newest is None:
+            return None
+        facts = self.manager.restore(newest, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+        if facts["owner"] != self.owner or facts.get("layout") != _list_leaves(abstract_state):
+            self.manager.delete(newest)
+            return None
+        target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
+        try:
+            state = TrainState(**self.manager.restore(newest, args=target)["state"])
+        except ValueError:  # laid out otherwise in a part that has no arrays
+            self.manager.delete(newest)
+            return None
+        return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
+
+    def close(self) -> None:
+        """Wait until the last save is on the disk."""
+        with self.stack:
+            self.manager.wait_until_finished()
+            self.manager.close()
+
+
+@contextlib.contextmanager
+def _find_plainly(folder: Path) -> Iterator[Path]:
+    """A path to `folder` without the signs that patterns have: Orbax looks for its files by patterns of their paths,
+    and finds none of those that it wrote below `faces [1]`."""
+    if glob.escape(str(folder.absolute())) == str(folder.absolute()):
+        yield folder.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="ffem-checkpoint-") as scratch:
+        link = Path(scratch) / "checkpoint"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
+
+
+def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | None:
+    """Epochs done, owner and state (a tree by name, on this process' first device) of the newest checkpoint in
+    `folder`, whoever wrote it on however many devices; None where there is none."""
+    whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    # Named, so that Orbax does not warn of items it was not told of.
+    handlers = {"state": ocp.StandardCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
+    with _find_plainly(folder) as plain, ocp.CheckpointManager(plain, item_handlers=handlers) as manager:
+        newest = manager.latest_step()
+        if newest is None:
+            return None
+        shapes = manager.item_metadata(newest)["state"]
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
+        restored = manager.restore(newest, args=wanted)
+    return newest, restored["facts"]["owner"], restored["state"]
+
+
+def _list_leaves(state: Any) -> list[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(_select_kept(state))
+    return [f"{jax.tree_util.keystr(path)} {leaf.shape}" for path, leaf in leaves]
+
+
+def _select_kept(state: TrainState) -> dict[str, Any]:
+    # Without an average a checkpoint is what it was before there were any, and one from then is restored.
+    return {name: part for name, part in state._asdict().items() if name != "average" or part}

@@ -1,0 +1,111 @@
+"""Every epoch of a trial for boards that people have already: TensorBoard, MLflow. They decide and stop nothing.
+
+A trial that was stopped and goes on, in this process or in another, goes on in its own run, and each step stands there
+once, with the value that the trial's history has in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import LOGGERS
+from ffem_jax.training.loggers.board import CURVES, Board, BoardError, list_curves, list_results
+from ffem_jax.training.loggers.event_files import EventFiles
+from ffem_jax.training.loggers.mlflow_run import MlflowRun
+
+FAILURES = 3  # of a board in a row, and it is left alone
+
+
+class EpochHistory(Protocol):
+    """As `train.History`: lists [epoch][seed]."""
+
+    loss: list[list[float]]
+    train_accuracy: list[list[float]]
+    validation_accuracy: list[list[float]]
+
+
+class TrialLogger:
+    """Boards of the trials of one program, one a seed, to be used in a `with` block around their training.
+
+    records: filled in by the end of the block; each board then gets what its record says. An exception ends the runs as
+    failed, and what is no Exception (KeyboardInterrupt) as killed. A board that raises is named through `say` and gets
+    what it lacks after the next epoch; one that raises FAILURES times in a row is left alone.
+    """
+
+    def __init__(
+        self, records: Sequence[TrialRecord], boards: Sequence[Board | None], say: Callable[[str], None]
+    ) -> None:
+        self.records, self.boards, self.say = list(records), list(boards), say
+        self.failures = [0] * len(self.boards)
+
+    def log_epoch(self, epochs: int, history: EpochHistory) -> None:
+        """Let the boards have the first `epochs` epochs of the history, those before a resumption as well."""
+        for seed in range(len(self.boards)):
+            curves = {name: [values[seed] for values in getattr(history, name)[:epochs]] for name in CURVES}
+            self._try(seed, "write", list_curves(curves))
+
+    def __enter__(self) -> TrialLogger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for seed in range(len(self.boards)):
+            if kind is None:
+                record = self.records[seed]
+                curves = list_curves({name: getattr(record, name) for name in CURVES})
+                self._try(seed, "close", {**curves, **list_results(record)}, record.status)
+            else:
+                self._try(seed, "close", {}, "failed" if issubclass(kind, Exception) else "killed")
+        self.boards = []
+
+    def _try(self, seed: int, method: str, *values: Any) -> None:
+        board = self.boards[seed]
+        if board is None:
+            return
+        try:
+            getattr(board, method)(*values)
+            self.failures[seed] = 0
+        except Exception as error:
+            self.failures[seed] += 1
+            if method == "close":
+                self.say(f"the logger lacks the end of the trial ({describe(error)})")
+            elif self.failures[seed] == FAILURES:
+                self.boards[seed] = None
+                self.say(f"the logger stopped ({describe(error)}); the trial goes on without it")
+            elif self.failures[seed] == 1:
+                self.say(f"the logger could not be written ({describe(error)}); the next epoch tries again")
+
+
+def open_logger(
+    name: str, records: Sequence[TrialRecord], out_dir: Path, say: Callable[[str], None], *, retrain: bool = False
+) -> TrialLogger:
+    """The logger `name` of LOGGERS for the trials of one program, whose folder is `out_dir`; for a `with` block.
+
+    retrain: the trials begin anew, and a run that they had in this folder is not gone on with.
+
+    Raises SpecError where its library is not installed; a board that cannot be opened is named and left alone.
+    """
+    if name == LOGGERS[0]:
+        return TrialLogger(records, [], say)
+    makers: dict[str, Callable[[TrialRecord, Path, bool], Board]] = {"tensorboard": EventFiles, "mlflow": MlflowRun}
+    boards: list[Board | None] = []
+    try:
+        for record in records:
+            boards.append(makers[name](record, out_dir, retrain))
+    except ImportError as error:
+        raise SpecError(f"logger={name} needs {error.name}: pip install 'ffem-jax[{name}]'") from error
+    except Exception as error:
+        say(f"logger={name} cannot be used ({describe(error)}); the trial goes on without it")
+    return TrialLogger(records, [*boards, *[None] * (len(records) - len(boards))], say)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, BoardError) else f"{type(error).__name__}: {lines[0]}".removesuffix(": ")

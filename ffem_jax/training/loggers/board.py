@@ -1,0 +1,64 @@
+"""What a board is, and what of a trial goes on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ffem_jax.records.record import TrialRecord
+
+# What a trial came to, written at its end; the record has the rest.
+RESULTS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery", "bytes_float32", "params", "macs")
+CURVES = ("loss", "train_accuracy", "validation_accuracy")
+# How a trial may end: as its record says, or in the middle.
+OUTCOMES = ("done", "pruned", "failed", "killed")
+
+# By name and step; the first epoch is step 1.
+Numbers = Mapping[tuple[str, int], float]
+
+
+class Board(Protocol):
+    """Where one trial's numbers go."""
+
+    def write(self, numbers: Numbers) -> None:
+        """Hold these numbers, all of the trial so far, each once: what is there already is not written again."""
+
+    def close(self, numbers: Numbers, outcome: str) -> None:
+        """Hold these numbers, say that the trial ended as `outcome` of OUTCOMES, and let go.
+
+        No numbers: it was stopped in the middle, and what is there stays.
+        """
+
+
+class BoardError(RuntimeError):
+    """A board that cannot be used. The message is one line and says what to do."""
+
+
+def name_trial(record: TrialRecord) -> str:
+    """What a board calls the trial."""
+    return f"{record.arch}-seed{record.seed}-{record.trial_key}"
+
+
+def list_settings(record: TrialRecord) -> dict[str, str]:
+    """The settings of the trial by dotted names, but for where faces lie."""
+    named = _flatten({name: value for name, value in record.spec.items() if isinstance(value, dict)})
+    hidden = (".root", ".cache_dir")
+    return {name: str(value) for name, value in named.items() if not name.endswith(hidden)}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def list_results(record: TrialRecord) -> dict[tuple[str, int], float]:
+    """The RESULTS that the trial has, at its last epoch."""
+    values: dict[str, Any] = {name: getattr(record, name) for name in RESULTS}
+    return {(f"result/{name}", record.epochs): float(value) for name, value in values.items() if value is not None}
+
+
+def list_curves(curves: Mapping[str, Sequence[float]]) -> dict[tuple[str, int], float]:
+    """Curves [epoch] by their names, as numbers."""
+    return {(name, epoch): value for name, values in curves.items() for epoch, value in enumerate(values, 1)}

@@ -1,0 +1,87 @@
+"""Optimisers and schedules, from a RecipeSpec.
+
+The optimiser gives a direction and the loop multiplies it by the step's rate, so that one compiled program
+serves every schedule, length and peak rate.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from ffem_jax.specs.trial import RecipeSpec
+
+
+class Schedule(NamedTuple):
+    """What changes from step to step; each field an array [epochs, steps], [steps] of one epoch or a step's value.
+
+    rate: the learning rate. margin: of the loss. averaging: the step's share in the averaged weights.
+    """
+
+    rate: Any
+    margin: Any
+    averaging: Any
+
+
+def make_optimizer(recipe: RecipeSpec, kernels: Any) -> optax.GradientTransformation:
+    """The descent direction of `recipe`, before the learning rate and its sign, for all parameters on one vector.
+
+    kernels: a vector that is 1 where kernels lie and 0 elsewhere. Weight decay applies to kernels alone, not to biases,
+    slopes or BatchNorm.
+    """
+    clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
+    decay = optax.stateless(lambda grads, params: grads + recipe.weight_decay * kernels * params)
+    if recipe.optimizer == "adamw":
+        return optax.chain(clip, optax.scale_by_adam(b1=recipe.momentum), decay)
+    if not recipe.momentum:
+        return optax.chain(clip, decay)
+    return optax.chain(clip, decay, optax.trace(recipe.momentum, nesterov=recipe.nesterov))
+
+
+def compute_schedule(recipe: RecipeSpec, steps_per_epoch: int) -> Schedule:
+    """The schedule of a whole training, each field float32 [epochs, steps_per_epoch]."""
+    functions = compute_learning_rates, compute_margins, compute_averaging_shares
+    return Schedule(*(compute(recipe, steps_per_epoch) for compute in functions))
+
+
+def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """The loss's margin at every step, float32 [epochs, steps_per_epoch]: nothing, a straight rise, recipe.margin."""
+    steps = recipe.epochs * steps_per_epoch
+    risen = np.arange(steps) / steps - recipe.margin_warmup
+    share = np.clip(risen / recipe.margin_rise, 0, 1) if recipe.margin_rise else (risen >= 0).astype(float)
+    return (recipe.margin * share).astype(np.float32).reshape(recipe.epochs, steps_per_epoch)
+
+
+def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """What share of the way the averaged weights go to each step's weights, float32 [epochs, steps_per_epoch].
+
+    (1 - decay) / (1 - decay ** step): the moving average with its start corrected as Adam's are (Kingma and Ba, 2015),
+    so that step 1 replaces the weights training began with, and a training shorter than the average's memory gets
+    very nearly the plain mean of its steps.
+    """
+    steps, decay = np.arange(1, recipe.epochs * steps_per_epoch + 1), recipe.weight_averaging
+    shares = (1 - decay) / (1 - decay**steps)
+    return shares.astype(np.float32).reshape(recipe.epochs, steps_per_epoch)
+
+
+def compute_learning_rates(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
+    """The rate of every step, float32 [epochs, steps_per_epoch].
+
+    exponential: learning_rate * decay ** epoch, as the paper's. one_cycle: a cosine up to learning_rate over
+    warmup_fraction of the steps and a cosine down to nothing (Smith and Topin, 2017). constant: learning_rate.
+    """
+    steps = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "one_cycle":
+        position = np.arange(steps) / max(1, steps - 1)
+        warmup = recipe.warmup_fraction
+        rising = (1 - np.cos(np.pi * position / warmup)) / 2 if warmup else np.ones(steps)
+        falling = (1 + np.cos(np.pi * (position - warmup) / (1 - warmup))) / 2
+        # Starts at 1/25 of the peak, as PyTorch's OneCycleLR does.
+        shape = np.where(position < warmup, 1 / 25 + (1 - 1 / 25) * rising, falling)
+    elif recipe.schedule == "exponential":
+        shape = recipe.decay ** np.repeat(np.arange(recipe.epochs), steps_per_epoch)
+    else:
+        shape = np.ones(steps)
+    return (recipe.learning_rate * shape).astype(np.float32).reshape(recipe.epochs, steps_per_epoch)

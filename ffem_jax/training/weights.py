@@ -1,0 +1,228 @@
+"""The weights of a finished trial: a file beside its record, and the trained network read back from it.
+
+Unlike the checkpoint, which is the loop's own state with the optimiser's three times as many numbers, it is what is
+deployed, compared and exported: the network (averaged where the recipe says so) and the classifier over the people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.data.recorded import (
+    UNKNOWN_FACES,
+    FacesChangedError,
+    KnownFaces,
+    describe_change,
+    identify_faces,
+    load_known_split,
+)
+from ffem_jax.records.record import read_trial
+from ffem_jax.specs.architecture import resolve_network
+from ffem_jax.specs.trial import TrialSpec, trial_key
+from ffem_jax.training.classifier import FaceClassifier
+
+# The entry of a weights file that says whose it is.
+_FACTS = "trial"
+
+
+class TrialFolderError(ValueError):
+    """A folder that holds no finished trial. The message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial and its trained network, in evaluation.
+
+    folder: where it was found. key: its trial_key. faces, pretraining_faces: those it was trained on, as far as its
+    folder says.
+    """
+
+    folder: Path
+    key: str
+    trial: TrialSpec
+    classifier: FaceClassifier
+    faces: KnownFaces = UNKNOWN_FACES
+    pretraining_faces: KnownFaces = UNKNOWN_FACES
+
+
+def find_weights(folder: Path, key: str) -> Path:
+    """The weights file of the trial `key` in its folder."""
+    return folder / f"weights-{key}.npz"
+
+
+def save_weights(
+    folder: Path,
+    key: str,
+    spec: dict[str, Any],
+    params: Any,
+    statistics: Any,
+    known: Sequence[KnownFaces] = (),
+) -> None:
+    """Write params and BatchNorm statistics (pytrees of float32) of a trial with its key and spec (spec.to_plain), as
+    one file in `folder`, whole or not at all. known: its faces and those of its pretraining. Raises OSError."""
+    facts = {"key": key, "spec": spec, "faces": [faces.to_dict() for faces in known]}
+    arrays = {
+        name: np.asarray(leaf) for name, leaf in name_leaves({"params": params, "statistics": statistics}).items()
+    }
+    path = find_weights(folder, key)
+    beside = path.with_suffix(".partial")
+    with open(beside, "wb") as file:
+        np.savez(file, **{_FACTS: np.array(json.dumps(facts))}, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
+    """The finished trial in `folder`; with `seed`, that of several that were trained at once.
+
+    Its weights are the weights file's or, for a trial of before there were any, the checkpoint's. Raises
+    TrialFolderError where the folder is no trial's, where `seed` is not among its seeds or is needed to choose, and
+    where the weights are not there.
+    """
+    current = _read_trial_file(folder)
+    kept, known = _read_weights_files(folder)
+    trials = {**current, **kept}
+    chosen = {key: trial for key, trial in trials.items() if seed is None or trial.seed == seed}
+    if len(chosen) > 1:
+        # Of trials that shared a folder one after another, the last.
+        chosen = {key: trial for key, trial in chosen.items() if key in current}
+    if len(chosen) != 1:
+        seeds = ", ".join(map(str, sorted({trial.seed for trial in trials.values()})))
+        raise TrialFolderError(f"{folder} holds the seeds {seeds}; choose one of them with --seed")
+    ((key, trial),) = chosen.items()
+    arrays = _read_arrays(folder, key, trial, list(current))
+    people = arrays["params/classifier/kernel"].shape[-1]
+    return FinishedTrial(folder, key, trial, _merge(trial, people, arrays), *known.get(key, ()))
+
+
+def load_trained_faces(finished: FinishedTrial, data_root: str = "") -> tuple[Faces, Split]:
+    """The very faces that the trial was trained on, and its split of them: what every look back at them goes by.
+
+    data_root: where they lie now, where that is not where they were. A trial of before its folder said which they were
+    is judged by its key, for which the faces of its pretraining are loaded too. Raises FacesChangedError where they
+    are others, and DataError where there are none.
+    """
+    trial, known = finished.trial, finished.faces
+    if not known.fingerprint:
+        data = dataclasses.replace(trial.data, root=data_root) if data_root else trial.data
+        faces, split = load_split(data, trial.protocol)
+        first = trial.pretraining
+        first_fingerprint = identify_faces(*load_split(first.data, first.protocol)) if first else ""
+        if trial_key(trial, identify_faces(faces, split), first_fingerprint) != finished.key:
+            whose = "trained the network" + (", or those of its pretraining are not" if first else "")
+            raise FacesChangedError(describe_change(data, faces, known, whose))
+        return faces, split
+    return load_known_split(trial.data, trial.protocol, known, "trained the network", data_root)
+
+
+def load_pretraining_faces(finished: FinishedTrial) -> tuple[Faces, Split]:
+    """The very faces that the trial's pretraining was trained on. Raises DataError as `load_trained_faces` does, and
+    where the trial's folder does not say which they were."""
+    first = finished.trial.pretraining
+    if first is None or not finished.pretraining_faces.fingerprint:
+        raise DataError("which faces the pretraining saw is not recorded")
+    return load_known_split(first.data, first.protocol, finished.pretraining_faces, "pretrained the network")
+
+
+def _read_trial_file(folder: Path) -> dict[str, TrialSpec]:
+    """The trials, by key, that were last trained in `folder`."""
+    path = folder / "trial.json"
+    try:
+        facts = json.loads(path.read_text())
+        return {key: read_trial(spec) for key, spec in zip(facts["keys"], facts["specs"], strict=True)}
+    except (FileNotFoundError, NotADirectoryError):
+        raise TrialFolderError(
+            f"{folder} holds no trial.json; name the folder of one trial, as `ffem train` prints it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrialFolderError(f"{path} cannot be read as a trial: {error}") from error
+
+
+def _read_weights_files(folder: Path) -> tuple[dict[str, TrialSpec], dict[str, list[KnownFaces]]]:
+    """By key the trials, and their faces and those of their pretraining where the file says."""
+    trials, known = {}, {}
+    for path in sorted(folder.glob("weights-*.npz")):
+        try:
+            with np.load(path) as file:
+                facts = json.loads(str(file[_FACTS]))
+                trials[facts["key"]] = read_trial(facts["spec"])
+                known[facts["key"]] = [KnownFaces(**row) for row in facts.get("faces", ())]
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise TrialFolderError(f"{path} cannot be read: {error}") from error
+    return trials, known
+
+
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree, in its order, by the path to each: names joined by slashes."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _read_arrays(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
+    path = find_weights(folder, key)
+    if path.exists():
+        with np.load(path) as file:
+            return dict(file)
+    if not (folder / "checkpoint").is_dir():
+        raise TrialFolderError(
+            f"{folder} holds no weights of trial {key}; train it again with run.retrain=true, which keeps them"
+        )
+    return read_last_checkpoint(folder / "checkpoint", key, trial, keys)
+
+
+def read_last_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
+    """Params and statistics, by name, of the last epoch's checkpoint, whatever the network; of one seed of `keys`.
+
+    Raises TrialFolderError where `folder` has none, or another's.
+    """
+    from ffem_jax.training.checkpoint import read_checkpoint
+
+    found = read_checkpoint(folder)
+    if found is None or found[1] != keys or found[0] != trial.recipe.epochs:
+        raise TrialFolderError(f"{folder} is not of trial {key}'s last epoch; the same ffem train command finishes it")
+    state = found[2]
+    params, statistics = state.get("average") or (state["params"], state["statistics"])
+    arrays = name_leaves({"params": params, "statistics": statistics})
+    place = keys.index(key)
+    return {name: np.asarray(leaf)[place] if len(keys) > 1 else np.asarray(leaf) for name, leaf in arrays.items()}
+
+
+def _merge(trial: TrialSpec, people: int, arrays: dict[str, np.ndarray]) -> FaceClassifier:
+    network = resolve_network(trial.arch)
+
+    def build() -> FaceClassifier:
+        return FaceClassifier(network, trial.data.resolution, people, trial.recipe, rngs=nnx.Rngs(0))
+
+    parts: Any = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
+    graph, params, statistics = parts[0], nnx.as_pure(parts[1]), nnx.as_pure(parts[2])
+    shapes = name_leaves({"params": params, "statistics": statistics})
+    wrong = [name for name, leaf in shapes.items() if name not in arrays or arrays[name].shape != leaf.shape]
+    if wrong:
+        raise TrialFolderError(f"the weights are not those of this network: {wrong[0]} is missing or has another shape")
+
+    def fill(prefix: str, tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: jax.numpy.asarray(
+                arrays[f"{prefix}/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
+            ),
+            tree,
+        )
+
+    model = nnx.merge(graph, fill("params", params), fill("statistics", statistics))
+    model.eval()
+    return model

@@ -1,0 +1,156 @@
+"""What `ffem` prints arrives: in any encoding, into a pipe that closes, with names that a terminal would obey."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_records import build_record
+
+from ffem_jax.cli import main
+from ffem_jax.records.record import append_record
+
+FFEM = [sys.executable, "-m", "ffem_jax.cli"]
+NAMES = ["net[/v2]", ":smile: Müller 李", "a\x1b[2Jb"]
+ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+LATIN_1 = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+NO_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """Networks with names that have meant something to rich, to terminals and to encodings."""
+    path = tmp_path / "Aufzeichnungen für 李" / "records.jsonl"
+    for number, (name, kind) in enumerate(zip(NAMES, ("none", "eca", "se"), strict=True)):
+        fields = {"arch": {"name": name}, "attention": {"kind": kind}}
+        append_record(path, build_record(correct=70 + number, params=10**6 * (1 + number), **fields))
+    return path
+
+
+def run(words: list[str], **environment: str) -> tuple[int, str, str]:
+    done = subprocess.run([*FFEM, *words], capture_output=True, env={**os.environ, **environment}, timeout=120)
+    encoding = environment.get("PYTHONIOENCODING") or "utf-8"
+    return done.returncode, done.stdout.decode(encoding), done.stderr.decode("utf-8", "replace")
+
+
+def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], records: Path) -> None:
+    assert main(["frontier", str(records)]) == 0
+    out, err = capsys.readouterr()
+    for name in ("net[/v2]", ":smile: Müller 李", r"a\x1b[2Jb"):
+        assert name in out
+    assert "\x1b" not in out + err
+    assert main(["compare", str(records), "--factor", "arch.name"]) == 0
+    out, err = capsys.readouterr()
+    assert "net[/v2]" in out
+    assert "\x1b" not in out + err
+
+
+@pytest.mark.parametrize("environment", [ASCII, LATIN_1, NO_LOCALE], ids=["ascii", "latin-1", "no locale"])
+def test_no_encoding_ends_a_command(records: Path, environment: dict[str, str]) -> None:
+    for words in (["frontier", str(records)], ["frontier", str(records), "--json"]):
+        status, out, err = run(words, **environment)
+        assert (status, "Traceback" in err) == (0, False), err
+        assert "net[/v2]" in out
+        if "--json" in words:
+            assert {network["label"] for network in json.loads(out)["networks"]} == set(NAMES)
+        else:
+            assert r"\u674e" in out
+            assert r"\u2500" not in out  # the table's lines
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same(tmp_path: Path) -> None:
+    status, out, err = run(["train", "--cfg", "arch.name=caf\udce9", f"data.root={tmp_path}/\udcff"])
+    assert (status, err) == (0, "")
+    assert r"\uDCE9" in out
+    status, out, err = run(["frontier", str(tmp_path / "caf\udce9")])
+    assert (status, out) == (2, "")
+    assert r"caf\udce9 does not exist" in err
+
+
+def test_a_closed_pipe_is_the_end_and_no_fault() -> None:
+    for words in ("sweep --list", "train --help", "train --cfg"):
+        script = f"{' '.join(FFEM)} {words} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+        assert done.stderr == "", words
+        assert done.stdout.strip() in ("0", "141")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_disk_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*FFEM, "sweep", "--list"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --------------------------------------------------------------------------- folders and files
+
+
+@pytest.mark.parametrize(
+    "name", ["Müller", "李明", "faces (1)", "it's", "a,b", "a=b", "r&d", "set#2", "with space", "-d"]
+)
+def test_a_folder_of_faces_of_any_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    for root in (name, str(tmp_path / name)):
+        assert main(["train", "--cfg", "data=folder", f"data.root={root}", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["data"]["root"] == root
+
+
+@pytest.mark.parametrize("name", ["my configs (1)", "Müller", "a,b", "it's", "50%", "[a]"])
+def test_a_config_folder_of_any_name(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "arch").mkdir(parents=True)
+    for own in ("mine", "größe (1)"):
+        text = f"defaults: [ffem]\nname: {own}\n"
+        (tmp_path / name / "arch" / f"{own}.yaml").write_text(text, encoding="utf-8")
+        words = ["train", "--cfg", "--json", f"arch={own}", "--config-dir", str(tmp_path / name)]
+        assert main(words) == 0
+        assert json.loads(capsys.readouterr().out)["arch"]["name"] == own
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("# ü\nname: x\n".encode("latin-1"), "is not in UTF-8"),
+        (b"\xef\xbb\xbf# @package _global_\nname: x\n", "begins with a byte-order mark"),
+    ],
+)
+def test_a_config_file_in_another_encoding_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, told: str
+) -> None:
+    (tmp_path / "arch").mkdir()
+    (tmp_path / "arch" / "mine.yaml").write_bytes(content)
+    assert main(["cost", "arch=mine", "--config-dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mine.yaml" in line
+    assert told in line
+
+
+def test_a_config_folder_that_hydra_cannot_name_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "${x}").mkdir()
+    assert main(["cost", "--config-dir", str(tmp_path / "${x}")]) == 2
+    assert "rename it" in capsys.readouterr().err
+
+
+def test_a_sweep_file_in_another_encoding_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "old.yaml").write_bytes("# Größe?\nhydra: {}\n".encode("latin-1"))
+    marked = b"\xef\xbb\xbf# How large?\nhydra:\n  sweeper:\n    params: {seed: '0,1'}\n"
+    (tmp_path / "sweeps" / "marked.yaml").write_bytes(marked)
+    assert main(["sweep", "--list"]) == 0
+    assert "marked       How large?" in capsys.readouterr().out
+    append_record(tmp_path / "records.jsonl", build_record())
+    for words in (["sweep", "old"], ["predict", "records.jsonl", "--space", "old"]):
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "old.yaml is not in UTF-8" in line
