@@ -20,6 +20,7 @@ from ffem_jax.data import DataError, Faces
 from ffem_jax.data.folder import ENDINGS as PICTURE_ENDINGS
 from ffem_jax.data.folder import list_pictures, load_people
 from ffem_jax.data.protocols import load_split
+from ffem_jax.errors import FfemError
 from ffem_jax.export import NotRunError, load_format
 from ffem_jax.export.bundle import read_manifest
 from ffem_jax.export.fold import fold_network
@@ -41,7 +42,7 @@ ENDINGS = (".npz", ".jsonl")
 SHOWN = 5
 
 
-class EmbedError(ValueError):
+class EmbedError(FfemError):
     """Faces that cannot be embedded, or be used as asked. The message is one line."""
 
 

@@ -42,7 +42,7 @@ HEAVY_LIBRARIES = (
 NUMPY_ONLY = ("metrics",)
 
 # What the server may see: no decoder of pictures and no network, so that an image cannot get in.
-SERVER_ROOMS = ("specs", "records", "text", "metrics", "serve")
+SERVER_ROOMS = ("errors", "specs", "records", "text", "metrics", "serve")
 SERVER_LIBRARIES = ("numpy", "fastapi", "starlette", "pydantic", "sqlalchemy", "limits", "threadpoolctl", "uvicorn")
 
 LINE_LIMIT = 400

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ffem_jax.align.geometry import FRAME_EYES, Eyes, align_face, find_similarity
+from ffem_jax.errors import FfemError
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
 INSTALL = "pip install 'ffem-jax[detect]'"
@@ -42,7 +43,7 @@ REFINED_ROUNDS = 6
 SETTLED = 0.005
 
 
-class DetectorError(ValueError):
+class DetectorError(FfemError):
     """The detector is not there. The message is one line and says how to get it."""
 
 

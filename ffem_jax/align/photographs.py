@@ -27,6 +27,7 @@ from ffem_jax.data.cache import stat_files
 from ffem_jax.data.decode import PictureError, decode_picture
 from ffem_jax.data.folder import list_pictures
 from ffem_jax.data.listing import Listing, PictureFile
+from ffem_jax.errors import FfemError
 
 LIST_NAME, TO_CHECK_NAME = "faces.csv", "to_check.csv"
 
@@ -36,7 +37,7 @@ SEVERAL = ("largest", "central", "skip")
 ALIGNED, NO_FACE, SEVERAL_FACES, UNREADABLE = "aligned", "no_face", "several_faces", "unreadable"
 
 
-class AlignError(ValueError):
+class AlignError(FfemError):
     """A folder that cannot be aligned. The message is one line and says what to do."""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ffem_jax.errors import FfemError
 from ffem_jax.records.record import TrialRecord, latest_records, read_arch
 from ffem_jax.specs.architecture import SpecError, resolve_network
 from ffem_jax.specs.trial import (
@@ -38,7 +39,7 @@ PLACES = ("root", "cache_dir")
 NAMED_SETTINGS = ("name", "resolution")
 
 
-class FrontierError(ValueError):
+class FrontierError(FfemError):
     """Records that no frontier and no comparison can be made of. The message is one line and says what to do."""
 
 

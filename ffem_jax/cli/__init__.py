@@ -19,11 +19,11 @@ from ffem_jax.cli.terminal import (
     DONE,
     INTERRUPTED,
     NOBODY_READS,
-    UsageError,
     forget_closed,
     prepare_streams,
     say,
 )
+from ffem_jax.errors import FfemError
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and forget_closed():
             return NOBODY_READS
-        if os.environ.get("HYDRA_FULL_ERROR") or not is_for_the_user(error):
+        if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, FfemError | OSError):
             raise
         return complain(str(error))
 
@@ -91,12 +91,6 @@ def tell_version() -> int:
 
     print(f"ffem {__version__}, on a CPU by {describe_engine()}")
     return DONE
-
-
-def is_for_the_user(error: Exception) -> bool:
-    """Whether the error tells the user what to do; any other is a mistake in the package and keeps its traceback."""
-    is_ours = isinstance(error, ValueError) and type(error).__module__.startswith("ffem_jax.")
-    return is_ours or isinstance(error, UsageError | OSError)
 
 
 def complain(message: str) -> int:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ffem_jax.errors import FfemError
 from ffem_jax.text.display import show_unseen
 from ffem_jax.text.tables import print_table as print_table
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
 
 
-class UsageError(Exception):
+class UsageError(FfemError):
     """Words on the command line that mean nothing. The message is one line."""
 
 

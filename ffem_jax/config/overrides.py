@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.errors import FfemError
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
@@ -29,7 +31,7 @@ _PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_][\w./-]*", re.IGNORE
 _SPECIAL = re.compile(r"""['"()\[\]{}\\]""")
 
 
-class ConfigError(ValueError):
+class ConfigError(FfemError):
     """An override, a folder or a sweep that cannot be used. The message is one line and says what to do."""
 
 

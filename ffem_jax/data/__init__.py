@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec
 
 
-class DataError(ValueError):
+class DataError(FfemError):
     """A data set that cannot be used. The message is one line and says what to do."""
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from ffem_jax.data.listing import list_names
+from ffem_jax.errors import FfemError
 from ffem_jax.text.names import INVISIBLE, fold_name
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -26,7 +27,7 @@ UNKNOWN = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", 
 Value = TypeVar("Value", float, str)
 
 
-class ColumnError(ValueError):
+class ColumnError(FfemError):
     """A column that can be read in two ways. The message names the lines."""
 
 

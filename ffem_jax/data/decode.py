@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ffem_jax.data import Faces
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names
 from ffem_jax.data.preprocessing import crop_face
+from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec
 from ffem_jax.text.display import show_unseen
 
@@ -24,7 +25,7 @@ from ffem_jax.text.display import show_unseen
 MAX_PIXELS = 120_000_000
 
 
-class PictureError(ValueError):
+class PictureError(FfemError):
     """A file that is no readable picture. The message says why, in a few words."""
 
 

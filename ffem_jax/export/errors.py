@@ -1,7 +1,9 @@
 """What can go wrong when a network is exported."""
 
+from ffem_jax.errors import FfemError
 
-class ExportError(ValueError):
+
+class ExportError(FfemError):
     """A network, a format or a folder that cannot be exported. The message is one line and says why."""
 
 

@@ -13,6 +13,8 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
+from ffem_jax.errors import FfemError
+
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libffem_kernels.so"
 
@@ -21,7 +23,7 @@ JAX = "jax"
 INSTRUCTIONS = ("avx512", "avx2", "baseline")
 
 
-class EngineError(ValueError):
+class EngineError(FfemError):
     """FFEM_ENGINE asks for what there is not."""
 
 

@@ -5,6 +5,8 @@ turns: models called one after another by a runtime in a process of its own; mea
 
 from __future__ import annotations
 
+from ffem_jax.errors import FfemError
 
-class LatencyError(ValueError):
+
+class LatencyError(FfemError):
     """Networks that cannot be timed, here or at all. The message is one line and says what to do."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffem_jax.errors import FfemError
 from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import as_labels, normalize_embeddings
 from ffem_jax.metrics.intervals import compute_wilson_interval
@@ -33,7 +34,7 @@ MIN_ACCEPTED = 30
 BLOCK_IMAGES = 512
 
 
-class CalibrationError(ValueError):
+class CalibrationError(FfemError):
     """Faces or a file that no threshold can be taken from. The message is one line."""
 
 

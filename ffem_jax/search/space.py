@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ LABELS = {
 }
 
 
-class SpaceError(ValueError):
+class SpaceError(FfemError):
     """A space, or a point of it, that cannot be. The message is one line and says what to do."""
 
 

@@ -23,6 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ffem_jax.errors import FfemError
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.search.candidates import Candidate, add_cost
 from ffem_jax.search.halving import Halving, Promotion
@@ -37,7 +38,7 @@ REFUSALS_IN_A_ROW = 1000
 REPETITIONS = 3  # of a sampler in a row, then a neighbour is taken
 
 
-class SearchError(ValueError):
+class SearchError(FfemError):
     """A search that cannot go on. The message is one line and says what to do."""
 
 

@@ -33,6 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 
+from ffem_jax.errors import FfemError
+
 SCHEMA_VERSION = 1
 DEFAULT_URL = "sqlite:///gallery.db"
 # How long one writer waits for another, or for a file that is being rewritten after a deletion.
@@ -113,7 +115,7 @@ api_keys = Table(
 )
 
 
-class DatabaseError(ValueError):
+class DatabaseError(FfemError):
     """A database that cannot be used. The message is one line."""
 
 

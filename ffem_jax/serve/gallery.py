@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from ffem_jax.errors import FfemError
 from ffem_jax.metrics.duplicates import find_same_rows
 from ffem_jax.metrics.identification import normalize_embeddings
 from ffem_jax.serve.changes import (
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 10_000
 
 
-class GalleryError(ValueError):
+class GalleryError(FfemError):
     """A request that the gallery refuses. The message is one line."""
 
 

@@ -17,12 +17,13 @@ from sqlalchemy import Engine
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ffem_jax.errors import FfemError
 from ffem_jax.serve.keys import ApiKey, check_key
 
 BODY_SECONDS = 10.0
 
 
-class GuardError(ValueError):
+class GuardError(FfemError):
     """A setting of a guard that means nothing. The message is one line."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, insert, select, update
 
+from ffem_jax.errors import FfemError
 from ffem_jax.serve.database import api_keys, read_clock
 
 # Scope -> what it lets its owner do.
@@ -24,7 +25,7 @@ PREFIX = "ffem"
 LABEL_LENGTH = 100
 
 
-class UnusableKey(ValueError):
+class UnusableKey(FfemError):
     """A key that cannot be made or found. The message is one line."""
 
 

@@ -10,12 +10,14 @@ import uvicorn
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
+from ffem_jax.errors import FfemError
+
 # Requests under way at once; more are answered with 503 at once instead of waiting for memory.
 MAX_CONCURRENCY = 256
 STOP_SECONDS = 10
 
 
-class ListenError(ValueError):
+class ListenError(FfemError):
     """An address that cannot be listened at. The message is one line."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ffem_jax.errors import FfemError
 from ffem_jax.text.names import tidy_name
 
 MAX_NAME = 100
@@ -14,7 +15,7 @@ _BAD = r"\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\uf
 NAME_PATTERN = rf"^[^{_BAD}]*[^\s{_BAD}][^{_BAD}]*$"
 
 
-class NameRefusedError(ValueError):
+class NameRefusedError(FfemError):
     """A name that nobody can be enrolled under. The message is one line and does not quote it."""
 
 

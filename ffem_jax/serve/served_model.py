@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffem_jax.errors import FfemError
+
 # A vector of more numbers than any network here gives; it bounds a request's size.
 MAX_LENGTH = 4096
 
 
-class ServedModelError(ValueError):
+class ServedModelError(FfemError):
     """An export.json that tells no model. The message is one line."""
 
 

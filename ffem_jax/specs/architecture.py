@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ffem_jax.errors import FfemError
+
 PLACEMENTS = ("first", "last", "first_last", "all")
 ATTENTION_POSITIONS = ("depthwise", "projection")
 FUSIONS = ("scale", "residual")
@@ -21,7 +23,7 @@ POOLINGS = ("average", "global_depthwise")
 ACTIVATIONS = ("relu6", "prelu", "hard_swish", "relu")
 
 
-class SpecError(ValueError):
+class SpecError(FfemError):
     """A value that no spec may have. The message is one line and names the valid choices."""
 
 

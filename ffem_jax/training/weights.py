@@ -29,6 +29,7 @@ from ffem_jax.data.recorded import (
     identify_faces,
     load_known_split,
 )
+from ffem_jax.errors import FfemError
 from ffem_jax.records.record import read_trial
 from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.trial import TrialSpec, trial_key
@@ -38,7 +39,7 @@ from ffem_jax.training.classifier import FaceClassifier
 _FACTS = "trial"
 
 
-class TrialFolderError(ValueError):
+class TrialFolderError(FfemError):
     """A folder that holds no finished trial. The message is one line and says what to do."""
 
 

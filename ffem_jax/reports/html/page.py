@@ -17,6 +17,7 @@ from ffem_jax.analysis.comparability import FrontierError, choose_faces, select_
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
+from ffem_jax.errors import FfemError
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.reports.html.effects import compare_factors, describe_levels, follow_hypervolume
 from ffem_jax.reports.html.networks import (
@@ -37,7 +38,7 @@ from ffem_jax.text.display import quote_code, split_code, write_text
 SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
 
 
-class ReportError(ValueError):
+class ReportError(FfemError):
     """A page that cannot be made. The message is one line and says what to do."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ffem_jax.analysis.comparability import Run, check_comparable, identify
 from ffem_jax.analysis.labels import make_labels
+from ffem_jax.errors import FfemError
 from ffem_jax.metrics.verification import (
     Roc,
     compute_area,
@@ -21,7 +22,7 @@ from ffem_jax.metrics.verification import (
 from ffem_jax.records.record import TrialRecord, latest_records
 
 
-class View2Error(ValueError):
+class View2Error(FfemError):
     """Records without a fold of View 2. The message is one line and says what to do."""
 
 

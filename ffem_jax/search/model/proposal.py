@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffem_jax.errors import FfemError
 from ffem_jax.search.model.encoding import change_codes, decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.model.surrogate import FEWEST, KERNELS, SCALES, Kernel, Scale, Surrogate, fit_rates, use_one_core
 from ffem_jax.search.model.volume import compute_expected_gains, compute_normal, find_front
@@ -27,7 +28,7 @@ TRIES = 20  # pools in which every point was refused before giving up
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
 
 
-class ProposalError(ValueError):
+class ProposalError(FfemError):
     """No network is left to propose. The message is one line."""
 
 

@@ -17,13 +17,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ffem_jax.errors import FfemError
+
 FEWEST = 8
 CHUNK = 20_000  # points predicted at once
 # Of the noise, in multiples of the variance that the additive part of the kernel stands for.
 NOISES = np.geomspace(1e-4, 30, 23)
 
 
-class SurrogateError(ValueError):
+class SurrogateError(FfemError):
     """Data that no surrogate can be fitted to. The message is one line and says what to do."""
 
 

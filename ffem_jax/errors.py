@@ -1,0 +1,8 @@
+"""The base of every error that tells the user what to mend."""
+
+
+class FfemError(ValueError):
+    """Its message is one line for the user; `ffem` prints it without a traceback and exits with status 2.
+
+    Whatever else is raised is a mistake in the package, and keeps its traceback.
+    """
