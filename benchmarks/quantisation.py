@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import emulated
+from benchmarks import emulated, harness
+from benchmarks.harness import Row
 from benchmarks.quantisation_report import write_report
 from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split, load_split
@@ -37,7 +38,6 @@ from ffem_jax.export.parity import compare_embeddings, compute_class_weights
 from ffem_jax.machine.processor import describe_processor
 from ffem_jax.training.weights import TrialFolderError, load_trial
 
-OUT = Path("results/quantisation")
 # As DTYPE, with weights that go to 127 as they do in int8: wrong on x86-64 without VNNI, and what DTYPE's cost is held
 # against.
 FULL_RANGE = f"{DTYPE}_full_range"
@@ -54,31 +54,30 @@ FINETUNED = ("onnx", "int8")
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, and write the page and the figure."""
-    parser = argparse.ArgumentParser("python -m benchmarks.quantisation", description=__doc__)
+    parser = harness.make_parser(__doc__, "quantisation")
     parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
     parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
     parser.add_argument("--emulate", action="append", default=[], choices=emulated.PROCESSORS, help="may be repeated")
     parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
-    parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args(words)
-    records = options.out / "records.jsonl"
-    rows = [json.loads(line) for line in records.read_text().splitlines()] if records.exists() else []
+    path = options.out / "records.jsonl"
+    rows = harness.read_lines(path)
     if not options.report_only:
-        options.out.mkdir(parents=True, exist_ok=True)
+        if not (folders := list(find_trials(options.sweeps))):
+            raise SystemExit("no trial folder is in the folders given; give folders that hold */trial.json")
         known = {(row["trial_key"], row.get("finetune_epochs", 0)) for row in rows}
-        for folder in find_trials(options.sweeps):
+        for folder in folders:
             for row in measure_trial(folder, known, options):
+                harness.append_rows(path, row)
                 rows.append(row)
-                with records.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
                 tuned = f" after {row['finetune_epochs']} epochs" if row["finetune_epochs"] else ""
-                print(
+                harness.tell(
                     f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
-                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}",
-                    flush=True,
+                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}"
                 )
+    if not rows:
+        raise SystemExit(harness.NOTHING)
     write_report(rows, options.out)
 
 
@@ -88,7 +87,7 @@ def find_trials(sweeps: Sequence[Path]) -> Iterator[Path]:
         yield from sorted(path.parent for path in sweep.glob("*/trial.json"))
 
 
-def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.Namespace) -> Iterator[Row]:
     """A row for each way of storing the trial's weights; none where it is not finished, or is among `known`."""
     row = json.loads((folder / "trial.json").read_text())
     if options.network and row["specs"][0]["arch"]["name"] not in options.network:
@@ -99,7 +98,7 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
     try:
         finished = load_trial(folder)
     except TrialFolderError as error:
-        print(f"left out: {error}")
+        harness.tell(f"left out: {error}")
         return
     trial = finished.trial
     faces, split = load_split(trial.data, trial.protocol)
@@ -187,7 +186,7 @@ class Tested:
 
     def measure(
         self, network: LayerList, name: str, dtype: str, reference: np.ndarray, processor: str | None = None
-    ) -> dict[str, Any]:
+    ) -> Row:
         """What a way of storing `network` takes and answers, held against the embeddings `reference`.
 
         processor: one of emulated.PROCESSORS instead of this machine's.

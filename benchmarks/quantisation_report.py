@@ -1,4 +1,4 @@
-"""The page and the figure of benchmarks/quantisation.py, from its records alone."""
+"""The page and the figure of `benchmarks.quantisation`, from its records alone."""
 
 from __future__ import annotations
 
@@ -6,60 +6,50 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks import report
+from benchmarks.harness import Row
+from ffem_jax.figures.canvas import SETTINGS, apply_look
 
-PAGE, FIGURE = "quantisation.md", "quantisation.png"
 # Format, dtype and whether it was fine-tuned for it.
 Stored = tuple[str, str, bool]
+Pairs = Sequence[tuple[Row, Row]]
 REFERENCE: Stored = ("onnx", "float32", False)
 # How each way of storing is called, and drawn: by marker, fill and colour (Okabe and Ito's).
-NAMES = {
-    ("onnx", "float32", False): ("float32", {"marker": "o", "color": "#404040", "fillstyle": "none"}),
-    ("onnx", "float16", False): ("float16", {"marker": "D", "color": "#009E73", "fillstyle": "left"}),
-    ("tfjs", "uint8", False): (
-        "uint8, a scale a tensor (tfjs)",
-        {"marker": "s", "color": "#0072B2", "fillstyle": "full"},
-    ),
-    ("onnx", "int8", False): ("int8, a scale a channel", {"marker": "^", "color": "#D55E00", "fillstyle": "bottom"}),
-    ("onnx", "int8", True): ("int8, fine-tuned", {"marker": "P", "color": "#E69F00", "fillstyle": "full"}),
-    ("onnx", "int8_activations_full_range", False): (
-        "int8, maps too, full range",
-        {"marker": "v", "color": "#CC79A7", "fillstyle": "none"},
-    ),
-    ("onnx", "int8_activations", False): ("int8, maps too", {"marker": "v", "color": "#CC79A7", "fillstyle": "full"}),
+NAMES: dict[Stored, tuple[str, tuple[str, str, str]]] = {
+    REFERENCE: ("float32", ("o", "none", "#404040")),
+    ("onnx", "float16", False): ("float16", ("D", "left", "#009E73")),
+    ("tfjs", "uint8", False): ("uint8, a scale a tensor (tfjs)", ("s", "full", "#0072B2")),
+    ("onnx", "int8", False): ("int8, a scale a channel", ("^", "bottom", "#D55E00")),
+    ("onnx", "int8", True): ("int8, fine-tuned", ("P", "full", "#E69F00")),
+    ("onnx", "int8_activations_full_range", False): ("int8, maps too, full range", ("v", "none", "#CC79A7")),
+    ("onnx", "int8_activations", False): ("int8, maps too", ("v", "full", "#CC79A7")),
 }
 UNKNOWN = "not recorded"
-HEAD = """\
-# Accuracy in fewer bits
-
-`python -m benchmarks.quantisation --report-only` writes this page and its figure again from records.jsonl; README.md
-says what they mean. Each file was run on the test images of its own trial. Changes are in points of accuracy against
-the same trained network in float32: it moves by whole images, {image:.2f} points each where {tested} are tested.
-
-`int8, maps too` is what `ffem export --dtype int8_activations` writes. `full range` is what it wrote before: the same
-with weights up to 127, which x86-64 without VNNI multiplies wrongly. The processor is the one that ran the files.
-"""
+OTHERS = "Maps of 8 bits on other processors, the same trials and images:"
+ANSWERS = [
+    *("change, points ± standard error", "worst, best", "images lost, gained", "cosine, mean and lowest", "trials"),
+    "processor",
+]
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> None:
-    """Write the page and the figure into `folder`; nothing where there are no rows."""
-    if not rows:
-        return
-    groups = group_rows(rows)
-    tested = min(row["tested"] for row in rows)
-    parts = [HEAD.format(image=100 / tested, tested=tested), f"![Accuracy against bytes]({FIGURE})\n"]
-    own = {title: [row for row in members if not row.get("emulated")] for title, members in groups.items()}
-    for title, members in own.items():
-        parts += [f"## {title}\n", *write_summary(members), "", *write_networks(members), ""]
-        if any(row.get("emulated") for row in groups[title]):
-            parts += ["Maps of 8 bits on other processors, the same trials and images:\n"]
-            parts += [*write_processors(groups[title]), ""]
-    runtimes = sorted({row["runtime"] for row in rows})
-    parts.append(f"Run by {'; '.join(runtimes)}.")
-    (folder / PAGE).write_text("\n".join(parts) + "\n")
-    plot(own, folder / FIGURE)
+    """Write quantisation.md and quantisation.png into `folder`."""
+    tested, parts, groups = min(row["tested"] for row in rows), [], {}
+    for title, members in group_rows(rows).items():
+        own = groups[title] = [row for row in members if not row.get("emulated")]
+        parts += [f"## {title}", "\n".join(write_summary(own)), write_networks(own)]
+        if len(own) < len(members):
+            parts += [OTHERS, "\n".join(write_processors(members))]
+    report.fill_page(
+        folder / "quantisation.md",
+        "quantisation",
+        image=100 / tested,
+        tested=tested,
+        groups="\n\n".join(parts),
+        runtimes="; ".join(sorted({row["runtime"] for row in rows})),
+    )
+    plot(groups, folder / "quantisation.png")
 
 
 def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -85,82 +75,68 @@ def pair_rows(rows: Sequence[Row], stored: Stored) -> list[tuple[Row, Row]]:
     return [(references[row["trial_key"]], row) for row in rows if get_stored(row) == stored]
 
 
-def compute_change(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None]:
-    """Mean change over trials and its standard error, in points; no error of a single trial."""
-    changes = [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
-    return fmean(changes), stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else None
+def compute_changes(pairs: Pairs) -> list[float]:
+    """The change of each trial, in points."""
+    return [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
+
+
+def describe_answers(pairs: Pairs, of_reference: bool = False) -> list[str]:
+    """The cells that say how accurate the rows are beside their references, and what ran them."""
+    changes = compute_changes(pairs)
+    error = f" ± {stdev(changes) / len(changes) ** 0.5:.2f}" if len(changes) > 1 else ""
+    lost, gained, tested = (sum(row[name] for _, row in pairs) for name in ("lost", "gained", "tested"))
+    cosines = f"{fmean(r['cosine_mean'] for _, r in pairs):.5f}, {min(r['cosine_lowest'] for _, r in pairs):.4f}"
+    change = [f"{fmean(changes):+.2f}{error}", f"{min(changes):+.2f}, {max(changes):+.2f}"]
+    processors = "; ".join(sorted({row.get("processor") or UNKNOWN for _, row in pairs}))
+    told = ["", ""] if of_reference else change
+    return [*told, f"{lost}, {gained} of {tested}", cosines, str(len(pairs)), processors]
 
 
 def write_summary(rows: Sequence[Row]) -> list[str]:
-    """A row for each way of storing, over all trials of a group."""
-    lines = [
-        "| stored as | bytes, share of float32 | change, points ± standard error | worst, best | images lost, gained "
-        "| cosine, mean and lowest | trials | processor |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The lines of a table: a row for each way of storing, over all trials of a group."""
+    table = []
     for stored, (name, _) in NAMES.items():
-        pairs = pair_rows(rows, stored)
-        if pairs:
+        if pairs := pair_rows(rows, stored):
             share = fmean(row["bytes"] / reference["bytes"] for reference, row in pairs)
-            lines.append(f"| {name} | {share:.3f} | {describe_answers(pairs, stored == REFERENCE)} |")
-    return lines
-
-
-def describe_answers(pairs: Sequence[tuple[Row, Row]], of_reference: bool = False) -> str:
-    """The cells of a row of a table that say how accurate the rows are beside their references, and what ran them."""
-    mean_cosine, lowest = fmean(r["cosine_mean"] for _, r in pairs), min(r["cosine_lowest"] for _, r in pairs)
-    mean, error = compute_change(pairs)
-    changes = [100 * (row["accuracy"] - reference["accuracy"]) for reference, row in pairs]
-    around = "" if error is None else f" ± {error:.2f}"
-    lost, gained = (sum(row[name] for _, row in pairs) for name in ("lost", "gained"))
-    change = " | " if of_reference else f"{mean:+.2f}{around} | {min(changes):+.2f}, {max(changes):+.2f}"
-    processors = sorted({row.get("processor") or UNKNOWN for _, row in pairs})
-    return (
-        f"{change} | {lost}, {gained} of {sum(r['tested'] for _, r in pairs)} "
-        f"| {mean_cosine:.5f}, {lowest:.4f} | {len(pairs)} | {'; '.join(processors)}"
-    )
+            table.append([name, f"{share:.3f}", *describe_answers(pairs, stored == REFERENCE)])
+    return report.write_table(["stored as", "bytes, share of float32", *ANSWERS], table, left=9).splitlines()
 
 
 def write_processors(rows: Sequence[Row]) -> list[str]:
-    """A row for each way of storing and processor, of the trials that were run on every processor."""
-    runs: dict[tuple[Stored, str], list[tuple[Row, Row]]] = defaultdict(list)
+    """The lines of a table: a row for each way of storing and processor, of the trials that every processor ran."""
     emulated = {get_stored(row) for row in rows if row.get("emulated")}
-    for stored in NAMES:
-        for reference, row in pair_rows(rows, stored) if stored in emulated else []:
+    runs: dict[tuple[Stored, str], list[tuple[Row, Row]]] = defaultdict(list)
+    for stored in [stored for stored in NAMES if stored in emulated]:
+        for reference, row in pair_rows(rows, stored):
             runs[stored, row["processor"]].append((reference, row))
     everywhere = set.intersection(*({row["trial_key"] for _, row in pairs} for pairs in runs.values()))
-    lines = [
-        "| stored as | change, points ± standard error | worst, best | images lost, gained | cosine, mean and lowest "
-        "| trials | processor |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    table = []
     for (stored, _), pairs in runs.items():
-        shared = [pair for pair in pairs if pair[1]["trial_key"] in everywhere]
-        if shared:
-            lines.append(f"| {NAMES[stored][0]} | {describe_answers(shared)} |")
-    return lines
+        if shared := [pair for pair in pairs if pair[1]["trial_key"] in everywhere]:
+            table.append([NAMES[stored][0], *describe_answers(shared)])
+    return report.write_table(["stored as", *ANSWERS], table, left=9).splitlines()
 
 
-def write_networks(rows: Sequence[Row]) -> list[str]:
+def write_networks(rows: Sequence[Row]) -> str:
     """A row for each network: its accuracy in float32, then the change and the MB of each way of storing."""
     columns = [stored for stored in NAMES if stored != REFERENCE and pair_rows(rows, stored)]
-    lines = [
-        f"| network | trials | float32: accuracy, MB | {' | '.join(f'{NAMES[c][0]}: change, MB' for c in columns)} |",
-        "|---" * (3 + len(columns)) + "|",
-    ]
+    table = []
     for network in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == network]
         references = [row for row, _ in pair_rows(own, REFERENCE)]
-        cells = [f"{100 * fmean(row['accuracy'] for row in references):.1f} %, {_get_megabytes(references):.2f}"]
+        accuracy = 100 * fmean(row["accuracy"] for row in references)
+        cells = [network, str(len(references)), f"{accuracy:.1f} %, {get_megabytes(references):.2f}"]
         for stored in columns:
             pairs = pair_rows(own, stored)
-            megabytes = f", {_get_megabytes([row for _, row in pairs]):.2f}" if pairs else ""
-            cells.append(f"{compute_change(pairs)[0]:+.2f}{megabytes}" if pairs else "not measured")
-        lines.append(f"| {network} | {len(references)} | {' | '.join(cells)} |")
-    return lines
+            megabytes = get_megabytes([row for _, row in pairs]) if pairs else 0
+            cells.append(f"{fmean(compute_changes(pairs)):+.2f}, {megabytes:.2f}" if pairs else "not measured")
+        table.append(cells)
+    heads = [f"{NAMES[stored][0]}: change, MB" for stored in columns]
+    return report.write_table(["network", "trials", "float32: accuracy, MB", *heads], table, left=3 + len(heads))
 
 
-def _get_megabytes(rows: Sequence[Row]) -> float:
+def get_megabytes(rows: Sequence[Row]) -> float:
+    """The mean size of the rows' files."""
     return fmean(row["bytes"] for row in rows) / 1e6
 
 
@@ -173,44 +149,46 @@ def find_frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
     return best
 
 
+def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, float]]:
+    """(MB, accuracy) of each network whose every trial is stored so.
+
+    Of some of its trials alone a network's mean would say more about these trials than about the bits.
+    """
+    points = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        chosen = [row for row in own if get_stored(row) == stored]
+        if chosen and len(chosen) == sum(get_stored(row) == REFERENCE for row in own):
+            points.append((get_megabytes(chosen), fmean(row["accuracy"] for row in chosen)))
+    return points
+
+
 def plot(groups: dict[str, list[Row]], path: Path) -> None:
-    """Accuracy against bytes: a panel a group, a mark a network (its trials' mean), a frontier a way of storing."""
-    from matplotlib import rc_context, style
+    """Accuracy against bytes: a panel per group, a mark per network (its trials' mean), a frontier per stored form."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-    settings = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False}
-    with rc_context(), style.context(["default", settings]):
+    with apply_look(SETTINGS):
         figure = Figure(figsize=(7.2, 0.9 + 3.6 * len(groups)), layout="constrained")
         FigureCanvasAgg(figure)
         every = figure.subplots(len(groups), squeeze=False)[:, 0]
+        marks = {}
         for axes, (title, rows) in zip(every, groups.items(), strict=True):
-            for stored, (name, look) in NAMES.items():
-                networks = defaultdict(list)
-                for _, row in pair_rows(rows, stored):
-                    networks[row["network"]].append(row)
-                # Of some of its trials alone a network's mean would say more about these trials than about the bits.
-                trials = defaultdict(int)
-                for row in rows:
-                    trials[row["network"]] += get_stored(row) == REFERENCE
-                networks = {network: own for network, own in networks.items() if len(own) == trials[network]}
-                if not networks:
+            for stored, (name, (marker, fill, colour)) in NAMES.items():
+                points = average_networks(rows, stored)
+                if not points:
                     continue
-                points = [(_get_megabytes(own), fmean(r["accuracy"] for r in own)) for own in networks.values()]
-                frontier = find_frontier(points)
-                axes.step(*zip(*frontier, strict=True), where="post", color=look["color"], linewidth=1.1)
-                marks = {"linestyle": "none", "markersize": 6.5, "markerfacecoloralt": "white"}
-                axes.plot(*zip(*points, strict=True), **look, **marks, label=name)
+                axes.step(*zip(*find_frontier(points), strict=True), where="post", color=colour, linewidth=1.1)
+                look = {"linestyle": "none", "markersize": 6.5, "markerfacecoloralt": "white", "color": colour}
+                (marks[name],) = axes.plot(*zip(*points, strict=True), marker=marker, fillstyle=fill, **look)
             axes.set_xscale("log")
             axes.set_xticks([t for t in (0.25, 0.5, 1, 2, 3, 5, 8) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]])
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_formatter("")
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-            axes.set_xlabel("MB of the files (10⁶ bytes)")
-            axes.set_ylabel("accuracy on held-out images")
+            axes.set(xlabel="MB of the files (10⁶ bytes)", ylabel="accuracy on held-out images")
             axes.set_title(title, loc="left", fontsize=9.5)
             axes.grid(color="#e4e4e4", linewidth=0.5)
-        marks = {name: mark for axes in every for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, dpi=160)

@@ -15,9 +15,11 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import harness, report
 from ffem_jax.latency.turns import measure_busy_cores
 from ffem_jax.metrics import compute_wilson_interval
 from ffem_jax.records.record import TrialRecord
@@ -76,7 +78,9 @@ def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[floa
 
     times: dict[str, list[tuple[float, float]]] = {"opening": [], "a filter": []}
     busy = []
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise SystemExit("Chromium is not installed; on Debian and Ubuntu: apt install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found)
         for _ in range(ROUNDS):
@@ -103,12 +107,13 @@ def read_cpu(session: Any) -> float:
     return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Write the page, measure it, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
+    harness.check_positive(options, "trials")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         records = make_records(options.trials)
@@ -116,22 +121,26 @@ def main() -> None:
         write_report(records, path)
         seconds, size = time.process_time() - started, path.stat().st_size
         times, busy = measure(path)
-    lines = [
-        f"# The page of {options.trials:,} trials",
-        "",
-        f"Made-up trials of as many networks, {EPOCHS} epochs each (`python -m benchmarks.report_page`), in headless "
-        f"Chromium, 1,440 x 900: {ROUNDS} openings and {ROUNDS * len(FILTERS)} filters. In the pauses "
-        f"between openings other work took {statistics.mean(busy):.2f} of the {os.cpu_count()} cores, at most "
-        f"{max(busy):.2f}. Writing the page took {seconds:.1f} s of CPU; it has {size / 1e6:.1f} MB.",
-        "",
-        "| | CPU of the page's main thread, ms: median (most) | passed, ms: median (most) |",
-        "|---|---|---|",
+    rows = [
+        [name, *(f"{statistics.median(own):.0f} ({max(own):.0f})" for own in zip(*measured, strict=True))]
+        for name, measured in times.items()
     ]
-    for name, measured in times.items():
-        cells = [f"{statistics.median(own):.0f} ({max(own):.0f})" for own in zip(*measured, strict=True)]
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    head = ["", "CPU of the page's main thread, ms: median (most)", "passed, ms: median (most)"]
+    page = report.fill_page(
+        options.out,
+        "report_page",
+        trials=options.trials,
+        epochs=EPOCHS,
+        openings=ROUNDS,
+        filters=ROUNDS * len(FILTERS),
+        busy=statistics.mean(busy),
+        cores=os.cpu_count(),
+        peak=max(busy),
+        seconds=seconds,
+        megabytes=size / 1e6,
+        table=report.write_table(head, rows, left=3).replace("|  |", "| |", 1),
+    )
+    print(page)
 
 
 if __name__ == "__main__":

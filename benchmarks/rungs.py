@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import report
 from ffem_jax.analysis.comparability import identify_network
 from ffem_jax.metrics.ranking import RankAgreement, compute_kendall_tau, compute_rank_agreement
 from ffem_jax.records.record import TrialRecord, latest_records, read_records
@@ -66,11 +67,9 @@ def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]
     for record in latest_records(records):
         if record.status == "done" and record.accuracy is not None and len(record.validation_accuracy) == record.epochs:
             first = record.spec.get("pretrain", {}).get("name", "none")
-            notes = f", pretrained on {first}" if first != "none" else ""
-            notes += ", synthetic faces" if record.synthetic else ""
-            groups[
-                f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs{notes}"
-            ].append(record)
+            title = f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs"
+            title += f", pretrained on {first}" if first != "none" else ""
+            groups[title + ", synthetic faces" * record.synthetic].append(record)
     return dict(groups)
 
 
@@ -136,23 +135,23 @@ def _compare_runs(networks: Sequence[str], final: np.ndarray) -> list[float]:
     return [tau for tau in taus if not math.isnan(tau)]
 
 
-def write_table(results: Sequence[Result], reduction: int) -> list[str]:
+def write_table(results: Sequence[Result], reduction: int) -> str:
     """A Markdown table of the results: a line for each rung of each group."""
-    lines = [
-        f"| trials | epoch | tau with the end [95 %] | of the best 1/{reduction}, kept | lost, points |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for result in results:
         sets = f", on {result.test_sets} sets of test images" if result.test_sets > 1 else ""
-        name = f"{result.title}: {result.trials} trials of {result.networks} networks{sets}"
-        for rung in result.rungs:
-            lines.append(f"| {name} | {rung.epoch} | {rung.agreement} | {rung.kept:.0%} | {100 * rung.lost:.1f} |")
-            name = ""
+        own = [
+            [str(rung.epoch), str(rung.agreement), f"{rung.kept:.0%}", f"{100 * rung.lost:.1f}"]
+            for rung in result.rungs
+        ]
         repeated = "not run twice" if math.isnan(result.repeated) else f"{result.repeated:.2f}"
         pairs = f", mean of {result.pairs} pairs of runs" if result.pairs > 1 else ""
-        lines.append(f"| {name} | another full training{pairs} | {repeated} | | |")
-        lines.append(f"| | none: by MACs alone | {result.macs} | | |")
-    return lines
+        own.append([f"another full training{pairs}", repeated, "", ""])
+        own.append(["none: by MACs alone", str(result.macs), "", ""])
+        names = [f"{result.title}: {result.trials} trials of {result.networks} networks{sets}", *[""] * len(own)]
+        rows += [[name, *cells] for name, cells in zip(names, own, strict=False)]
+    head = ["trials", "epoch", "tau with the end [95 %]", f"of the best 1/{reduction}, kept", "lost, points"]
+    return report.write_table(head, rows, left=5)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -187,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> None:
         rows: list[dict[str, Any]] = [asdict(result) for result in results]
         print(json.dumps(json.loads(json.dumps(rows), parse_constant=lambda _: None)))
     else:
-        print("\n".join(write_table(results, options.reduction)))
+        print(write_table(results, options.reduction))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which way of searching finds the better frontier for the same number of trainings?
 
-    python -m benchmarks.search_quality --table nas-bench-macro_cifar10.json --out results/search_quality
-    python -m benchmarks.search_quality --records results/search/records.jsonl --out results/search_quality
+    python -m benchmarks.search_quality --table nas-bench-macro_cifar10.json
+    python -m benchmarks.search_quality --records results/search/records.jsonl --cost bytes_float32
+    python -m benchmarks.search_quality --report-only
 
 Searches are replayed on networks that were all trained before, so that thousands of them take minutes. A searcher that
 trains a network sees one of its trainings, drawn at random; what it would show in the end, the frontier of what it
@@ -13,21 +14,24 @@ from memory and spends nothing. The table is NAS-Bench-Macro's (github.com/xiusu
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import math
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.search_halving import replay_halving
-from benchmarks.search_quality_report import write_page
-from benchmarks.search_table import COSTS, Memory, Table, read_nas_bench_macro, read_recorded
+from benchmarks import harness
+from benchmarks.search_quality_report import Curves, summarize, write_report
+from benchmarks.search_table import COSTS, Memory, Table, find_table, read_recorded
+from ffem_jax.search.halving import Halving, Promotion, compute_rungs
 from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.model.proposal import Observation, SurrogateSampler
 from ffem_jax.search.model.surrogate import ADDITIVE
@@ -35,6 +39,7 @@ from ffem_jax.search.space import Point
 
 # Yields networks to train; looks into the memory for what came of them.
 Asker = Iterator[int]
+REDUCTION = 3  # of halving
 REPEATED_ASKS = 300  # of networks trained before, in a row; a random one follows
 
 
@@ -155,34 +160,71 @@ def replay(table: Table, method: str, repeat: int, budget: int) -> list[tuple[fl
     return curve
 
 
-def main() -> None:
-    """Replay all searches, and write the figure and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def replay_halving(
+    table: Table, asker: Iterator[int], memory: Memory, outcomes: np.ndarray, budget: int
+) -> list[tuple[float, float]]:
+    """The package's successive halving: (trainings spent, share of the hypervolume) after each whole training.
+
+    A network is first trained to a ninth of the epochs. Whoever proposes networks learns of those trained to the end
+    alone. It ends when `budget` trainings' epochs are spent, or nothing is left to train.
+    """
+    assert table.curves is not None
+    epochs = table.curves.shape[1]
+    rungs = compute_rungs(max(1, round(epochs / REDUCTION**2)), REDUCTION, epochs)
+    halving: Halving[int] = Halving(rungs, REDUCTION)
+    curve: list[tuple[float, float]] = []
+    while halving.epochs_spent < budget * epochs:
+        new = itertools.chain(itertools.islice(asker, 1), range(len(table.points)))
+        task = halving.propose() or next((Promotion(n, rungs[0]) for n in new if n not in memory.started), None)
+        if task is None:
+            break
+        network, epoch = task
+        memory.started.add(network)
+        halving.report(network, epoch, table.curves[network, epoch - 1], [table.costs[network]])
+        if epoch == epochs:
+            memory.seen[network] = float(outcomes[network])
+            curve.append((halving.epochs_spent / epochs, table.score(memory.seen)))
+    return curve
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Replay all searches into NAME.json, and write the page and the figure."""
+    parser = harness.make_parser(__doc__, "search_quality")
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
     parser.add_argument("--records", type=Path, nargs="+", help="records.jsonl to replay, in place of the table")
     parser.add_argument("--cost", choices=COSTS, default="macs", help="what is wanted low (macs)")
     parser.add_argument("--budget", type=int, default=150, help="trainings a search may spend (150)")
     parser.add_argument("--repeats", type=int, default=20, help="searches of each kind, each with its own seed (20)")
     parser.add_argument("--methods", nargs="+", choices=tuple(ASKERS), default=list(ASKERS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
-    parser.add_argument("--out", type=Path, default=Path("results/search_quality"))
-    options = parser.parse_args()
-    if options.records:
-        table = read_recorded(options.records, options.cost)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one per core)")
+    options = parser.parse_args(words)
+    harness.check_positive(options, "budget", "repeats", "jobs")
+    if options.report_only:
+        paths = [path for path in sorted(options.out.glob("*.json")) if "random_final" in json.loads(path.read_text())]
+        if not paths:
+            raise SystemExit(harness.NOTHING)
     else:
-        path = options.table or os.environ.get("FFEM_NAS_BENCH_MACRO")
-        if not path or not Path(path).is_file():
-            raise SystemExit("give NAS-Bench-Macro's JSON by --table or FFEM_NAS_BENCH_MACRO, or --records FILE")
-        table = read_nas_bench_macro(Path(path), options.cost)
-    if min(options.budget, options.repeats, options.jobs) < 1:
-        raise SystemExit("--budget, --repeats and --jobs must be at least 1")
+        table = read_recorded(options.records, options.cost) if options.records else find_table(options)
+        # Absolute paths by their last part: the page is read elsewhere.
+        typed = sys.argv[1:] if words is None else words
+        command = shlex.join([Path(word).name if Path(word).is_absolute() else word for word in typed])
+        budget = min(options.budget, math.ceil(len(table.points) * 0.8))  # what everyone finds in the end tells nothing
+        curves = replay_all(table, budget, options)
+        summary = summarize(table, curves, budget, f"python -m benchmarks.search_quality {command}")
+        paths = [options.out / f"{table.name}.json"]
+        options.out.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(json.dumps(summary) + "\n", encoding="utf-8")
+    for path in paths:
+        print(write_report(path))
+
+
+def replay_all(table: Table, budget: int, options: argparse.Namespace) -> Curves:
+    """All searches of all methods, in as many processes as asked for."""
+    from tqdm import tqdm
+
     methods = list(dict.fromkeys(["random", *options.methods]))  # all are compared with random
     if table.curves is not None:
         methods += [f"{name}+halving" for name in HALVED if name in methods]
-    budget = min(options.budget, math.ceil(len(table.points) * 0.8))  # what everyone finds in the end tells nothing
-
-    from tqdm import tqdm
-
     curves: dict[str, list[list[tuple[float, float]]]] = {method: [] for method in methods}
     # Spawned: nothing forks the threads of a library that is at work.
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
@@ -193,14 +235,7 @@ def main() -> None:
         }
         for task in tqdm(as_completed(tasks), total=len(tasks), unit="search"):
             curves[tasks[task]].append(task.result())
-    command = f"python -m benchmarks.search_quality {shlex.join(_hide_folders(sys.argv[1:]))}"
-    page = write_page(table, curves, budget, options.out, command)
-    print(page.read_text(encoding="utf-8"))
-
-
-def _hide_folders(words: list[str]) -> list[str]:
-    """The command's words, absolute paths by their last part: the page is read elsewhere."""
-    return [Path(word).name if Path(word).is_absolute() else word for word in words]
+    return curves
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,6 +83,14 @@ class Table:
         networks = np.array(list(seen))
         shown = networks[find_pareto(self.costs[networks], list(seen.values()))]
         return compute_hypervolume(self.costs[shown], self.truth[shown], *self.reference) / self.best
+
+
+def find_table(options: argparse.Namespace) -> Table:
+    """NAS-Bench-Macro as --table or FFEM_NAS_BENCH_MACRO names it. Raises SystemExit where neither is a file."""
+    path = options.table or os.environ.get("FFEM_NAS_BENCH_MACRO")
+    if not path or not Path(path).is_file():
+        raise SystemExit("give NAS-Bench-Macro's JSON by --table or FFEM_NAS_BENCH_MACRO, or --records FILE")
+    return read_nas_bench_macro(Path(path), getattr(options, "cost", "macs"))
 
 
 def read_nas_bench_macro(path: Path, cost: str = "macs") -> Table:

@@ -1,20 +1,18 @@
-"""How many faces a second the recognition server matches, and from how many on an index would pay.
+"""How many faces per second the recognition server matches, and from how many on an index would pay.
 
     python -m benchmarks.serve [--sizes 1000 100000 1000000] [--seconds 10]
+    python -m benchmarks.serve --report-only
 
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
 alone, exact in NumPy on one core against an approximate index (HNSW of usearch); and whole requests to a real `ffem
-serve` on the loopback, its gallery in SQLite. Vectors are drawn, ten a person, as a network that tells people apart
-gives them. What is compared takes turns, ROUNDS times; in the pauses between it is measured what other work takes of
-the machine.
+serve` on the loopback, its gallery in SQLite. Vectors are drawn, ten per person, as a network that tells people apart
+gives them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,38 +21,34 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from ffem_jax.latency.turns import measure_busy_cores
+from benchmarks import harness, report
+from benchmarks.harness import Row, tell
 from ffem_jax.serve.snapshot import Snapshot
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "serve"
-LENGTH = 128
-PICTURES = 10
+LENGTH, PICTURES, PROBES = 128, 10, 200
 MODEL_ID = "0" * 16
-PROBES = 200
-# Each of what is compared is called for a part of the time, then the next, so many times.
-ROUNDS = 5
-PAUSE_SECONDS = 0.5
-# In each round, however long they take.
-MIN_CALLS = 4
+# Each of what is compared is called for a part of the time, then the next, so many times; in each round so often.
+ROUNDS, MIN_CALLS = 5, 4
 # An index is asked for so many.
 NEIGHBOURS = 10
 SIGMA = 0.35
-# Of a vector's length: how far two pictures of a person lie apart, so that Eq. 7's distance is about 0.3.
+# Of a vector's length: how far two images of a person lie apart, so that Eq. 7's distance is about 0.3.
 SPREAD = 0.45
 CLIENTS = (1, 4)
 
+# ---------------------------------------------------------------------------------- the search alone
+
 
 def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors float32 [size, LENGTH] of unit length, their people, and PROBES further pictures of people enrolled."""
+    """Vectors float32 [size, LENGTH] of unit length, their people, and PROBES further images of people enrolled."""
     draw = np.random.default_rng(0)
     people = np.repeat(np.arange(-(-size // PICTURES)), PICTURES)[:size]
+    centres = draw.normal(size=(people.max() + 1, LENGTH))
 
     def picture(who: np.ndarray, seed: int) -> np.ndarray:
         found = np.empty((len(who), LENGTH), np.float32)
@@ -65,36 +59,10 @@ def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             found[rows] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return found
 
-    centres = draw.normal(size=(people.max() + 1, LENGTH))
     return picture(people, 1), people, picture(draw.choice(people, PROBES), 2)
 
 
-def time_in_turn(
-    calls: dict[str, Callable[[np.ndarray], Any]], probes: np.ndarray, seconds: float
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Milliseconds a call of each, one call after another for a part of `seconds`, by turns; and what others used."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    cpu = dict.fromkeys(calls, 0.0)
-    pauses = []
-    for call in calls.values():
-        call(probes[0])
-    for _ in range(ROUNDS):
-        pauses.append(measure_busy_cores(PAUSE_SECONDS))
-        for name, call in calls.items():
-            own, done = times[name], len(times[name])
-            started, cpu_started = time.perf_counter(), time.process_time()
-            while time.perf_counter() - started < seconds / ROUNDS or len(own) - done < MIN_CALLS:
-                before = time.perf_counter()
-                call(probes[len(own) % len(probes)])
-                own.append(time.perf_counter() - before)
-            cpu[name] += time.process_time() - cpu_started
-    found = {
-        name: {**describe_times(own), "cpu_milliseconds": 1e3 * cpu[name] / len(own)} for name, own in times.items()
-    }
-    return found, describe_busy(pauses)
-
-
-def describe_times(times: Sequence[float]) -> dict[str, float]:
+def describe_times(times: Sequence[float]) -> Row:
     """Median, quartiles and best of calls in seconds, as milliseconds; best tells what a busy machine hides."""
     low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
     return {
@@ -107,45 +75,62 @@ def describe_times(times: Sequence[float]) -> dict[str, float]:
     }
 
 
-def describe_busy(pauses: Sequence[float]) -> dict[str, float]:
+def describe_busy(pauses: Sequence[float]) -> Row:
     """Cores that other work took while this one slept: on average and at most."""
     return {"busy_cores": statistics.mean(pauses), "busy_cores_peak": max(pauses)}
 
 
-def measure_search(size: int, seconds: float, index: bool) -> dict[str, Any]:
+def measure_search(size: int, seconds: float, index: bool) -> Row:
     """The search alone: exact and, where asked for, by an index, in turn."""
+    from threadpoolctl import threadpool_limits
+
     vectors, people, probes = draw_gallery(size)
     snapshot = Snapshot(1, vectors, people)
-    row: dict[str, Any] = {"vectors": size, "megabytes": vectors.nbytes / 1e6}
     calls: dict[str, Callable[[np.ndarray], Any]] = {"exact": lambda probe: snapshot.match(probe, SIGMA)}
-    facts: dict[str, Any] = {}
+    facts: Row = {}
     if index:
         with suppress(ImportError):
             built, facts = build_index(snapshot, probes)
             calls["index"] = lambda probe: built.search(probe, NEIGHBOURS)
-    # As the server does.
-    with threadpool_limits(1, user_api="blas"):
-        found, busy = time_in_turn(calls, probes, seconds)
-    row |= {**found, **busy}
+
+    def make_turn(call: Callable[[np.ndarray], Any]) -> Callable[[], tuple[list[float], float]]:
+        def turn() -> tuple[list[float], float]:
+            own: list[float] = []
+            started, cpu_started = time.perf_counter(), time.process_time()
+            while time.perf_counter() - started < seconds / ROUNDS or len(own) < MIN_CALLS:
+                before = time.perf_counter()
+                call(probes[len(own) % PROBES])
+                own.append(time.perf_counter() - before)
+            return own, time.process_time() - cpu_started
+
+        return turn
+
+    with threadpool_limits(1, user_api="blas"):  # as the server does
+        for call in calls.values():
+            call(probes[0])
+        found, pauses = harness.take_turns({name: make_turn(call) for name, call in calls.items()}, ROUNDS)
+    row = {"vectors": size, "megabytes": vectors.nbytes / 1e6, **describe_busy(pauses)}
+    for name, turns in found.items():
+        times = [value for own, _ in turns for value in own]
+        row[name] = {**describe_times(times), "cpu_milliseconds": 1e3 * sum(cpu for _, cpu in turns) / len(times)}
     if facts:
         row["index"] |= facts
     return row
 
 
-def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, dict[str, Any]]:
+def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, Row]:
     """usearch's HNSW; the seconds to build it, its size, and how often it misses the nearest or judges otherwise."""
     from usearch.index import Index
 
     index = Index(ndim=LENGTH, metric="cos", dtype="f32")
     started = time.perf_counter()
     index.add(np.arange(len(snapshot.vectors)), snapshot.vectors, threads=os.cpu_count() or 1)
-    facts: dict[str, Any] = {"build_seconds": time.perf_counter() - started}
+    facts: Row = {"build_seconds": time.perf_counter() - started}
     exact = [snapshot.match(probe, SIGMA) for probe in probes]
-    found = [index.search(probe, NEIGHBOURS).keys for probe in probes]
-    facts["misses_nearest"] = float(np.mean([one.index[0] not in keys for one, keys in zip(exact, found, strict=True)]))
-    facts["misses_person"] = float(
-        np.mean([one.label[0] not in snapshot.people[keys.astype(int)] for one, keys in zip(exact, found, strict=True)])
-    )
+    found = [index.search(probe, NEIGHBOURS).keys.astype(int) for probe in probes]
+    pairs = list(zip(exact, found, strict=True))
+    facts["misses_nearest"] = float(np.mean([one.index[0] not in keys for one, keys in pairs]))
+    facts["misses_person"] = float(np.mean([one.label[0] not in snapshot.people[keys] for one, keys in pairs]))
     facts["megabytes"] = index.memory_usage / 1e6
     return index, facts
 
@@ -154,7 +139,7 @@ def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, dict[str, 
 
 
 @contextmanager
-def run_server(folder: Path, url: str) -> Iterator[dict[str, Any]]:
+def run_server(folder: Path, url: str) -> Iterator[Row]:
     """A real server on the loopback; its address and how long it took to answer."""
     (folder / "export.json").write_text(json.dumps({"model_id": MODEL_ID, "output": {"length": LENGTH}}))
     words = ["--model", ".", "--threshold", str(SIGMA), "--port", "0", "--json", "--rate", "1000000/second"]
@@ -164,8 +149,10 @@ def run_server(folder: Path, url: str) -> Iterator[dict[str, Any]]:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout
-        facts = json.loads(process.stdout.readline())
-        yield {**facts, "start_seconds": time.perf_counter() - started, "process": process.pid}
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the server did not start: {(folder / 'server.log').read_text().strip()[-300:]}")
+        yield {**json.loads(line), "start_seconds": time.perf_counter() - started, "process": process.pid}
     finally:
         process.terminate()
         process.wait()
@@ -185,8 +172,8 @@ def fill_gallery(url: str, vectors: np.ndarray, people: np.ndarray) -> float:
     return time.perf_counter() - started
 
 
-def measure_requests(size: int, seconds: float) -> dict[str, Any]:
-    """Matches a second over HTTP, by clients that ask one after another; an enrolment and a deletion besides."""
+def measure_requests(size: int, seconds: float) -> Row:
+    """Matches per second over HTTP, by clients that ask one after another; an enrolment and a deletion besides."""
     import httpx2 as httpx
 
     from ffem_jax.serve.database import open_database
@@ -196,17 +183,16 @@ def measure_requests(size: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         url = f"sqlite:///{folder}/gallery.db"
-        row: dict[str, Any] = {"vectors": size, "fill_seconds": fill_gallery(url, vectors, people)}
+        row: Row = {"vectors": size, "fill_seconds": fill_gallery(url, vectors, people)}
         _, key = add_key(open_database(url), SCOPES)
         del vectors, people
         with run_server(folder, url) as server:
             headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
             bodies = [json.dumps({"model_id": MODEL_ID, "vector": probe.tolist()}) for probe in probes]
-            row["start_seconds"] = server["start_seconds"]
-            row["body_bytes"] = len(bodies[0])
+            row |= {"start_seconds": server["start_seconds"], "body_bytes": len(bodies[0])}
 
             def ask(until: float) -> list[float]:
-                times = []
+                times: list[float] = []
                 with httpx.Client(base_url=server["address"], headers=headers, timeout=120) as client:
                     # One at least, however slow the machine.
                     while not times or time.perf_counter() < until:
@@ -215,24 +201,27 @@ def measure_requests(size: int, seconds: float) -> dict[str, Any]:
                         times.append(time.perf_counter() - before)
                 return times
 
-            ask(time.perf_counter() + 1)
-            times: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
-            cpu, lasted, pauses = dict.fromkeys(CLIENTS, 0.0), dict.fromkeys(CLIENTS, 0.0), []
-            for _ in range(ROUNDS):
-                pauses.append(measure_busy_cores(PAUSE_SECONDS))
-                for clients in CLIENTS:
+            def make_turn(clients: int) -> Callable[[], tuple[list[float], float, float]]:
+                def turn() -> tuple[list[float], float, float]:
                     started, cpu_started = time.perf_counter(), read_cpu_seconds(server["process"])
                     until = started + seconds / ROUNDS
                     with ThreadPoolExecutor(clients) as threads:
-                        times[clients] += [t for part in threads.map(ask, [until] * clients) for t in part]
-                    cpu[clients] += read_cpu_seconds(server["process"]) - cpu_started
-                    lasted[clients] += time.perf_counter() - started
+                        times = [value for part in threads.map(ask, [until] * clients) for value in part]
+                    cpu = read_cpu_seconds(server["process"]) - cpu_started
+                    return times, time.perf_counter() - started, cpu
+
+                return turn
+
+            ask(time.perf_counter() + 1)
+            turns = {f"clients_{clients}": make_turn(clients) for clients in CLIENTS}
+            found, pauses = harness.take_turns(turns, ROUNDS)
             row |= describe_busy(pauses)
-            for clients, own in times.items():
-                row[f"clients_{clients}"] = {
+            for clients, measured in found.items():
+                own = [value for times, _, _ in measured for value in times]
+                row[clients] = {
                     **describe_times(own),
-                    "matches_per_second": len(own) / lasted[clients],
-                    "server_cpu_milliseconds": 1e3 * cpu[clients] / len(own),
+                    "matches_per_second": len(own) / sum(lasted for _, lasted, _ in measured),
+                    "server_cpu_milliseconds": 1e3 * sum(cpu for _, _, cpu in measured) / len(own),
                     "milliseconds_95": 1e3 * float(np.quantile(own, 0.95)),
                 }
             with httpx.Client(base_url=server["address"], headers=headers, timeout=600) as client:
@@ -254,60 +243,118 @@ def read_cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# ------------------------------------------------------------------------------------- the report
+# ------------------------------------------------------------------------------------- the page
+
+SEARCH_HEAD = [
+    *("vectors", "exact: median ms [quartiles]", "best ms", "CPU ms", "matches/s", "MB"),
+    *("index: median ms [quartiles]", "best ms", "CPU ms", "matches/s", "MB", "built"),
+    *("misses the nearest", "and the person"),
+]
+REQUEST_HEAD = [
+    "vectors",
+    *(
+        head
+        for n in CLIENTS
+        for head in (f"{n} client{'s' * (n > 1)}, matches/s", "median ms [quartiles]", "95 % ms", "server's CPU ms")
+    ),
+    *("enrol, ms", "delete, s", "start, s", "memory, MB"),
+]
 
 
-def describe_machine() -> str:
-    """Processor, cores and versions."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    packages = []
-    for package in ("numpy", "fastapi", "uvicorn", "sqlalchemy", "usearch"):
-        with suppress(Exception):
-            packages.append(f"{package} {version(package)}")
-    return f"{name}, {os.cpu_count()} cores; python {platform.python_version()}, {', '.join(packages)}"
+def write_report(found: Row, folder: Path) -> None:
+    """Write README.md from the measurements, and from what a person concluded in reading.md."""
+    searches = [row["search"] for row in found["rows"]]
+    requested = [row["requests"] for row in found["rows"] if "requests" in row]
+    busy, peaks = ([row[name] for row in [*searches, *requested]] for name in ("busy_cores", "busy_cores_peak"))
+    reading = folder / "reading.md"
+    requests = report.write_table(REQUEST_HEAD, map(describe_requests, requested), left=0)
+    report.fill_page(
+        folder / "README.md",
+        "serve",
+        **found,
+        busy=sum(busy) / len(busy),
+        peak=max(peaks),
+        reading=reading.read_text(encoding="utf-8").strip() if reading.exists() else "",
+        searches=report.write_table(SEARCH_HEAD, map(describe_search, searches), left=0),
+        requests=f"## Whole requests\n\n{requests}" if requested else "",
+    )
 
 
-def main() -> None:
-    """Measure and write results/serve/serve.json; `python -m benchmarks.serve_report` writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def describe_search(row: Row) -> list[str]:
+    """A row of the first table."""
+    cells = [f"{row['vectors']:,}", *describe_calls(row["exact"]), f"{row['megabytes']:,.1f}"]
+    if index := row.get("index"):
+        misses = (f"{100 * index[name]:.1f} %" for name in ("misses_nearest", "misses_person"))
+        return [
+            *cells,
+            *describe_calls(index),
+            f"{index['megabytes']:,.1f}",
+            f"{index['build_seconds']:,.1f} s",
+            *misses,
+        ]
+    return [*cells, *[""] * 8]
+
+
+def describe_calls(row: Row) -> list[str]:
+    """Median with quartiles, best and CPU milliseconds, and matches per second."""
+    best, cpu = (f"{row[name]:.2f}" for name in ("milliseconds_best", "cpu_milliseconds"))
+    return [describe_median(row), best, cpu, f"{row['matches_per_second']:,.0f}"]
+
+
+def describe_median(row: Row) -> str:
+    """Milliseconds: the median and its quartiles."""
+    return f"{row['milliseconds_median']:.2f} [{row['milliseconds_low']:.2f}, {row['milliseconds_high']:.2f}]"
+
+
+def describe_requests(row: Row) -> list[str]:
+    """A row of the second table."""
+    cells = [f"{row['vectors']:,}"]
+    for one in (row[f"clients_{clients}"] for clients in CLIENTS):
+        cells += [f"{one['matches_per_second']:,.0f}", describe_median(one)]
+        cells += [f"{one['milliseconds_95']:.1f}", f"{one['server_cpu_milliseconds']:.2f}"]
+    cells += [f"{row['enrol_milliseconds']:.0f}", f"{row['delete_seconds']:.2f}", f"{row['start_seconds']:.1f}"]
+    return [*cells, f"{row.get('server_megabytes', 0):,.0f}"]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure into serve.json, size by size, and write the page."""
+    parser = harness.make_parser(__doc__, "serve")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument(
         "--index-sizes", type=int, nargs="*", help="of the index, which takes long to build; default: --sizes"
     )
     parser.add_argument("--request-sizes", type=int, nargs="*", help="of whole requests; default: --sizes")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="a folder other than results/serve, for a trial run")
-    options = parser.parse_args()
-    index_sizes = options.sizes if options.index_sizes is None else options.index_sizes
-    request_sizes = options.sizes if options.request_sizes is None else options.request_sizes
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        print(
-            f"the machine is busy (load {load:.1f}): medians will say more of that than of the server", file=sys.stderr
-        )
-    for size in options.sizes:
-        row = {"search": measure_search(size, options.seconds, size in index_sizes)}
-        if size in request_sizes:
-            row["requests"] = measure_requests(size, options.seconds)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-        rows.append(row)
-        # After each size, so that a run that is cut off leaves what it has.
-        write_results(rows, load, options.out)
-
-
-def write_results(rows: list[dict[str, Any]], load: float, folder: Path) -> None:
-    """Write serve.json. load: of the machine over the minute before the first measurement."""
-    found = {
-        "machine": describe_machine(),
-        "load_before": load,
-        "command": "python -m benchmarks.serve " + " ".join(sys.argv[1:]),
-        "rows": rows,
-    }
-    (folder / "serve.json").write_text(json.dumps(found, indent=1) + "\n")
+    options = parser.parse_args(words)
+    harness.check_positive(options, "sizes", "seconds")
+    index_sizes, request_sizes = (
+        options.sizes if sizes is None else sizes for sizes in (options.index_sizes, options.request_sizes)
+    )
+    path = options.out / "serve.json"
+    if not options.report_only:
+        load = os.getloadavg()[0]
+        if load > 0.5:
+            tell(f"the machine is busy (load {load:.1f}): medians will say more of that than of the server")
+        typed = sys.argv[1:] if words is None else words
+        machine = harness.describe_machine(("numpy", "fastapi", "uvicorn", "sqlalchemy", "usearch"))
+        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+        found: Row = {
+            "machine": f"{machine['processor']}, {os.cpu_count()} cores; {versions}",
+            "load_before": load,
+            "command": " ".join(["python -m benchmarks.serve", *typed]),
+            "rows": [],
+        }
+        options.out.mkdir(parents=True, exist_ok=True)
+        for size in options.sizes:
+            found["rows"].append({"search": measure_search(size, options.seconds, size in index_sizes)})
+            if size in request_sizes:
+                found["rows"][-1]["requests"] = measure_requests(size, options.seconds)
+            tell(json.dumps(found["rows"][-1]))
+            # After each size, so that a run that is cut off leaves what it has.
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if not path.exists():
+        raise SystemExit(harness.NOTHING)
+    write_report(json.loads(path.read_text(encoding="utf-8")), options.out)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.search_table import Table, read_nas_bench_macro
+from benchmarks import harness, report
+from benchmarks.search_table import Table, find_table
 from ffem_jax.metrics.ranking import compute_kendall_tau, compute_top_tau
 from ffem_jax.search.model.encoding import embed_codes
 from ffem_jax.search.model.surrogate import ADDITIVE, KERNELS, SCALES, Kernel, Scale, fit_rates
@@ -53,11 +53,8 @@ def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.
 
     def trees(kind: Any, features: np.ndarray) -> Any:
         def answer(known: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Answer:
-            return (
-                kind(random_state=0).fit(features[known], Scale().to_values(seen)).predict(features[unseen]),
-                None,
-                None,
-            )
+            fitted = kind(random_state=0).fit(features[known], Scale().to_values(seen))
+            return fitted.predict(features[unseen]), None, None
 
         return answer
 
@@ -78,8 +75,12 @@ def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.
     }
 
 
-def measure(table: Table, known: int, repeats: int) -> dict[str, np.ndarray]:
-    """Each model's [repeat, number]: tau, tau of the best tenth, share of single trainings inside their interval."""
+# By model, [repeat, number]: tau, tau of the best tenth, share of single trainings inside their interval.
+Measured = dict[str, np.ndarray]
+
+
+def measure(table: Table, known: int, repeats: int) -> Measured:
+    """Each model's numbers, learnt from `known` random networks, in each of the repeats."""
     found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for repeat in range(repeats):
         draw = np.random.default_rng([repeat, known])
@@ -102,56 +103,45 @@ def measure(table: Table, known: int, repeats: int) -> dict[str, np.ndarray]:
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def main() -> None:
+def write_report(title: str, known: Sequence[int], columns: Sequence[Measured], repeats: int, folder: Path) -> str:
+    """Write surrogates.md, a column per number of known networks, and return it."""
+    head = ["", *map(str, known)]
+
+    def tabulate(index: int, write: Callable[[np.ndarray], str]) -> str:
+        names = [name for name, rows in columns[0].items() if not np.isnan(rows[:, index]).any()]
+        rows = [[name, *(write(column[name][:, index]) for column in columns)] for name in names]
+        return report.write_table(head, rows).replace("|  |", "| |", 1)
+
+    def write_spread(values: np.ndarray) -> str:
+        return f"{np.mean(values):.2f} ± {np.std(values):.2f}"
+
+    return report.fill_page(
+        folder / "surrogates.md",
+        "surrogates",
+        title=title,
+        unseen=UNSEEN,
+        repeats=repeats,
+        confidence=100 * CONFIDENCE,
+        tau=tabulate(0, write_spread),
+        top=tabulate(1, write_spread),
+        inside=tabulate(2, lambda values: f"{100 * np.mean(values):.0f}"),
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Measure all models, and write surrogates.md."""
+    from tqdm import tqdm
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
     parser.add_argument("--known", type=int, nargs="+", default=[30, 60, 100, 200], help="networks learnt from")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("results/search_quality"))
-    options = parser.parse_args()
-    path = options.table or os.environ.get("FFEM_NAS_BENCH_MACRO")
-    if not path or not Path(path).is_file():
-        raise SystemExit("give NAS-Bench-Macro's JSON by --table or FFEM_NAS_BENCH_MACRO")
-    table = read_nas_bench_macro(Path(path))
-
-    from tqdm import tqdm
-
+    options = parser.parse_args(words)
+    harness.check_positive(options, "known", "repeats")
+    table = find_table(options)
     columns = [measure(table, known, options.repeats) for known in tqdm(options.known, unit="size")]
-    heads = "".join(f" {known} |" for known in options.known)
-    rule = "---:|" * len(options.known)
-    lines = [
-        f"# Surrogates on {table.title}",
-        "",
-        "`python -m benchmarks.surrogates --table nas-bench-macro_cifar10.json`",
-        "",
-        f"Learnt from one training of each of so many random networks; {UNSEEN:,} others, by the mean of their three "
-        f"trainings. Mean and standard deviation over {options.repeats} repeats. Where logits are not "
-        "said, the scale is chosen by likelihood; trees learn logits.",
-        "",
-    ]
-    for index, title in enumerate(("Kendall's tau", "Kendall's tau among the best tenth")):
-        lines += [f"## {title}", "", f"| |{heads}", f"|---|{rule}"]
-        for name in columns[0]:
-            cells = [
-                f"{np.mean(column[name][:, index]):.2f} ± {np.std(column[name][:, index]):.2f}" for column in columns
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
-    lines += [
-        f"## Single trainings inside their {100 * CONFIDENCE:.0f} % interval, %",
-        "",
-        f"| |{heads}",
-        f"|---|{rule}",
-    ]
-    for name in columns[0]:
-        if not np.isnan(columns[0][name][:, 2]).any():
-            cells = [f"{100 * np.mean(column[name][:, 2]):.0f}" for column in columns]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    options.out.mkdir(parents=True, exist_ok=True)
-    page = options.out / "surrogates.md"
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(page.read_text(encoding="utf-8"))
+    print(write_report(table.title, options.known, columns, options.repeats, options.out))
 
 
 if __name__ == "__main__":

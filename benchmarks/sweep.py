@@ -12,7 +12,6 @@ unless other work was in the way.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -23,16 +22,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 # By name, since the peer's process has them loaded before its clock starts: its users would not wait for them.
 import ffem_jax.models  # noqa: F401
-from benchmarks.contest import describe_machine, tell
-from benchmarks.sweep_records import FIRST, NAMES, OURS, PEER, SECOND, Measurements
-from benchmarks.sweep_report import write_page
+from benchmarks import harness
+from benchmarks.harness import Row, tell
+from benchmarks.sweep_report import FIRST, NAMES, OURS, PEER, SECOND, select_rows, write_report
 from ffem_jax.config.compose import open_composer
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import load_split
+from ffem_jax.latency.turns import BUSY_CORES
 from ffem_jax.records.record import TrialRecord, read_records
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
 from ffem_jax.specs.architecture import resolve_network
@@ -45,7 +44,9 @@ ATTENTIONS = (
     "arch.attention={kind: eca, placement: all}",
     "arch.attention={kind: se, placement: first_last}",
 )
-DEPTHS = ("arch.depth_multiplier=0.5", "arch.depth_multiplier=1.0")
+DEPTHS = ("0.5", "1.0")
+SETTINGS = ("data", "resolution", "networks", "seeds", "epochs")
+LIBRARIES = ("jax", "flax", "joblib", "torch", "optuna")
 
 SWEEP_NAME = "speed"
 SWEEP = """\
@@ -70,27 +71,21 @@ hydra:
       arch.depth_multiplier: {depths}
 """
 
+
 # -------------------------------------------------------------------------------- the sweep
-
-
-def write_sweep(folder: Path, options: argparse.Namespace) -> None:
-    """Write the sweep to `folder`/sweeps, where --config-dir finds it; it has every value but the seeds."""
-    attentions = [line.partition("=")[2] for line in select_attentions(options)]
-    (folder / "sweeps").mkdir()
-    (folder / "sweeps" / f"{SWEEP_NAME}.yaml").write_text(
-        SWEEP.format(
-            data=options.data,
-            resolution=options.resolution,
-            epochs=options.epochs,
-            attentions=", ".join(attentions),
-            depths=",".join(line.partition("=")[2] for line in DEPTHS),
-        )
-    )
 
 
 def select_attentions(options: argparse.Namespace) -> Sequence[str]:
     """The attentions of as many networks as asked for."""
     return ATTENTIONS[: options.networks // len(DEPTHS)]
+
+
+def write_sweep(folder: Path, options: argparse.Namespace) -> None:
+    """Write the sweep to `folder`/sweeps, where --config-dir finds it; it has every value but the seeds."""
+    attentions = ", ".join(line.partition("=")[2] for line in select_attentions(options))
+    text = SWEEP.format(**vars(options), attentions=attentions, depths=",".join(DEPTHS))
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / f"{SWEEP_NAME}.yaml").write_text(text)
 
 
 def plan(folder: Path, seeds: int) -> SweepPlan:
@@ -107,59 +102,49 @@ def list_seeds(variant: str, seeds: int) -> str:
 
 def make_command(variant: str, seeds: int) -> list[str]:
     """The words after `ffem` that run the sweep as `variant`, but for --config-dir."""
-    launcher = (
-        ["launcher=joblib", f"launcher.jobs={describe_machine()['cores']}"]
-        if variant == "joblib"
-        else ["launcher=local"]
-    )
-    return ["sweep", SWEEP_NAME, *launcher, list_seeds(variant, seeds)]
+    jobs = [f"launcher.jobs={harness.describe_machine()['cores']}"] if variant == "joblib" else []
+    launcher = f"launcher={'joblib' if variant == 'joblib' else 'local'}"
+    return ["sweep", SWEEP_NAME, launcher, *jobs, list_seeds(variant, seeds)]
 
 
 # ------------------------------------------------------------------------------ measurements
 
 
-def measure_peer(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_peer(folder: Path, options: argparse.Namespace) -> Row:
     """Optuna and PyTorch, in a process of their own that times itself: from importing them to the last trial."""
     command = [sys.executable, "-m", "benchmarks.sweep", "--peer-in", str(folder), "--seeds", str(options.seeds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=make_environment())
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=harness.make_environment())
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_peer(folder: Path, seeds: int) -> dict[str, Any]:
+def run_peer(folder: Path, seeds: int) -> Row:
     """The peer's sweep, in this process. Faces and networks are ready before its clock starts."""
     planned = plan(folder, seeds)
     faces, split = load_split(planned.trials[0].data, planned.trials[0].protocol)
     networks = list(dict.fromkeys(resolve_network(trial.arch) for trial in planned.trials))
-    recipe = planned.trials[0].recipe
     started = time.perf_counter()
     from benchmarks.peers.torch_trial import run_study
 
     with tempfile.TemporaryDirectory(prefix="ffem-study-") as study:
-        accuracies = run_study(
-            networks, range(seeds), faces.images, faces.labels, split.train, split.test, recipe, Path(study)
-        )
+        accuracies = run_study(networks, range(seeds), faces, split, planned.trials[0].recipe, Path(study))
         seconds = time.perf_counter() - started
     import torch
 
     return {"seconds": seconds, "accuracies": accuracies, "threads": torch.get_num_threads()}
 
 
-def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Namespace) -> Row:
     """`ffem sweep` as a user starts it, in an empty folder and with compiled programs in `cache`."""
     decoded = {path.name for path in cache.glob("*.npz")}
+    words = make_command(variant, options.seeds)
     with tempfile.TemporaryDirectory(prefix="ffem-sweep-") as work:
-        words = [*make_command(variant, options.seeds), "--config-dir", str(folder), "--json"]
+        command = [sys.executable, "-m", "ffem_jax.cli", *words, "--config-dir", str(folder), "--json"]
+        environment = harness.make_environment(FFEM_CACHE_DIR=str(cache))
         started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "ffem_jax.cli", *words],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=work,
-            env=make_environment(FFEM_CACHE_DIR=str(cache)),
-        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=work, env=environment)
         seconds = time.perf_counter() - started
         if done.returncode:
-            raise SystemExit(f"ffem {' '.join(make_command(variant, options.seeds))} ended with {done.returncode}")
+            raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
         records = read_records(json.loads(done.stdout)["records"])
     if {path.name for path in cache.glob("*.npz")} != decoded:
         raise SystemExit("the sweep decoded faces, which was to be done before; nothing is recorded")
@@ -167,7 +152,12 @@ def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Name
     return {"seconds": seconds, "accuracies": accuracies, "compile_seconds": add_compile_seconds(records)}
 
 
-def watch(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def add_compile_seconds(records: Sequence[TrialRecord]) -> float:
+    """Seconds spent tracing and compiling, over all processes; seeds of one program share theirs."""
+    return sum({record.trial_dir: record.compile_seconds or 0.0 for record in records}.values())
+
+
+def watch(run: Callable[[], Row]) -> Row:
     """What `run()` measures in processes that it starts and awaits, and the cores that other work took meanwhile.
 
     A busy core makes PyTorch's threads wait for each other and slows it many times over: it would flatter us.
@@ -193,25 +183,37 @@ def read_own_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def add_compile_seconds(records: Sequence[TrialRecord]) -> float:
-    """Seconds spent tracing and compiling, over all processes; seeds of one program share theirs."""
-    return sum({record.trial_dir: record.compile_seconds or 0.0 for record in records}.values())
+class Measurements:
+    """sweep.jsonl, of the settings in `options`: what is there, and what is added to it."""
+
+    def __init__(self, path: Path, options: argparse.Namespace):
+        self.path, self.fresh = path, options.fresh
+        self.settings = {name: getattr(options, name) for name in SETTINGS}
+        self.rows = [row for row in harness.read_lines(path) if self.settings.items() <= row.items()]
+
+    def has(self, contestant: str, cache: str, round_: int) -> bool:
+        """Whether that measurement is there and need not be taken again, as one taken beside other work must be."""
+        quiet = [row for row in self.rows if row["busy_cores"] <= BUSY_CORES]
+        held = {(row["contestant"], row["cache"], row["round"]) for row in quiet}
+        return not self.fresh and (contestant, cache, round_) in held
+
+    def add(self, contestant: str, cache: str, round_: int, run: Callable[[], Row]) -> None:
+        """Take a measurement, and keep it where it came to its end with every trial."""
+        name = NAMES[contestant] + (f", {cache}" if cache else "")
+        tell(f"round {round_ + 1}: {name}")
+        measured, trials = watch(run), self.settings["networks"] * self.settings["seeds"]
+        if len(measured["accuracies"]) != trials:
+            raise SystemExit(f"{contestant} finished {len(measured['accuracies'])} of {trials} trials; not recorded")
+        identity = {"contestant": contestant, "cache": cache, "round": round_}
+        row = {**identity, **self.settings, **measured, **harness.describe_machine(LIBRARIES)}
+        harness.append_rows(self.path, row)
+        self.rows.append(row)
+        tell(f"{name}: {measured['seconds']:.1f} s")
+        if measured["busy_cores"] > BUSY_CORES:
+            tell(f"other work took {measured['busy_cores']:.2f} cores: too much; the next call measures this again")
 
 
-def make_environment(**more: str) -> dict[str, str]:
-    """This process's environment, with this checkout first and no other cache of compiled programs."""
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    root = str(Path(__file__).resolve().parents[1])
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", "")))), **more}
-
-
-def fill_cache(cache: Path, data: DataSpec) -> None:
-    """Give the empty folder `cache` the decoded faces, and no compiled programs."""
-    for path in find_cache_folder(data).glob(f"{data.name}-*.npz"):
-        shutil.copy(path, cache)
-
-
-def measure(measurements: Measurements, variants: Sequence[str], options: argparse.Namespace) -> None:
+def measure(held: Measurements, variants: Sequence[str], options: argparse.Namespace) -> None:
     """Take every measurement that is missing: one of each contestant, then the next round."""
     with tempfile.TemporaryDirectory(prefix="ffem-config-") as config:
         folder = Path(config)
@@ -219,56 +221,56 @@ def measure(measurements: Measurements, variants: Sequence[str], options: argpar
         planned = plan(folder, options.seeds)
         if len(planned.trials) != options.networks * options.seeds:
             raise SystemExit(f"the sweep has {len(planned.trials)} trials, not {options.networks * options.seeds}")
+        data = planned.trials[0].data
         # Decodes the faces where they are not yet: neither side is timed doing it.
-        load_split(planned.trials[0].data, planned.trials[0].protocol)
+        load_split(data, planned.trials[0].protocol)
         for round_ in range(options.rounds):
-            if has_peer() and not measurements.has(PEER, "", round_):
-                tell(f"round {round_ + 1}: {NAMES[PEER]}")
-                measurements.add(PEER, "", round_, watch(lambda: measure_peer(folder, options)))
+            if has_peer() and not held.has(PEER, "", round_):
+                held.add(PEER, "", round_, lambda: measure_peer(folder, options))
             for variant in variants:
-                missing = [cache for cache in (FIRST, SECOND) if not measurements.has(variant, cache, round_)]
-                if missing:
-                    measure_twice(measurements, variant, missing, round_, folder, planned.trials[0].data, options)
+                measure_twice(held, variant, round_, folder, data, options)
 
 
 def measure_twice(
-    measurements: Measurements,
-    variant: str,
-    missing: Sequence[str],
-    round_: int,
-    folder: Path,
-    data: DataSpec,
-    options: argparse.Namespace,
+    held: Measurements, variant: str, round_: int, folder: Path, data: DataSpec, options: argparse.Namespace
 ) -> None:
-    """The first sweep, which fills an empty cache and is run even if it is recorded, and the second where missing."""
-    with tempfile.TemporaryDirectory(prefix="ffem-cache-") as cache:
-        fill_cache(Path(cache), data)
+    """What is missing of the first sweep, which fills an empty cache and is run even if it is recorded, and the second.
+
+    The cache begins with the decoded faces, and no compiled programs.
+    """
+    missing = [cache for cache in (FIRST, SECOND) if not held.has(variant, cache, round_)]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(prefix="ffem-cache-") as name:
+        cache = Path(name)
+        for path in find_cache_folder(data).glob(f"{data.name}-*.npz"):
+            shutil.copy(path, cache)
         for sweep in (FIRST, SECOND):
-            if sweep == FIRST or sweep in missing:
-                tell(f"round {round_ + 1}: {NAMES[variant]}, {sweep}")
-                measured = watch(lambda: measure_ours(variant, folder, Path(cache), options))
-                if sweep in missing:
-                    measurements.add(variant, sweep, round_, measured)
+            if sweep in missing:
+                held.add(variant, sweep, round_, lambda: measure_ours(variant, folder, cache, options))
+            elif sweep == FIRST:
+                tell(f"round {round_ + 1}: {NAMES[variant]}, {sweep}, once more, for its compiled programs")
+                measure_ours(variant, folder, cache, options)
 
 
 def has_peer() -> bool:
     """Whether torch and optuna are installed."""
-    return all(importlib.util.find_spec(name) for name in ("torch", "optuna"))
+    return not harness.find_missing(("torch", "optuna"))
 
 
 # ------------------------------------------------------------------------------------ command
 
 
-def make_own_command(options: argparse.Namespace) -> str:
+def write_command(options: argparse.Namespace) -> str:
     """The command that makes the page: what differs from the defaults, and no folder of this machine."""
-    words = ["python -m benchmarks.sweep", f"--data {options.data}", f"--resolution {options.resolution}"]
-    words += [f"--{name} {getattr(options, name)}" for name in ("networks", "seeds", "epochs", "rounds")]
+    names = ("data", "resolution", "networks", "seeds", "epochs", "rounds")
+    words = ["python -m benchmarks.sweep", *(f"--{name} {getattr(options, name)}" for name in names)]
     return " ".join([*words, "--data-root DIR"] if options.data.startswith("lfw") else words)
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(description="Time a whole sweep: ffem against Optuna and PyTorch.")
+    parser = harness.make_parser("Time a whole sweep: ffem against Optuna and PyTorch.", "speed")
     parser.add_argument("--ours", choices=(*OURS, "all"), default="all", help="which way of running ours (all)")
     parser.add_argument("--networks", type=int, default=8, help="2, 4, 6 or 8 (default: 8)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each network (default: 3)")
@@ -277,11 +279,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data", choices=("lfw52", "lfw", "synthetic"), help="lfw52 where its folder is given")
     parser.add_argument("--data-root", type=Path, help="the folder of LFW (default: FFEM_LFW_ROOT)")
     parser.add_argument("--resolution", type=int, default=64, help="pixels a side (default: 64)")
-    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="default: results/speed")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
-    parser.add_argument("--report-only", action="store_true", help="write page and figure from the records")
     parser.add_argument("--peer-in", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
+    harness.check_positive(options, "seeds", "epochs", "rounds", "resolution")
     if options.networks not in range(len(DEPTHS), len(ATTENTIONS) * len(DEPTHS) + 1, len(DEPTHS)):
         parser.error(f"--networks {options.networks} is not one of 2, 4, 6, 8: each attention comes in two depths")
     if options.data_root:
@@ -290,18 +291,20 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
-    options = parse_options()
+    options = parse_options(words)
     if options.peer_in:
         print(json.dumps(run_peer(options.peer_in, options.seeds)))
         return
-    measurements = Measurements(options.out / "sweep.jsonl", options)
+    held = Measurements(options.out / "sweep.jsonl", options)
     if not options.report_only:
         if not has_peer():
             tell('without Optuna and PyTorch ours is timed alone; pip install -e ".[bench]" brings them')
-        measure(measurements, list(OURS) if options.ours == "all" else [options.ours], options)
-    write_page(measurements, select_attentions(options), make_own_command(options))
+        measure(held, list(OURS) if options.ours == "all" else [options.ours], options)
+    if not held.rows:
+        raise SystemExit(f"{held.path.name} has no measurement with these settings; {harness.NOTHING}")
+    write_report(select_rows(held.rows), held.settings, select_attentions(options), write_command(options), options.out)
 
 
 if __name__ == "__main__":

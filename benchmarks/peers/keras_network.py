@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 # Read when Keras is imported, and never again.
@@ -10,122 +11,108 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
-from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
+from benchmarks.contest import Call, Cell, make_faces, repeat
+from benchmarks.contests import DECAY, MOMENTUM, PEOPLE, RATE
+from benchmarks.peers.layers import Layer, list_blocks, read_weights
+from ffem_jax.specs.architecture import NetworkSpec
 
 
-def build_keras_classifier(network: NetworkSpec, resolution: int, people: int) -> keras.Model:
+def build_classifier(network: NetworkSpec, resolution: int, people: int) -> keras.Model:
     """Pixels [N, R, R, 3] in -1 to 1 -> embeddings [N, embedding_dim], logits [N, people]."""
-    if network.pooling != "average":
-        raise ValueError(f"pooling {network.pooling!r} has no peer; choose one of: average")
-    if (
-        network.stem_extra != "none"
-        or network.embedding_norm
-        or {block.kind for block in network.blocks} != {"bottleneck"}
-    ):
-        raise ValueError("a network of shuffle units or with stem_extra or embedding_norm has no peer")
-    pixels = keras.Input((resolution, resolution, 3))
-    stride = network.stem_stride
-    stem = layers.Conv2D(network.stem_channels, 3, stride, _padding(stride), use_bias=False, name="stem")
-    x = _convolve(pixels, stem, network.activation)
-    for index, block in enumerate(network.blocks):
-        x = _bottleneck(x, f"block{index}", block)
-    if network.head_channels:
-        x = _pointwise(x, "head", network.head_channels, network.activation)
-    x = layers.GlobalAveragePooling2D()(x)
-    embeddings = layers.Dense(network.embedding_dim, name="embedding")(x)
+    pixels = x = keras.Input((resolution, resolution, 3))
+    for block in list_blocks(network):
+        y = x
+        for layer in block.layers:
+            y = _convolve(y, layer) if layer.kind == "convolution" else _attend(y, layer)
+        x = layers.Add()([x, y]) if block.shortcut else y
+    embeddings = layers.Dense(network.embedding_dim, name="embedding")(layers.GlobalAveragePooling2D()(x))
     return keras.Model(pixels, [embeddings, layers.Dense(people, name="classifier")(embeddings)])
 
 
-def _padding(stride: int) -> str:
-    return "same" if stride == 1 else "valid"
-
-
-def _convolve(x: Any, conv: layers.Layer, activation: str) -> Any:
-    """`conv`, BatchNorm, activation."""
-    if conv.padding == "valid":
+def _convolve(x: Any, layer: Layer) -> Any:
+    """Convolution, BatchNorm, activation."""
+    options = {"padding": "same", "use_bias": False, "name": layer.name}
+    if layer.stride > 1:
         # Keras's own "same" puts no zeros before the first row of an even map at stride 2; keras.applications do this.
-        x = layers.ZeroPadding2D(1)(x)
+        x, options["padding"] = layers.ZeroPadding2D(1)(x), "valid"
+    if layer.groups > 1:
+        x = layers.DepthwiseConv2D(layer.size, layer.stride, **options)(x)
+    else:
+        x = layers.Conv2D(layer.outputs, layer.size, layer.stride, **options)(x)
     # Keras's momentum, as Flax's, is what the running statistics keep of themselves.
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{conv.name}_norm")(conv(x))
-    if activation == "relu6":
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{layer.name}_norm")(x)
+    if layer.activation == "relu6":
         return layers.ReLU(max_value=6)(x)
-    if activation == "hard_swish":
+    if layer.activation == "hard_swish":
         return layers.Activation("hard_swish")(x)
-    if activation == "prelu":
-        return layers.PReLU("zeros", shared_axes=[1, 2], name=f"{conv.name}_slope")(x)
+    if layer.activation == "prelu":
+        return layers.PReLU("zeros", shared_axes=[1, 2], name=f"{layer.name}_slope")(x)
     return x
 
 
-def _pointwise(x: Any, name: str, channels: int, activation: str) -> Any:
-    return _convolve(x, layers.Conv2D(channels, 1, padding="same", use_bias=False, name=name), activation)
-
-
-def _bottleneck(x: Any, name: str, spec: BlockSpec) -> Any:
-    kind, position, fusion, size = spec.attention or ("", "", "", 0)
-    if fusion not in ("", "scale"):
-        raise ValueError(f"fusion {fusion!r} has no peer; choose one of: scale")
-    y = x
-    if spec.hidden_channels != spec.in_channels:
-        y = _pointwise(y, f"{name}_expand", spec.hidden_channels, spec.activation)
-    padding = _padding(spec.stride)
-    conv = layers.DepthwiseConv2D(3, spec.stride, padding, use_bias=False, name=f"{name}_depthwise")
-    y = _convolve(y, conv, spec.activation)
-    if position == "depthwise":
-        y = _attend(y, name, kind, size)
-    y = _pointwise(y, f"{name}_project", spec.out_channels, "linear")
-    if position == "projection":
-        y = _attend(y, name, kind, size)
-    return layers.Add()([x, y]) if spec.stride == 1 and spec.in_channels == spec.out_channels else y
-
-
-def _attend(x: Any, name: str, kind: str, size: int) -> Any:
-    channels = x.shape[-1]
+def _attend(x: Any, layer: Layer) -> Any:
     gate = layers.GlobalAveragePooling2D()(x)
-    if kind == "eca":
-        gate = layers.Reshape((channels, 1))(gate)
-        gate = layers.Conv1D(1, size, padding="same", use_bias=False, name=f"{name}_eca")(gate)
+    if layer.kind == "eca":
+        gate = layers.Reshape((layer.inputs, 1))(gate)
+        gate = layers.Conv1D(1, layer.size, padding="same", use_bias=False, name=layer.name)(gate)
     else:
-        gate = layers.Dense(size, activation="relu", name=f"{name}_reduce")(gate)
-        gate = layers.Dense(channels, name=f"{name}_excite")(gate)
-    gate = layers.Reshape((1, 1, channels))(layers.Activation("sigmoid")(gate))
+        gate = layers.Dense(layer.size, activation="relu", name=f"{layer.name}_reduce")(gate)
+        gate = layers.Dense(layer.inputs, name=f"{layer.name}_excite")(gate)
+    gate = layers.Reshape((1, 1, layer.inputs))(layers.Activation("sigmoid")(gate))
     return layers.Multiply()([x, gate])
 
 
 def copy_weights(classifier: Any, peer: keras.Model) -> None:
     """Write the weights of an `ffem_jax.training.classifier.FaceClassifier` with a plain softmax into its peer."""
+    for name, arrays in read_weights(classifier).items():
+        own = [layer for layer in peer.layers if layer.name == name or layer.name.startswith(f"{name}_")]
+        variables = [variable for layer in own for variable in layer.weights]
+        # Kernels are [row, column, in, out] in both; a depthwise one is [3, 3, 1, C] here and [3, 3, C, 1] there, which
+        # are the same numbers in the same order.
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(np.reshape(array, variable.shape))
 
-    def put(name: str, *values: Any) -> None:
-        weights = peer.get_layer(name).get_weights()
-        arrays = [np.asarray(value[...], np.float32).reshape(w.shape) for value, w in zip(values, weights, strict=True)]
-        peer.get_layer(name).set_weights(arrays)
 
-    def put_convolution(name: str, source: Any, kernel: Any) -> None:
-        # Kernels are [row, column, in, out] in both; a depthwise one is [3, 3, 1, C] here and [3, 3, C, 1] there,
-        # which are the same numbers in the same order.
-        put(name, kernel)
-        put(f"{name}_norm", source.norm.scale, source.norm.bias, source.norm.mean, source.norm.var)
-        if hasattr(source.activation, "slope"):
-            put(f"{name}_slope", source.activation.slope)
+def train(cell: Cell, folder: Path) -> Call:
+    """The compiled step that `model.fit` calls, on a tf.data pipeline as `fit` builds one."""
+    classifier = build_classifier(cell.network, cell.resolution, PEOPLE)
+    pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")
+    _, logits = classifier(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    model = keras.Model(pixels, logits)
+    optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile="auto")
+    model.make_train_function()
+    images, people = (tf.constant(array) for array in make_faces(cell.resolution))
+    count = len(images)
+    order = tf.data.Dataset.range(count).shuffle(count).repeat().batch(cell.batch, drop_remainder=True)
+    batches = order.map(lambda chosen: (tf.gather(images, chosen), tf.gather(people, chosen)))
+    iterator = iter(batches.prefetch(tf.data.AUTOTUNE))
 
-    def put_dense(name: str, source: Any) -> None:
-        put(name, source.kernel, source.bias)
+    def call(steps: int) -> None:
+        for _ in range(steps):
+            logs = model.train_function(iterator)
+        float(logs["loss"])
 
-    network = classifier.network
-    put_convolution("stem", network.stem, network.stem.kernel)
-    for index, block in enumerate(network.blocks):
-        name = f"block{index}"
-        if block.expand is not None:
-            put_convolution(f"{name}_expand", block.expand, block.expand.conv.kernel)
-        put_convolution(f"{name}_depthwise", block.depthwise, block.depthwise.kernel)
-        put_convolution(f"{name}_project", block.project, block.project.conv.kernel)
-        if hasattr(block.attention, "conv"):
-            put(f"{name}_eca", block.attention.conv.kernel)
-        elif block.attention is not None:
-            put_dense(f"{name}_reduce", block.attention.reduce)
-            put_dense(f"{name}_excite", block.attention.expand)
-    if network.head.conv is not None:
-        put_convolution("head", network.head.conv, network.head.conv.conv.kernel)
-    put_dense("embedding", network.head.embedding)
-    put_dense("classifier", classifier.classifier)
+    return call
+
+
+def embed(cell: Cell, folder: Path) -> Call:
+    """Calls of a tf.function of the deployed model."""
+    classifier = build_classifier(cell.network, cell.resolution, PEOPLE)
+    classifier.load_weights(folder / "keras.weights.h5")
+    pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")
+    embeddings, _ = classifier(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    model = keras.Model(pixels, embeddings)
+    signature = tf.TensorSpec((cell.batch, cell.resolution, cell.resolution, 3), tf.uint8)
+    apply = tf.function(lambda images: model(images, training=False), input_signature=[signature])
+    return repeat(lambda images: apply(images).numpy(), cell)
+
+
+def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
+    """Write our weights for Keras."""
+    peer = build_classifier(cell.network, cell.resolution, PEOPLE)
+    copy_weights(classifier, peer)
+    peer.save_weights(folder / "keras.weights.h5")

@@ -1,20 +1,20 @@
-"""The same network for ONNX Runtime: exported from the PyTorch peer, bytes in, embeddings out."""
+"""The same network in ONNX Runtime: the graph that PyTorch exports, all graph optimisations on."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-import torch
+import joblib
+import onnxruntime
 
-from benchmarks.peers.torch_network import Embedder
+from benchmarks.contest import Call, Cell, repeat
 
 
-def export_onnx(embedder: Embedder, batch: int, resolution: int, path: Path) -> None:
-    """Write `embedder`, in evaluation mode, for uint8 [batch, R, R, 3] to `path`."""
-    images = torch.zeros(batch, resolution, resolution, 3, dtype=torch.uint8)
-    names = {"input_names": ["images"], "output_names": ["embeddings"]}
-    with warnings.catch_warnings():
-        # The newer exporter needs onnxscript, and the older one says that it is old.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(embedder.eval(), (images,), path, dynamo=False, opset_version=17, **names)
+def embed(cell: Cell, folder: Path) -> Call:
+    """Calls of the deployed network on as many threads as there are physical cores."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = joblib.cpu_count(only_physical_cores=True)
+    path = str(folder / "network.onnx")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return repeat(lambda images: session.run(None, {"images": images})[0], cell)

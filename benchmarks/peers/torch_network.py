@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
+from benchmarks.contest import Call, Cell, make_faces, repeat
+from benchmarks.contests import DECAY, MOMENTUM, PEOPLE, RATE
+from benchmarks.peers.layers import Layer, list_blocks, read_weights
+from ffem_jax.specs.architecture import NetworkSpec
 
-
-def _make_activation(name: str, channels: int) -> nn.Module:
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "relu6": nn.ReLU6,
-        "hard_swish": nn.Hardswish,
-        "prelu": lambda: nn.PReLU(channels),
-        "linear": nn.Identity,
-    }
-    return makers[name]()
-
-
-class Convolution(nn.Sequential):
-    """Convolution, BatchNorm, activation."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, groups: int, activation: str):
-        super().__init__(
-            nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.1),
-            _make_activation(activation, outputs),
-        )
+ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "relu6": lambda channels: nn.ReLU6(),
+    "hard_swish": lambda channels: nn.Hardswish(),
+    "prelu": nn.PReLU,
+    "linear": lambda channels: nn.Identity(),
+}
 
 
 class EfficientChannelAttention(nn.Module):
@@ -57,33 +48,18 @@ class SqueezeExcitation(nn.Module):
         return x * torch.sigmoid(gate)[:, :, None, None]
 
 
-class Bottleneck(nn.Module):
-    """Inverted residual; attention after the depthwise convolution or after the projection."""
-
-    def __init__(self, spec: BlockSpec):
-        super().__init__()
-        inputs, hidden, outputs = spec.in_channels, spec.hidden_channels, spec.out_channels
-        expand = hidden != inputs
-        self.expand = Convolution(inputs, hidden, 1, 1, 1, spec.activation) if expand else nn.Identity()
-        self.depthwise = Convolution(hidden, hidden, 3, spec.stride, hidden, spec.activation)
-        self.project = Convolution(hidden, outputs, 1, 1, 1, "linear")
-        self.shortcut = spec.stride == 1 and inputs == outputs
-        kind, self.position, fusion, size = spec.attention or ("", "", "", 0)
-        if fusion not in ("", "scale"):
-            raise ValueError(f"fusion {fusion!r} has no peer; choose one of: scale")
-        attended = hidden if self.position == "depthwise" else outputs
-        self.attention: nn.Module = nn.Identity()
-        if kind:
-            self.attention = EfficientChannelAttention(size) if kind == "eca" else SqueezeExcitation(attended, size)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.depthwise(self.expand(x))
-        if self.position == "depthwise":
-            y = self.attention(y)
-        y = self.project(y)
-        if self.position == "projection":
-            y = self.attention(y)
-        return x + y if self.shortcut else y
+def make_layer(layer: Layer) -> nn.Module:
+    """A layer of the table as a module."""
+    if layer.kind == "eca":
+        return EfficientChannelAttention(layer.size)
+    if layer.kind == "se":
+        return SqueezeExcitation(layer.inputs, layer.size)
+    inputs, outputs, size = layer.inputs, layer.outputs, layer.size
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, layer.stride, size // 2, groups=layer.groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.1),
+        ACTIVATIONS[layer.activation](outputs),
+    )
 
 
 class FaceClassifier(nn.Module):
@@ -91,25 +67,20 @@ class FaceClassifier(nn.Module):
 
     def __init__(self, network: NetworkSpec, resolution: int, people: int):
         super().__init__()
-        if network.pooling != "average":
-            raise ValueError(f"pooling {network.pooling!r} has no peer; choose one of: average")
-        if (
-            network.stem_extra != "none"
-            or network.embedding_norm
-            or {block.kind for block in network.blocks} != {"bottleneck"}
-        ):
-            raise ValueError("a network of shuffle units or with stem_extra or embedding_norm has no peer")
-        self.stem = Convolution(3, network.stem_channels, 3, network.stem_stride, 1, network.activation)
-        self.blocks = nn.Sequential(*(Bottleneck(block) for block in network.blocks))
-        last = network.blocks[-1].out_channels
-        head = network.head_channels
-        self.head = Convolution(last, head, 1, 1, 1, network.activation) if head else nn.Identity()
-        self.embedding = nn.Linear(head or last, network.embedding_dim)
+        blocks = list_blocks(network)
+        self.layers = nn.ModuleDict({layer.name: make_layer(layer) for block in blocks for layer in block.layers})
+        self.order = [([layer.name for layer in block.layers], block.shortcut) for block in blocks]
+        self.embedding = nn.Linear(blocks[-1].layers[-1].outputs, network.embedding_dim)
         self.classifier = nn.Linear(network.embedding_dim, people)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels -> embeddings [N, embedding_dim]."""
-        return self.embedding(self.head(self.blocks(self.stem(x))).mean((2, 3)))
+        for names, shortcut in self.order:
+            y = x
+            for name in names:
+                y = self.layers[name](y)
+            x = x + y if shortcut else y
+        return self.embedding(x.mean((2, 3)))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         embeddings = self.embed(x)
@@ -134,39 +105,80 @@ def normalize_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
     """Write the weights of an `ffem_jax.training.classifier.FaceClassifier` with a plain softmax into its peer."""
+    # Of a kernel [row, column, in, out], a 1-D one, a dense or pointwise one, and all else.
+    axes = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
+    for name, arrays in read_weights(classifier).items():
+        layer = getattr(peer, name) if name in ("embedding", "classifier") else peer.layers[name]
+        own = {key: value for key, value in layer.state_dict().items() if not key.endswith("num_batches_tracked")}
+        for target, array in zip(own.values(), arrays, strict=True):
+            array = array.transpose(axes[array.ndim]).reshape(tuple(target.shape))
+            target.copy_(torch.tensor(array))
 
-    def put(parameter: torch.Tensor, value: Any, *axes: int) -> None:
-        array = np.asarray(value[...], np.float32)
-        array = array.transpose(axes) if axes else array
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(array.reshape(tuple(parameter.shape)).copy()))
 
-    def put_convolution(source: Any, target: Any, kernel: Any, *axes: int) -> None:
-        put(target[0].weight, kernel, *axes)
-        put(target[1].weight, source.norm.scale)
-        put(target[1].bias, source.norm.bias)
-        put(target[1].running_mean, source.norm.mean)
-        put(target[1].running_var, source.norm.var)
-        if isinstance(target[2], nn.PReLU):
-            put(target[2].weight, source.activation.slope)
+# ------------------------------------------------------------------- contests
 
-    def put_dense(source: Any, target: Any) -> None:
-        put(target.weight, source.kernel, 1, 0)
-        put(target.bias, source.bias)
 
-    network = classifier.network
-    put_convolution(network.stem, peer.stem, network.stem.kernel, 3, 2, 0, 1)
-    for source, target in zip(network.blocks, peer.blocks, strict=True):
-        if source.expand is not None:
-            put_convolution(source.expand, target.expand, source.expand.conv.kernel, 1, 0)
-        put_convolution(source.depthwise, target.depthwise, source.depthwise.kernel, 3, 2, 0, 1)
-        put_convolution(source.project, target.project, source.project.conv.kernel, 1, 0)
-        if isinstance(target.attention, EfficientChannelAttention):
-            put(target.attention.conv.weight, source.attention.conv.kernel, 2, 1, 0)
-        elif isinstance(target.attention, SqueezeExcitation):
-            put_dense(source.attention.reduce, target.attention.reduce)
-            put_dense(source.attention.expand, target.attention.expand)
-    if network.head.conv is not None:
-        put_convolution(network.head.conv, peer.head, network.head.conv.conv.kernel, 1, 0)
-    put_dense(network.head.embedding, peer.embedding)
-    put_dense(classifier.classifier, peer.classifier)
+def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
+    """Training steps on random faces, eager or by torch.compile."""
+    images, people = make_faces(cell.resolution)
+    images, people = torch.from_numpy(images), torch.from_numpy(people).long()
+    model = FaceClassifier(cell.network, cell.resolution, PEOPLE).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
+    order = torch.empty(0, dtype=torch.long)
+
+    def compute_loss(images: torch.Tensor, people: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(normalize_pixels(images))[1], people)
+
+    compute = torch.compile(compute_loss) if compiled else compute_loss
+
+    def call(steps: int) -> None:
+        nonlocal order
+        for _ in range(steps):
+            if len(order) < cell.batch:
+                order = torch.randperm(len(images))
+            chosen, order = order[: cell.batch], order[cell.batch :]
+            optimizer.zero_grad()
+            loss = compute(images[chosen], people[chosen])
+            loss.backward()
+            optimizer.step()
+        loss.item()
+
+    return call
+
+
+def train_compiled(cell: Cell, folder: Path) -> Call:
+    """Training steps by torch.compile, around the network and its loss."""
+    return train(cell, folder, compiled=True)
+
+
+def embed(cell: Cell, folder: Path, compiled: bool = False) -> Call:
+    """Calls of the deployed network in inference mode, eager or by torch.compile."""
+    classifier = FaceClassifier(cell.network, cell.resolution, PEOPLE)
+    classifier.load_state_dict(torch.load(folder / "torch.pt"))
+    embedder = Embedder(classifier.to(memory_format=torch.channels_last)).eval()
+    apply = torch.compile(embedder) if compiled else embedder
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return apply(torch.from_numpy(images)).numpy()
+
+    return repeat(answer, cell)
+
+
+def embed_compiled(cell: Cell, folder: Path) -> Call:
+    """Calls of the deployed network by torch.compile."""
+    return embed(cell, folder, compiled=True)
+
+
+def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
+    """Write our weights for PyTorch, and the graph for ONNX Runtime: uint8 [batch, R, R, 3] to embeddings."""
+    peer = FaceClassifier(cell.network, cell.resolution, PEOPLE)
+    copy_weights(classifier, peer)
+    torch.save(peer.state_dict(), folder / "torch.pt")
+    images = torch.zeros(cell.batch, cell.resolution, cell.resolution, 3, dtype=torch.uint8)
+    names = {"input_names": ["images"], "output_names": ["embeddings"]}
+    with warnings.catch_warnings():
+        # The newer exporter needs onnxscript, and the older one says that it is old.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        path = folder / "network.onnx"
+        torch.onnx.export(Embedder(peer).eval(), (images,), path, dynamo=False, opset_version=17, **names)

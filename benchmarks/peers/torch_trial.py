@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers.torch_network import FaceClassifier
+from ffem_jax.data import Faces
+from ffem_jax.data.protocols import Split
 from ffem_jax.specs.architecture import NetworkSpec
 from ffem_jax.specs.trial import RecipeSpec
 
@@ -33,7 +35,8 @@ class CosineClassifier(nn.Linear):
 class TorchTrainer:
     """Trains one network by `recipe` on images that lie on the device as bytes.
 
-    images uint8 [image, R, R, 3], labels int [image]; steps: of the whole training, for the schedule.
+    images uint8 [image, R, R, 3], labels int [image]; steps: of the whole training, for the schedule. Raises ValueError
+    where `recipe` asks for what this peer does not do.
     """
 
     def __init__(
@@ -46,7 +49,10 @@ class TorchTrainer:
         steps: int,
         device: str = "cpu",
     ):
-        check_recipe(recipe)
+        others = ("crop_padding", "brightness", "contrast", "erase", "flip_test", "clip_norm")
+        asked = [name for name in others if getattr(recipe, name)]
+        if recipe.optimizer != "sgd" or recipe.schedule != "one_cycle" or asked:
+            raise ValueError(f"the peer trains with sgd and one_cycle, and without {', '.join(others)}")
         torch.manual_seed(seed)
         people = int(labels.max()) + 1
         model = FaceClassifier(network, images.shape[1], people)
@@ -61,16 +67,11 @@ class TorchTrainer:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        rate, momentum, nesterov = recipe.learning_rate, recipe.momentum, recipe.nesterov
         # Fused: one word more than the plain optimiser, and faster.
-        self.optimizer = torch.optim.SGD(
-            groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov, fused=True
-        )
+        self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=nesterov, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            recipe.learning_rate,
-            total_steps=steps,
-            pct_start=recipe.warmup_fraction,
-            cycle_momentum=False,
+            self.optimizer, rate, total_steps=steps, pct_start=recipe.warmup_fraction, cycle_momentum=False
         )
 
     def _take(self, chosen: torch.Tensor, mirror: bool) -> torch.Tensor:
@@ -105,52 +106,13 @@ class TorchTrainer:
         return torch.cat(hits).float().mean().item()
 
 
-def check_recipe(recipe: RecipeSpec) -> None:
-    """Raise ValueError where `recipe` asks for what this peer does not do."""
-    others = ("crop_padding", "brightness", "contrast", "erase", "flip_test", "clip_norm")
-    asked = [name for name in others if getattr(recipe, name)]
-    if recipe.optimizer != "sgd" or recipe.schedule != "one_cycle" or asked:
-        raise ValueError(f"the peer trains with sgd and one_cycle, and without {', '.join(others)}")
-
-
-def train_torch_trial(
-    network: NetworkSpec,
-    images: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    recipe: RecipeSpec,
-    seed: int,
-    epochs: int,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> list[float]:
-    """Train `network` and return the accuracy on the images `test` after each epoch, each in 0 to 1.
-
-    on_epoch(epoch, accuracy) after each epoch.
-    """
-    steps = len(train) // recipe.batch_size * epochs
-    trainer = TorchTrainer(network, images, labels, recipe, seed, steps)
-    train_indices, test_indices = torch.from_numpy(train), torch.from_numpy(test)
-    accuracies = []
-    for epoch in range(epochs):
-        trainer.train_epoch(train_indices)
-        accuracies.append(trainer.evaluate(test_indices))
-        if on_epoch:
-            on_epoch(epoch, accuracies[-1])
-    return accuracies
-
-
 def run_study(
-    networks: Sequence[NetworkSpec],
-    seeds: Sequence[int],
-    images: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    recipe: RecipeSpec,
-    folder: Path,
+    networks: Sequence[NetworkSpec], seeds: Sequence[int], faces: Faces, split: Split, recipe: RecipeSpec, folder: Path
 ) -> list[float]:
-    """Train every network with every seed as an Optuna study in `folder`; returns the trials' final accuracies."""
+    """Train every network with every seed as an Optuna study in `folder`, testing the test images after each epoch.
+
+    Returns the trials' final accuracies, each in 0 to 1.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     choices = {"network": range(len(networks)), "seed": list(seeds)}
     total = len(networks) * len(seeds)
@@ -160,23 +122,19 @@ def run_study(
         study_name="sweep",
         direction="maximize",
     )
+    train, test = torch.from_numpy(split.train), torch.from_numpy(split.test)
+    steps = len(train) // recipe.batch_size * recipe.epochs
 
     def train_trial(trial: optuna.Trial) -> float:
         network = networks[trial.suggest_categorical("network", choices["network"])]
         seed = trial.suggest_categorical("seed", choices["seed"])
-        accuracies = train_torch_trial(
-            network,
-            images,
-            labels,
-            train,
-            test,
-            recipe,
-            seed,
-            recipe.epochs,
-            on_epoch=lambda epoch, accuracy: trial.report(accuracy, epoch),
-        )
-        print(f"trial {trial.number + 1} of {total}: {accuracies[-1]:.3f}", file=sys.stderr, flush=True)
-        return accuracies[-1]
+        trainer = TorchTrainer(network, faces.images, faces.labels, recipe, seed, steps)
+        for epoch in range(recipe.epochs):
+            trainer.train_epoch(train)
+            accuracy = trainer.evaluate(test)
+            trial.report(accuracy, epoch)
+        print(f"trial {trial.number + 1} of {total}: {accuracy:.3f}", file=sys.stderr, flush=True)
+        return accuracy
 
     study.optimize(train_trial, n_trials=total)
     return [trial.value for trial in study.trials if trial.value is not None]

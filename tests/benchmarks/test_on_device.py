@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import on_device, on_device_report
+from benchmarks import harness, on_device, report
 from benchmarks.on_device import DEVICE_FOLDER, PEERS, find_peers
-from benchmarks.on_device_report import describe_goal, read_runs, write_report
+from benchmarks.on_device_report import IDENTITY, describe_goal, write_report
 from ffem_jax.export.tfjs import find_node_packages
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.turns import TimedModel
@@ -71,10 +71,10 @@ def test_the_page_holds_what_was_measured_and_says_when_it_is_no_benchmark(tmp_p
 
 def test_the_last_run_of_each_model_counts(tmp_path):
     path = tmp_path / "runs.jsonl"
-    assert read_runs(path) == []
+    assert harness.read_latest(path, *IDENTITY) == []
     rows = [make_run(ms=(9.0,)), make_run(resolution=48), make_run(ms=(4.0,))]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [run["ms"] for run in read_runs(path)] == [[4.0], [4.0, 4.0, 4.0]]
+    assert [run["ms"] for run in harness.read_latest(path, *IDENTITY)] == [[4.0], [4.0, 4.0, 4.0]]
 
 
 def test_peers_are_those_installed_with_their_version_licence_and_bytes(tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_npm_packages_are_exact_and_no_address_is_recorded():
 
 
 def test_every_network_of_ours_has_a_name_in_the_page():
-    assert set(on_device.NETWORKS) <= on_device_report.OUR_NAMES.keys()
+    assert set(on_device.NETWORKS) <= report.NETWORK_NAMES.keys()
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from made_records import build_record
 
-from benchmarks.search_halving import replay_halving
-from benchmarks.search_quality import ASKERS, replay
-from benchmarks.search_quality_report import align, count_to_reach, write_page
+from benchmarks.search_quality import ASKERS, replay, replay_halving
+from benchmarks.search_quality_report import align, count_to_reach, summarize, write_report
 from benchmarks.search_table import Memory, Table, read_nas_bench_macro, read_recorded
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.records.record import append_record
@@ -93,15 +92,20 @@ def test_counting_to_a_target():
 def test_the_page_says_whether_the_goal_is_met(tmp_path):
     table = make_table()
     slow, fast = ([(float(n), min(1.0, n * step)) for n in range(1, 31)] for step in (0.03, 0.2))
-    page = write_page(table, {"random": [slow] * 3, "surrogate": [fast] * 3}, 30, tmp_path, "the command")
-    text = page.read_text()
+    path = tmp_path / "made.json"
+
+    def write(**curves):
+        path.write_text(json.dumps(summarize(table, curves, 30, "the command")))
+        return write_report(path)
+
+    text = write(random=[slow] * 3, surrogate=[fast] * 3)
+    assert text == (tmp_path / "made.md").read_text()
+    assert "`the command`" in text
     assert "is met: the surrogate takes 5 of 30 in the median" in text
     assert "| surrogate | 100.0 | 100.0 | 100.0 | 100.0 to 100.0 | 5 (5 to 5) | 0.17 |" in text
     assert {path.name for path in tmp_path.iterdir()} == {"made.md", "made.json", "made.png", "made.svg"}
-    assert (
-        json.loads((tmp_path / "made.json").read_text())["methods"]["random"]["trainings_to_reach_random"] == [30] * 3
-    )
-    worse = write_page(table, {"random": [fast] * 3, "surrogate": [slow] * 3}, 30, tmp_path, "the command").read_text()
+    assert json.loads(path.read_text())["methods"]["random"]["trainings_to_reach_random"] == [30] * 3
+    worse = write(random=[fast] * 3, surrogate=[slow] * 3)
     assert "the goal of a third is missed" in worse
 
 

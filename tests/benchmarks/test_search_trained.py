@@ -7,7 +7,7 @@ import argparse
 import pytest
 from made_records import build_record
 
-from benchmarks.search_trained import LOOKS, follow, make_words, read_curves, write_page
+from benchmarks.search_trained import SAMPLERS, follow, make_words, read_curves, write_report
 from ffem_jax.config.compose import open_composer
 from ffem_jax.records.record import append_record
 from ffem_jax.search.plan import plan_search
@@ -29,7 +29,7 @@ def test_the_page_says_who_is_ahead_and_which_search_is_unfinished(tmp_path):
                 record = build_record(params=100_000, correct=correct - seed, tested=10, seed=number)
                 append_record(path, record)
     curves = read_curves(options)
-    page = write_page(curves, 3, tmp_path, "command").read_text()
+    page = write_report(curves, 3, tmp_path)
     assert "| surrogate | 0 | 54.0 | 2 |" in page
     assert "2 of 2 seeds: +24.0, +24.0 points above random's" in page
     assert (tmp_path / "trained.png").stat().st_size > 0
@@ -37,7 +37,7 @@ def test_the_page_says_who_is_ahead_and_which_search_is_unfinished(tmp_path):
         read_curves(argparse.Namespace(searches=options.searches, seeds=2, networks=4))
 
 
-@pytest.mark.parametrize("sampler", LOOKS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_its_searches_can_be_planned(sampler, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open_composer() as composer:

@@ -1,0 +1,240 @@
+"""What benchmarks share: options, records as JSON lines, the machine, worker processes, and turns.
+
+What is compared takes turns A B C A B C ..., so that whatever else slows the machine slows all of it; before each round
+it is measured what other work takes of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.latency.turns import BUSY_CORES, measure_busy_cores
+from ffem_jax.machine.processor import find_processor
+
+Row = dict[str, Any]
+
+PAUSE_SECONDS = 0.2  # before a turn: the threads of the one before go on spinning for a while
+LIBRARIES = ("jax", "flax", "torch", "tensorflow", "tensorflow-cpu", "keras", "onnxruntime")
+NOTHING = "nothing has been measured yet; run without --report-only"
+
+
+def tell(line: str) -> None:
+    """Print a line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------- options and records
+
+
+def make_parser(about: str | None, folder: str) -> argparse.ArgumentParser:
+    """A command line with the options that benchmarks share: --out (by default results/`folder`) and --report-only."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path("results") / folder
+    parser.add_argument("--out", type=Path, default=default, help=f"folder of records and pages (default: {default})")
+    parser.add_argument("--report-only", action="store_true", help="write the page and the figure from the records")
+    return parser
+
+
+def check_positive(options: argparse.Namespace, *names: str) -> None:
+    """Exit with one line where a number that must be above 0 is not."""
+    for name in names:
+        values = getattr(options, name)
+        for value in values if isinstance(values, list) else [values]:
+            if not value > 0:
+                raise SystemExit(f"--{name.replace('_', '-')} {value} must be above 0")
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def read_latest(path: Path, *keys: str) -> list[Row]:
+    """The last row of each combination of `keys`, in the order of the first."""
+    return list({tuple(row[key] for key in keys): row for row in read_lines(path)}.values())
+
+
+def append_rows(path: Path, *rows: Row) -> None:
+    """Append rows as lines of JSON; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def find_missing(libraries: Sequence[str]) -> list[str]:
+    """Those libraries that are not installed."""
+    return [name for name in libraries if importlib.util.find_spec(name) is None]
+
+
+def read_versions(libraries: Sequence[str]) -> dict[str, str]:
+    """The installed versions, Python's first."""
+    versions = {"python": platform.python_version()}
+    for name in libraries:
+        # TensorFlow for CPUs is a package of another name than its module's.
+        if name == "tensorflow-cpu" or not find_missing([name]):
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return versions
+
+
+def describe_machine(libraries: Sequence[str] = LIBRARIES) -> Row:
+    """Date, processor, physical cores and versions; nothing that names the machine."""
+    import joblib
+
+    cores = joblib.cpu_count(only_physical_cores=True)
+    machine = {"date": str(datetime.date.today()), "processor": find_processor(), "cores": cores}
+    return {**machine, "versions": read_versions(libraries)}
+
+
+def make_environment(**more: str) -> dict[str, str]:
+    """This process's environment, with this checkout first and no other cache of compiled programs."""
+    kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    root = str(Path(__file__).resolve().parents[1])
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", "")))), **more}
+
+
+# ------------------------------------------------------------------- processes and turns
+
+
+def read_memory(field: str) -> int:
+    """Bytes of this process by a field of Linux's status file: VmRSS, resident now; VmHWM, at its peak.
+
+    Elsewhere both are the peak.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines[field].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Worker:
+    """A process that is started from scratch, makes something, and answers requests about it.
+
+    Args:
+        make: called in the process with `arguments`; returns what it says of its start, and what answers a request.
+        environment: variables of the process, beside those of this one.
+        cores: the only ones it may run on; all where None.
+
+    Raises:
+        RuntimeError: in one line, where the process fails, now or when it is asked.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., tuple[Any, Callable[..., Any]]],
+        *arguments: Any,
+        environment: dict[str, str] | None = None,
+        cores: set[int] | None = None,
+    ):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        with _inherited(environment or {}, cores):
+            self._process.start()
+        theirs.close()
+        self.start: Any = self._receive()
+
+    def ask(self, *request: Any) -> Any:
+        """What the process answers to a request."""
+        self._connection.send(request)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            reply = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"its process died (exit code {self._process.exitcode}); out of memory?") from None
+        if isinstance(reply, RuntimeError):
+            raise reply
+        return reply
+
+    def end(self) -> None:
+        """End the process."""
+        if self._process.is_alive():
+            self._connection.send(None)
+        self._process.join(30)
+        self._process.kill()
+
+
+@contextmanager
+def _inherited(environment: dict[str, str], cores: set[int] | None) -> Iterator[None]:
+    """This process as its child is to be: libraries read variables and count cores when they are imported."""
+    before, own = dict(os.environ), os.sched_getaffinity(0) if cores else set()
+    os.environ.update(environment)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        if cores:
+            os.sched_setaffinity(0, own)
+
+
+def _serve(connection: Any, make: Callable[..., tuple[Any, Callable[..., Any]]], arguments: tuple[Any, ...]) -> None:
+    try:
+        start, answer = make(*arguments)
+        connection.send(start)
+        while request := connection.recv():
+            connection.send(answer(*request))
+    except Exception as error:
+        message = next((line for line in str(error).splitlines() if line.strip()), "")
+        # It ends up in the report, where this machine's folders have no place.
+        message = re.sub(r"\S*/", "", message)
+        connection.send(RuntimeError(f"{type(error).__name__}: {message}"[:200]))
+
+
+def take_turns(
+    turns: dict[str, Callable[[], Any]], rounds: int, pause: float = 0.5, told: Callable[[int, Row], None] | None = None
+) -> tuple[dict[str, list[Any]], list[float]]:
+    """Call what is compared in turn, `rounds` times.
+
+    Args:
+        turns: what takes part, by name; a turn that deletes its own entry takes no further part, and what it returned
+            is dropped.
+        pause: seconds before each round, in which nothing of ours runs.
+        told: called after each round with its number, from 0, and what its turns returned.
+
+    Returns:
+        What the turns returned, by name, and the cores that other work took in each pause.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in turns}
+    busy = []
+    for index in range(rounds):
+        time.sleep(PAUSE_SECONDS)
+        busy.append(measure_busy_cores(pause))
+        if busy[-1] > BUSY_CORES:
+            tell(f"    others use {busy[-1]:.1f} cores: no benchmark")
+        returned = {}
+        for name, turn in list(turns.items()):
+            time.sleep(PAUSE_SECONDS)
+            value = turn()
+            if name in turns:
+                found[name].append(value)
+                returned[name] = value
+        if told:
+            told(index, returned)
+    return found, busy

@@ -1,0 +1,190 @@
+"""What pages of benchmarks share: tables, values with their spread, sentences about the machine, and figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.harness import Row
+from ffem_jax.figures.canvas import SETTINGS, apply_look, save_figure
+from ffem_jax.latency.turns import BUSY_CORES
+
+PAGES = Path(__file__).parent / "pages"
+NO_BENCHMARK = " **That is too much: these numbers are no benchmark.**"
+NETWORK_NAMES = {
+    "ffem_am": "FFEM-AM",
+    "ffem": "FFEM",
+    "ffem_se": "FFEM-SE",
+    "mobilenetv2": "MobileNetV2",
+    "mobilefacenet": "MobileFaceNet (ours)",
+    "shufflenetv2": "ShuffleNetV2",
+    "ffem_0_35": "FFEM x 0.35",
+}
+# Okabe and Ito's colours, which the colour-blind tell apart; a shape and a line each besides.
+COLOURS = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9", "#606060")
+SHAPES = ("o", "^", "s", "D", "v", "P", "x")
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+# ------------------------------------------------------------------- text
+
+
+def fill_page(path: Path, template: str, **values: object) -> str:
+    """Write a page to `path`: pages/`template`.md with its values, less the paragraphs that are empty. Returns it."""
+    text = (PAGES / f"{template}.md").read_text(encoding="utf-8").format(**values)
+    page = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return page
+
+
+def write_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, spaced: bool = False) -> str:
+    """A Markdown table: the first `left` columns are words, the others numbers; spaced: blanks in the rule too."""
+    rule = ["---" if index < left else "---:" for index in range(len(head))]
+    line = f"| {' | '.join(rule)} |" if spaced else f"|{'|'.join(rule)}|"
+    head_line, *body = (f"| {' | '.join(cells)} |" for cells in [head, *rows])
+    return "\n".join([head_line, line, *body])
+
+
+def write_number(value: float) -> str:
+    """Three significant digits, and all of those before the point."""
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def write_range(values: Sequence[float], write: Callable[[float], str] = write_number) -> str:
+    """Median, lowest and highest; `-` where there are none."""
+    return f"{write(median(values))} [{write(min(values))}, {write(max(values))}]" if values else "-"
+
+
+def name_network(row: Row) -> str:
+    """The network of a record as tables call it."""
+    return NETWORK_NAMES.get(row["network"], row["network"])
+
+
+def judge_busy(cores: float) -> str:
+    """What must be said where other work took so many cores."""
+    return NO_BENCHMARK if cores > BUSY_CORES else ""
+
+
+def describe_versions(row: Row) -> str:
+    """The libraries of a record with their versions."""
+    return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+
+
+# ------------------------------------------------------------------- figures
+
+
+class Mark(NamedTuple):
+    """A value in a figure: its panel, row and series, and its lowest, middle and highest."""
+
+    panel: str
+    row: str
+    series: str
+    low: float
+    middle: float
+    high: float
+
+
+def draw_marks(
+    path: Path, marks: Sequence[Mark], title: str, axis: str, *, log: bool = True, one: bool = False
+) -> None:
+    """A panel beside the other, a line per row, each mark with a bar from lowest to highest.
+
+    Args:
+        path: of the PNG.
+        marks: in the order in which panels, rows (from the top) and series are drawn.
+        axis: what the values are.
+        log: a logarithmic axis; else one from 0.
+        one: draw a line at 1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels, rows, series = (list(dict.fromkeys(getattr(mark, name) for mark in marks)) for name in Mark._fields[:3])
+    with apply_look(SETTINGS):
+        size = (max(7.6, 2.4 + 2.8 * len(panels)), 1.7 + max(0.31, 0.11 * len(series)) * len(rows))
+        figure = Figure(figsize=size, dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        every = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, panel in zip(every, panels, strict=True):
+            axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.set_title(panel, loc="left", fontsize=10)
+            if one:
+                axes.axvline(1, color="#404040", linewidth=0.9, zorder=1)
+            for index, name in enumerate(series):
+                own = [mark for mark in marks if (mark.panel, mark.series) == (panel, name)]
+                shift = 0.6 * ((index + 0.5) / len(series) - 0.5)
+                spread = [[m.middle - m.low for m in own], [m.high - m.middle for m in own]]
+                look = {"color": COLOURS[index % 7], "marker": SHAPES[index % 7], "linestyle": "none"}
+                heights = [rows.index(mark.row) + shift for mark in own]
+                axes.errorbar([m.middle for m in own], heights, xerr=spread, label=name, markersize=5, **look)
+        every[0].set_yticks(range(len(rows)), rows)
+        every[0].set_ylim(len(rows) - 0.5, -0.5)
+        if log:
+            ends = [end for mark in marks for end in (mark.low, mark.high)] + [1.0] * one
+            low, high = min(ends) / 1.15, max(ends) * 1.15
+            every[0].set_xscale("log")
+            every[0].set_xlim(low, high)
+            # Over more than a decade not all of them have room.
+            shown = [tick for tick in TICKS if low <= tick <= high and (high < 20 * low or f"{tick:g}"[-1] not in "37")]
+            every[0].set_xticks(shown, [f"{tick:g}" for tick in shown])
+            every[0].set_xticks([], minor=True)
+        else:
+            every[0].set_xlim(0, 1.05 * max(mark.high for mark in marks))
+        if len(series) > 1:
+            # A series may have no mark in the first panel.
+            handles = {
+                name: mark for axes in every for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)
+            }
+            place = {"loc": "outside lower center", "ncols": min(5, len(series)), "frameon": False}
+            figure.legend(list(handles.values()), list(handles), **place)
+        figure.suptitle(f"{title}\n{axis}", x=0.012, ha="left", fontsize=10)
+        figure.savefig(path, metadata={"Software": None})
+
+
+def draw_curves(
+    path: Path, curves: Mapping[str, np.ndarray], title: str, axis: str, *, target: float | None = None, note: str = ""
+) -> None:
+    """Lines with a band around each, their names at their ends; PNG and SVG.
+
+    Args:
+        path: of the figure, without a suffix.
+        curves: by name, [lowest, middle and highest; training], in %.
+        axis: what the values are.
+        target: random search's end, drawn as a line.
+        note: what a corner says in large letters, such as that faces are synthetic.
+    """
+    budget = next(iter(curves.values())).shape[1]
+    with save_figure(path, (9.0, 5.2), layout="constrained") as figure:
+        axes = figure.add_subplot()
+        ends = []
+        for index, (name, (low, middle, high)) in enumerate(curves.items()):
+            colour, dashes = COLOURS[(index - 1) % 7], "-" if index % 2 else (0, (5, 1.5))
+            trainings = np.arange(1, budget + 1)
+            axes.fill_between(trainings, low, high, color=colour, alpha=0.10, linewidth=0)
+            axes.plot(trainings, middle, color=colour, linestyle=dashes, linewidth=1.8)
+            ends.append((float(middle[-1]), name, colour))
+        if target is not None:
+            axes.axhline(target, color="#606060", linewidth=0.8, linestyle=(0, (2, 2)))
+            axes.annotate("random's end", (0, target), (4, 3), textcoords="offset points", size=8, color="#606060")
+        # From where the slowest stands after ten trainings: what is before is random in all of them.
+        bottom = min(float(low[min(9, budget - 1)]) for low, _, _ in curves.values())
+        top = min(101.0, 1.03 * max(float(high[-1]) for _, _, high in curves.values()))
+        axes.set(xlim=(0, budget), ylim=(max(0.0, bottom), top), xlabel="trainings spent", ylabel=axis)
+        gap, place = 0.036 * (top - bottom), -math.inf
+        for end, name, colour in sorted(ends):  # names that would touch are pushed apart
+            place = max(end, place + gap)
+            text = f"{name} {end:.1f}"
+            axes.annotate(text, (1.012, place), xycoords=("axes fraction", "data"), va="center", color=colour)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_title(title, loc="left", size=11.5, weight="bold", color="#202020", pad=16)
+        if note:
+            axes.text(0.98, 0.04, note, transform=axes.transAxes, ha="right", weight="bold", color="#202020")
