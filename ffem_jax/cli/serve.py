@@ -1,4 +1,4 @@
-"""`ffem serve`: the recognition server, and `ffem serve keys` for those who may ask it."""
+"""`ffem serve`: the recognition server; `ffem serve keys` and `ffem serve people` manage its database."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ if TYPE_CHECKING:
     from ffem_jax.serve.thresholds import Threshold
 
 DEFAULT_RATE = "120/minute"
-KEYS_HELP = "ffem serve keys add|list|revoke manages the API keys; see ffem serve keys --help."
+ACTIONS_HELP = (
+    "ffem serve keys add|list|revoke manages the API keys, ffem serve people list|delete the people who are enrolled;\n"
+    "ffem serve keys --help and ffem serve people --help say more."
+)
 
 
 def run(words: Sequence[str]) -> int:
-    """Serve until stopped, or manage keys."""
+    """Serve until stopped, or manage keys or people."""
     if words[:1] == ["keys"]:
         from ffem_jax.cli.serve_keys import run_keys
 
         return run_keys(words[1:])
+    if words[:1] == ["people"]:
+        from ffem_jax.cli.serve_people import run_people
+
+        return run_people(words[1:])
     options = _make_parser().parse_args(words)
     check_installed()
 
@@ -68,7 +75,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _make_parser() -> Parser:
-    parser = Parser("serve", "The recognition server: vectors in, names out; it takes no image.", epilog=KEYS_HELP)
+    parser = Parser("serve", "The recognition server: vectors in, names out; it takes no image.", epilog=ACTIONS_HELP)
     parser.add_argument(
         "--model",
         type=Path,

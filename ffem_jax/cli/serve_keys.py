@@ -6,8 +6,8 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from ffem_jax.cli.server_options import add_database_option, check_installed, find_database
-from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say
+from ffem_jax.cli.server_options import add_database_option, check_installed, choose_action, find_database
+from ffem_jax.cli.terminal import DONE, Parser, print_table, say
 from ffem_jax.text.tables import make_table
 
 ACTIONS = {
@@ -19,13 +19,9 @@ ACTIONS = {
 
 def run_keys(words: Sequence[str]) -> int:
     """Run one action on the keys."""
-    if not words or words[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:8} {what}" for name, what in ACTIONS.items())
-        print(f"usage: ffem serve keys ACTION ...\n\n{lines}\n\nffem serve keys ACTION --help says more.")
-        return DONE if words else BAD_USAGE
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"there is no action {action!r}; choose one of: {', '.join(ACTIONS)}")
+    action = choose_action("serve keys", ACTIONS, words)
+    if isinstance(action, int):
+        return action
     check_installed()
 
     from ffem_jax.serve.database import open_database
@@ -40,7 +36,7 @@ def run_keys(words: Sequence[str]) -> int:
     if action == "revoke":
         parser.add_argument("key_id", metavar="ID", help="as ffem serve keys list shows it")
     options = parser.parse_args(words[1:])
-    engine = open_database(find_database(options.database))
+    engine = open_database(find_database(options.database), create=action == "add")
     if action == "add":
         chosen = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
         key, presented = add_key(engine, chosen, options.label)

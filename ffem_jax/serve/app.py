@@ -13,9 +13,10 @@ from sqlalchemy import text
 
 from ffem_jax import __version__
 from ffem_jax.serve import messages
-from ffem_jax.serve.gallery import ConflictError, Gallery, Person
+from ffem_jax.serve.gallery import ConflictError, Gallery
 from ffem_jax.serve.guards import BodyLimit, RateLimit, compute_body_limit, require_scope
 from ffem_jax.serve.messages import ErrorAnswer, PersonId, VectorId
+from ffem_jax.serve.people import Person, read_id, write_id
 from ffem_jax.serve.request_log import RequestLog
 from ffem_jax.serve.served_model import ServedModel
 from ffem_jax.serve.thresholds import Threshold
@@ -45,7 +46,7 @@ def make_app(
     rate: str,
     allowed_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The server of one model. rate: requests a key; allowed_origins: pages that may ask from a browser (CORS).
+    """The server of one model. rate: requests per key; allowed_origins: pages that may ask from a browser (CORS).
 
     Raises GuardError for a rate that means nothing.
     """
@@ -133,8 +134,9 @@ def make_app(
                 model_id=one.model_id,
                 vector=[float(x) for x in one.vector],
                 enrolled_at=one.enrolled_at,
-                image=one.image,
-                folder=one.source,
+                image=next((image for _, image in one.places if image), None),
+                folder=next((folder for folder, _ in one.places if folder), None),
+                sources=[messages.SourceAnswer(image=image, folder=folder) for folder, image in one.places if folder],
             )
             for one in held
         ]
@@ -185,18 +187,6 @@ def make_app(
         return messages.HealthAnswer(status="ok")
 
     return app
-
-
-def write_id(number: int) -> str:
-    """An id of a person or a vector as it goes over the wire: 16 hexadecimal digits, since JavaScript has no whole
-    numbers so large."""
-    return f"{number:016x}"
-
-
-def read_id(text: str) -> int:
-    """The id that `write_id` wrote; one of nobody and nothing for any above 63 bits."""
-    number = int(text, 16)
-    return number if number < 2**63 else -1
 
 
 def _describe(person: Person) -> messages.PersonAnswer:

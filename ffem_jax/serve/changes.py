@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, exists, insert, select, update
 
 from ffem_jax.metrics.duplicates import group_same_vectors
-from ffem_jax.serve.database import deletions, origins, people, revisions, vectors
+from ffem_jax.serve.database import deletions, origins, people, revisions, sources, vectors
 
 STORED = np.dtype("<f4")
 # More vectors than one transaction adds: its numbers begin at revision * VECTORS_A_REVISION.
@@ -34,14 +34,27 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Held:
-    """A vector that is enrolled. image, source: as `origins` has them, None where it came by another way."""
+    """A vector that is enrolled. places: (folder, file in it) of each picture it was made of, ("", "") for a request;
+    none where a request alone brought it."""
 
     vector_id: int
     person_id: int
     name: str
     vector: np.ndarray
-    image: str | None
-    source: str | None
+    places: tuple[tuple[str, str], ...]
+
+    @property
+    def image(self) -> str | None:
+        """A file it was made of, None where that is not known."""
+        return next((image for _, image in self.places if image), None)
+
+    def find_image(self, source: str) -> str | None:
+        """Its file in the folder `source`."""
+        return next((image for folder, image in self.places if folder == source), None)
+
+    def list_others(self, source: str) -> tuple[str | None, ...]:
+        """The other folders that have it too, None for a request."""
+        return tuple(dict.fromkeys(folder or None for folder, _ in self.places if folder != source))
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,13 @@ class Conflict:
 class Additions:
     """What becomes of candidates.
 
-    new: indices of those to be added, of what a person has twice the first. known: index -> the row that the person
-    has already. conflicts: what other people have; of these only those in `known` are enrolled.
+    new: indices of those to be added, of what a person has twice the first. repeats: index of each further one -> that
+    first. known: index -> the row that the person has already. conflicts: what other people have; of these only those
+    in `known` are enrolled.
     """
 
     new: tuple[int, ...]
+    repeats: dict[int, int]
     known: dict[int, Held]
     conflicts: tuple[Conflict, ...]
 
@@ -81,16 +96,26 @@ def take_revision(connection: Connection) -> int:
 
 
 def select_held(model_id: str) -> Select:
-    """The rows of `Held` of a model, to be narrowed by `where`."""
-    columns = (vectors.c.vector_id, vectors.c.person_id, people.c.name, vectors.c.data, origins.c.image)
-    joined = vectors.join(people).outerjoin(origins)
-    return select(*columns, origins.c.source).select_from(joined).where(vectors.c.model_id == model_id)
+    """The rows of `Held` of a model without their places, to be narrowed by `where`."""
+    columns = (vectors.c.vector_id, vectors.c.person_id, people.c.name, vectors.c.data)
+    return select(*columns).select_from(vectors.join(people)).where(vectors.c.model_id == model_id)
 
 
 def read_held(connection: Connection, query: Select) -> list[Held]:
     """The rows of a query that `select_held` began, in the order of their enrolment."""
-    rows = connection.execute(query.order_by(vectors.c.vector_id))
-    return [Held(row[0], row[1], row[2], np.frombuffer(row[3], STORED), row[4], row[5]) for row in rows]
+    rows = connection.execute(query.order_by(vectors.c.vector_id)).all()
+    places = read_places(connection, [row.vector_id for row in rows])
+    return [Held(row[0], row[1], row[2], np.frombuffer(row[3], STORED), places.get(row[0], ())) for row in rows]
+
+
+def read_places(connection: Connection, vector_ids: Iterable[int]) -> dict[int, tuple[tuple[str, str], ...]]:
+    """The places of vectors, as `Held` has them, by id; those without any are left out."""
+    found: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for ids in _split(vector_ids):
+        rows = select(sources.c.vector_id, sources.c.source, sources.c.image).where(sources.c.vector_id.in_(ids))
+        for number, source, image in connection.execute(rows.order_by(sources.c.source, sources.c.image)):
+            found[number].append((source, image))
+    return {number: tuple(places) for number, places in found.items()}
 
 
 def plan_additions(
@@ -113,6 +138,7 @@ def plan_additions(
     for index, key in enumerate(keys[len(held) :]):
         groups[key][1].append(index)
     new: list[int] = []
+    repeats: dict[int, int] = {}
     known: dict[int, Held] = {}
     conflicts: list[Conflict] = []
     for there, indices in groups.values():
@@ -123,9 +149,14 @@ def plan_additions(
             firsts.setdefault(candidates[index].name, index)
         if len({*by_name, *firsts}) == 1:
             new += [index for index in firsts.values() if index not in known]
+            repeats |= {
+                index: first
+                for index in indices
+                if index not in known and index != (first := firsts[candidates[index].name])
+            }
         else:
             conflicts += _describe_conflicts(candidates, [*firsts.values()], there, known)
-    return Additions(tuple(sorted(new)), known, tuple(conflicts))
+    return Additions(tuple(sorted(new)), repeats, known, tuple(conflicts))
 
 
 def _describe_conflicts(
@@ -176,13 +207,50 @@ def add_vectors(
     return ids, numbers
 
 
-def note_origins(connection: Connection, source: str, images: dict[int, str]) -> None:
-    """Note that each vector of `images` (vector_id -> image) is of the folder `source`, whatever it was of before."""
+def adopt_origins(connection: Connection) -> None:
+    """Move what a process of an earlier version noted in `origins` to `sources`."""
+    row = (origins.c.vector_id, origins.c.source, origins.c.image)
+    known = exists().where(
+        sources.c.vector_id == origins.c.vector_id,
+        sources.c.source == origins.c.source,
+        sources.c.image == origins.c.image,
+    )
+    columns = ["vector_id", "source", "image"]
+    connection.execute(insert(sources).from_select(columns, select(*row).where(~known)))
+    connection.execute(delete(origins))
+
+
+def note_images(connection: Connection, source: str, images: Mapping[int, Collection[str]]) -> None:
+    """Note which files of the folder `source` each vector is made of, by id; those of other folders stay noted."""
     for ids in _split(images):
-        connection.execute(delete(origins).where(origins.c.vector_id.in_(ids)))
-    rows = [{"vector_id": number, "source": source, "image": image} for number, image in images.items()]
+        connection.execute(delete(sources).where(sources.c.source == source, sources.c.vector_id.in_(ids)))
+    rows = [
+        {"vector_id": number, "source": source, "image": image}
+        for number, names in images.items()
+        for image in dict.fromkeys(names)
+    ]
     if rows:
-        connection.execute(insert(origins), rows)
+        connection.execute(insert(sources), rows)
+
+
+def note_requests(connection: Connection, vector_ids: Collection[int]) -> None:
+    """Note that a request enrolled the vectors too, so that no folder's sync takes them away."""
+    note_images(connection, "", dict.fromkeys(vector_ids, ("",)))
+
+
+def forget_folder(connection: Connection, source: str, vector_ids: Collection[int]) -> None:
+    """Note that the folder `source` has the vectors no longer."""
+    note_images(connection, source, dict.fromkeys(vector_ids, ()))
+
+
+def rename_folder(connection: Connection, before: str, now: str) -> None:
+    """Note that the folder `now` was called `before`."""
+    other = sources.alias()
+    twice = exists().where(
+        other.c.vector_id == sources.c.vector_id, other.c.source == now, other.c.image == sources.c.image
+    )
+    connection.execute(delete(sources).where(sources.c.source == before, twice))
+    connection.execute(update(sources).where(sources.c.source == before).values(source=now))
 
 
 def remove_vectors(connection: Connection, gone: Collection[tuple[int, int]]) -> None:

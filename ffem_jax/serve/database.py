@@ -3,11 +3,16 @@
 Every write takes the next number of `revisions` first, whose row's lock makes writes of all processes follow one
 another: whoever has seen revision R has seen every write up to it. So what a process keeps in memory is brought up to
 date with the rows numbered since, and never misses one.
+
+SQLite keeps a rollback journal. A write-ahead log would hold deleted vectors until it is truncated.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     event,
     insert,
     inspect,
@@ -32,6 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from ffem_jax.errors import FfemError
 
@@ -39,6 +46,8 @@ SCHEMA_VERSION = 1
 DEFAULT_URL = "sqlite:///gallery.db"
 # How long one writer waits for another, or for a file that is being rewritten after a deletion.
 LOCK_SECONDS = 60
+# A million rows as Python objects would take three times what their numbers do.
+ROWS_AT_ONCE = 10_000
 # Requests that FastAPI works on at once: none waits for a connection.
 THREADS = 40
 
@@ -81,9 +90,18 @@ vectors = Table(
     Index("vectors_since", "model_id", "revision"),
 )
 
-# Which folder's picture a vector was made of, where `ffem embed --import` enrolled it; the last import of it counts. A
-# table of its own, so that galleries and programs from before it go on working. source: the folder's absolute path;
-# image: the file in it.
+# Which picture of which folder a vector was made of: one row per picture, and "" for both where a request enrolled what
+# a folder has too. A vector without a row came by a request. source: the folder's absolute path; image: the file in it.
+sources = Table(
+    "sources",
+    metadata,
+    Column("vector_id", _Identifier, ForeignKey("vectors.vector_id", ondelete="CASCADE"), primary_key=True,
+           autoincrement=False),
+    Column("source", String, primary_key=True),
+    Column("image", String, primary_key=True),
+)  # fmt: skip
+
+# Earlier versions note here the one folder that brought a vector last; `changes.adopt_origins` moves the rows.
 origins = Table(
     "origins",
     metadata,
@@ -119,30 +137,90 @@ class DatabaseError(FfemError):
     """A database that cannot be used. The message is one line."""
 
 
-def open_database(url: str = DEFAULT_URL) -> Engine:
-    """The database at `url` (sqlite:///FILE or postgresql+psycopg://...), with its tables made where they are missing.
+def open_database(url: str = DEFAULT_URL, *, create: bool = True) -> Engine:
+    """Open the database at `url`, and make its tables where they are missing.
 
-    A new SQLite file is readable by its owner alone. Raises DatabaseError where it cannot be opened, and for one that
-    another version of the schema made.
+    A new SQLite file is readable by its owner alone.
+
+    Args:
+        url: sqlite:///FILE or postgresql+psycopg://...
+        create: make the SQLite file where there is none.
+
+    Raises:
+        DatabaseError: it cannot be opened, another version of the schema made it, or there is none to open.
     """
     parsed = _parse(url)
-    options: dict[str, Any] = {"pool_pre_ping": True}
     if parsed.get_backend_name() == "sqlite":
+        if not create and not Path(parsed.database or "").is_file():
+            raise DatabaseError(f"there is no gallery {parsed.database}; give --database URL of one")
         _make_private(Path(parsed.database or ""))
-        options = {"connect_args": {"timeout": LOCK_SECONDS}}
-    try:
-        # An error's message would hold the row it is about.
-        engine = create_engine(parsed, hide_parameters=True, pool_size=THREADS, **options)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _set_up_sqlite)
+    with _explain(parsed):
+        engine = _connect(parsed)
         _make_tables(engine)
+    return engine
+
+
+def open_copy(url: str) -> Engine:
+    """A copy in memory of the gallery at `url`, without its API keys: to try out what would come of a change.
+
+    Nothing is made or written at `url`, where there may be no gallery yet.
+
+    Raises:
+        DatabaseError: as `open_database` would, of a file that it could not write too.
+    """
+    parsed = _parse(url)
+    copy = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    event.listen(copy, "connect", _set_up_sqlite)
+    _make_tables(copy)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        _check_writable(path)
+        if not path.exists():
+            return copy
+    with _explain(parsed):
+        engine = _connect(parsed)
+        try:
+            _copy_tables(engine, copy)
+        finally:
+            engine.dispose()
+    return copy
+
+
+def _copy_tables(engine: Engine, copy: Engine) -> None:
+    there = set(inspect(engine).get_table_names())
+    if revisions.name in there:
+        _check_schema(engine)
+    with engine.connect() as reading, copy.begin() as writing:
+        for table in metadata.sorted_tables:
+            if table.name not in there or table is api_keys:
+                continue
+            writing.execute(delete(table))
+            found = reading.execute(select(table).execution_options(yield_per=ROWS_AT_ONCE))
+            for rows in found.mappings().partitions():
+                writing.execute(insert(table), [dict(row) for row in rows])
+
+
+def _connect(parsed: URL) -> Engine:
+    sqlite = parsed.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    # An error's message would hold the row it is about.
+    engine = create_engine(parsed, hide_parameters=True, pool_size=THREADS, **options)
+    if sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+@contextlib.contextmanager
+def _explain(parsed: URL) -> Iterator[None]:
+    """Turn what SQLAlchemy raises into a DatabaseError."""
+    try:
+        yield
     except ImportError as error:
         raise DatabaseError(
             f"{url_without_password(parsed)} needs a driver: {error}; pip install 'psycopg[binary]'"
         ) from None
     except SQLAlchemyError as error:
         raise DatabaseError(f"{url_without_password(parsed)} cannot be opened: {_first_line(error)}") from None
-    return engine
 
 
 def read_clock() -> str:
@@ -161,7 +239,7 @@ def wipe_freed_space(engine: Engine) -> None:
     SQLite overwrites what it deletes (secure_delete), but moves rows between pages and leaves their old places as they
     were. PostgreSQL keeps deleted rows until it needs their space. Takes as long as copying the database.
     """
-    statement = "VACUUM" if engine.dialect.name == "sqlite" else "VACUUM FULL vectors, people, origins"
+    statement = "VACUUM" if engine.dialect.name == "sqlite" else "VACUUM FULL vectors, people, sources, origins"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(statement))
 
@@ -189,6 +267,20 @@ def _make_private(path: Path) -> None:
         raise DatabaseError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def _check_writable(path: Path) -> None:
+    """Raise DatabaseError where `_make_private` or a later write would; makes nothing."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    reason = 0
+    if path.is_dir():
+        reason = errno.EISDIR
+    elif there != path and not there.is_dir():
+        reason = errno.EEXIST if there == path.absolute().parent else errno.ENOTDIR
+    elif not os.access(there, os.W_OK):
+        reason = errno.EACCES
+    if reason:
+        raise DatabaseError(f"{path} cannot be written: {os.strerror(reason)}")
+
+
 def _set_up_sqlite(connection: Any, _: Any) -> None:
     for pragma in ("foreign_keys=ON", "secure_delete=ON", "journal_mode=DELETE", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}").close()
@@ -204,9 +296,13 @@ def _make_tables(engine: Engine) -> None:
         # Another process made them at the same moment, or nobody could.
         if not inspect(engine).has_table(revisions.name):
             raise
+    _check_schema(engine)
+
+
+def _check_schema(engine: Engine) -> None:
     with engine.connect() as connection:
-        found = connection.execute(select(revisions.c.schema)).scalar_one()
-    if found != SCHEMA_VERSION:
+        found = connection.execute(select(revisions.c.schema)).scalar()
+    if found not in (None, SCHEMA_VERSION):
         raise DatabaseError(
             f"the gallery was made by schema {found}, this program reads {SCHEMA_VERSION}; use another file"
         )

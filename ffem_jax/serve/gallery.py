@@ -12,11 +12,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from ffem_jax.errors import FfemError
@@ -26,15 +25,18 @@ from ffem_jax.serve.changes import (
     STORED,
     Candidate,
     add_vectors,
+    adopt_origins,
     find_people,
+    note_requests,
     plan_additions,
+    read_places,
     remove_vectors,
     take_revision,
 )
 from ffem_jax.serve.database import (
+    ROWS_AT_ONCE,
     deletions,
     models,
-    origins,
     people,
     read_clock,
     revisions,
@@ -42,13 +44,11 @@ from ffem_jax.serve.database import (
     wipe_freed_space,
 )
 from ffem_jax.serve.names import normalize_name
+from ffem_jax.serve.people import Person, delete_person, find_person, find_person_by_id, list_people
 from ffem_jax.serve.snapshot import Snapshot, SnapshotKeeper
 from ffem_jax.serve.thresholds import Threshold
 
 log = logging.getLogger(__name__)
-
-# A million rows as Python objects would take three times what their numbers do.
-ROWS_AT_ONCE = 10_000
 
 
 class GalleryError(FfemError):
@@ -60,26 +60,15 @@ class ConflictError(GalleryError):
 
 
 @dataclass(frozen=True)
-class Person:
-    """Who is enrolled. vectors: how many are held, of all models. enrolled_at: UTC, ISO 8601."""
-
-    person_id: int
-    name: str
-    vectors: int
-    enrolled_at: str
-
-
-@dataclass(frozen=True)
 class StoredVector:
-    """A vector as it is held: float32 [length], of unit length. image, source: of which file in which folder it was
-    imported; None where it came by another way."""
+    """A vector as it is held: float32 [length], of unit length. places: (folder, file in it) of each picture it was
+    made of; ("", "") where a request enrolled it too; none where a request alone did."""
 
     vector_id: int
     model_id: str
     vector: np.ndarray
     enrolled_at: str
-    image: str | None
-    source: str | None
+    places: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +128,7 @@ class Gallery:
                 connection.execute(insert(models).values(model_id=model_id, length=length))
             elif known != length:
                 raise GalleryError(f"the gallery holds vectors of {known} numbers for model {model_id}, not {length}")
+            adopt_origins(connection)
 
     # ------------------------------------------------------------------------------- changes
 
@@ -169,6 +159,7 @@ class Gallery:
                 )
             new = [candidates[index] for index in plan.new]
             add_vectors(connection, revision, self.model_id, new, read_clock())
+            note_requests(connection, {held.vector_id for held in plan.known.values() if held.places})
             ids = find_people(connection, {name for name, _ in ready})
             count = select(func.count()).where(vectors.c.model_id == self.model_id)
             added = Counter(one.name for one in new)
@@ -186,12 +177,8 @@ class Gallery:
         process holds them, the person is deleted all the same, and that is logged.
         """
         with self._writing, self.engine.begin() as connection:
-            revision = take_revision(connection)
-            count = connection.execute(delete(vectors).where(vectors.c.person_id == person_id)).rowcount
-            if not connection.execute(delete(people).where(people.c.person_id == person_id)).rowcount:
-                return None
-            connection.execute(insert(deletions).values(revision=revision, person_id=person_id))
-        return Deletion(count, self.wipe())
+            count = delete_person(connection, person_id)
+        return None if count is None else Deletion(count, self.wipe())
 
     def delete_vector(self, person_id: int, vector_id: int) -> Deletion | None:
         """Delete one vector of a person, of whichever model, as `delete` does. The person stays, even without any.
@@ -320,29 +307,25 @@ class Gallery:
 
     def list_people(self, after: int = -1, limit: int = 100) -> list[Person]:
         """Up to `limit` people in order of id, from beyond `after` on; of all models."""
-        return self._select_people(people.c.person_id > after, limit)
+        return list_people(self.engine, after, limit)
 
     def find_person(self, name: str) -> Person | None:
         """The person of that name, or None."""
-        return next(iter(self._select_people(people.c.name == normalize_name(name), 1)), None)
+        return find_person(self.engine, name)
 
     def read_person(self, person_id: int) -> tuple[Person, list[StoredVector]] | None:
         """All that is held about one person, or None where nobody has that id."""
         columns = (vectors.c.vector_id, vectors.c.model_id, vectors.c.data, vectors.c.enrolled_at)
-        held = select(*columns, origins.c.image, origins.c.source).select_from(vectors.outerjoin(origins))
-        found = self._select_people(people.c.person_id == person_id, 1)
+        held = select(*columns).where(vectors.c.person_id == person_id).order_by(vectors.c.vector_id)
+        found = find_person_by_id(self.engine, person_id)
         with self.engine.connect() as connection:
-            rows = connection.execute(held.where(vectors.c.person_id == person_id).order_by(vectors.c.vector_id)).all()
-        if not found:
+            rows = connection.execute(held).all()
+            places = read_places(connection, [row.vector_id for row in rows])
+        if found is None:
             return None
-        return found[0], [StoredVector(row[0], row[1], np.frombuffer(row[2], STORED), *row[3:]) for row in rows]
-
-    def _select_people(self, condition: Any, limit: int) -> list[Person]:
-        count = select(func.count()).where(vectors.c.person_id == people.c.person_id).scalar_subquery()
-        query = select(people.c.person_id, people.c.name, count, people.c.enrolled_at).where(condition)
-        with self.engine.connect() as connection:
-            rows = connection.execute(query.order_by(people.c.person_id).limit(limit)).all()
-        return [Person(*row) for row in rows]
+        return found, [
+            StoredVector(row[0], row[1], np.frombuffer(row[2], STORED), row[3], places.get(row[0], ())) for row in rows
+        ]
 
 
 def find_holders(snapshot: Snapshot, probes: np.ndarray) -> set[int]:

@@ -85,7 +85,7 @@ def _refuse(status: int, detail: str) -> JSONResponse:
 
 
 class RateLimit:
-    """So many requests a key in a moving window, counted in this process's memory."""
+    """So many requests per key in a moving window, counted in this process's memory."""
 
     def __init__(self, rate: str):
         """rate: such as `120/minute`. Raises GuardError for another form."""

@@ -99,9 +99,16 @@ class PeopleAnswer(_Answer):
     next: PersonId | None
 
 
+class SourceAnswer(_Answer):
+    """A picture that `ffem embed` made a vector of: the file in the folder that it imported."""
+
+    image: str
+    folder: str
+
+
 class StoredVectorAnswer(_Answer):
-    """A vector as it is held, scaled to unit length. image, folder: which file in which folder `ffem embed` made it of;
-    null where it came by another way."""
+    """A vector as it is held, scaled to unit length. sources: every picture it was made of; image, folder: the first of
+    them, null where it came by a request alone."""
 
     vector_id: VectorId
     model_id: str
@@ -109,6 +116,7 @@ class StoredVectorAnswer(_Answer):
     enrolled_at: str
     image: str | None
     folder: str | None
+    sources: list[SourceAnswer]
 
 
 class PersonDataAnswer(_Answer):

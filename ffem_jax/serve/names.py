@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from ffem_jax.errors import FfemError
-from ffem_jax.text.names import tidy_name
+from ffem_jax.text.names import CONTROLS, LINE_ENDS, MARKS, SPACES, TURNS, tidy_name
 
 MAX_NAME = 100
 # A name has something to see, and no control character, line separator, invisible space or mark that turns the
 # direction of writing, with which one name could pass for another.
-_BAD = r"\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff"
+_BAD = f"{CONTROLS}{LINE_ENDS}{MARKS}{TURNS}{SPACES}"
 # For a JSON schema too: what it takes, `normalize_name` takes.
 NAME_PATTERN = rf"^[^{_BAD}]*[^\s{_BAD}][^{_BAD}]*$"
 

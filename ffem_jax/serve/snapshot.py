@@ -1,4 +1,9 @@
-"""A model's vectors in memory, as one matrix, and the nearest of them: exact, with one pass over the matrix."""
+"""A model's vectors in memory, as one matrix, and the nearest of them: exact, with one pass over the matrix.
+
+One float32 product over the whole matrix leaves the rows whose rounding could hide the nearest, most often one. The
+metrics' `match` decides among them in float64, so the answer is that of Eq. 6 over the whole gallery. A `Snapshot`
+never changes, and a reader needs no lock.
+"""
 
 from __future__ import annotations
 

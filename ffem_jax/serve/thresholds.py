@@ -1,4 +1,8 @@
-"""At which distance a face is accepted: fixed by hand, or from a calibration and the false-accept rate asked for."""
+"""At which distance a face is accepted: fixed by hand, or from a calibration and the false-accept rate asked for.
+
+A false-accept rate is one of strangers who ask. A calibration gives the rate of single comparisons. With N vectors
+enrolled a stranger is accepted at most N times as often, so each comparison is allowed one N-th of the rate.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,12 @@ def ffem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (["keys", "make"], "choose one of: add, list, revoke"),
         (["keys", "add", "--scopes", "admin"], "enrol, match, read, delete"),
         (["keys", "add"], "--scopes"),
-        (["keys", "revoke", "00000000"], "no valid key"),
+        (["keys", "revoke", "00000000"], "there is no gallery gallery.db; give --database URL of one"),
+        (["keys", "list"], "there is no gallery gallery.db"),
+        (["people", "list"], "there is no gallery gallery.db"),
+        (["people", "delete", "Ada"], "there is no gallery gallery.db"),
+        (["people", "remove"], "choose one of: list, delete"),
+        (["people", "delete"], "NAME|ID"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
