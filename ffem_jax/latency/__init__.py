@@ -1,6 +1,6 @@
-"""Milliseconds a network takes where it is deployed, measured and written into records.
+"""Latency of networks where they are deployed: measured in milliseconds, and written into records.
 
-turns: models called one after another by a runtime in a process of its own; measure: records' networks by that.
+turns: calls models in turn, by a runtime in a process of its own. measure: times the networks of records with it.
 """
 
 from __future__ import annotations
@@ -9,4 +9,4 @@ from ffem_jax.errors import FfemError
 
 
 class LatencyError(FfemError):
-    """Networks that cannot be timed, here or at all. The message is one line and says what to do."""
+    """A network that cannot be timed. The message is one line and says what to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ffem_jax.export.tfjs import MODEL_FILE
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.turns import Busy, TimedModel, Timing, start_node, time_in_turn
 from ffem_jax.machine.processor import find_processor
-from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_arch, read_records
-from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
+from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
+from ffem_jax.specs.architecture import ArchSpec, NetworkSpec
 
 ROUNDS = 30
 
@@ -58,19 +58,29 @@ def write_untrained(arch: ArchSpec | NetworkSpec, resolution: int, formats: Mapp
 
 
 def measure_records(
-    paths: Sequence[Path], *, rounds: int = ROUNDS, again: bool = False, tell: Callable[[str], None] = lambda _: None
+    paths: Sequence[Path],
+    *,
+    rounds: int = ROUNDS,
+    again: bool = False,
+    keys: Collection[str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[MeasuredFile], list[MeasuredNetwork], Busy]:
     """Time the networks of the done trials in the records files `paths` and append each trial's record with its
     `latency_ms_wasm`: what was done to each file, the networks, and what others used of the machine meanwhile.
 
     A network is timed once, however many trials it has; all are called in turn. Trials that have a latency keep it
-    unless `again`. Nothing that stands in a file is changed or removed. tell: called with lines of progress. Raises
-    LatencyError where Node or TensorFlow.js is missing, or where a network cannot be exported; OSError where a file
-    cannot be written.
+    unless `again`. keys: of the trials whose networks are meant; None means all. Nothing that stands in a file is
+    changed or removed. tell: called with lines of progress.
+
+    Raises:
+        LatencyError: Node or TensorFlow.js is missing, or a network cannot be exported.
+        OSError: a file cannot be written.
     """
     wanted: dict[tuple[NetworkSpec, int], dict[str, Any]] = {}
     for path in paths:
         for record in _select(path, again):
+            if keys is not None and record.trial_key not in keys:
+                continue
             wanted.setdefault(identify(record), record.spec)
     if not wanted:
         return [MeasuredFile(path, 0, len(_select(path, True))) for path in paths], [], Busy(0.0, 0.0)
@@ -99,7 +109,7 @@ def measure_records(
 def identify(record: TrialRecord) -> tuple[NetworkSpec, int]:
     """The network of a record as it is built, and the pixels a side that it sees. Raises LatencyError."""
     try:
-        return resolve_network(read_arch(record.spec["arch"])), int(record.spec["data"]["resolution"])
+        return record.view.network, record.pixels
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LatencyError(f"trial {record.trial_key} is of another version of this package: {error}") from error
 

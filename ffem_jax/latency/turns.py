@@ -1,5 +1,6 @@
-"""Models called in turn, A B C A B C ..., by a runtime in a process of its own, so that whatever else slows the machine
-slows all of them; and how busy others kept it meanwhile.
+"""Calls models in turn, A B C A B C ..., in a runtime of its own process, and measures the load of other programs.
+
+In turn, so that whatever else slows the machine slows all models alike.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from ffem_jax.export.layers import INPUT_OFFSET, INPUT_SCALE
 from ffem_jax.export.tfjs import NODE_FOLDER, PACKAGES_VARIABLE, find_node_packages
 from ffem_jax.latency import LatencyError
 
-BUSY_CORES = 0.1  # used by others: above, whoever reads the numbers is told that they are no benchmark
-SETTLE_SECONDS = 0.1  # after a round: a runtime collects its garbage for a while
-PAUSE_SECONDS = 0.25  # then, while no model runs: others' work is measured in it
+BUSY_CORES = 0.1  # used by other programs; above it, the reader is warned that the numbers are no benchmark
+SETTLE_SECONDS = 0.1  # after a round, while the runtime collects garbage
+PAUSE_SECONDS = 0.25  # then, without a running model, to measure other programs
 WARM_UP_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model on this disk and what it takes: square images of `resolution` pixels, values from `low` to `high`.
+    """A model on disk and its input: square images of `resolution` pixels, values from `low` to `high`.
 
-    kind: `graph`, a TensorFlow.js graph model whose model.json is `model`; further kinds are a runtime's own.
-    output: which of a graph's outputs is the vector; empty where it has one only.
+    Args:
+        kind: `graph`, a TensorFlow.js graph model whose model.json is `model`; other kinds are a runtime's own.
+        output: which output of a graph is the vector; empty where it has one only.
     """
 
     name: str
@@ -43,7 +45,7 @@ class TimedModel:
     kind: str = "graph"
 
     def to_request(self) -> dict[str, Any]:
-        """As the scripts of ScriptRuntime read it."""
+        """As the scripts of `ScriptRuntime` read it."""
         side = self.resolution
         return {
             **{name: value for name, value in asdict(self).items() if name not in ("resolution", "output")},
@@ -54,22 +56,25 @@ class TimedModel:
 
 
 class Runtime(Protocol):
-    """What runs models, on one thread."""
+    """A runtime of models, on one thread."""
 
     def load(self, model: TimedModel) -> dict[str, Any]:
-        """Load it and call it once; the fields of timing.cjs that the runtime can tell. Raises LatencyError."""
+        """Load it and call it once; returns the fields of timing.cjs that the runtime knows. Raises LatencyError."""
 
     def time(self, name: str) -> float:
-        """Milliseconds of one call, pixels to vector, right after an untimed one."""
+        """Milliseconds of one call, from pixels to vector, right after an untimed one."""
 
     def describe(self) -> str:
         """Its name, version and host."""
 
 
 class ScriptRuntime:
-    """A script of Node that answers lines of JSON on standard input with lines on standard output; see time_tfjs.cjs.
+    """A Node script that answers lines of JSON on standard input with lines on standard output; see time_tfjs.cjs.
 
-    A context manager: leaving it ends the process. Raises LatencyError where Node is missing.
+    It is a context manager; leaving it ends the process.
+
+    Raises:
+        LatencyError: where Node is missing.
     """
 
     def __init__(self, script: Path, *words: str | Path):
@@ -131,7 +136,7 @@ def start_node() -> ScriptRuntime:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a model's calls, one a round."""
+    """Milliseconds of a model's calls, one per round."""
 
     milliseconds: tuple[float, ...]
 
@@ -141,7 +146,7 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """A quarter of the calls took less than the first, a quarter more than the second."""
+        """The first and the third quartile of the calls."""
         if len(self.milliseconds) == 1:
             return self.milliseconds[0], self.milliseconds[0]
         first, _, third = statistics.quantiles(self.milliseconds, n=4, method="inclusive")
@@ -150,15 +155,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class Busy:
-    """Cores that others used in the pauses between rounds: over all pauses, and in the busiest of them."""
+    """Cores that other programs used between rounds: the mean over all pauses, and the peak."""
 
     mean: float
     peak: float
 
 
 def time_in_turn(runtime: Runtime, names: Sequence[str], rounds: int) -> tuple[dict[str, Timing], Busy]:
-    """Call the loaded models `names` in turn, `rounds` times each after a warm-up: their timings, and what others used
-    of the machine meanwhile."""
+    """Call the loaded models `names` in turn, `rounds` times each after a warm-up.
+
+    Returns:
+        The timing of each model, and the cores that other programs used meanwhile.
+    """
     calls: dict[str, list[float]] = {name: [] for name in names}
     pauses = []
     for index in range(-WARM_UP_ROUNDS, rounds):
@@ -173,7 +181,7 @@ def time_in_turn(runtime: Runtime, names: Sequence[str], rounds: int) -> tuple[d
 
 
 def measure_busy_cores(seconds: float) -> float:
-    """Cores that work takes while this process sleeps for `seconds`; 0 where the system does not say."""
+    """Cores that are busy while this process sleeps for `seconds`; 0 where the system has no /proc/stat."""
     path = Path("/proc/stat")
     if not path.exists():
         return 0.0

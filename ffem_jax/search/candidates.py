@@ -1,4 +1,8 @@
-"""From a point to a trial: composed, checked and costed before anybody trains it."""
+"""From a point to a trial: composed, checked and costed before anybody trains it.
+
+Hydra composes once per search, and values are laid over copies: composing takes 0.2 s of a processor per point, copying
+12 ms. A test checks that both give the same specs.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from typing import Any
 
 from ffem_jax.config.compose import Composer, ConfigError, make_writable, to_specs
 from ffem_jax.config.overrides import explain_error
+from ffem_jax.records.costs import COST_FIELDS
 from ffem_jax.records.record import TrialRecord
-from ffem_jax.search.settings import COSTS
 from ffem_jax.search.space import SearchSpace, read_value
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import RunSpec, TrialSpec, trial_key
@@ -19,10 +23,15 @@ from ffem_jax.specs.trial import RunSpec, TrialSpec, trial_key
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of the space and the trial that it means.
+    """A point of the space and the trial that it stands for.
 
-    key: two points that build the same network have the same. excess: over the nearer cap, as a fraction of it.
-    costs: what is known before training. reason: why it is not trained; empty where it may be.
+    Args:
+        point: value by choice, active choices alone.
+        trial, run: its specs; None where it cannot be built.
+        key: of the network, the same for all points that build it.
+        excess: how far it is over the nearer cap, as a fraction of that cap; 0 or less is within both.
+        costs: by field of a record, those known.
+        reason: why it must not be trained; empty where it may be.
     """
 
     point: Mapping[str, str]
@@ -35,8 +44,10 @@ class Candidate:
 
 
 class CandidateMaker:
-    """Makes candidates of points. Config groups are composed by Hydra, once for each combination; single values are
-    laid over a copy, which is some fifteen times as fast."""
+    """Makes candidates of points.
+
+    Hydra composes config groups, once per combination. Single values are set on a copy, about fifteen times as fast.
+    """
 
     def __init__(self, composer: Composer, fixed: Sequence[str], space: SearchSpace) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -51,7 +62,7 @@ class CandidateMaker:
         self.composed: dict[tuple[str, ...], Any] = {}
 
     def compose(self, point: Mapping[str, str]) -> tuple[TrialSpec, RunSpec]:
-        """The specs of `point`, as Hydra would compose them. Raises ConfigError or SpecError."""
+        """The specs of `point`, as Hydra would compose them. Raises ConfigError and SpecError."""
         from omegaconf import OmegaConf, open_dict
         from omegaconf.errors import OmegaConfBaseException
 
@@ -60,7 +71,7 @@ class CandidateMaker:
         if by_hydra not in self.composed:
             config = self.composer.compose([*self.fixed, *by_hydra])
             with open_dict(config):
-                del config["hydra"]  # half of what is copied, and nobody's here
+                del config["hydra"]  # half of the size, and no trial reads it
             make_writable(config)
             self.composed[by_hydra] = config
         config = copy.deepcopy(self.composed[by_hydra])
@@ -73,7 +84,7 @@ class CandidateMaker:
         return to_specs(config, as_typed=True)
 
     def make(self, point: Mapping[str, str]) -> Candidate:
-        """The candidate of `point`, its cost not known yet; one that cannot be built says why."""
+        """The candidate of `point`, before it has a cost; one that cannot be built says why."""
         try:
             trial, run = self.compose(point)
             return Candidate(point, trial, run, trial_key(trial))
@@ -82,7 +93,7 @@ class CandidateMaker:
 
 
 def add_cost(candidate: Candidate) -> Candidate:
-    """`candidate` with what it costs, and with a reason where that is over a limit. Seconds for a first network."""
+    """`candidate` with its costs, and a reason where one is over its cap. The first network takes seconds to trace."""
     from ffem_jax.cost.cost import compute_cost
 
     if candidate.trial is None:
@@ -91,8 +102,8 @@ def add_cost(candidate: Candidate) -> Candidate:
 
 
 def price_recorded(candidate: Candidate, record: TrialRecord) -> Candidate:
-    """`candidate` with the costs of its record: nothing is traced, and a latency may have been measured."""
-    return _price(candidate, {name: getattr(record, name) for name in COSTS})
+    """`candidate` with the costs of its record: nothing is traced, and what was measured is there too."""
+    return _price(candidate, {name: getattr(record, name) for name in COST_FIELDS})
 
 
 def _price(candidate: Candidate, costs: Mapping[str, float | None]) -> Candidate:

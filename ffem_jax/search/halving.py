@@ -1,12 +1,13 @@
 """Successive halving for several objectives: which trial goes on, and to which epoch. Python and NumPy alone.
 
-Trials are judged at rungs, epochs of the one schedule that all of them follow. The best 1 / reduction of a rung go on
-to the next, by non-dominated rank and, within a rank, by crowding, so that a small network is held to be as good as an
-accurate one. It is asynchronous: a promotion is decided when somebody asks for work, of the results there are then,
-and nobody waits for a rung to fill.
+Trials are judged at rungs, which are epochs of one schedule that all trials follow. The best 1 / reduction of a rung go
+on to the next, by non-dominated rank and, within a rank, by crowding: a small network counts as much as an accurate
+one. Promotions are asynchronous: each is decided when a worker asks for work, from the results there are then, and no
+worker waits for a rung to fill.
 
-Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020), for the asynchronous rule; Schmucker et
-al., Multi-objective Asynchronous Successive Halving (2021), for several objectives.
+References:
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020: the asynchronous rule.
+    Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021: several objectives.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 from ffem_jax.analysis.pareto import find_dominated, sort_points
 
-# What a trial is known by: its number, or its key.
+# A trial's identity: its number, or its key.
 Name = TypeVar("Name", bound=Hashable)
 
 
 class Promotion(NamedTuple, Generic[Name]):
-    """A trial to be gone on with, to the end of `epoch`."""
+    """A trial to train further, to the end of `epoch`."""
 
     trial: Name
     epoch: int
@@ -31,8 +32,13 @@ class Promotion(NamedTuple, Generic[Name]):
 def compute_rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
     """The epochs after which trials are judged: min_epochs, each `reduction` times the one before, and `epochs`.
 
-    None but the first is past half of the epochs: a late cut saves little and can still go wrong. Raises ValueError
-    for values out of their range.
+    Only the first may be past half of the epochs: a late cut saves little and can still go wrong.
+
+    Args:
+        min_epochs: the first rung, 1 to `epochs`. reduction: 2 or more. epochs: of the recipe.
+
+    Raises:
+        ValueError: for a value out of its range.
     """
     if reduction < 2:
         raise ValueError(f"reduction={reduction} must be at least 2")
@@ -45,13 +51,14 @@ def compute_rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ..
 
 
 class Halving(Generic[Name]):
-    """The results of all rungs, and what follows from them.
+    """The results of all rungs, and the promotions that follow from them.
 
-    rungs: as `compute_rungs` gives them; reduction: the inverse of the share of a rung that goes on.
+    A result implies that its trial was promoted up to its rung. So the state of a search follows from its results and
+    its running trials: report the former and claim the latter, in any order. A result never leaves its rung. A trial
+    that failed, was refused or lost its checkpoint is closed, and keeps the places it took.
 
-    A result says that its trial was promoted up to its rung, so the state of a search follows from its results and
-    from what is running: report the ones, claim the others, in any order. Nothing that was reported ever leaves a
-    rung; a trial that failed, was refused or lost its checkpoint is closed, and keeps the places it had taken.
+    Args:
+        rungs: epochs, as `compute_rungs` gives them. reduction: one trial in so many goes on from a rung.
     """
 
     def __init__(self, rungs: Sequence[int], reduction: int):
@@ -65,10 +72,14 @@ class Halving(Generic[Name]):
         self._orders: list[tuple[Name, ...] | None] = [None for _ in rungs]
 
     def report(self, trial: Name, epoch: int, accuracy: float, costs: Sequence[float]) -> None:
-        """What `trial` has at the end of `epoch`, a rung: accuracy the better the higher, each of `costs` the lower.
+        """Enter a result of `trial` at the end of `epoch`; a second report replaces the first.
 
-        Reported twice, the later counts. Raises ValueError for an epoch that is no rung, for a number that is not
-        finite (close the trial instead), and for another number of costs than the others have.
+        Args:
+            epoch: a rung. accuracy: higher is better. costs: lower is better, as many for all trials.
+
+        Raises:
+            ValueError: for an epoch that is no rung, a number that is not finite (close the trial instead), and a
+                number of costs that differs from the other trials'.
         """
         rung = self._find_rung(epoch)
         losses = (-float(accuracy), *map(float, costs))
@@ -83,20 +94,23 @@ class Halving(Generic[Name]):
             below.add(trial)
 
     def claim(self, trial: Name, epoch: int) -> None:
-        """Somebody trains `trial` on to `epoch`, a rung: it is not proposed again before that is reported."""
+        """Note that a worker trains `trial` to `epoch`, a rung; it is not proposed again before that is reported."""
         for below in self._promoted[: self._find_rung(epoch)]:
             below.add(trial)
 
     def close(self, trial: Name) -> None:
-        """`trial` will not go on, whatever its results: it failed, was refused, or its checkpoint is gone."""
+        """Exclude `trial` from promotion: it failed, was refused, or lost its checkpoint."""
         self._closed.add(trial)
 
     def propose(self, *, closing: bool = False) -> Promotion[Name] | None:
-        """The trial to go on with, from the highest rung that has one; None: start a new one.
+        """The promotion to make, from the highest rung that has one; None where a new trial should start.
 
-        A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung as it is now, and the best
-        that is not promoted yet is taken. With `closing`, where nothing runs and no new trial will start, one of each
-        rung qualifies after all those, so that even a small search ends with a trial trained to the end.
+        A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung as it is now. The best
+        that is not promoted yet is taken.
+
+        Args:
+            closing: nothing runs and no trial will start. Then one trial of each rung qualifies in any case, so that
+                even a small search trains one to the end.
         """
         for fewest in (0, 1) if closing else (0,):
             for rung in reversed(range(len(self.rungs) - 1)):
@@ -107,20 +121,20 @@ class Halving(Generic[Name]):
         return None
 
     def sort_rung(self, rung: int) -> tuple[Name, ...]:
-        """The trials of a rung, by its index, the best first: by rank, crowding, accuracy and order of arrival."""
+        """The trials of the rung with index `rung`, best first: by rank, crowding, accuracy and order of arrival."""
         order = self._orders[rung]
         if order is None:
             order = self._orders[rung] = self._sort(rung)
         return order
 
-    def find_hopeless(self, trials: int) -> list[Name]:
-        """The stopped trials that can no longer be promoted in a search of `trials` trials in all.
+    def find_eliminated(self, trials: int) -> list[Name]:
+        """The stopped trials that can no longer be promoted, in a search of `trials` trials in all.
 
-        Those that as many others of their rung dominate as there can ever be places: whatever comes, these others stay
-        before them. Their checkpoints can go; close what is discarded, though it changes nothing.
+        As many others of their rung dominate them as the rung can ever promote, and these others stay ahead whatever
+        comes. Their checkpoints can be deleted.
         """
         places = max(trials // self.reduction, 1)
-        hopeless = []
+        eliminated: list[Name] = []
         for results, promoted in zip(self._results[:-1], self._promoted, strict=False):
             stopped = [trial for trial in results if trial not in promoted and trial not in self._closed]
             if len(results) <= places or not stopped:
@@ -128,21 +142,12 @@ class Halving(Generic[Name]):
             names = list(results)
             dominators = find_dominated([results[name] for name in names]).sum(axis=0)
             beaten = {name for name, count in zip(names, dominators, strict=True) if count >= places}
-            hopeless += [trial for trial in stopped if trial in beaten]
-        return hopeless
-
-    def find_stopped(self) -> list[Promotion[Name]]:
-        """The trials that wait below the last rung, each with the epoch that it was stopped at."""
-        return [
-            Promotion(trial, epoch)
-            for epoch, results, promoted in zip(self.rungs[:-1], self._results, self._promoted, strict=False)
-            for trial in results
-            if trial not in promoted and trial not in self._closed
-        ]
+            eliminated += [trial for trial in stopped if trial in beaten]
+        return eliminated
 
     @property
     def epochs_spent(self) -> int:
-        """Epochs trained by all that was reported: a trial goes on from its checkpoint, so each counts its last."""
+        """Epochs trained by all reported trials. Each counts its last epoch, as it goes on from its checkpoint."""
         reached: dict[Name, int] = {}
         for epoch, results in zip(self.rungs, self._results, strict=True):
             reached.update(dict.fromkeys(results, epoch))

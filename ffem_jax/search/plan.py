@@ -1,4 +1,4 @@
-"""A search, planned: all that a worker needs to know, in one folder that every worker can read."""
+"""The plan of a search: everything a worker needs, in one folder that every worker can read."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ PLAN_FILE, SWEEP_FILE = "search.json", "sweep.yaml"
 class SearchPlan:
     """A search, ready to launch.
 
-    name: of its sweep. overrides: the user's. config: composed for a launcher. fixed: the overrides that all trials
-    share. base: a trial of the space, with the values that no choice changes. sweep_dir holds the trials' folders,
-    and in `search/` the study, this plan and the workers' logs.
+    Args:
+        name: of its sweep. overrides: the user's. config: composed for a launcher.
+        fixed: the overrides that all trials share. base: a trial of the space, for the values that no choice changes.
+        sweep_dir: holds the trials' folders and, in `search/`, the study, this plan and the workers' logs.
     """
 
     name: str
@@ -66,7 +67,7 @@ class SearchPlan:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The epochs at which networks are judged and most are stopped; none without halving."""
+        """The epochs at which networks are judged, and most are stopped; none without halving."""
         return self.settings.halving.get_rungs(self.base.recipe.epochs)
 
     @property
@@ -83,7 +84,7 @@ class SearchPlan:
         return [record for record in records if self.space.read_point(record.spec, base) is not None]
 
     def identify(self) -> dict[str, Any]:
-        """What must be equal for two searches to share a study, by the key a user would write."""
+        """The settings that must be equal for two searches to share a study, by the key that a user would write."""
         fixed = to_plain(self.base)
         for group in (fixed, fixed.get("pretrain")):
             if group:
@@ -101,7 +102,7 @@ class SearchPlan:
         }
 
     def get_trial_dir(self, trial: TrialSpec, seeds: Sequence[int]) -> Path:
-        """The folder of a trial: the same whenever the same one is asked for."""
+        """The folder of a trial, always the same for the same trial."""
         label = f"{trial.arch.name}-seed{'_'.join(map(str, seeds or (trial.seed,)))}-{trial_key(trial)}"
         return self.sweep_dir / re.sub(r"[^\w.-]+", "_", label)
 
@@ -123,10 +124,14 @@ def plan_search(
     config_dir: Path | None = None,
     sweep_file: Path | None = None,
 ) -> SearchPlan:
-    """Compose the search `name`, check its space, and give it its places. sweep_file: instead of the one found by name.
+    """Compose the search `name`, check its space, and choose its folders.
 
-    An override of a choice, `arch.stem_stride=1` or `arch.stem_stride=1,2`, replaces its values. Raises ConfigError,
-    SpecError or SpaceError in one line.
+    Args:
+        overrides: the user's. One of a choice, `arch.stem_stride=1` or `arch.stem_stride=1,2`, replaces its values.
+        sweep_file: read instead of the file found by name.
+
+    Raises:
+        ConfigError, SpecError, SpaceError: in one line.
     """
     register_sweep(name, sweep_file or find_sweep(name, config_dir))
     selected = f"+{SWEEP_GROUP}={name}"
@@ -175,7 +180,7 @@ def read_settings(config: DictConfig) -> SearchSettings:
 
 
 def check_samples(composer: Composer, fixed: Sequence[str], space: SearchSpace, samples: int = 20) -> None:
-    """Raise ConfigError or SpecError where none of a few random points can be built: a mistake in the space."""
+    """Raise ConfigError where none of a few random points can be built, which is a mistake in the space."""
     from ffem_jax.search.candidates import CandidateMaker
 
     maker, rng, problem = CandidateMaker(composer, fixed, space), np.random.default_rng(0), None

@@ -1,4 +1,8 @@
-"""Who proposes the next network: Optuna's samplers, and proposers of our own that look at points and results."""
+"""Samplers of a search: Optuna's, and proposers of our own, which see points and outcomes.
+
+A sampler is built anew for every network, seeded by the network's number. What is proposed follows from what is known,
+whichever worker asks and however often the search was stopped: one worker's search can be repeated exactly.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,21 @@ from ffem_jax.search.model.proposal import Observation, ProposalError, Surrogate
 from ffem_jax.search.space import Point, SearchSpace
 
 LARGEST_GRID = 100_000
-# Those of Optuna, whose keyword arguments hydra.sweeper.sampler_options are.
+# Optuna's samplers; hydra.sweeper.sampler_options are their keyword arguments.
 WITH_OPTIONS = ("nsga2", "tpe", "gp")
 
 
 @dataclass(frozen=True)
-class Told:
-    """A point and what came of it. accuracy: None where it was refused or failed. costs: by objective, those known.
+class TrialOutcome:
+    """The outcome of one network of a study.
 
-    excess: by how much of the cap it is over the cap; 0 or less is within it. stopped: the epoch that its accuracy is
-    of, where it was stopped early; 0: it was trained to the end. tested: images that each training behind the accuracy
-    was tested on; None where an older study does not say.
+    Args:
+        point: its choices.
+        accuracy: in 0 to 1; None where it was refused or failed.
+        costs: by field of a record, those known.
+        excess: how far it is over the cap, as a fraction of the cap; 0 or less is within it.
+        stopped: the epoch that its accuracy is of, where it was stopped early; 0 where it was trained to the end.
+        tested: images that each training was tested on; None where an older study does not say.
     """
 
     point: Point
@@ -40,15 +48,15 @@ class Told:
     tested: int | None = None
 
 
-# The next point, from the space, what is known, the points that are taken (`freeze` of each), a generator and the
-# objectives that go down; None where there is none left.
+# From the space, the outcomes so far, the points that are taken (`freeze` of each), a generator and the objectives that
+# go down to the next point; None where none is left.
 Proposer = Callable[
-    [SearchSpace, Sequence[Told], set[tuple[str, ...]], np.random.Generator, Sequence[str]], Point | None
+    [SearchSpace, Sequence[TrialOutcome], set[tuple[str, ...]], np.random.Generator, Sequence[str]], Point | None
 ]
 
 
 def freeze(point: Mapping[str, str]) -> tuple[str, ...]:
-    """A point as something that sets can hold."""
+    """A point as a tuple, which can be hashed: names and values in turn, sorted by name."""
     return tuple(itertools.chain.from_iterable(sorted(point.items())))
 
 
@@ -63,15 +71,15 @@ def read_excess(trial: FrozenTrial) -> tuple[float]:
 
 
 def suggest_point(space: SearchSpace, trial: Trial) -> Point:
-    """The point that Optuna's `trial` is asked to be.
+    """The point that Optuna proposes in `trial`.
 
-    Every choice gets a value, the inactive ones too: samplers are at their best in a space of one shape.
+    Optuna is asked for inactive choices too: its samplers work best in a space of one shape.
     """
     point: Point = {}
     for choice in space.choices:
         if len(choice.values) == 1:
             point[choice.name] = choice.values[0]
-        elif choice.ordered:  # by its place: neighbours are alike, however far apart their numbers
+        elif choice.ordered:  # by its index: neighbours are similar, however far apart their numbers
             point[choice.name] = choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
         else:
             point[choice.name] = str(trial.suggest_categorical(choice.name, choice.values))
@@ -79,7 +87,7 @@ def suggest_point(space: SearchSpace, trial: Trial) -> Point:
 
 
 def to_params(space: SearchSpace, point: Mapping[str, str]) -> dict[str, Any]:
-    """What Optuna's trial of `point` suggests: the other way round."""
+    """The parameters of Optuna's trial of `point`: the inverse of `suggest_point`."""
     params: dict[str, Any] = {}
     for choice in space.choices:
         if choice.name in point and len(choice.values) > 1:
@@ -89,10 +97,16 @@ def to_params(space: SearchSpace, point: Mapping[str, str]) -> dict[str, Any]:
 
 
 def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampler:
-    """Optuna's sampler behind `name`; that of a proposer draws what the proposer leaves open.
+    """Optuna's sampler `name`; for a proposer of our own, one that draws what the proposer leaves open.
 
-    It is built anew for every network, from `seed`: what is proposed then depends on what is known and not on which
-    worker asks. Raises ConfigError for an option that the sampler does not take, and where its libraries are missing.
+    It is built anew for every network, from `seed`: so a proposal depends on what is known, and not on which worker
+    asks.
+
+    Args:
+        name: one of `settings.SAMPLER_NAMES`. options: keyword arguments of Optuna's class.
+
+    Raises:
+        ConfigError: for an option that the sampler does not take, and where its libraries are missing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if name == "gp" and not all(importlib.util.find_spec(library) for library in ("torch", "scipy")):
@@ -110,15 +124,15 @@ def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampl
                 return TPESampler(seed=seed, constraints_func=read_excess, **chosen)
             if name == "gp":
                 return GPSampler(seed=seed, constraints_func=read_excess, **options)
-            # Always in its first, random trials: Optuna's RandomSampler would not write the constraint down, and a
-            # study could not go on with another sampler.
+            # It stays in its first, random trials. Optuna's RandomSampler would not store the constraint, and a study
+            # could not go on with another sampler.
             return TPESampler(seed=seed, constraints_func=read_excess, **{**options, "n_startup_trials": 2**31})
         except TypeError as error:
             raise ConfigError(f"hydra.sweeper.sampler_options: {error}") from error
 
 
 def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> None:
-    """Raise ConfigError where the sampler `name` cannot serve this space or these options, or cannot be built."""
+    """Raise ConfigError where the sampler `name` does not fit this space or these options, or cannot be built."""
     if options and name not in WITH_OPTIONS:
         raise ConfigError(
             f"hydra.sweeper.sampler={name} takes no hydra.sweeper.sampler_options (here {', '.join(options)}); leave "
@@ -135,23 +149,23 @@ def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> 
 
 def propose_grid(
     space: SearchSpace,
-    told: Sequence[Told],
+    outcomes: Sequence[TrialOutcome],
     taken: set[tuple[str, ...]],
     rng: np.random.Generator,
     costs: Sequence[str] = (),
 ) -> Point | None:
-    """The first point, in the order of the space, that nobody has taken."""
+    """The first point, in the order of the space, that is not taken."""
     return next((point for point in space if freeze(point) not in taken), None)
 
 
 def propose_surrogate(
     space: SearchSpace,
-    told: Sequence[Told],
+    outcomes: Sequence[TrialOutcome],
     taken: set[tuple[str, ...]],
     rng: np.random.Generator,
     costs: Sequence[str],
 ) -> Point | None:
-    """The point that a model of what is known expects most of, against all of `costs`; see `proposal`."""
+    """The point of the highest expected gain, against all of `costs`, by the surrogate; see `model.proposal`."""
     known = [
         Observation(
             one.point,
@@ -160,14 +174,14 @@ def propose_surrogate(
             one.tested,
             fill=1 + one.excess if one.costs else None,
         )
-        for one in told
+        for one in outcomes
     ]
-    settled = {freeze(one.point) for one in told}
+    settled = {freeze(one.point) for one in outcomes}
     known += [Observation(thaw(point), running=True) for point in taken if point not in settled]
     try:
         return SurrogateSampler(space).propose(known, rng, lambda point: freeze(point) in taken)
     except ProposalError:
-        return propose_grid(space, told, taken, rng) if space.size <= LARGEST_GRID else None
+        return propose_grid(space, outcomes, taken, rng) if space.size <= LARGEST_GRID else None
 
 
 PROPOSERS: dict[str, Proposer] = {"grid": propose_grid, "surrogate": propose_surrogate}
@@ -176,16 +190,16 @@ PROPOSERS: dict[str, Proposer] = {"grid": propose_grid, "surrogate": propose_sur
 def propose_neighbour(
     space: SearchSpace, point: Mapping[str, str], taken: set[tuple[str, ...]], rng: np.random.Generator
 ) -> Point | None:
-    """A free point that differs from `point` in a choice or a few; for a sampler that keeps repeating itself.
+    """A free point that differs from `point` in one choice or a few, for a sampler that keeps repeating itself.
 
-    In a small space the first free point where chance finds none; None where all are taken.
+    In a small space it is the first free point where random changes find none; None where all are taken.
     """
     for attempt in range(200):
         changed, other = dict(point), space.sample(rng)
         names = rng.permutation(list(other))[: 1 + attempt // 20]
         for name in names:
             changed[str(name)] = other[str(name)]
-        # What became active by the change takes the other's value, or any.
+        # A choice that the change made active takes a random value.
         for choice in space.choices:
             if choice.name not in changed:
                 changed[choice.name] = choice.values[int(rng.integers(len(choice.values)))]

@@ -1,4 +1,4 @@
-"""What `hydra.sweeper` may say of a search: the space, the sampler, the objectives, the budget, the storage."""
+"""The settings of a search, under `hydra.sweeper`: space, sampler, objectives, budget, storage."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ffem_jax.records.costs import COST_FIELDS, MEASURED_FIELDS
 from ffem_jax.search.halving import compute_rungs
 from ffem_jax.specs.architecture import SpecError, check_choice, check_range
 
 # Names alone, so that a wrong one is refused without Optuna.
 SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid", "surrogate")
 ACCURACY = "accuracy"
-COSTS = ("bytes_float32", "bytes_float16", "bytes_int8", "macs", "params", "latency_ms_wasm")
 STORAGE_SCHEMES = ("postgresql", "postgresql+psycopg")
 
 
@@ -51,7 +51,7 @@ class SearchSettings:
         training (over the cap, impossible) and repetitions do not count.
     n_epochs: nothing more is begun once so many epochs are trained, of all networks together; 0 asks n_trials alone.
     halving: whether bad networks are stopped early; the networks of n_trials are then those that were begun.
-    objectives: accuracy, which goes up, and one or two costs, which go down.
+    objectives: accuracy, which goes up, and one or two of `records.costs.COST_FIELDS`, which go down.
     storage: where the study is kept: empty for a journal file in the sweep's folder, or a URL
         (postgresql+psycopg://user@host/database) that workers on several machines share.
     study: its name there; empty takes the sweep's folder's.
@@ -81,15 +81,16 @@ class SearchSettings:
         check_range("hydra.sweeper.n_epochs", self.n_epochs, 0)
         if isinstance(self.halving, dict):  # as YAML has it
             self.halving = HalvingSettings(**self.halving)
-        if self.halving.enabled and "latency_ms_wasm" in self.objectives:
+        measured = [name for name in self.objectives if name in MEASURED_FIELDS]
+        if self.halving.enabled and measured:
             raise SpecError(
-                "hydra.sweeper.halving judges networks half trained, which have no latency yet; take macs for "
-                "latency_ms_wasm in hydra.sweeper.objectives, or hydra.sweeper.halving.enabled=false"
+                f"hydra.sweeper.halving judges networks half trained, and {measured[0]} is measured at the end; take "
+                f"macs for {measured[0]} in hydra.sweeper.objectives, or hydra.sweeper.halving.enabled=false"
             )
         for name in self.objectives:
-            check_choice("hydra.sweeper.objectives", name, (ACCURACY, *COSTS))
+            check_choice("hydra.sweeper.objectives", name, (ACCURACY, *COST_FIELDS))
         if ACCURACY not in self.objectives or not 2 <= len(set(self.objectives)) == len(self.objectives) <= 3:
-            listed = ", ".join(COSTS)
+            listed = ", ".join(COST_FIELDS)
             raise SpecError(
                 f"hydra.sweeper.objectives={list(self.objectives)} must be accuracy and 1 or 2 of: {listed}"
             )
@@ -104,5 +105,5 @@ class SearchSettings:
 
     @property
     def costs(self) -> list[str]:
-        """The objectives that go down."""
+        """The objectives that go down: fields of a record."""
         return [name for name in self.objectives if name != ACCURACY]

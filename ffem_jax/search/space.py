@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Point = dict[str, str]
 
-# What decides nothing in a spec: a label, or a place.
+# Fields of a spec that decide no result: labels and places.
 LABELS = {
     ("arch", "name"),
     ("recipe", "name"),
@@ -32,16 +32,17 @@ LABELS = {
 
 
 class SpaceError(FfemError):
-    """A space, or a point of it, that cannot be. The message is one line and says what to do."""
+    """An invalid space, or an invalid point of it. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
 class Choice:
     """One dimension of a space.
 
-    name: an override's key, such as `arch.attention.kind`. values: the texts it may take, in order.
-    when: it is active only where each choice named here has one of the values beside it.
-    ordered: the values are numbers, so that a sampler may take neighbours for alike.
+    Args:
+        name: an override's key, such as `arch.attention.kind`. values: the texts it may take, in order.
+        when: it is active only where each choice named here has one of the values beside it.
+        ordered: the values are numbers, so that a sampler may treat neighbours as similar.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Choice:
     ordered: bool = False
 
     def is_active(self, point: Mapping[str, str]) -> bool:
-        """Whether `point`, which holds the active ones of the choices before this one, asks for this one."""
+        """Whether this choice is active in `point`, which holds the active ones of the choices before it."""
         return all(point.get(name) in values for name, values in self.when)
 
 
@@ -104,10 +105,9 @@ class SearchSpace:
         return _enumerate(self.choices)
 
     def sample(self, rng: np.random.Generator) -> Point:
-        """A random point: each active choice in turn takes one of its values, all alike.
+        """A random point: each active choice in turn takes one of its values, with equal chances.
 
-        So half of the points are without attention where it is one of two kinds, however many ways there are to
-        place the other.
+        So half of the points have no attention where it is one of two kinds, however many placements the other has.
         """
         point: Point = {}
         for choice in self.choices:
@@ -116,7 +116,7 @@ class SearchSpace:
         return point
 
     def get_active(self, point: Mapping[str, str]) -> Point:
-        """`point` without its inactive choices. Raises SpaceError for a value, or for a choice, that there is not."""
+        """`point` without its inactive choices. Raises SpaceError for an unknown choice or value."""
         if unknown := [name for name in point if name not in self.by_name]:
             raise SpaceError(f"{unknown[0]} is no choice of this space; it has: {', '.join(self.by_name)}")
         active: Point = {}
@@ -136,10 +136,12 @@ class SearchSpace:
         return [f"{name}={value}" for name, value in self.get_active(point).items()]
 
     def read_point(self, spec: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Point | None:
-        """The point that a record's `spec` is, or None where it lies outside the space.
+        """The point of a record's `spec`, or None where it lies outside the space.
 
-        base: the `spec` (`to_plain`) of any trial of the space; what is no choice must then equal it, but for seed
-        and names. Without it only the choices are looked at.
+        Args:
+            spec: nested dicts, as `to_plain` makes them.
+            base: the `spec` of any trial of the space. All settings but the choices, the seed and names must then equal
+                it. Without it only the choices are compared.
         """
         point: Point = {}
         for choice in self.choices:
@@ -181,12 +183,14 @@ def _enumerate(choices: Sequence[Choice]) -> Iterator[Point]:
 def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = None) -> SearchSpace:
     """The space that a sweeper's config states.
 
-    params: override keys with values in Hydra's syntax: `a,b`, `choice(a,b)` or `range(1,4)`; a single value is a
-        choice of one. when: choice -> {other choice: the value or the list of values it must have}.
-    replaced: values, in the same syntax, that take the place of those in `params`; choices that can then never be
-        active are left out.
+    Args:
+        config: `params`, override keys with values in Hydra's syntax (`a,b`, `choice(a,b)` or `range(1,4)`; a single
+            value is a choice of one), and `when`, choice -> {other choice: the value or list of values it must have}.
+        replaced: values, in the same syntax, that replace those in `params`. Choices that can then never be active are
+            left out.
 
-    Raises SpaceError naming the choice that cannot be read.
+    Raises:
+        SpaceError: naming the choice that cannot be read.
     """
     replaced = replaced or {}
     params, conditions = {**(config.get("params") or {}), **replaced}, config.get("when") or {}
@@ -205,7 +209,7 @@ def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = N
     left: dict[str, Choice] = {}
     for name in _order(choices):
         choice = choices[name]
-        # Of what the user replaced, a condition asks for what is left of it.
+        # A condition on a replaced choice asks for those of its values that are left.
         when = tuple(
             (other, tuple(one for one in wanted if one in choices[other].values) if other in replaced else wanted)
             for other, wanted in choice.when
@@ -216,12 +220,12 @@ def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = N
 
 
 def _order(choices: Mapping[str, Choice]) -> list[str]:
-    """The names, those that others depend on first, else as they were written."""
+    """The names, each after those it depends on, otherwise as they were written."""
     ordered: list[str] = []
 
     def place(name: str, waiting: tuple[str, ...]) -> None:
         if name in waiting:
-            raise SpaceError(f"hydra.sweeper.when goes round in a circle: {' -> '.join([*waiting, name])}")
+            raise SpaceError(f"hydra.sweeper.when is circular: {' -> '.join([*waiting, name])}")
         for other, _ in choices[name].when:
             if other in choices:
                 place(other, (*waiting, name))
@@ -266,7 +270,7 @@ def _parse_value(text: str) -> Any:
 
 
 def read_value(text: str) -> Any:
-    """What the text of a value means, in Hydra's grammar: a number, a truth value, None, text, a list or a dict."""
+    """The value of a text in Hydra's grammar: a number, a bool, None, a string, a list or a dict."""
     return _parse_value(text)
 
 
@@ -275,7 +279,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _means(value: Any, found: Any) -> bool:
-    """Whether a spec that says `found` was built with `value`; a dict, which overrides a part, with each item."""
+    """Whether a spec with `found` was built with `value`; a dict overrides a part, so each of its items must match."""
     if isinstance(value, Mapping):
         return isinstance(found, Mapping) and all(_means(item, found.get(key)) for key, item in value.items())
     if isinstance(found, Mapping):  # a config group, known by its name
@@ -293,7 +297,7 @@ def _read_defaults() -> dict[str, Any]:
 
 
 def _look_up(spec: Mapping[str, Any], name: str) -> Any:
-    """The value at the dotted `name`; a field that the record leaves out is at its default."""
+    """The value at the dotted `name`; a field that the record leaves out has its default."""
     for root in (spec, _read_defaults()):
         node: Any = root
         for part in name.split("."):
@@ -305,7 +309,7 @@ def _look_up(spec: Mapping[str, Any], name: str) -> Any:
                 break
         else:
             return node
-        # A row that is not there must not be taken from the default table.
+        # A missing stage must not be taken from the default table.
         if "stages" in name:
             break
     return None

@@ -1,4 +1,4 @@
-"""Where workers keep the study they share: a journal file, or PostgreSQL; and whose turn it is to change it."""
+"""The storage of a shared study, a journal file or PostgreSQL, and the lock under which workers change it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ffem_jax.config.compose import ConfigError
+from ffem_jax.errors import describe_install
 
 
-class Turn(Protocol):
-    """Held by one process at a time, and let go of when it dies."""
+class StudyLock(Protocol):
+    """One process at a time holds it; it is released when that process dies."""
 
     def hold(self) -> AbstractContextManager[None]:
-        """Wait for the turn and keep it for the block."""
+        """Wait for the lock and hold it for the block."""
 
 
-class FileTurn:
-    """A turn by a file's lock, which the operating system holds; across machines by a shared folder that has locks."""
+class FileStudyLock:
+    """A file's lock, which the operating system releases; across machines, by a shared folder that has locks."""
 
     def __init__(self, path: Path) -> None:
         self.lock = FileLock(path)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Wait for the turn and keep it for the block."""
+        """Wait for the lock and hold it for the block."""
         with self.lock:
             yield
 
 
-class DatabaseTurn:
-    """A turn by PostgreSQL's advisory lock, which belongs to a connection and ends with it."""
+class DatabaseStudyLock:
+    """PostgreSQL's advisory lock, which belongs to a connection and ends with it."""
 
     def __init__(self, storage: RDBStorage, study: str) -> None:
         self.engine = storage.engine
@@ -45,7 +46,7 @@ class DatabaseTurn:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Wait for the turn and keep it for the block."""
+        """Wait for the lock and hold it for the block."""
         from sqlalchemy import text
 
         with self.engine.connect() as connection:
@@ -58,7 +59,10 @@ class DatabaseTurn:
 
 
 class _SystemLock:
-    """Optuna's own locks are files that a killed process leaves behind, for half a minute of everybody's time."""
+    """A lock of the operating system, in Optuna's interface.
+
+    Optuna's own locks are files: one that a killed process leaves behind stops all workers for half a minute.
+    """
 
     def __init__(self, path: Path) -> None:
         self.lock = FileLock(path)
@@ -72,7 +76,7 @@ class _SystemLock:
 
 
 class SafeJournal(JournalFileBackend):
-    """Optuna's journal, which half a line of a killed writer does not make unreadable."""
+    """Optuna's journal, made robust: half a line of a killed writer is cut off before the next is written."""
 
     def __init__(self, path: Path) -> None:
         lock = _SystemLock(path.with_name(path.name + ".lock"))
@@ -92,22 +96,27 @@ class SafeJournal(JournalFileBackend):
             super().append_logs(list(logs))
 
 
-def open_storage(url: str, study: str, folder: Path) -> tuple[BaseStorage, Turn]:
-    """The storage at `url`, a journal in `folder` where it is empty, and the turn of those who share it.
+def open_storage(url: str, study: str, folder: Path) -> tuple[BaseStorage, StudyLock]:
+    """The storage of a study, and the lock under which it is changed.
 
-    Raises ConfigError, in one line, where the database cannot be reached.
+    Args:
+        url: of a PostgreSQL database; empty for a journal file in `folder`.
+        study: the study's name, which the database's lock goes by.
+
+    Raises:
+        ConfigError: where the database cannot be reached, or its driver is missing.
     """
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(SafeJournal(folder / "study.journal")), FileTurn(folder / "turn.lock")
+        return JournalStorage(SafeJournal(folder / "study.journal")), FileStudyLock(folder / "turn.lock")
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         # A connection that the server closed meanwhile is replaced before it is used.
         storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, skip_compatibility_check=False)
     except ImportError as error:
-        raise ConfigError("hydra.sweeper.storage needs psycopg; pip install 'ffem-jax[postgres]'") from error
+        raise ConfigError(f"hydra.sweeper.storage needs psycopg; {describe_install('postgres')}") from error
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ConfigError(f"hydra.sweeper.storage cannot be opened: {reason}") from error
-    return storage, DatabaseTurn(storage, study)
+    return storage, DatabaseStudyLock(storage, study)

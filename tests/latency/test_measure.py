@@ -14,7 +14,8 @@ from ffem_jax.cli import main
 from ffem_jax.export.tfjs import find_node_packages
 from ffem_jax.latency import measure, turns
 from ffem_jax.latency.measure import measure_records
-from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_arch, read_records
+from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
+from ffem_jax.records.view import read_arch
 from ffem_jax.reports.frontier import write_frontier
 from ffem_jax.specs.architecture import resolve_network
 
@@ -130,7 +131,7 @@ def test_what_was_not_timed_is_named_and_not_placed(tmp_path):
     result = write_frontier([measured(WIDE, 2.0), NARROW], tmp_path, against="latency_ms_wasm")
     assert result.on_frontier == (True, False)
     assert (
-        "Not timed, so not on the frontier (`ffem latency` times them): `width 0.5`."
+        "Not on the frontier, since the records have no milliseconds in wasm (`ffem latency` measures it): `width 0.5`."
         in (tmp_path / "frontier.md").read_text()
     )
 

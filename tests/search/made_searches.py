@@ -11,7 +11,7 @@ from ffem_jax.records.record import TrialRecord, append_record
 from ffem_jax.search.candidates import Candidate
 from ffem_jax.search.settings import SearchSettings
 from ffem_jax.search.space import SearchSpace, read_space
-from ffem_jax.search.storage import FileTurn, open_storage
+from ffem_jax.search.storage import FileStudyLock, open_storage
 from ffem_jax.search.study import Claim, SearchStudy
 
 PARAMS = {"width": "range(1,9)", "depth": "range(1,9)", "kind": "none,eca,se", "placement": "first,last"}
@@ -66,6 +66,6 @@ def train_into(path: Path, claim: Claim) -> list[TrialRecord]:
 def open_study(folder: Path, space: SearchSpace = SPACE, **settings: Any) -> SearchStudy:
     """A view of the study in `folder`: call it twice for two workers."""
     chosen = SearchSettings(**{"n_trials": 20, "sampler": "random", **settings})
-    storage, turn = open_storage("", "made", folder)
-    assert isinstance(turn, FileTurn)
-    return SearchStudy(chosen, space, storage, turn, "made", make, measure)
+    storage, lock = open_storage("", "made", folder)
+    assert isinstance(lock, FileStudyLock)
+    return SearchStudy(chosen, space, storage, lock, "made", make, measure)

@@ -75,6 +75,16 @@ def test_with_one_cost_for_all_it_is_plain_halving_by_accuracy():
     assert halving.epochs_spent == 6 * 4 + 3 * 12
 
 
+def list_stopped(halving):
+    """The trials that wait below the last rung, each with the epoch that it was stopped at."""
+    return [
+        Promotion(trial, epoch)
+        for epoch, results, promoted in zip(halving.rungs[:-1], halving._results, halving._promoted, strict=False)
+        for trial in results
+        if trial not in promoted and trial not in halving._closed
+    ]
+
+
 def test_a_small_network_goes_on_beside_an_accurate_one_and_a_beaten_one_does_not():
     halving = Halving((4, 30), 2)
     for trial, accuracy, size in [("large", 0.5, 10), ("small", 0.2, 1), ("beaten", 0.19, 2), ("middle", 0.3, 5)]:
@@ -86,7 +96,7 @@ def test_a_small_network_goes_on_beside_an_accurate_one_and_a_beaten_one_does_no
         promoted.append(promotion.trial)
         halving.claim(*promotion)
     assert promoted == ["large", "small"]
-    assert halving.find_stopped() == [("beaten", 4), ("middle", 4)]
+    assert list_stopped(halving) == [("beaten", 4), ("middle", 4)]
 
 
 def test_a_copy_takes_no_place_of_the_front():
@@ -130,16 +140,16 @@ def test_a_failed_trial_keeps_its_place_and_never_goes_on():
     assert halving.propose() is None
 
 
-def test_trials_that_enough_others_dominate_are_hopeless():
+def test_trials_that_enough_others_dominate_are_eliminated():
     halving = Halving((1, 2), 2)
     for trial, accuracy in enumerate([0.9, 0.8, 0.7, 0.6]):
         halving.report(trial, 1, accuracy, [1])
-    assert halving.find_hopeless(4) == [2, 3]
-    assert halving.find_hopeless(6) == [3]
-    assert halving.find_hopeless(8) == []
+    assert halving.find_eliminated(4) == [2, 3]
+    assert halving.find_eliminated(6) == [3]
+    assert halving.find_eliminated(8) == []
     halving.close(3)
-    assert halving.find_hopeless(6) == []
-    assert Halving((4,), 2).find_hopeless(10) == []
+    assert halving.find_eliminated(6) == []
+    assert Halving((4,), 2).find_eliminated(10) == []
 
 
 # ------------------------------------------------------------------- whatever comes, any order
@@ -219,12 +229,12 @@ def test_what_goes_on_is_never_dominated_by_what_waits(reduction, events):
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from((2, 3)), events)
-def test_what_is_hopeless_never_goes_on(reduction, events):
+def test_what_is_eliminated_never_goes_on(reduction, events):
     given_up, search = set(), Search(reduction)
     total = sum(event == "ask" for event, *_ in events)
     for _ in search.play(events):
-        stopped = dict(search.halving.find_stopped())
-        given_up.update(Promotion(t, stopped[t] * reduction) for t in search.halving.find_hopeless(total))
+        stopped = dict(list_stopped(search.halving))
+        given_up.update(Promotion(t, stopped[t] * reduction) for t in search.halving.find_eliminated(total))
         assert not given_up & search.promoted
 
 
@@ -245,5 +255,5 @@ def test_the_state_follows_from_results_and_what_is_running(reduction, events, r
     for trial, epoch, accuracy, size in [row for rung in rows for row in rung]:
         again.report(trial, epoch, accuracy, [size])
     assert again.propose() == search.halving.propose()
-    assert again.find_stopped() == search.halving.find_stopped()
+    assert list_stopped(again) == list_stopped(search.halving)
     assert again.epochs_spent == search.halving.epochs_spent

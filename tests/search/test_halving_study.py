@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ffem_jax.cli import main
-from ffem_jax.records.record import TrialRecord, latest_records, read_records, read_trial
+from ffem_jax.records.record import TrialRecord, latest_records, read_records
+from ffem_jax.records.view import read_trial
 from ffem_jax.runs.trial import run_trials
 from ffem_jax.search.candidates import Candidate
 from ffem_jax.search.settings import HalvingSettings, SearchSettings
@@ -67,8 +68,8 @@ def open_study(folder, enabled=True, **settings):
     halving = HalvingSettings(enabled=enabled, min_epochs=1, reduction=3)
     chosen = {"sampler": "random", "objectives": ["accuracy", "macs"], "n_trials": 12, **settings}
     settings = SearchSettings(halving=halving, **chosen)
-    storage, turn = open_storage("", "test", folder)
-    study = SearchStudy(settings, SPACE, storage, turn, "test", make, measure)
+    storage, lock = open_storage("", "test", folder)
+    study = SearchStudy(settings, SPACE, storage, lock, "test", make, measure)
     study.rungs = halving.get_rungs(EPOCHS)
     return study
 
@@ -109,16 +110,16 @@ def test_a_third_goes_on_from_each_rung_and_what_goes_on_is_best(tmp_path):
     assert set(halving.sort_rung(0)[:4]) <= gone_on
     assert len(gone_on) < 8
     # Told as far as each came, and only what is trained to the end is said to be.
-    told = ledger.read_told()
+    told = ledger.read_outcomes()
     assert len(told) == 12
     assert sorted(one.stopped or EPOCHS for one in told) == sorted(reached.values())
     for one in told:
         assert one.accuracy == pytest.approx(compute_accuracy(one.point, one.stopped or EPOCHS))
     # A proposer compares them all where they first stopped.
-    for one in ledger.read_told(first=True):
+    for one in ledger.read_outcomes(first=True):
         assert (one.stopped, one.accuracy) == (1, pytest.approx(compute_accuracy(one.point, 1)))
     # All that is dominated by enough others to have no chance is among those that were stopped.
-    assert {tuple(point.values()) for point in study.find_hopeless()} <= {n for n, e in reached.items() if e == 1}
+    assert {tuple(point.values()) for point in study.find_eliminated()} <= {n for n, e in reached.items() if e == 1}
 
 
 def test_it_spends_less_than_training_all_and_its_end_is_on_their_frontier(tmp_path):
@@ -129,8 +130,8 @@ def test_it_spends_less_than_training_all_and_its_end_is_on_their_frontier(tmp_p
     assert spent[1] == 12 * EPOCHS
     assert spent[0] < spent[1] / 2
     # The same sampler and seed propose the same networks, whatever becomes of them.
-    everything = {tuple(one.point.values()): one for one in without.read_ledger().read_told()}
-    ends = [one for one in with_halving.read_ledger().read_told() if not one.stopped]
+    everything = {tuple(one.point.values()): one for one in without.read_ledger().read_outcomes()}
+    ends = [one for one in with_halving.read_ledger().read_outcomes() if not one.stopped]
     assert ends
     assert all(everything[tuple(one.point.values())].accuracy == one.accuracy for one in ends)
     # Early epochs order these networks as the end does, so one that nothing beats is trained to the end.
@@ -157,7 +158,7 @@ def test_a_worker_killed_while_going_on_is_followed_at_the_same_epoch(tmp_path):
             break
         study.tell_records(claim, training(claim))
         first.append(claim)
-    study.bury_worker("one")
+    study.reap_worker("one")
     again = study.claim("two")
     assert (again.candidate.key, again.stop_epoch, again.attempt) == (claim.candidate.key, 3, 2)
     # Told to stop, it is no attempt.
@@ -166,7 +167,7 @@ def test_a_worker_killed_while_going_on_is_followed_at_the_same_epoch(tmp_path):
     assert (once_more.candidate.key, once_more.stop_epoch, once_more.attempt) == (claim.candidate.key, 3, 2)
     # The first worker was only slow: its word comes too late.
     assert not study.tell_records(claim, training(claim))
-    study.bury_worker("three")
+    study.reap_worker("three")
     given_up = study.read_ledger().trials[once_more.number].user_attrs["outcome"]
     assert given_up["status"] == "failed"
     other = study.claim("four")
@@ -181,8 +182,8 @@ def test_a_worker_killed_while_going_on_is_followed_at_the_same_epoch(tmp_path):
 def test_a_worker_killed_in_the_middle_of_a_claim_takes_nothing_with_it(tmp_path):
     study, training = open_study(tmp_path), Training()
     claim = study.claim("one")
-    study.bury_worker("one")
-    study.look_for_silence()  # the network waits for another worker,
+    study.reap_worker("one")
+    study.reap_silent()  # the network waits for another worker,
     study.study.ask()  # which is killed before it has written down whose it is
     again = study.claim("two")
     assert (again.candidate.key, again.attempt) == (claim.candidate.key, 2)
@@ -208,7 +209,7 @@ def test_workers_killed_at_random_lose_no_network_and_train_none_twice(tmp_path)
             break
         except Killed:
             deaths += 1
-            study.bury_worker(f"worker {worker}")
+            study.reap_worker(f"worker {worker}")
     assert deaths > 3
     ledger, _ = check_accounts(study, training)
     assert len(ledger.finished) == 12
@@ -224,7 +225,7 @@ def test_a_network_that_fails_on_the_way_stays_failed_and_the_search_ends(tmp_pa
     ledger, reached = check_accounts(study, training)
     assert ledger.count("failed") >= 4
     assert set(reached.values()) == {1}
-    assert all(one.accuracy is not None for one in ledger.read_told())
+    assert all(one.accuracy is not None for one in ledger.read_outcomes())
 
 
 def test_the_budget_may_be_in_epochs(tmp_path):
@@ -241,14 +242,14 @@ def test_the_budget_may_be_in_epochs(tmp_path):
 def test_begun_again_with_more_networks_it_goes_on_with_those_it_had(tmp_path):
     work(open_study(tmp_path, n_trials=6), Training())
     study, training = open_study(tmp_path, n_trials=12), Training()
-    before = {tuple(one.point.values()) for one in study.read_ledger().read_told()}
+    before = {tuple(one.point.values()) for one in study.read_ledger().read_outcomes()}
     work(study, training)
     ledger = study.read_ledger()
     assert len(ledger.finished) == 12
     assert not {(size, kind) for size, kind, epoch in training.asked if epoch == 1} & before
 
 
-def test_checkpoints_of_the_hopeless_are_discarded_and_of_no_other(tmp_path):
+def test_checkpoints_of_the_eliminated_are_discarded_and_of_no_other(tmp_path):
     study, training, discarded = open_study(tmp_path, n_trials=18), Training(), []
     work(study, training, discard=lambda point: discarded.append((point["size"], point["kind"], len(training.asked))))
     assert discarded

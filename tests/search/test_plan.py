@@ -129,7 +129,7 @@ def test_what_is_a_search(composer: Composer) -> None:
         ("hydra.sweeper.stale_seconds=1", "hydra.sweeper.stale_seconds=1.0 must be at least 30.0"),
         ("arch.stem_stride=1,3", None),
         ("arch.stages.9.repeats=1,2", "none of 20 networks of the space can be built: "),
-        ("arch.stem_strode=1,2", "arch.stem_strode is not known; did you mean stem_stride?"),
+        ("arch.stem_strode=1,2", "arch.stem_strode is not known; did you mean arch.stem_stride?"),
         ("recipe=modern,papper", "recipe=papper is not known; did you mean paper?"),
     ],
 )

@@ -28,7 +28,7 @@ CAP = 10e6
 
 
 class NobodyElse:
-    """The turn of a search with one worker."""
+    """The lock of a search with one worker."""
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -94,7 +94,7 @@ def make_simulated(claim: Claim) -> object:
 def test_a_search_finds_more_than_chance_at_equal_budget(
     sampler: str, margin: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module.Heart, "run", lambda heart: None)
+    monkeypatch.setattr(worker_module.Heartbeat, "run", lambda heart: None)
     space = read_space(yaml.safe_load(find_sweep("search").read_text())["hydra"]["sweeper"])
     differences = [search(space, sampler, world, 150) - search(space, "random", world, 150) for world in range(3)]
     assert min(differences) > 0, differences

@@ -128,7 +128,7 @@ def test_a_config_group_is_known_by_its_name_and_a_dict_by_its_items() -> None:
         ({"a": "1,2"}, {"b": {"a": 1}}, "hydra.sweeper.when names b, which is no choice; there are: a"),
         ({"a": "1,2", "b": "1"}, {"b": {"c": 1}}, "b depends on c, which is no choice before it"),
         ({"a": "1,2", "b": "1"}, {"b": {"a": 3}}, "b depends on a=3; choose one of: 1, 2"),
-        ({"a": "1,2", "b": "1"}, {"b": {"a": 1}, "a": {"b": 1}}, "hydra.sweeper.when goes round in a circle: a -> b"),
+        ({"a": "1,2", "b": "1"}, {"b": {"a": 1}, "a": {"b": 1}}, "hydra.sweeper.when is circular: a -> b"),
     ],
 )
 def test_a_mistake_is_one_line(params: dict[str, str], when: dict[str, Any], message: str) -> None:

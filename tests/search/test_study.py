@@ -86,7 +86,9 @@ def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 def test_without_psycopg_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"^hydra.sweeper.storage needs psycopg; pip install 'ffem-jax\[postgres\]'$"):
+    with pytest.raises(
+        ConfigError, match=r"^hydra.sweeper.storage needs psycopg; in the checkout, .*'\.\[postgres\]'$"
+    ):
         open_storage("postgresql+psycopg://127.0.0.1:1/faces", "made", tmp_path)
 
 
@@ -107,9 +109,9 @@ def test_a_recorded_network_is_taken_over_once_and_counts(tmp_path: Path, sample
         for trial in trained.finished:
             candidate = measure(make(trial.user_attrs["claim"]["point"]))
             assert study.adopt(candidate, [make_record(Claim(0, candidate))]) == expected
-    told = study.read_ledger().read_told()
+    told = study.read_ledger().read_outcomes()
     assert [(one.point, one.accuracy, one.costs) for one in told] == [
-        (one.point, one.accuracy, one.costs) for one in trained.read_told() if one.accuracy is not None
+        (one.point, one.accuracy, one.costs) for one in trained.read_outcomes() if one.accuracy is not None
     ]
     after = search(study)
     assert len(set(keys(after))) == 20
@@ -217,14 +219,14 @@ def test_a_worker_that_beats_keeps_its_network(tmp_path: Path, monkeypatch: pyte
     assert claim is not None
     for count in range(10):
         study.beat(claim.number, count)
-        other.look_for_silence()
+        other.reap_silent()
         clock[0] += 50  # of the 60 seconds that are allowed
     assert not other.read_ledger().owed
     assert study.tell_records(claim, [make_record(claim)])
     claim = study.claim("dead")
-    other.look_for_silence()
+    other.reap_silent()
     clock[0] += 61
-    other.look_for_silence()
+    other.reap_silent()
     assert other.read_ledger().count("lost") == 1
 
 
@@ -238,12 +240,12 @@ def test_killed_twice_a_network_has_failed_and_is_recorded_so(tmp_path: Path) ->
 
     study.on_abandoned = give_up
     first = study.claim("a")
-    study.bury_worker("a")
+    study.reap_worker("a")
     second = study.claim("b")
     assert first is not None
     assert second is not None
     assert (second.candidate.key, second.attempt) == (first.candidate.key, 2)
-    study.bury_worker("b")
+    study.reap_worker("b")
     assert study.claim("c") is None
     assert study.is_over()
     assert given_up == [(first.candidate.point, "its worker was killed, 2 times")]
@@ -255,14 +257,14 @@ def test_killed_twice_after_its_record_was_written_a_network_is_done(tmp_path: P
     study = open_study(tmp_path, n_trials=1)
     study.rungs = (stop_epoch, 6) if stop_epoch else ()
     study.claim("a")
-    study.bury_worker("a")
+    study.reap_worker("a")
     claim = study.claim("b")
     assert claim is not None
     record = make_record(claim)
     if stop_epoch:
         record.status, record.epochs = "pruned", stop_epoch
     study.on_abandoned = lambda point, reason: [record]
-    study.bury_worker("b")
+    study.reap_worker("b")
     ledger = study.read_ledger()
     assert ledger.count("failed") == 0
     (finished,) = ledger.finished
@@ -276,13 +278,13 @@ def test_of_a_network_killed_on_its_way_to_a_rung_the_record_of_the_rung_before_
     study = open_study(tmp_path, n_trials=1)
     study.rungs = (4, 6)
     study.claim("a")
-    study.bury_worker("a")
+    study.reap_worker("a")
     claim = study.claim("b")
     assert claim is not None
     record = make_record(claim)
     record.status, record.epochs = "pruned", 2
     study.on_abandoned = lambda point, reason: [record]
-    study.bury_worker("b")
+    study.reap_worker("b")
     assert study.read_ledger().count("failed") == 1
 
 
@@ -293,8 +295,8 @@ def test_killed_twice_before_it_had_a_cost_a_network_has_failed_whatever_is_reco
         assert claim is not None
         record = make_record(claim)
         study.on_abandoned = lambda point, reason, record=record: [record]
-        study.bury_worker(name)
-        study.look_for_silence()
+        study.reap_worker(name)
+        study.reap_silent()
     assert study.read_ledger().count("failed") == 1
 
 
@@ -304,7 +306,7 @@ def test_a_stopped_worker_s_network_is_claimed_again_as_often_as_it_takes(tmp_pa
         claim = study.claim(name)
         assert claim is not None
         assert claim.attempt == 1
-        study.bury_worker(name, stopped=True)
+        study.reap_worker(name, stopped=True)
     assert len(search(study).finished) == 1
 
 
@@ -388,6 +390,6 @@ def test_twenty_kills_anywhere_and_every_network_is_accounted_for_once(
 
 def test_the_points_told_are_those_of_the_space(tmp_path: Path) -> None:
     ledger = search(open_study(tmp_path, n_trials=15))
-    for told in ledger.read_told():
+    for told in ledger.read_outcomes():
         assert SPACE.get_active(told.point) == told.point
-    assert sum(told.accuracy is not None for told in ledger.read_told()) == 15
+    assert sum(told.accuracy is not None for told in ledger.read_outcomes()) == 15

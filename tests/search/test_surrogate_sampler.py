@@ -13,7 +13,7 @@ from ffem_jax.config.compose import ConfigError
 from ffem_jax.search import samplers
 from ffem_jax.search.model.encoding import decode_point, sample_codes
 from ffem_jax.search.model.proposal import SurrogateSampler
-from ffem_jax.search.samplers import PROPOSERS, Told, freeze, thaw
+from ffem_jax.search.samplers import PROPOSERS, TrialOutcome, freeze, thaw
 from ffem_jax.search.space import Choice, SearchSpace
 from ffem_jax.search.workers.following import compute_progress
 
@@ -29,13 +29,15 @@ SPACE = SearchSpace(
 def settle(point):
     size = sum(float(point[f"c{n}"]) for n in range(5)) / 16
     costs = {"params": 1.0, "bytes_int8": size}
-    return Told(point, None if size > 1 else 0.3 + 0.03 * float(point["c0"]) * float(point["c1"]), costs, size - 1)
+    return TrialOutcome(
+        point, None if size > 1 else 0.3 + 0.03 * float(point["c0"]) * float(point["c1"]), costs, size - 1
+    )
 
 
 def test_the_study_gets_points_that_fit_and_that_nobody_has():
     draw = np.random.default_rng(0)
     told = [settle(decode_point(SPACE, row)) for row in sample_codes(SPACE, 40, draw)]
-    told.append(Told({**told[0].point, "c0": "4"}, None, {}, 1.0))  # cannot be built: no costs
+    told.append(TrialOutcome({**told[0].point, "c0": "4"}, None, {}, 1.0))  # cannot be built: no costs
     running = [decode_point(SPACE, row) for row in sample_codes(SPACE, 3, draw)]
     taken = {freeze(one.point) for one in told} | {freeze(point) for point in running}
     sizes = []
@@ -57,7 +59,7 @@ def test_a_space_is_searched_to_its_end():
     for _ in range(6):
         point = PROPOSERS["surrogate"](small, told, taken, np.random.default_rng(len(taken)), ["macs"])
         taken.add(freeze(point))
-        told.append(Told(point, 0.5, {"macs": float(point["c0"])}, -0.5))
+        told.append(TrialOutcome(point, 0.5, {"macs": float(point["c0"])}, -0.5))
     assert len(taken) == small.size
     assert PROPOSERS["surrogate"](small, told, taken, np.random.default_rng(0), ["macs"]) is None
 
@@ -75,7 +77,7 @@ def test_a_study_finds_more_with_it_than_by_chance(tmp_path):
             while (claim := study.claim("w")) is not None or not study.is_over():
                 if claim:
                     study.tell_records(claim, [make_record(claim)])
-            told = [one for one in study.read_ledger().read_told() if one.accuracy is not None]
+            told = [one for one in study.read_ledger().read_outcomes() if one.accuracy is not None]
             share = compute_hypervolume([t.costs["bytes_float32"] for t in told], [t.accuracy for t in told], CAP, 0.0)
             covered.setdefault(sampler, []).append(share)
     assert min(covered["surrogate"]) > max(covered["random"])

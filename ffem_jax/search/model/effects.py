@@ -1,9 +1,9 @@
-"""What each choice of a space does, on average: main effects with intervals, from the networks that were trained.
+"""The main effect of each choice of a space, with intervals, from the networks that were trained.
 
 A search trains more of what looks good, so the plain means of those with one value and those with another compare
 networks that differ in much else. Here all choices are fitted together (the additive part of the surrogate: ridge
 regression on coded choices, its weight by restricted likelihood), and an effect is what one value changes with all
-else equal. What choices do only together counts as noise and widens the intervals. NumPy only.
+else equal. What choices do only jointly counts as noise and widens the intervals. NumPy only.
 """
 
 from __future__ import annotations
@@ -43,19 +43,21 @@ class Estimate:
     p_corrected: float
 
     @property
-    def shown(self) -> bool:
-        """Whether a difference is shown, all rows counted."""
+    def significant(self) -> bool:
+        """Whether it differs from 0, all rows counted."""
         return self.p_corrected < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What `value` of `choice` does, against its value `reference`: the first that the space names.
+    """The effect of `value` of `choice`, against its value `reference`, the first that the space names.
 
-    accuracy: all other choices equal, so that size changes with the value. at_equal_bytes: size equal, too, made up for
-    by whatever else decides it. bytes_factor: by what the value multiplies the bytes. All None for the reference.
-    networks: how many were trained with the value; on_frontier: how many of those are on the frontier of accuracy
-    against bytes.
+    Args:
+        networks: how many were trained with the value. on_frontier: how many of those are on the frontier of accuracy
+            against bytes.
+        accuracy: with all other choices equal, so that the size changes with the value. None for the reference.
+        at_equal_bytes: with the size equal too; other choices make up for the difference. None for the reference.
+        bytes_factor: by what the value multiplies the bytes. None for the reference.
     """
 
     choice: str
@@ -70,11 +72,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class Effects:
-    """The effects of all choices, in the space's order.
+    """The effects of all choices, in the order of the space.
 
-    networks, trainings, outside: networks learnt from, their trainings, and recorded ones outside the space.
-    on_frontier: networks on the frontier. explained: the share of the variance of accuracy that the additive model
-    explains in networks left out; what is below 1 is noise and what choices do together.
+    Args:
+        networks, trainings: that the effects were learnt from. outside: recorded networks outside the space.
+        on_frontier: networks on the frontier.
+        explained: the share of the variance of accuracy that the additive model explains in networks left out, at
+            most 1. The rest is noise, and what choices do only jointly.
     """
 
     effects: tuple[Effect, ...]
@@ -93,15 +97,20 @@ class Effects:
 
 
 def compute_effects(records: Sequence[TrialRecord], space: SearchSpace, *, precision: str = "float32") -> Effects:
-    """The main effect of each value of each choice of `space`, by what `records` of its networks say.
+    """The main effect of each value of each choice of `space`, from the records of its networks.
 
-    Intervals are of networks like those trained, on these test images and with these seeds' luck as noise.
+    Intervals are of networks like those trained, on these test images; the luck of the seeds is noise.
 
-    Raises FrontierError for records of several data sets, protocols or recipes, SurrogateError for too few.
+    Args:
+        precision: whose bytes are held equal, one of PRECISIONS.
+
+    Raises:
+        FrontierError: for records of several data sets, protocols or recipes.
+        SurrogateError: for fewer than `surrogate.FEWEST` trained networks of the space.
     """
     records = latest_records(records)
     check_comparable(records)
-    known = read_known(records, space)
+    known = read_known(records, space, "estimate effects from")
     codes = encode_points(space, known.points)
     features = embed_codes(space, codes)
     sizes = np.array([getattr(record, f"bytes_{precision}") or math.nan for record in known.firsts], dtype=float)
@@ -139,9 +148,9 @@ def compute_effects(records: Sequence[TrialRecord], space: SearchSpace, *, preci
 
 
 def compute_contrast(space: SearchSpace, index: int, code: int) -> np.ndarray:
-    """By what features differ, [feature], between value number `code` of choice `index` and its first value.
+    """The difference of features, [feature], between value number `code` of choice `index` and its first value.
 
-    All other choices are equal; those that only one of the two asks for take their average there.
+    All other choices are equal. A choice that only one of the two values activates takes its average there.
     """
     drawn = draw_all_codes(space, DRAWS, np.random.default_rng(0))
     places = {choice.name: place for place, choice in enumerate(space.choices)}
@@ -149,7 +158,7 @@ def compute_contrast(space: SearchSpace, index: int, code: int) -> np.ndarray:
     for value in (0, code):
         codes = drawn.copy()
         codes[:, index] = value
-        # What the choice depends on is such that it is asked for.
+        # The choices that it depends on take values that activate it.
         wanted = [index]
         while wanted:
             for name, values in space.choices[wanted.pop()].when:
@@ -162,12 +171,12 @@ def compute_contrast(space: SearchSpace, index: int, code: int) -> np.ndarray:
 
 def _estimate(model: Surrogate, contrasts: np.ndarray) -> list[Estimate]:
     means, deviations = model.compute_contrasts(contrasts)
-    reach = NORMAL.inv_cdf(0.975)
+    quantile = NORMAL.inv_cdf(0.975)
     p_values = [
         2 * NORMAL.cdf(-abs(mean) / deviation) if deviation > 0 else 1.0
         for mean, deviation in zip(means.tolist(), deviations.tolist(), strict=True)
     ]
     return [
-        Estimate(mean, mean - reach * deviation, mean + reach * deviation, p)
+        Estimate(mean, mean - quantile * deviation, mean + quantile * deviation, p)
         for mean, deviation, p in zip(means.tolist(), deviations.tolist(), correct_holm(p_values), strict=True)
     ]

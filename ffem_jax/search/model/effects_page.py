@@ -1,4 +1,4 @@
-"""Main effects as a page and a figure: what is shown, all rows, and how to read them."""
+"""Main effects as a page and a figure: the significant ones, all rows, and how to read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.figures.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure
+from ffem_jax.figures.canvas import OTHER_COLOR, SIGNIFICANT_COLOR, list_files, mark_synthetic, save_figure
 from ffem_jax.search.model.effects import Effect, Effects, Estimate
 from ffem_jax.text.display import escape, make_markdown_table
 from ffem_jax.text.numbers import format_p, format_points
@@ -20,21 +20,20 @@ ROW_INCHES = 0.23
 HEAD_INCHES, FOOT_INCHES = 0.95, 0.78
 METHOD = (
     "A search trains more of what looks good, so plain means would compare networks that differ in much else. Here all "
-    "choices are fitted together, each by what it adds (ridge regression, its weight by restricted likelihood), and a "
-    "row is what a value changes against the choice's first one with all others equal: as they are, so that the size "
-    "changes too, and at equal bytes, where whatever else decides the size makes up for it. Intervals are 95 %, of "
-    "networks like these on these test images; what choices do only together counts as noise. p is corrected by Holm "
-    "over the rows of its column. On NAS-Bench-Macro, where the truth is known, such intervals held it in 89 % of the "
-    "cases with 150 networks and in 92 % with 400, not in 95 %: layers there do much together. So take a p near 0.05 "
-    "for a hint."
+    "choices are fitted together, each by what it adds (ridge regression, its weight by restricted likelihood). A row "
+    "is what a value changes against the choice's first one with all others equal: once with the size that follows, "
+    "and once at equal bytes, where other choices make up for the difference. Intervals are 95 %, for networks like "
+    "these on these test images. What choices do only jointly counts as noise. p is corrected by Holm over the rows of "
+    "its column. On NAS-Bench-Macro, where the truth is known, such intervals held it in 89 % of the cases with 150 "
+    "networks and in 92 % with 400, not in 95 %: layers there interact much. So take a p near 0.05 for a hint."
 )
 
 
-def list_shown(effects: Effects, *, at_equal_bytes: bool) -> list[Effect]:
-    """The effects that are shown once all rows are counted, the largest first."""
+def list_significant(effects: Effects, *, at_equal_bytes: bool) -> list[Effect]:
+    """The effects that are significant once all rows are counted, the largest first."""
     pairs = [(effect, effect.at_equal_bytes if at_equal_bytes else effect.accuracy) for effect in effects.effects]
-    shown = [(effect, estimate) for effect, estimate in pairs if estimate and estimate.shown]
-    return [effect for effect, _ in sorted(shown, key=lambda pair: -abs(pair[1].difference))]
+    found = [(effect, estimate) for effect, estimate in pairs if estimate and estimate.significant]
+    return [effect for effect, _ in sorted(found, key=lambda pair: -abs(pair[1].difference))]
 
 
 def write_effects(effects: Effects) -> str:
@@ -51,7 +50,7 @@ def write_effects(effects: Effects) -> str:
         f"{effects.networks} networks, {effects.trainings} trainings{outside}. {effects.on_frontier} of the networks "
         f"are on the frontier of accuracy against bytes ({effects.precision}). Choices one by one explain "
         f"{100 * max(effects.explained, 0):.0f} % of the variance of accuracy in networks left out; the rest is chance "
-        "and what choices do only together.",
+        "and what choices do only jointly.",
         "",
         METHOD,
     ]
@@ -59,19 +58,19 @@ def write_effects(effects: Effects) -> str:
 
 
 def tell_effects(effects: Effects) -> list[str]:
-    """What is shown, in two lines."""
+    """The significant effects, in two lines."""
     mark = "SYNTHETIC FACES, " if effects.synthetic else ""
     return [
-        f"{mark}shown, {what}: {_tell_shown(effects, at_equal_bytes)}"
+        f"{mark}significant, {what}: {_tell_significant(effects, at_equal_bytes)}"
         for at_equal_bytes, what in ((False, "all else equal"), (True, "at equal bytes"))
     ]
 
 
-def _tell_shown(effects: Effects, at_equal_bytes: bool) -> str:
-    shown = list_shown(effects, at_equal_bytes=at_equal_bytes)
+def _tell_significant(effects: Effects, at_equal_bytes: bool) -> str:
+    found = list_significant(effects, at_equal_bytes=at_equal_bytes)
     told = [
         f"{shorten(effect.choice)} {effect.value} against {effect.reference} {_format(estimate)}"
-        for effect in shown
+        for effect in found
         if (estimate := effect.at_equal_bytes if at_equal_bytes else effect.accuracy)
     ]
     return "; ".join(told) + "." if told else "nothing, once all rows are counted."
@@ -101,9 +100,13 @@ def _format(estimate: Estimate) -> str:
 
 
 def plot_effects(effects: Effects, path: Path) -> list[Path]:
-    """Draw the choices with the largest effects into `path` with the suffixes .png and .svg; returns the two paths.
+    """Draw the choices with the largest effects into `path`, with the suffixes .png and .svg.
 
-    Byte for byte the same for the same input and Matplotlib. Raises OSError where the folder cannot be written.
+    Returns:
+        The two paths. The files are byte for byte the same for the same input and Matplotlib.
+
+    Raises:
+        OSError: where the folder cannot be written.
     """
     rows = choose_rows(effects)
     with save_figure(path, (9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(rows))) as figure:
@@ -113,12 +116,12 @@ def plot_effects(effects: Effects, path: Path) -> list[Path]:
 
 def choose_rows(effects: Effects) -> list[Effect]:
     """The effects that are drawn: of the DRAWN_CHOICES choices with the largest, the largest choice first."""
-    reach: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for effect in effects.effects:
         if effect.accuracy and effect.at_equal_bytes:
             own = max(abs(effect.accuracy.difference), abs(effect.at_equal_bytes.difference))
-            reach[effect.choice] = max(reach.get(effect.choice, 0.0), own)
-    chosen = sorted(reach, key=lambda name: -reach[name])[:DRAWN_CHOICES]
+            largest[effect.choice] = max(largest.get(effect.choice, 0.0), own)
+    chosen = sorted(largest, key=lambda name: -largest[name])[:DRAWN_CHOICES]
     rows = [effect for effect in effects.effects if effect.choice in chosen and effect.accuracy]
     return sorted(rows, key=lambda effect: chosen.index(effect.choice))
 
@@ -161,14 +164,14 @@ def _draw(figure: Figure, effects: Effects, rows: Sequence[Effect]) -> None:
         mark_synthetic(figure, 0.985, 1 - 0.24 / height, size=9)
     left_out = len({effect.choice for effect in effects.effects}) - len({effect.choice for effect in rows})
     others = f"; {left_out} choices with smaller ones in the table" if left_out > 0 else ""
-    note = f"filled: shown, p under 0.05 after Holm's correction; hollow: not; bars: 95 % intervals{others}"
+    note = f"filled: significant, p under 0.05 after Holm's correction; hollow: not; bars: 95 % intervals{others}"
     figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")
 
 
 def _draw_estimate(axes: Axes, place: int, estimate: Estimate) -> None:
-    color = SHOWN if estimate.shown else NOT_SHOWN
+    color = SIGNIFICANT_COLOR if estimate.significant else OTHER_COLOR
     axes.plot([100 * estimate.low, 100 * estimate.high], [place, place], color=color, linewidth=1.3)
-    face = color if estimate.shown else "white"
+    face = color if estimate.significant else "white"
     axes.plot(
         100 * estimate.difference, place, "o", color=color, markerfacecolor=face, markersize=5, markeredgewidth=1.3
     )

@@ -1,4 +1,4 @@
-"""Points of a space as numbers: codes to keep a million of them by, features to compare them by. NumPy only."""
+"""Points of a space as numbers: compact codes for a million points, and features for the surrogate. NumPy only."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def encode_points(space: SearchSpace, points: Sequence[Mapping[str, str]]) -> np
 
 
 def decode_point(space: SearchSpace, codes: np.ndarray) -> Point:
-    """The point that one row of codes [choice] stands for."""
+    """The point of one row of codes [choice]."""
     chosen = zip(space.choices, codes.tolist(), strict=True)
     return {choice.name: choice.values[code] for choice, code in chosen if code != INACTIVE}
 
 
 def sample_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` distinct points as `SearchSpace.sample` draws them, int16 [point, choice]; all, where there are fewer.
+    """`count` distinct points, drawn as `SearchSpace.sample` does, int16 [point, choice]; all where there are fewer.
 
-    Which of the points of a small space come first is then as random as which of a large one come at all.
+    All points of a small space come in random order, as those of a large one do.
     """
     if space.size <= 2 * count:
         codes = encode_points(space, list(space))
@@ -70,7 +70,11 @@ def _draw_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.
 def change_codes(
     space: SearchSpace, codes: np.ndarray, count: int, rng: np.random.Generator, changes: float = 1.5
 ) -> np.ndarray:
-    """`count` neighbours of rows of `codes` [point, choice]: some rows drawn, of each about `changes` choices anew."""
+    """Neighbours of the points `codes` [point, choice]: in each, about `changes` choices are drawn anew.
+
+    Returns:
+        At most `count` distinct points, int16 [point, choice].
+    """
     drawn = _draw_codes(space, count, rng)
     parents = codes[rng.integers(len(codes), size=count)]
     anew = rng.random(drawn.shape) < changes / len(space.choices)
@@ -90,11 +94,14 @@ def _find_first(codes: np.ndarray) -> np.ndarray:
 
 
 def embed_codes(space: SearchSpace, codes: np.ndarray) -> np.ndarray:
-    """Features of points, float32 [point, feature], such that the product of two is how alike the points are, 0 to 1.
+    """Features of points, float32 [point, feature]; the product of two rows is the points' similarity, in 0 to 1.
 
-    That is the mean over choices of: 1 for the same value; for different ones 0, but for numbers 1 less the share of
-    the values' order that lies between them (thermometer coding). A choice that both points lack is the same in
-    both, one that only one of them lacks is different. A choice of one value says nothing and is left out.
+    The similarity is the mean over choices of: 1 for equal values; 0 for different ones, but for ordered values 1 minus
+    the share of the order between them (thermometer coding). A choice that both points lack counts as equal, one
+    that only one of them lacks as different. A choice with one value is left out.
+
+    Args:
+        codes: [point, choice], of `encode_points`.
     """
     columns = []
     for index, choice in enumerate(space.choices):

@@ -1,7 +1,7 @@
-"""Records of trained networks to a ranking of untrained ones: accuracy with its interval, size, how far to trust it.
+"""Ranks untrained networks by the records of trained ones: accuracy with its interval, size, and how far to trust it.
 
-What is printed is costed exactly. A million networks are not: their cost is predicted as their accuracy is, and the
-prediction only decides which are looked at.
+Listed networks are costed exactly. The cost of the other million is predicted, as their accuracy is, and only decides
+which are looked at.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ import numpy as np
 
 from ffem_jax.analysis.agreement import OrderAgreement, measure_agreement
 from ffem_jax.analysis.comparability import FrontierError, check_comparable, describe_pretraining, identify_network
-from ffem_jax.analysis.question import BYTES_PER_MB
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
-from ffem_jax.records.record import TrialRecord, latest_records, read_arch
+from ffem_jax.records.costs import BYTES_PER_MB
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.records.view import read_arch, view_spec
 from ffem_jax.search.model.encoding import decode_point, embed_codes, encode_points, sample_codes
 from ffem_jax.search.model.surrogate import FEWEST, KERNELS, Scale, Surrogate, SurrogateError, fit_rates
 from ffem_jax.search.space import LABELS, Point, SearchSpace, SpaceError, read_value
 from ffem_jax.specs.trial import TrialSpec
 
 CONFIDENCE = 0.9
-COSTED = 120  # networks whose exact cost the others' are predicted from; what records hold counts
+COSTED = 120  # networks whose exact cost the others' are predicted from; recorded ones count
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
 TRIES = 20  # exactly costed networks for each that is listed, before the list is left short
 
 
 @dataclass(frozen=True)
 class PredictedNetwork:
-    """One network that was not trained, or that was. Rates are in 0 to 1.
+    """One network, trained or not. Rates are in 0 to 1.
 
-    accuracy: predicted. accuracy_low, accuracy_high: where one training of it is expected to come out, 90 % of the
-    time. first_rank, last_rank: among all networks predicted to fit, those whose intervals lie wholly above or below
-    counted; nothing orders networks whose intervals overlap. recorded: the mean of its trainings, where there are.
+    Args:
+        accuracy: predicted. accuracy_low, accuracy_high: the 90 % prediction interval of one training.
+        first_rank, last_rank: among all networks predicted to fit. Only networks whose intervals lie wholly above or
+            below count, as nothing orders networks whose intervals overlap.
+        recorded: the mean accuracy of its trainings; None where it was not trained.
     """
 
     point: Point
@@ -55,13 +58,15 @@ class PredictedNetwork:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best of `ranked` networks, and what the ranking is worth.
+    """The best of `ranked` networks, and how far to trust the ranking.
 
-    drawn: distinct networks that were looked at; whole: they are the whole space. ranked: those predicted to fit
-    both caps. learnt_from: networks of the records. outside: recorded ones that the space has not. left_out: tau of
-    each known accuracy with what the others predict for it. covered: share of known networks inside their 90 %
-    interval when left out. cost_error: the typical relative error of a predicted size. short: fewer were found to
-    fit than were asked for.
+    Args:
+        drawn: distinct networks that were looked at. whole: whether they are the whole space.
+        ranked: networks predicted to fit both caps. learnt_from: networks of the records. outside: recorded networks
+            outside the space.
+        left_out: Kendall's tau of each known accuracy with the prediction from all others.
+        covered: the share of known networks inside their 90 % interval when left out.
+        cost_error: the typical relative error of a predicted size. short: fewer networks fit than were asked for.
     """
 
     networks: tuple[PredictedNetwork, ...]
@@ -87,9 +92,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Known:
-    """Networks of the records that lie in the space: [network] each, but for base, a spec they all share.
+    """The networks of the records that lie in the space; all but `base` and `outside` are [network].
 
-    firsts: a record of each. accuracies, images: means over its trainings; tests: how many there are.
+    Args:
+        firsts: one record of each. accuracies, images: means over its trainings. tests: how many trainings it has.
+        base: a spec of one of them. outside: how many recorded networks lie outside the space.
     """
 
     points: list[Point]
@@ -114,12 +121,15 @@ def predict_networks(
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prediction:
-    """Rank `count` networks of `space` under the cap, by what `records` of its networks say, and cost the best `top`.
+    """Rank networks of `space` that fit the caps, by the records of its trained networks.
 
-    cap_mb: MB of 10**6 bytes, deployed, at `precision`. cap_mmacs: millions of multiply-accumulates, 0 is no cap.
-    tell: is told what is being done.
+    Args:
+        cap_mb: MB of 10**6 bytes, as deployed, at `precision`. cap_mmacs: millions of MACs per image; 0 is no cap.
+        top: how many to list. count: how many to look at. seed: of the draw. tell: called with lines of progress.
 
-    Raises FrontierError for records of several data sets, protocols or recipes, SurrogateError for too few.
+    Raises:
+        FrontierError: for records of several data sets, protocols or recipes.
+        SurrogateError: for fewer than `surrogate.FEWEST` trained networks of the space.
     """
     records = latest_records(records)
     check_comparable(records)
@@ -147,7 +157,7 @@ def predict_networks(
     own = embed_codes(space, encode_points(space, known.points))
     model, scale = fit_rates(own, known.accuracies, known.images, known.tests, known.macs)
     means, deviations = model.predict(features[kept], np.exp(log_macs))
-    reach = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
+    half_widths = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
 
     guesses, spreads = model.left_out
     held = np.abs(model.values - guesses) <= model.compute_reach(CONFIDENCE) * spreads
@@ -156,7 +166,9 @@ def predict_networks(
     found = [point for point, _ in chosen]
     exact = model.predict(embed_codes(space, encode_points(space, found)), [macs for _, (_, macs) in chosen])
     fitting = (log_bytes[kept] <= limit) & (log_macs <= macs_limit)
-    networks = _describe(space, chosen, exact, model, scale, known, (means - reach)[fitting], (means + reach)[fitting])
+    networks = _describe(
+        space, chosen, exact, model, scale, known, (means - half_widths)[fitting], (means + half_widths)[fitting]
+    )
     return Prediction(
         networks=tuple(sorted(networks, key=lambda network: -network.accuracy)),
         drawn=len(codes),
@@ -214,10 +226,10 @@ def _describe(
     trained = {tuple(point.items()): rate for point, rate in zip(known.points, known.accuracies, strict=True)}
     networks = []
     for (point, (size, macs)), mean, deviation in zip(chosen, *predicted, strict=True):
-        reach = model.compute_reach(CONFIDENCE) * math.hypot(deviation, model.noise_deviation)
-        first = 1 + len(lows) - int(np.searchsorted(lows, mean + reach, side="right"))
-        last = len(highs) - int(np.searchsorted(highs, mean - reach, side="left"))
-        accuracy, low, high = (float(scale.to_rates(value)) for value in (mean, mean - reach, mean + reach))
+        half_width = model.compute_reach(CONFIDENCE) * math.hypot(deviation, model.noise_deviation)
+        first = 1 + len(lows) - int(np.searchsorted(lows, mean + half_width, side="right"))
+        last = len(highs) - int(np.searchsorted(highs, mean - half_width, side="left"))
+        accuracy, low, high = (float(scale.to_rates(value)) for value in (mean, mean - half_width, mean + half_width))
         rate = trained.get(tuple(point.items()))
         networks.append(
             PredictedNetwork(
@@ -239,8 +251,15 @@ def _describe(
 # ------------------------------------------------------------------------------- what is known
 
 
-def read_known(records: Sequence[TrialRecord], space: SearchSpace) -> Known:
-    """The trained networks of the space. Raises SurrogateError for too few, FrontierError for several settings."""
+def read_known(records: Sequence[TrialRecord], space: SearchSpace, purpose: str = "predict others from") -> Known:
+    """The trained networks of the space.
+
+    Args:
+        purpose: what they are read for, in a message: `predict others from`.
+
+    Raises:
+        SurrogateError: for fewer than FEWEST networks. FrontierError: for several settings.
+    """
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         if record.status == "done" and record.accuracy is not None and record.tested:
@@ -249,7 +268,7 @@ def read_known(records: Sequence[TrialRecord], space: SearchSpace) -> Known:
     inside = [(point, group) for point, group in rows if point is not None]
     if len(inside) < FEWEST:
         raise SurrogateError(
-            f"{len(inside)} trained networks of the space are too few to predict others from; train {FEWEST} or more "
+            f"{len(inside)} trained networks of the space are too few to {purpose}; train {FEWEST} or more "
             f"({len(rows) - len(inside)} others lie outside it)"
         )
     _check_settings([group[0].spec for _, group in inside], space)
@@ -284,7 +303,8 @@ def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> N
 
 def _read_part(spec: Mapping[str, Any], part: str) -> Mapping[str, Any]:
     # Where the faces of a pretraining lie, and its seed, make no other setting.
-    return (describe_pretraining(spec) if part == "pretrain" else spec.get(part)) or {}
+    view = view_spec(spec)
+    return (describe_pretraining(view) if part == "pretrain" else view.get_written(part)) or {}
 
 
 class _CostBook:
@@ -313,9 +333,9 @@ class _CostBook:
         from ffem_jax.specs.architecture import SpecError, resolve_network
 
         try:
-            spec = apply_point(self.base, point)
-            arch = read_arch(spec["arch"])
-            resolution = spec["data"]["resolution"]
+            view = view_spec(apply_point(self.base, point))
+            arch = read_arch(view.get_written("arch"))
+            resolution = view.data.resolution
             network = resolve_network(arch)
             TrialSpec(arch=arch, data=dataclasses.replace(TrialSpec().data, resolution=resolution))
         except SpecError:

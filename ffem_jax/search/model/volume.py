@@ -1,7 +1,7 @@
-"""How much of the space of accuracy and costs networks dominate, with one cost or several. NumPy only.
+"""The hypervolume that networks dominate in accuracy and one cost or several, and expected gains of it.
 
-Costs go down and end at `caps`; accuracy goes up from a floor. Between the costs of known networks lies a grid of
-cells, and in each the best accuracy that is to be had for no more is one number.
+Costs go down and end at `caps`; accuracy goes up from a floor. The costs of known networks divide the box into a
+grid of cells. In each cell one number is the best accuracy that costs no more.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ from ffem_jax.analysis.pareto import find_dominated
 
 
 class Grid(NamedTuple):
-    """Cells between costs. edges: for each cost, ascending, from 0 to its cap. heights: [cell of the first cost, of the
-    second, ...], the highest level that is reached within the cell's lower edges, or the floor."""
+    """Cells between costs.
+
+    Args:
+        edges: for each cost, ascending, from 0 to its cap.
+        heights: [cell of the first cost, of the second, ...], the highest level within the cell's lower edges, or the
+            floor.
+    """
 
     edges: list[np.ndarray]
     heights: np.ndarray
 
 
 def find_front(costs: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
-    """Mark the points that no other dominates in all of costs [point, cost] and value [point]: bool [point].
+    """The points that no other dominates: bool [point].
 
-    A point with a NaN neither stands nor dominates.
+    Args:
+        costs: [point, cost], lower is better. values: [point], higher is better. A point with a NaN is not on the
+            front and dominates none.
     """
     losses = np.column_stack([np.asarray(costs, dtype=np.float64), -np.asarray(values, dtype=np.float64)])
     known = np.flatnonzero(~np.isnan(losses).any(axis=1))
@@ -49,9 +56,14 @@ def lay_grid(costs: np.ndarray, levels: np.ndarray, caps: np.ndarray, floor: flo
 
 
 def compute_volume(costs: npt.ArrayLike, levels: npt.ArrayLike, caps: npt.ArrayLike) -> float:
-    """The share of the box from costs 0 to `caps` [cost] and from level 0 to 1 that points dominate.
+    """The share of the box from costs 0 to `caps` and from level 0 to 1 that points dominate, in 0 to 1.
 
-    costs: [point, cost]. levels: [point], in 0 to 1. With one cost it is `frontier.compute_hypervolume` over the cap.
+    Args:
+        costs: [point, cost]. levels: [point], in 0 to 1. caps: [cost], in the costs' units.
+
+    References:
+        Zitzler and Thiele, IEEE Trans. Evol. Comput. 3 (1999) 257. With one cost it is
+        `analysis.hypervolume.compute_hypervolume` divided by the cap.
     """
     costs, levels, caps = (np.asarray(values, dtype=np.float64) for values in (costs, levels, caps))
     if not len(levels) or (caps <= 0).any():
@@ -70,11 +82,18 @@ def compute_expected_gains(
     deviations: np.ndarray,
     caps: np.ndarray,
 ) -> np.ndarray:
-    """By how much each new point, normal in level and of known costs, is expected to raise the hypervolume, [new].
+    """The expected rise of the hypervolume by each new point, [new]: its level is normal, its costs are known.
 
-    costs [point, cost], levels [point]: of what is known. new_costs: [new, cost]. The hypervolume reaches to `caps`
-    [cost] and down to the lowest level.
+    Args:
+        costs: [point, cost], and levels: [point], of the known points.
+        new_costs: [new, cost]. means, deviations: [new], of the new points' levels.
+        caps: [cost], where the hypervolume ends; it starts at the lowest known level.
+
+    References:
+        Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421.
     """
+    from scipy.special import ndtr
+
     edges, heights = lay_grid(costs, levels, caps, float(levels.min()))
     *outer, inner = [
         np.clip(each[1:, None] - np.maximum(each[:-1, None], column), 0.0, None)
@@ -83,18 +102,10 @@ def compute_expected_gains(
     found, places = np.unique(heights, return_inverse=True)
     apart = (means - found[:, None]) / deviations
     density = np.exp(-0.5 * apart**2) / math.sqrt(2 * math.pi)
-    above = deviations * (apart * compute_normal(apart) + density)  # a level's expected rise over each height
+    above = deviations * (apart * ndtr(apart) + density)  # a level's expected rise over each height
     gains = np.zeros(len(new_costs))
     places = places.reshape(heights.shape)
     for row in np.ndindex(heights.shape[:-1]):
         width = np.prod([widths[place] for widths, place in zip(outer, row, strict=True)], axis=0)
         gains += width * (inner * above[places[row]]).sum(axis=0)
     return gains
-
-
-def compute_normal(values: np.ndarray) -> np.ndarray:
-    """The standard normal distribution function (Abramowitz and Stegun 26.2.17, to 1e-7)."""
-    t = 1 / (1 + 0.2316419 * np.abs(values))
-    tail = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
-    tail *= np.exp(-0.5 * values**2) / math.sqrt(2 * math.pi)
-    return np.where(values > 0, 1 - tail, tail)

@@ -1,4 +1,4 @@
-"""Networks that were trained and recorded before their study knew of them: taken over instead of trained again."""
+"""Takes recorded networks that the study does not have into it, so that they are not trained again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from ffem_jax.specs.trial import to_plain
 
 
 def adopt_recorded(plan: SearchPlan, maker: CandidateMaker, study: SearchStudy) -> int:
-    """Tell the study of networks that only the records know: its journal was lost, or they are another machine's.
+    """Add to the study the networks that only the records hold: its journal was lost, or another machine trained them.
 
-    They count towards n_trials. Not with successive halving, which judges networks at epochs that a finished trial's
-    record does not have. Returns how many there were.
+    They count towards n_trials. With successive halving none is added, because it judges networks at epochs that the
+    record of a finished trial lacks.
+
+    Returns:
+        How many networks were added.
     """
     from ffem_jax.runs.trial import compute_key
 
@@ -28,7 +31,7 @@ def adopt_recorded(plan: SearchPlan, maker: CandidateMaker, study: SearchStudy) 
         candidate = maker.make(point)
         if candidate.trial is None or candidate.run is None:
             continue
-        # Of the same faces, too, and of all seeds that are trained together.
+        # The keys cover the faces; every seed of the network must be recorded.
         keys = [compute_key(trial) for trial in candidate.trial.with_seeds(candidate.run.seeds)]
         if all(key in done for key in keys):
             records = [done[key] for key in keys]

@@ -1,4 +1,4 @@
-"""How far a search is: a line for every network that is trained, read from the study, wherever the workers are."""
+"""The progress of a search: one line per network, read from the study, wherever the workers are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
+from ffem_jax.records.costs import format_cost
 from ffem_jax.runs.progress import Pace
 from ffem_jax.search.ledger import COUNTED, Ledger, read_network, read_status
 from ffem_jax.search.model.volume import compute_volume
@@ -16,10 +17,12 @@ from ffem_jax.specs.trial import RunSpec
 
 
 def compute_progress(ledger: Ledger, references: Mapping[str, float]) -> tuple[float, float]:
-    """The best accuracy within the cap so far, and the hypervolume: the share of the box up to `references`, by
-    objective that goes down, and up to accuracy 1 that the trained networks dominate."""
-    told = ledger.read_told()
-    trained = [one for one in told if not one.stopped and one.excess <= 0]
+    """The best accuracy within the cap, and the hypervolume that the trained networks dominate, both in 0 to 1.
+
+    Args:
+        references: where the hypervolume's box ends, by objective that goes down; for accuracy it ends at 1.
+    """
+    trained = [one for one in ledger.read_outcomes() if not one.stopped and one.excess <= 0]
     found = [one for one in trained if one.accuracy is not None and references.keys() <= one.costs.keys()]
     accuracies = [one.accuracy or 0.0 for one in found]
     costs = [[one.costs[name] for name in references] for one in found]
@@ -45,7 +48,7 @@ class SearchFollower:
         return self.study.settings
 
     def start(self) -> Ledger:
-        """Leave out what was finished before."""
+        """Skip the networks that are finished already."""
         ledger = self.study.read_ledger()
         self.known = {trial.number for trial in ledger.settled}
         self.pace = Pace(len(ledger.finished))
@@ -53,8 +56,9 @@ class SearchFollower:
 
     def find_references(self, ledger: Ledger) -> dict[str, float]:
         """Where the hypervolume's box ends, for each objective that goes down."""
-        run, told = self.run, ledger.read_told()
-        largest = {name: max((one.costs.get(name, 0.0) for one in told), default=0.0) for name in self.settings.costs}
+        run, outcomes = self.run, ledger.read_outcomes()
+        costs = {name: [one.costs[name] for one in outcomes if name in one.costs] for name in self.settings.costs}
+        largest = {name: max(values, default=0.0) for name, values in costs.items()}
         caps = {f"bytes_{run.cap_precision}": run.cap_mb * 1e6, "macs": run.cap_mmacs * 1e6}
         if run.train_over_cap:
             return largest
@@ -73,15 +77,17 @@ class SearchFollower:
         return len(new)
 
     def describe(self, trial: FrozenTrial, ledger: Ledger) -> str:
-        """One line: how many are finished, this one, the best so far, what was not trained, the time left."""
+        """One line: how many are finished, this network with its trials' keys, the best so far, refusals, time left."""
         finished, total = len(ledger.finished), self.settings.n_trials
         outcome = trial.user_attrs["outcome"]
-        what = f"network {read_network(trial)}: "
+        # Tables, figures and pages know a network by the key of its trials.
+        keys = ", ".join(outcome.get("trials", ()))
+        what = f"network {read_network(trial)}{f' [{keys}]' if keys else ''}: "
         if outcome["status"] == "failed":
             what += f"failed, {outcome['error']}"
         else:
             what += f"stopped after epoch {outcome['epochs']}, " if outcome["status"] == "pruned" else ""
-            costs = [describe_cost(name, outcome["costs"][name]) for name in self.settings.costs]
+            costs = [format_cost(name, outcome["costs"][name]) for name in self.settings.costs]
             what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
         best, volume = compute_progress(ledger, self.find_references(ledger))
         # Before any is trained to the end, nothing is best.
@@ -90,12 +96,3 @@ class SearchFollower:
             if count := ledger.count(status):
                 words.append(f"{count} {title}")
         return f"[{finished}/{total}] {what}; {', '.join(words)}{self.pace.describe_rest(finished, total)}"
-
-
-def describe_cost(name: str, value: float) -> str:
-    """A cost in the unit a reader expects."""
-    if name.startswith("bytes_"):
-        return f"{value / 1e6:.2f} MB" + ("" if name == "bytes_float32" else f" ({name.removeprefix('bytes_')})")
-    if name == "latency_ms_wasm":
-        return f"{value:.1f} ms"
-    return f"{value / 1e6:.1f} M {name if name == 'params' else 'MACs'}"

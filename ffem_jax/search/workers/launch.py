@@ -1,8 +1,10 @@
-"""Starts a search's workers, on this machine or through a launcher, and stays until the study is over.
+"""Starts the workers of a search, on this machine or through a launcher, and waits until the study is over.
 
-On this machine a worker is a process of its own, started afresh: nothing is forked from a process with a warm JAX, and
-one that dies takes nothing with it (joblib's pool is lost with its first dead process). Ray and Slurm are asked for
-worker jobs through Hydra's launchers, with all their settings.
+On this machine each worker is a new process. None is forked from a process that has started JAX, and one that dies
+takes no other with it (joblib's pool is lost with its first dead process). On Ray and Slurm, workers are jobs of
+Hydra's launchers, with all their settings.
+
+A worker on this machine ends when its standard input closes, which happens when its parent dies.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, Protocol
 
 from ffem_jax.config.compose import SWEEP_GROUP, Composer, ConfigError, check_writable, find_sweep
 from ffem_jax.config.overrides import quote_value
+from ffem_jax.runs.interrupts import answer_interrupts
 from ffem_jax.search.candidates import CandidateMaker
 from ffem_jax.search.plan import SearchPlan, plan_search, save_plan
 from ffem_jax.search.samplers import check_sampler
@@ -44,9 +47,16 @@ LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 def launch_search(
     composer: Composer, plan: SearchPlan, report: Callable[[str], None], config_dir: Path | None = None
 ) -> SearchStudy:
-    """Run the search to its end, and say through `report` how far it is. Returns the study.
+    """Run the search to its end.
 
-    Raises ConfigError or SearchError where it cannot go on; what was trained is recorded, and the same command goes on.
+    Args:
+        report: called with lines of progress. config_dir: the user's config folder.
+
+    Returns:
+        The study.
+
+    Raises:
+        ConfigError, SearchError: where it cannot go on. What was trained is recorded, and the same command continues.
     """
     maker = CandidateMaker(composer, plan.fixed, plan.space)
     study = open_study(plan)
@@ -58,14 +68,14 @@ def launch_search(
     missing = plan.settings.n_trials - len(follower.start().finished)
     if study.is_over():
         return study
-    # With all networks begun, some may still be to go on with.
+    # Where all networks have begun, some may still have to go on.
     count = min(plan.workers, missing) if missing > 0 else plan.workers
     workers: Workers = (
         LocalWorkers(plan, study, count)
         if str(plan.config.hydra.launcher._target_).endswith(LOCAL_LAUNCHERS)
         else LaunchedWorkers(composer, plan, count, study)
     )
-    with workers.keep_running():
+    with answer_interrupts(), workers.keep_running():
         while not study.is_over():
             time.sleep(LOOK_SECONDS)
             if follower.look():
@@ -76,9 +86,13 @@ def launch_search(
 
 
 def prepare_search(plan: SearchPlan) -> list[str]:
-    """Find what would stop every trial before a worker is started; returns what the user should know.
+    """Check what would stop every trial, before a worker is started.
 
-    Raises ConfigError, DataError.
+    Returns:
+        Lines that the user should read.
+
+    Raises:
+        ConfigError, DataError: for a sampler, a folder or data that cannot be used.
     """
     from ffem_jax.data.protocols import load_split
 
@@ -100,7 +114,7 @@ def prepare_search(plan: SearchPlan) -> list[str]:
 
 
 def describe_halving(plan: SearchPlan) -> list[str]:
-    """Where networks are stopped, in one line; none without halving."""
+    """The rungs, in one line; none without halving."""
     if not plan.rungs:
         return []
     *cuts, last = map(str, plan.rungs)
@@ -109,16 +123,16 @@ def describe_halving(plan: SearchPlan) -> list[str]:
 
 
 class Workers(Protocol):
-    """Those that a search runs on."""
+    """The workers of a search."""
 
     def keep_running(self) -> contextlib.AbstractContextManager[None]:
         """Start them, and stop them at the end."""
 
     def look(self) -> None:
-        """Start anew what died. Raises SearchError where that does not help."""
+        """Restart workers that died. Raises SearchError where they keep dying."""
 
     def note_progress(self) -> None:
-        """A network was finished, so deaths before it were not all that ever happens."""
+        """A network was finished: workers that died before it no longer count against the search."""
 
 
 # ------------------------------------------------------------------------------ this machine
@@ -126,7 +140,7 @@ class Workers(Protocol):
 
 @dataclass
 class LocalWorkers:
-    """Processes of this machine. A dead one is started anew, and its network given to another at once."""
+    """Processes of this machine. A dead one is replaced, and its network is given to another at once."""
 
     plan: SearchPlan
     study: SearchStudy
@@ -166,13 +180,13 @@ class LocalWorkers:
         return self.plan.folder / "workers" / f"{name}.log"
 
     def look(self) -> None:
-        """Bury the dead and start others. Raises SearchError where they die without finishing anything."""
+        """Reap dead workers and start others. Raises SearchError where they die without finishing a network."""
         for name, process in list(self.processes.items()):
             status = process.poll()
             if status is None or status == 0:
                 continue
             del self.processes[name]
-            self.study.bury_worker(name)
+            self.study.reap_worker(name)
             reason = read_last_line(self.get_log(name))
             if status == BAD_REQUEST:
                 raise SearchError(reason.removeprefix("error: ") or f"a worker stopped; see {self.get_log(name)}")
@@ -186,11 +200,11 @@ class LocalWorkers:
             self.start()
 
     def note_progress(self) -> None:
-        """Forget deaths."""
+        """Reset the count of deaths."""
         self.deaths = 0
 
     def stop(self) -> None:
-        """Tell all to stop, wait, and end those that do not."""
+        """Ask all to stop, wait, and kill those that do not."""
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -203,11 +217,11 @@ class LocalWorkers:
                 process.wait()
             if process.stdin:
                 process.stdin.close()
-            self.study.bury_worker(name, stopped=True)
+            self.study.reap_worker(name, stopped=True)
 
 
 def assign_accelerator(place: int, workers: int, environment: dict[str, str]) -> dict[str, str]:
-    """`environment` with one of this machine's accelerators for the worker at `place`; the same where there is none."""
+    """`environment` with one of this machine's accelerators for the worker at `place`; unchanged without any."""
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         accelerators = [name for name in named.split(",") if name]
@@ -239,8 +253,10 @@ def read_last_line(path: Path) -> str:
 
 @dataclass
 class LaunchedWorkers:
-    """Worker jobs of a Hydra launcher. Those that die are missed by their silence; when all are gone and the search is
-    not over, as many are launched again."""
+    """Worker jobs of a Hydra launcher.
+
+    Dead ones are detected by their silence. When all are gone and the search is not over, as many are launched again.
+    """
 
     composer: Composer
     plan: SearchPlan
@@ -268,16 +284,16 @@ class LaunchedWorkers:
         self.thread.join(timeout=STOP_SECONDS)
 
     def stop_ray(self) -> None:
-        """Leave the cluster, which ends this command's workers, and give back what they train."""
+        """Leave the cluster, which ends this command's workers, and give back their networks."""
         import ray
 
         ray.shutdown()
         for trial in self.study.read_ledger().running:
             if (worker := trial.user_attrs.get("claim", {}).get("worker", "")).startswith(self.token):
-                self.study.bury_worker(worker, stopped=True)
+                self.study.reap_worker(worker, stopped=True)
 
     def launch(self) -> None:
-        """Ask the launcher for all of them, in a thread: it returns when they are done, or when one is lost."""
+        """Launch all of them in a thread, as the launcher returns only when they are done, or when one is lost."""
         self.launches += 1
         self.thread = threading.Thread(target=self._launch, args=(self.launches,), daemon=True)
         self.thread.start()
@@ -301,12 +317,12 @@ class LaunchedWorkers:
             self.error = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
     def look(self) -> None:
-        """Take away what fell silent; launch again when the launcher is done and nobody trains."""
+        """Reap silent workers; launch again when the launcher is done and no worker trains."""
         assert self.thread is not None
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.plan.settings.heartbeat_seconds
-        self.study.look_for_silence()
+        self.study.reap_silent()
         if self.thread.is_alive() or self.study.read_ledger().running:
             self.idle_since = time.monotonic()
         elif time.monotonic() - self.idle_since > self.plan.settings.stale_seconds or self.error:
@@ -318,12 +334,12 @@ class LaunchedWorkers:
             self.launch()
 
     def note_progress(self) -> None:
-        """Forget launches without a result."""
+        """Reset the count of launches without a result."""
         self.fruitless = 0
 
 
 def run_worker_job(config: Any) -> str:
-    """The Hydra task function of a worker; returns why it stopped before its time, empty where it did not."""
+    """The Hydra task function of a worker; returns why it stopped too early, empty where it did not."""
     from hydra.core.hydra_config import HydraConfig
 
     sweep = HydraConfig.get().sweep
@@ -331,16 +347,17 @@ def run_worker_job(config: Any) -> str:
     try:
         run_worker(str(Path(str(sweep.dir)) / "search"), name)
     except Exception as error:
-        # Kept as text: an exception that cannot be pickled would take the other workers with it.
+        # As text: an exception that cannot be pickled would stop the other workers too.
         log.exception("the worker stopped")
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 
 def sweep_by_hydra(config: Any, arguments: Sequence[str]) -> SearchStudy:
-    """What the Hydra sweeper does in a `hydra.main` application over ffem's conf/: the search of its `+sweep=NAME`.
+    """Run the search of `+sweep=NAME` in a `hydra.main` application over ffem's conf/.
 
-    Raises as `launch_search` does, and ConfigError where no sweep is named.
+    Raises:
+        ConfigError: where no sweep is named, and otherwise as `launch_search` does.
     """
     name = config.hydra.runtime.choices.get(SWEEP_GROUP)
     if not name:

@@ -1,4 +1,4 @@
-"""A worker: claims a network, trains it, tells what came of it, until nothing is left to do.
+"""A worker: claims a network, trains it and tells the study its outcome, until nothing is left to do.
 
 Started as `python -m ffem_jax.search.workers.worker FOLDER NAME` on this machine, or by `run_worker`
 wherever Ray and Slurm have room. It needs the search's folder and nothing else.
@@ -37,9 +37,9 @@ BAD_REQUEST = 2  # the exit status of a worker that no other would do better tha
 
 
 def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchStudy:
-    """The study of `plan`; with a `maker` one can claim from it. Raises ConfigError and SearchError."""
-    storage, turn = open_storage(plan.settings.storage, plan.study_name, plan.folder)
-    study = SearchStudy(plan.settings, plan.space, storage, turn, plan.study_name, maker.make if maker else None)
+    """The study of `plan`; with a `maker` it can be claimed from. Raises ConfigError and SearchError."""
+    storage, lock = open_storage(plan.settings.storage, plan.study_name, plan.folder)
+    study = SearchStudy(plan.settings, plan.space, storage, lock, plan.study_name, maker.make if maker else None)
     study.rungs = plan.rungs
     study.check_identity(plan.identify() | {"faces": identify_faces(plan)})
     return study
@@ -60,7 +60,7 @@ def identify_faces(plan: SearchPlan) -> str:
 
 
 def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
-    """Train what is claimed, or find its records. One a seed."""
+    """The records of a claim, one per seed: trained now, or found."""
     from ffem_jax.runs.trial import run_trials
 
     trial, run = claim.candidate.trial, claim.candidate.run
@@ -69,8 +69,9 @@ def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
     run = dataclasses.replace(run, records=str(plan.records_path), progress=False, stop_epoch=claim.stop_epoch)
     out_dir = plan.get_trial_dir(trial, run.seeds)
     records = run_trials(trial, run, out_dir, plan.records_path)
-    if "latency_ms_wasm" in plan.settings.objectives:
-        records = measure_latency(plan.records_path, records)
+    for name in plan.settings.costs:
+        if name in MEASUREMENTS:
+            records = MEASUREMENTS[name](plan.records_path, records)
     return records
 
 
@@ -90,8 +91,12 @@ def measure_latency(path: Path, records: list[TrialRecord]) -> list[TrialRecord]
     return [measured.get(record.trial_key, record) for record in records]
 
 
-class Heart(threading.Thread):
-    """Says that a claim's worker is alive, as often as the settings ask."""
+# By the field of a record that training leaves empty: what fills it.
+MEASUREMENTS = {"latency_ms_wasm": measure_latency}
+
+
+class Heartbeat(threading.Thread):
+    """Tells the study that a claim's worker is alive, every heartbeat_seconds."""
 
     def __init__(self, study: SearchStudy, claim: Claim) -> None:
         super().__init__(daemon=True)
@@ -104,12 +109,13 @@ class Heart(threading.Thread):
             count += 1
             try:
                 self.study.beat(self.claim.number, count)
-            except Exception:  # a database that is away for a moment costs a beat and not the trial
+            except Exception:
+                # A database that is away for a moment must cost a heartbeat and not the trial.
                 log.warning("no heartbeat", exc_info=True)
             if self.stopping.wait(self.study.settings.heartbeat_seconds):
                 return
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         self.start()
         return self
 
@@ -120,8 +126,11 @@ class Heart(threading.Thread):
 
 @dataclasses.dataclass
 class Worker:
-    """One worker's loop. execute: from a claim to its records; tests put something quick there. discard: given the
-    point of a stopped network that will never go on."""
+    """The loop of one worker.
+
+    Args:
+        execute: from a claim to its records. discard: called with the point of each network that is eliminated.
+    """
 
     name: str
     study: SearchStudy
@@ -131,9 +140,14 @@ class Worker:
     claim: Claim | None = None
 
     def run(self) -> int:
-        """Work until nothing is left; returns how many networks were this worker's.
+        """Work until nothing is left.
 
-        A mistake in the request (data that is not there, a full disk) is raised, and the claim given back.
+        Returns:
+            How many networks this worker trained.
+
+        Raises:
+            ConfigError, SpecError, DataError, OSError: for a mistake in the request, such as missing data or a full
+                disk; the claim is given back first.
         """
         done, idle = 0, threading.Event()
         while True:
@@ -153,7 +167,7 @@ class Worker:
 
         log.info("trial %d, attempt %d: %s", claim.number, claim.attempt, dict(claim.candidate.point))
         try:
-            with Heart(self.study, claim):
+            with Heartbeat(self.study, claim):
                 records = self.execute(claim)
         except (ConfigError, SpecError, DataError, OSError, KeyboardInterrupt):
             self.study.release(claim)
@@ -164,18 +178,18 @@ class Worker:
         else:
             if not self.study.tell_records(claim, records):
                 log.info("trial %d was taken over while this worker was silent", claim.number)
-            for point in self.study.find_hopeless():
+            for point in self.study.find_eliminated():
                 self.discard(point)
         release_memory()
 
     def leave(self) -> None:
-        """Give back what is claimed: for who ends the process from another thread."""
+        """Give back the claim, before another thread ends the process."""
         if self.claim is not None:
             self.study.release(self.claim)
 
 
 def release_memory() -> None:
-    """Forget what JAX remembers of a network."""
+    """Free what JAX keeps of the last network."""
     if "jax" in sys.modules:
         import jax
 
@@ -218,7 +232,7 @@ def open_worker(folder: Path, name: str) -> Iterator[Worker]:
     """The worker `name` of the search in `folder`."""
     from hydra.core.global_hydra import GlobalHydra
 
-    # A launcher's job has Hydra's state of its parent, which composes nothing here.
+    # A launcher's job inherits its parent's Hydra state, with which nothing could be composed here.
     GlobalHydra.instance().clear()
     _, _, config_dir = read_saved(folder)
     with open_composer(config_dir) as composer:
@@ -231,7 +245,7 @@ def open_worker(folder: Path, name: str) -> Iterator[Worker]:
 
 
 def start_devices(plan: SearchPlan) -> None:
-    """Say how many cores a trial has before the first cost is traced: JAX asks once."""
+    """Set the number of cores per trial before the first cost is traced: JAX reads it once."""
     from ffem_jax.machine.devices import use_cpu_cores
 
     use_cpu_cores(plan.run.cores)

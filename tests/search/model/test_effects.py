@@ -13,7 +13,8 @@ from made_records import build_record
 
 from ffem_jax.cli import main
 from ffem_jax.cli.predict import load_space
-from ffem_jax.records.record import TrialRecord, append_record, read_arch
+from ffem_jax.records.record import TrialRecord, append_record
+from ffem_jax.records.view import read_arch
 from ffem_jax.search.model.effects import compute_contrast
 from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.model.prediction import apply_point
@@ -97,10 +98,10 @@ def test_each_effect_is_found_within_its_interval(folder: Path, capsys: pytest.C
     assert found["explained"] > 0.95
 
 
-def test_the_page_says_what_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_says_what_is_significant(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--out", "page") == 0
     out = capsys.readouterr().out
-    assert out.startswith("shown, all else equal: attention.kind eca against none +1")
+    assert out.startswith("significant, all else equal: attention.kind eca against none +1")
     page = Path("page/effects.md").read_text(encoding="utf-8")
     assert "| head_channels | 64 | " in page
     assert "activation" not in out
@@ -116,7 +117,7 @@ def test_synthetic_faces_are_named(folder: Path, capsys: pytest.CaptureFixture[s
     made = [json.loads(line) | {"synthetic": True, "data": "synthetic"} for line in lines]
     Path("records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made), encoding="utf-8")
     assert run() == 0
-    assert capsys.readouterr().out.startswith("SYNTHETIC FACES, shown")
+    assert capsys.readouterr().out.startswith("SYNTHETIC FACES, significant")
     assert "**Synthetic faces: drawn, not photographed." in Path("effects/effects.md").read_text(encoding="utf-8")
     assert "SYNTHETIC FACES" in Path("effects/effects.svg").read_text(encoding="utf-8")
 
@@ -125,7 +126,10 @@ def test_too_few_networks_are_refused_in_one_line(folder: Path, capsys: pytest.C
     lines = Path("records.jsonl").read_text(encoding="utf-8").splitlines()
     Path("records.jsonl").write_text("\n".join(lines[:5]) + "\n", encoding="utf-8")
     assert run() == 2
-    assert "5 trained networks of the space are too few" in capsys.readouterr().err
+    assert (
+        "5 trained networks of the space are too few to estimate effects from; train 8 or more"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_contrast_changes_one_choice_and_what_hangs_on_it(folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_choices_that_work_together_are_learnt():
     additive = Surrogate(features[known], seen[known], kernels=(Kernel(),))
     every = Surrogate(features[known], seen[known])
     taus = [compute_kendall_tau(model.predict_means(features[rest]), true[rest]) for model in (additive, every)]
-    assert every.kernel.together > 0
+    assert every.kernel.interaction_weight > 0
     assert taus[1] > taus[0] + 0.05 > 0.5
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.analysis.pareto import find_pareto
-from ffem_jax.search.model.volume import compute_expected_gains, compute_normal, compute_volume, find_front
+from ffem_jax.search.model.volume import compute_expected_gains, compute_volume, find_front
 
 COSTS = np.array([[2.0, 3.0], [4.0, 1.0], [5.0, 5.0], [3.0, 3.5], [4.0, 4.0], [9.0, 0.5], [4.0, 4.0]])
 LEVELS = np.array([0.3, 0.5, 0.6, 0.2, 0.55, 0.9, 0.55])
@@ -49,9 +49,16 @@ def test_the_front_of_one_cost_is_paretos():
     assert find_front(costs[:, None], values).tolist() == find_pareto(costs, values).tolist()
 
 
-def test_the_normal_distribution():
-    values = np.linspace(-6, 6, 200)
-    assert compute_normal(values) == pytest.approx(stats.norm.cdf(values), abs=1e-7)
+def test_a_gain_far_out_in_the_tail_keeps_its_order():
+    """Differences of accuracies six deviations below the frontier are small, but no noise and never below 0."""
+    means = np.array([0.05, 0.04, 0.02, 0.0])
+    costs, new_costs = np.array([[2.0], [9.0]]), np.full((4, 1), 4.0)
+    found = compute_expected_gains(costs, np.array([0.4, 0.0]), new_costs, means, np.full(4, 0.06), np.array([8.0]))
+    apart = (means - 0.4) / 0.06
+    expected = 4 * 0.06 * (apart * stats.norm.cdf(apart) + stats.norm.pdf(apart))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert (np.diff(found) < 0).all()
+    assert found[-1] > 0
 
 
 @pytest.mark.parametrize("count", [1, 2])

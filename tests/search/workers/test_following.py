@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.search.model.volume import compute_volume
 from ffem_jax.search.study import SearchError
 from ffem_jax.search.workers import launch
-from ffem_jax.search.workers.following import SearchFollower, describe_cost
+from ffem_jax.search.workers.following import SearchFollower
 from ffem_jax.search.workers.launch import LocalWorkers, assign_accelerator, describe_status, read_last_line
 from ffem_jax.search.workers.worker import Worker, measure_latency
 from ffem_jax.specs.trial import RunSpec
@@ -28,14 +29,17 @@ def test_a_line_for_each_network_with_the_best_and_the_hypervolume_so_far(tmp_pa
     worker.run()
     follower.look()
     assert [line.split()[0] for line in lines] == [f"[{number}/6]" for number in range(1, 7)]
-    told = [one for one in study.read_ledger().read_told() if one.accuracy is not None]
+    told = [one for one in study.read_ledger().read_outcomes() if one.accuracy is not None]
     volume = compute_hypervolume([one.costs["bytes_float32"] for one in told], [one.accuracy for one in told], CAP, 0.0)
     best = max(one.accuracy for one in told)
     assert f"best so far {best:.3f}, hypervolume {volume / CAP:.4f}" in lines[-1]
     refused = study.read_ledger().count("refused")
     assert refused
     assert f"{refused} refused, 1 failed" in lines[-1]
-    assert "network 2: failed, FloatingPointError: loss is NaN; " in next(line for line in lines if "network 2" in line)
+    # By the number of its trial and by the key of its record, as tables and pages have it.
+    failed = study.read_ledger().trials[2].user_attrs["claim"]["key"]
+    line = next(line for line in lines if "network 2 " in line)
+    assert f"network 2 [{failed}]: failed, FloatingPointError: loss is NaN; " in line
     # The first line tells of the first network alone.
     assert f"best so far {told[0].accuracy:.3f}, " in lines[0]
 
@@ -58,24 +62,26 @@ def test_the_hypervolume_is_of_all_objectives(tmp_path: Path, objectives: list[s
     follower.start()
     Worker("w", study, lambda claim: [make_record(claim)]).run()
     follower.look()
-    told = [one for one in study.read_ledger().read_told() if one.accuracy is not None]
+    told = [one for one in study.read_ledger().read_outcomes() if one.accuracy is not None]
     costs, caps = [[one.costs[name] for name in objectives] for one in told], {"bytes_float32": CAP, "macs": 9.0}
     volume = compute_volume(costs, [one.accuracy for one in told], [caps[name] for name in objectives])
     assert f"hypervolume {volume:.4f}" in lines[-1]
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        ("bytes_float32", 1_234_567, "1.23 MB"),
-        ("bytes_int8", 400_000, "0.40 MB (int8)"),
-        ("macs", 12_340_000, "12.3 M MACs"),
-        ("params", 2_000_000, "2.0 M params"),
-        ("latency_ms_wasm", 3.14159, "3.1 ms"),
-    ],
-)
-def test_costs_in_their_units(name: str, value: float, told: str) -> None:
-    assert describe_cost(name, value) == told
+def test_a_line_names_the_keys_of_all_seeds(tmp_path: Path) -> None:
+    study, lines = open_study(tmp_path, n_trials=1), []
+    follower = SearchFollower(study, RunSpec(cap_mb=CAP / 1e6), lines.append)
+    follower.start()
+    claim = study.claim("w")
+    records = [dataclasses.replace(make_record(claim), trial_key=key, seed=seed) for seed, key in enumerate("ab")]
+    assert study.tell_records(claim, records)
+    follower.look()
+    assert lines[0].startswith(f"[1/1] network {claim.number} [a, b]: accuracy 0.")
+    # A study of before its outcomes held keys.
+    outcome = dict(study.read_ledger().trials[claim.number].user_attrs["outcome"])
+    del outcome["trials"]
+    old = types.SimpleNamespace(number=0, user_attrs={"outcome": outcome})
+    assert "network 0: accuracy 0." in follower.describe(old, study.read_ledger())
 
 
 def test_one_accelerator_a_worker() -> None:
@@ -162,5 +168,8 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     study.check_identity({"recipe": {"epochs": 8}, "run.cap_mb": 10.0})
     study.check_identity({"recipe": {"epochs": 8}, "run.cap_mb": 10.0})
-    with pytest.raises(SearchError, match="^the study made was begun with another recipe; go on as it was begun, or"):
+    message = (
+        r"^the study made was begun with other settings: recipe.epochs \(8 then, 9 now\); go on as it was begun, or"
+    )
+    with pytest.raises(SearchError, match=message):
         open_study(tmp_path).check_identity({"recipe": {"epochs": 9}, "run.cap_mb": 10.0})
