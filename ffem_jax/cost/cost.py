@@ -18,26 +18,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffem_jax.cost.liveness import Jaxpr, compute_peak_bytes, walk_equations
+from ffem_jax.cost.topology import HARD_SWISH, INTERLEAVING, MAX_POOL, SUM, count_bytes
 from ffem_jax.models import compute_map_sizes, head_arguments, stem_arguments
-from ffem_jax.models.attention import EfficientChannelAttention, SqueezeExcitation
-from ffem_jax.models.blocks import BLOCKS, Bottleneck, Head, ShuffleUnit, Stem
+from ffem_jax.models.blocks import Bottleneck, Branch, Head, ShuffleUnit, Stem, build_block
 from ffem_jax.models.convolutions import max_pool, use_convolution_form
 from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
+from ffem_jax.specs.own_code import compute_code_digest
 
 # The topology file of what `ffem export --format tfjs` writes, in bytes: once; for a kernel with the operation it is
-# part of; for a vector; and for the operations beside these that a part of the network is made of. In float16 every
-# weight says so, in 8 bits every kernel, with its scale and zero point. tests/export holds the sums against the files.
+# part of; for a vector. topology.py has the operations without weights. In float16 every weight says so, in 8 bits
+# every kernel, with its scale and zero point. tests/export holds the sums against the files.
 TOPOLOGY_BYTES = 900
 TOPOLOGY_BYTES_PER_KERNEL = 337
 TOPOLOGY_BYTES_PER_VECTOR = 112
-TOPOLOGY_BYTES_PER_PART: dict[type[nnx.Module], int] = {
-    EfficientChannelAttention: 525,
-    SqueezeExcitation: 175,
-    ShuffleUnit: 427,
-}
-TOPOLOGY_BYTES_PER_SHORTCUT = 50
-TOPOLOGY_BYTES_PER_MAX_POOL = 420
-TOPOLOGY_BYTES_PER_HARD_SWISH = 190
 TOPOLOGY_BYTES_FLOAT16 = 35
 TOPOLOGY_BYTES_INT8 = 90
 
@@ -107,7 +100,7 @@ def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
     sizes = compute_map_sizes(network, resolution)
     total = _trace_part(Stem, stem_arguments(network), 3, sizes[0])
     for block, size in zip(network.blocks, sizes[1:], strict=False):
-        total += _trace_part(BLOCKS[block.kind], (block,), block.in_channels, size)
+        total += _trace_part(build_block, (block,), block.in_channels, size)
     return total + _trace_part(Head, head_arguments(network, sizes[-1]), network.blocks[-1].out_channels, sizes[-1])
 
 
@@ -151,19 +144,32 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
         vector_params=params - kernel_params - sum(norms),
         kernels=len(kernels),
         vectors=len(weights) - len(kernels) - len(norms),
-        part_bytes=sum(_count_part_bytes(node) for _, node in nnx.iter_graph(module)),
+        part_bytes=_count_part_bytes(module, input_shape[-1]),
         peak_activation_bytes=compute_peak_bytes(closed.jaxpr, closed.jaxpr.invars[-1]),
     )
 
 
-def _count_part_bytes(node: Any) -> int:
-    total = TOPOLOGY_BYTES_PER_PART.get(type(node), 0)
+def _count_part_bytes(module: nnx.Module, channels: int) -> int:
+    if compute_code_digest(type(module)):  # somebody's own block
+        return count_bytes(module, channels)
+    return sum(_count_node_bytes(path, node) for path, node in nnx.iter_graph(module))
+
+
+def _count_node_bytes(path: tuple[Any, ...], node: Any) -> int:
+    if "attention" in path:  # counted where its branch is
+        return 0
+    total = 0
+    if isinstance(node, Branch) and node.attention is not None:
+        seen = node.depthwise if node.position == "depthwise" else node.project
+        total += count_bytes(node.attention, seen.norm.num_features)
+    if isinstance(node, ShuffleUnit):
+        total += INTERLEAVING
     if isinstance(node, Bottleneck) and node.shortcut:
-        total += TOPOLOGY_BYTES_PER_SHORTCUT
+        total += SUM
     if isinstance(node, Stem) and node.extra is max_pool:
-        total += TOPOLOGY_BYTES_PER_MAX_POOL
+        total += MAX_POOL
     if getattr(node, "activation", None) is nnx.hard_swish:
-        total += TOPOLOGY_BYTES_PER_HARD_SWISH
+        total += HARD_SWISH
     return total
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.protocols import Split
+from ffem_jax.errors import describe_install
 from ffem_jax.export import ExportError, onnx
 from ffem_jax.export.layers import INPUT_NAME, INPUT_OFFSET, INPUT_SCALE, OUTPUT_NAME, LayerList
 from ffem_jax.export.quantize import quantize_for_pairs
@@ -60,7 +61,7 @@ def write_calibrated(network: LayerList, images: np.ndarray, folder: Path, full_
     try:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     except ImportError as error:
-        raise ExportError("calibrating needs ONNX Runtime: pip install 'ffem-jax[export]'") from error
+        raise ExportError(f"calibrating needs ONNX Runtime: {describe_install('export')}") from error
     path = folder / onnx.MODEL_FILE
     with tempfile.TemporaryDirectory() as scratch:
         (plain,) = onnx.write(shorten_names(network), "float32", Path(scratch), OPSET)

@@ -6,6 +6,9 @@ galleries of the network stay of use. Rounding has slope 1 in the backward pass 
 folded before rounding, as it is when the file is written (Jacob et al., CVPR 2018).
 
 What comes out are other float32 weights, hence another model_id, which rounded as `dtype` lie closer.
+
+It works on folded layers, and so stands here and not in `training/`: the kernels that a file rounds are those with
+BatchNorm folded in, and all formats share the list of layers.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """A trained network to its list of layers: each BatchNorm goes into the convolution before it.
 
-Of y = norm(conv(x)) the gain scale / sqrt(variance + epsilon) multiplies the kernel, and what is left is a bias.
-Computed in float64, so that rounding to float32 happens once.
+The parts of the network say what their layers are (`fold` in models/); what is written here is how a layer comes to its
+numbers. Of y = norm(conv(x)) the gain scale / sqrt(variance + epsilon) multiplies the kernel, and what is left is a
+bias. Computed in float64, so that rounding to float32 happens once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from flax import nnx
 
 from ffem_jax.export import ExportError
 from ffem_jax.export.layers import (
+    AXES,
     INPUT_NAME,
     OUTPUT_NAME,
+    Activation,
     Add,
     ChannelConvolution,
+    Concatenate,
     Convolution,
     Depthwise,
     Flatten,
@@ -27,15 +31,19 @@ from ffem_jax.export.layers import (
     LayerList,
     MaxPool,
     Multiply,
+    Reduce,
+    Shape,
+    Slice,
     SliceChannels,
+    SwapAxes,
 )
-from ffem_jax.models import FaceNetwork, attention, blocks, normalization
-from ffem_jax.models.convolutions import max_pool
+from ffem_jax.models import FaceNetwork, normalization
 
 _ACTIVATION_NAMES: dict[Callable[..., Any], str] = {
     normalization.relu6: "relu6",
     nnx.relu: "relu",
     nnx.hard_swish: "hard_swish",
+    nnx.sigmoid: "sigmoid",
     nnx.identity: "linear",
 }
 
@@ -43,128 +51,138 @@ _ACTIVATION_NAMES: dict[Callable[..., Any], str] = {
 def fold_network(model: FaceNetwork, resolution: int) -> LayerList:
     """The layers of `model`, trained for images of `resolution` pixels a side, in evaluation.
 
-    Raises ExportError that names a block, an attention or an activation it does not know.
+    Raises:
+        ExportError: naming a block, an attention or an activation that cannot be exported.
     """
-    folder = _Folder()
-    x = folder.fold_stem(model.stem)
-    for index, block in enumerate(model.blocks):
-        x = folder.fold_block(block, x, f"block{index}")
-    folder.fold_head(model.head, x)
-    return LayerList(resolution, tuple(folder.layers))
+    graph = LayerGraph((resolution, resolution, 3))
+    graph.fold(model, INPUT_NAME, OUTPUT_NAME)
+    return LayerList(resolution, tuple(graph.layers))
 
 
-class _Folder:
-    """Collects layers. Each method takes the tensor that it reads and returns the one it made, by name."""
+class LayerGraph:
+    """Collects layers as parts describe them: a `models.graph.Graph`, where its methods are explained."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         self.layers: list[Layer] = []
-        self.channels: dict[str, int] = {}
+        self.shapes: dict[str, Shape] = {INPUT_NAME: shape}
 
-    def add(self, layer: Layer, channels: int) -> str:
+    def get_shape(self, x: str) -> Shape:
+        return self.shapes[x]
+
+    def fold(self, part: Any, x: str, name: str) -> str:
+        fold = getattr(part, "fold", None)
+        if not callable(fold):
+            raise ExportError(
+                f"export does not know {_describe(part)} ({name}); give it a method fold(self, graph, x, name) that "
+                "says what its layers are"
+            )
+        y = fold(self, x, name)
+        if y not in self.shapes:
+            raise ExportError(f"{_describe(part)}.fold gives {y!r}; it must return the name of the tensor it made last")
+        return str(y)
+
+    def convolution(
+        self,
+        name: str,
+        x: str,
+        kernel: Any,
+        *,
+        norm: nnx.BatchNorm | None = None,
+        bias: Any = None,
+        stride: int = 1,
+        padding: int = 0,
+        activation: Callable[..., Any] = nnx.identity,
+    ) -> str:
+        weights = _fold_norm(kernel, norm, bias)
+        kernel = weights[0][None, None] if weights[0].ndim == 2 else weights[0]
+        return self._add(Convolution(name, (x,), kernel, weights[1], stride, padding, *_name_activation(activation)))
+
+    def depthwise(
+        self,
+        name: str,
+        x: str,
+        kernel: Any,
+        *,
+        norm: nnx.BatchNorm | None = None,
+        bias: Any = None,
+        stride: int = 1,
+        padding: int = 0,
+        activation: Callable[..., Any] = nnx.identity,
+    ) -> str:
+        weights = _fold_norm(kernel, norm, bias)
+        return self._add(Depthwise(name, (x,), *weights, stride, padding, *_name_activation(activation)))
+
+    def channel_gate(self, name: str, x: str, kernel: Any) -> str:
+        return self._add(ChannelConvolution(name, (x,), _to_float32(kernel)))
+
+    def activate(self, name: str, x: str, activation: Callable[..., Any]) -> str:
+        return self._add(Activation(name, (x,), _name_activation(activation)[0]))
+
+    def average(self, name: str, x: str, axes: Sequence[str] = ("rows", "columns")) -> str:
+        whole = set(_check_axes(name, axes)) == {"rows", "columns"}
+        return self._add(GlobalAveragePool(name, (x,)) if whole else Reduce(name, (x,), "mean", tuple(axes)))
+
+    def maximum(self, name: str, x: str, axes: Sequence[str] = ("rows", "columns")) -> str:
+        return self._add(Reduce(name, (x,), "max", _check_axes(name, axes)))
+
+    def max_pool(self, name: str, x: str) -> str:
+        return self._add(MaxPool(name, (x,)))
+
+    def multiply(self, name: str, x: str, y: str) -> str:
+        return self._add(Multiply(name, (x, y)))
+
+    def add(self, name: str, x: str, y: str) -> str:
+        return self._add(Add(name, (x, y)))
+
+    def concatenate(self, name: str, inputs: Sequence[str], axis: str) -> str:
+        _check_axes(name, (axis,))
+        return self._add(Concatenate(name, tuple(inputs), axis))
+
+    def cut(self, name: str, x: str, axis: str, first: int, count: int) -> str:
+        _check_axes(name, (axis,))
+        if axis == "channels":
+            return self._add(SliceChannels(name, (x,), first, count))
+        return self._add(Slice(name, (x,), axis, first, count))
+
+    def swap(self, name: str, x: str) -> str:
+        return self._add(SwapAxes(name, (x,)))
+
+    def interleave(self, name: str, x: str, y: str) -> str:
+        return self._add(InterleaveChannels(name, (x, y)))
+
+    def flatten(self, name: str, x: str) -> str:
+        return self._add(Flatten(name, (x,)))
+
+    def _add(self, layer: Layer) -> str:
+        if layer.name in self.shapes:
+            raise ExportError(
+                f"two layers are called {layer.name}; begin their names with the `name` that fold is given"
+            )
+        missing = [name for name in layer.inputs if name not in self.shapes]
+        if missing:
+            raise ExportError(f"{layer.name} reads {missing[0]!r}, which no layer has made")
         self.layers.append(layer)
-        self.channels[layer.name] = channels
+        self.shapes[layer.name] = layer.compute_shape(*(self.shapes[name] for name in layer.inputs))
         return layer.name
 
-    def fold_stem(self, stem: blocks.Stem) -> str:
-        kernel, bias = _fold_norm(stem.kernel[...], stem.norm)
-        activation, slope = _name_activation(stem.activation)
-        layer = Convolution("stem", (INPUT_NAME,), kernel, bias, stem.stride, 1, activation, slope)
-        x = self.add(layer, len(bias))
-        if stem.extra is None:
-            return x
-        if isinstance(stem.extra, blocks.Depthwise):
-            return self.fold_depthwise(stem.extra, x, "stem/depthwise")
-        if stem.extra is max_pool:
-            return self.add(MaxPool("stem/pool", (x,)), len(bias))
-        raise ExportError(f"export does not know {_describe(stem.extra)} after the stem")
 
-    def fold_block(self, block: Any, x: str, name: str) -> str:
-        if isinstance(block, blocks.Bottleneck):
-            y = self.fold_branch(block, x, name)
-            return self.add(Add(f"{name}/add", (x, y)), self.channels[y]) if block.shortcut else y
-        if isinstance(block, blocks.ShuffleUnit):
-            if block.first is None:
-                half = self.channels[x] // 2
-                first = self.add(SliceChannels(f"{name}/left", (x,), 0, half), half)
-                x = self.add(SliceChannels(f"{name}/right", (x,), half, half), half)
-            else:
-                first = self.fold_branch(block.first, x, f"{name}/first")
-            second = self.fold_branch(block.second, x, f"{name}/second")
-            layer = InterleaveChannels(f"{name}/interleave", (first, second))
-            return self.add(layer, 2 * self.channels[second])
-        raise ExportError(f"export does not know the block {_describe(block)}; teach it to ffem_jax/export/fold.py")
-
-    def fold_branch(self, branch: blocks.Branch, x: str, name: str) -> str:
-        y = x if branch.expand is None else self.fold_pointwise(branch.expand, x, f"{name}/expand")
-        y = self.fold_depthwise(branch.depthwise, y, f"{name}/depthwise")
-        attended = f"{name}/attention"
-        if branch.attention is not None and branch.position == "depthwise":
-            y = self.fold_attention(branch.attention, y, attended)
-        y = self.fold_pointwise(branch.project, y, f"{name}/project")
-        if branch.attention is not None and branch.position == "projection":
-            y = self.fold_attention(branch.attention, y, attended)
-        return y
-
-    def fold_pointwise(self, layer: blocks.Pointwise, x: str, name: str) -> str:
-        kernel, bias = _fold_norm(layer.conv.kernel[...], layer.norm)
-        activation, slope = _name_activation(layer.activation)
-        return self.add(Convolution(name, (x,), kernel[None, None], bias, 1, 0, activation, slope), len(bias))
-
-    def fold_depthwise(self, layer: blocks.Depthwise, x: str, name: str) -> str:
-        kernel, bias = _fold_norm(layer.kernel[:, :, 0], layer.norm)
-        activation, slope = _name_activation(layer.activation)
-        return self.add(Depthwise(name, (x,), kernel, bias, layer.stride, 1, activation, slope), len(bias))
-
-    def fold_attention(self, layer: Any, x: str, name: str) -> str:
-        channels = self.channels[x]
-        means = self.add(GlobalAveragePool(f"{name}/mean", (x,)), channels)
-        if isinstance(layer, attention.EfficientChannelAttention):
-            kernel = _to_float32(layer.conv.kernel[...]).reshape(-1)
-            gate = self.add(ChannelConvolution(f"{name}/gate", (means,), kernel), channels)
-        elif isinstance(layer, attention.SqueezeExcitation):
-            hidden = self.fold_dense(layer.reduce, means, f"{name}/reduce", "relu")
-            gate = self.fold_dense(layer.expand, hidden, f"{name}/gate", "sigmoid")
-        else:
-            raise ExportError(f"export does not know {_describe(layer)}; teach it to ffem_jax/export/fold.py")
-        y = self.add(Multiply(f"{name}/scale", (x, gate)), channels)
-        if layer.fusion == "residual":
-            return self.add(Add(f"{name}/add", (x, y)), channels)
-        if layer.fusion == "scale":
-            return y
-        raise ExportError(f"export does not know attention.fusion={layer.fusion}; it knows scale and residual")
-
-    def fold_dense(self, layer: nnx.Linear, x: str, name: str, activation: str = "linear") -> str:
-        kernel = _to_float32(layer.kernel[...])[None, None]
-        bias = np.zeros(kernel.shape[-1], np.float32) if layer.bias is None else _to_float32(layer.bias[...])
-        return self.add(Convolution(name, (x,), kernel, bias, activation=activation), len(bias))
-
-    def fold_head(self, head: blocks.Head, x: str) -> None:
-        if head.conv is not None:
-            x = self.fold_pointwise(head.conv, x, "head")
-        if head.pool is None:
-            x = self.add(GlobalAveragePool("head/pool", (x,)), self.channels[x])
-        elif isinstance(head.pool, blocks.GlobalDepthwise):
-            kernel, bias = _fold_norm(head.pool.kernel[:, :, 0], head.pool.norm)
-            x = self.add(Depthwise("head/pool", (x,), kernel, bias), len(bias))
-        else:
-            raise ExportError(f"export does not know the pooling {_describe(head.pool)}")
-        if head.norm is None:
-            x = self.fold_dense(head.embedding, x, "head/embedding")
-        else:
-            kernel, bias = _fold_norm(head.embedding.kernel[...], head.norm)
-            x = self.add(Convolution("head/embedding", (x,), kernel[None, None], bias), len(bias))
-        self.add(Flatten(OUTPUT_NAME, (x,)), self.channels[x])
+def _check_axes(name: str, axes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(axes, str) or not set(axes) <= set(AXES):
+        raise ExportError(f"{name}: axes={axes!r} must be a tuple of some of {', '.join(AXES)}")
+    return tuple(axes)
 
 
-def _fold_norm(kernel: Any, norm: nnx.BatchNorm) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [..., out] and bias [out] of what `norm` makes of a convolution with `kernel` and no bias."""
-    assert norm.scale is not None
-    assert norm.bias is not None
-    mean, variance, scale, bias = (
-        np.asarray(values[...], np.float64) for values in (norm.mean, norm.var, norm.scale, norm.bias)
-    )
-    gain = scale / np.sqrt(variance + norm.epsilon)
-    return _to_float32(np.asarray(kernel, np.float64) * gain), _to_float32(bias - mean * gain)
+def _fold_norm(kernel: Any, norm: nnx.BatchNorm | None, bias: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [..., out] and bias [out] of a convolution with `kernel` and `bias`, and of `norm` behind it."""
+    kernel = np.asarray(kernel, np.float64)
+    bias = np.zeros(kernel.shape[-1]) if bias is None else np.asarray(bias, np.float64)
+    if norm is None:
+        return _to_float32(kernel), _to_float32(bias)
+    mean, variance = (np.asarray(values[...], np.float64) for values in (norm.mean, norm.var))
+    gain = 1 if norm.scale is None else np.asarray(norm.scale[...], np.float64)
+    gain = gain / np.sqrt(variance + norm.epsilon)
+    shift = 0 if norm.bias is None else np.asarray(norm.bias[...], np.float64)
+    return _to_float32(kernel * gain), _to_float32(shift + (bias - mean) * gain)
 
 
 def _to_float32(values: Any) -> np.ndarray:
@@ -181,4 +199,4 @@ def _name_activation(activation: Any) -> tuple[str, np.ndarray | None]:
 
 
 def _describe(part: Any) -> str:
-    return getattr(part, "__name__", type(part).__name__)
+    return str(getattr(part, "__name__", type(part).__name__))

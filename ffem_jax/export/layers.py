@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffem_jax.export.errors import ExportError
+from ffem_jax.models.graph import AXES, Shape
 
-# max(x, 0); min(max(x, 0), 6); max(x, 0) + slope * min(x, 0), a slope a channel; x * min(max(x + 3, 0), 6) / 6; and
+# max(x, 0); min(max(x, 0), 6); max(x, 0) + slope * min(x, 0), one slope per channel; x * min(max(x + 3, 0), 6) / 6; and
 # 1 / (1 + exp(-x)).
 ACTIVATIONS = ("linear", "relu", "relu6", "prelu", "hard_swish", "sigmoid")
 
@@ -27,9 +28,6 @@ OUTPUT_NAME = "embedding"
 INPUT_SCALE = 1 / 127.5
 INPUT_OFFSET = -1.0
 
-# rows, columns, channels of one image's map.
-Shape = tuple[int, int, int]
-
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -37,6 +35,10 @@ class Layer:
 
     name: str
     inputs: tuple[str, ...]
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        """The shape of what it makes of maps of the shapes `inputs`. Raises ExportError where a kind has not said."""
+        raise refuse_layer(self, "the list of layers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,13 @@ class _Weighted(Layer):
         if self.activation not in ACTIVATIONS:
             raise ExportError(f"{self.name}: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
 
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns = (
+            (size + 2 * self.padding - kernel) // self.stride + 1
+            for size, kernel in zip(inputs[0][:2], self.kernel.shape, strict=False)
+        )
+        return rows, columns, self.kernel.shape[-1]
+
 
 @dataclass(frozen=True, eq=False)
 class Convolution(_Weighted):
@@ -66,10 +75,30 @@ class Depthwise(_Weighted):
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelConvolution(Layer):
+class _SameShape(Layer):
+    """A layer that keeps the shape of what it reads."""
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelConvolution(_SameShape):
     """A convolution along the channels of a vector, then a sigmoid (ECA). kernel [tap], odd; zeros beyond the ends."""
 
     kernel: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(_SameShape):
+    """An activation without weights, by itself."""
+
+    function: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        known = [name for name in ACTIVATIONS if name not in ("linear", "prelu")]
+        if self.function not in known:
+            raise ExportError(f"{self.name}: activation {self.function!r} is none of {', '.join(known)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +109,57 @@ class MaxPool(Layer):
     stride: int = 2
     padding: int = 1
 
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns = ((size + 2 * self.padding - self.size) // self.stride + 1 for size in inputs[0][:2])
+        return rows, columns, inputs[0][2]
+
 
 @dataclass(frozen=True, eq=False)
 class GlobalAveragePool(Layer):
     """The mean over the map: a vector."""
 
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        return 1, 1, inputs[0][2]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Layer):
+    """The `mean` or the `max` over some of AXES, which are then of size 1."""
+
+    operation: str = "mean"
+    axes: tuple[str, ...] = ("rows", "columns")
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns, channels = (1 if axis in self.axes else size for axis, size in zip(AXES, inputs[0], strict=True))
+        return rows, columns, channels
+
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Layer):
-    """A map times a vector, channel by channel."""
+    """The product of two maps; one of size 1 along an axis, as a vector is, counts everywhere along it."""
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns, channels = np.broadcast_shapes(*inputs)
+        return rows, columns, channels
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Layer):
+class Add(_SameShape):
     """The sum of two maps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenate(Layer):
+    """Maps one after another along one of AXES."""
+
+    axis: str = "channels"
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        place = AXES.index(self.axis)
+        rows, columns, channels = (
+            sum(each[axis] for each in inputs) if axis == place else inputs[0][axis] for axis in range(3)
+        )
+        return rows, columns, channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +169,44 @@ class SliceChannels(Layer):
     first: int = 0
     count: int = 0
 
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        return *inputs[0][:2], self.count
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Layer):
+    """Entries `first` to `first + count` of a map along one of AXES."""
+
+    axis: str = "rows"
+    first: int = 0
+    count: int = 0
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns, channels = (
+            self.count if axis == self.axis else size for axis, size in zip(AXES, inputs[0], strict=True)
+        )
+        return rows, columns, channels
+
+
+@dataclass(frozen=True, eq=False)
+class SwapAxes(Layer):
+    """Rows and columns exchanged."""
+
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        rows, columns, channels = inputs[0]
+        return columns, rows, channels
+
 
 @dataclass(frozen=True, eq=False)
 class InterleaveChannels(Layer):
     """The channels of two maps by turns: concatenated, and shuffled in two groups."""
 
+    def compute_shape(self, *inputs: Shape) -> Shape:
+        return *inputs[0][:2], 2 * inputs[0][2]
+
 
 @dataclass(frozen=True, eq=False)
-class Flatten(Layer):
+class Flatten(_SameShape):
     """A vector without the axes of its one pixel: [N, 1, 1, C] -> [N, C]."""
 
 
@@ -133,7 +229,7 @@ class LayerList:
         """The shape of every tensor, the input's too, by name."""
         shapes: dict[str, Shape] = {INPUT_NAME: (self.resolution, self.resolution, 3)}
         for layer in self.layers:
-            shapes[layer.name] = _compute_shape(layer, [shapes[name] for name in layer.inputs])
+            shapes[layer.name] = layer.compute_shape(*(shapes[name] for name in layer.inputs))
         return shapes
 
     def iterate_weights(self) -> Iterator[tuple[Layer, str, np.ndarray]]:
@@ -143,28 +239,6 @@ class LayerList:
                 value = getattr(layer, f.name)
                 if isinstance(value, np.ndarray):
                     yield layer, f.name, value
-
-
-def _compute_shape(layer: Layer, inputs: list[Shape]) -> Shape:
-    rows, columns, channels = inputs[0]
-    if isinstance(layer, Convolution | Depthwise):
-        sizes = [
-            (size + 2 * layer.padding - kernel) // layer.stride + 1
-            for size, kernel in zip((rows, columns), layer.kernel.shape, strict=False)
-        ]
-        return sizes[0], sizes[1], layer.kernel.shape[-1]
-    if isinstance(layer, MaxPool):
-        rows, columns = ((size + 2 * layer.padding - layer.size) // layer.stride + 1 for size in (rows, columns))
-        return rows, columns, channels
-    if isinstance(layer, GlobalAveragePool):
-        return 1, 1, channels
-    if isinstance(layer, SliceChannels):
-        return rows, columns, layer.count
-    if isinstance(layer, InterleaveChannels):
-        return rows, columns, 2 * channels
-    if isinstance(layer, ChannelConvolution | Multiply | Add | Flatten):
-        return inputs[0]
-    raise refuse_layer(layer, "the list of layers")
 
 
 def compute_same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -7,28 +7,22 @@ operations; a Cast and a Mul say the same. int8_activations is another kind of f
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ffem_jax import __version__
-from ffem_jax.export import ExportError, NotRunError
+from ffem_jax.errors import describe_install
+from ffem_jax.export import ExportError, NotRunError, layers
 from ffem_jax.export.layers import (
     INPUT_NAME,
     OUTPUT_NAME,
-    Add,
-    ChannelConvolution,
     Convolution,
     Depthwise,
-    Flatten,
-    GlobalAveragePool,
-    InterleaveChannels,
     Layer,
     LayerList,
-    MaxPool,
-    Multiply,
-    SliceChannels,
     refuse_layer,
 )
 from ffem_jax.export.quantize import quantize_per_channel
@@ -37,6 +31,7 @@ DTYPES = ("float32", "float16", "int8")
 # Of a file that needs faces to be written, by calibrate.py.
 CALIBRATED_DTYPES = ("int8_activations",)
 LAYOUT = "NCHW"
+_PLACES = {"rows": 2, "columns": 3, "channels": 1}
 
 MODEL_FILE = "model.onnx"
 OPSET = 12
@@ -50,7 +45,7 @@ def write(network: LayerList, dtype: str, folder: Path, opset: int = OPSET) -> l
         import onnx
         from onnx import helper
     except ImportError as error:
-        raise ExportError("writing onnx needs the package onnx: pip install 'ffem-jax[export]'") from error
+        raise ExportError(f"writing onnx needs the package onnx: {describe_install('export')}") from error
 
     graph = _Graph(network, dtype)
     rows, columns, channels = graph.shapes[INPUT_NAME]
@@ -78,7 +73,7 @@ def run(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise NotRunError("ONNX Runtime is not installed; pip install 'ffem-jax[export]'") from error
+        raise NotRunError(f"ONNX Runtime is not installed; {describe_install('export')}") from error
     options = onnxruntime.SessionOptions()
     # Weights that are turned back into float32 are no news.
     options.log_severity_level = 3
@@ -142,44 +137,82 @@ class _Graph:
         cast = self.add("Cast", [stored], f"{name}_cast", to=TensorProto.FLOAT)
         return self.add("Mul", [cast, scale], name)
 
+    @functools.singledispatchmethod
     def add_layer(self, layer: Layer) -> None:
-        rows, columns, channels = self.shapes[layer.name]
-        inputs = list(layer.inputs)
-        if isinstance(layer, Convolution | Depthwise):
-            self.add_convolution(layer)
-        elif isinstance(layer, ChannelConvolution):
-            # Along a map of C x 1 pixels that the vector becomes.
-            kernel = self.add_weight(f"{layer.name}/kernel", layer.kernel.reshape(1, 1, -1, 1))
-            column = self.add("Reshape", [inputs[0], self.add_numbers(1, 1, channels, 1)], f"{layer.name}/column")
-            reach = len(layer.kernel) // 2
-            mixed = self.add("Conv", [column, kernel], f"{layer.name}/mixed", pads=[reach, 0, reach, 0])
-            logits = self.add("Reshape", [mixed, self.add_numbers(1, channels, 1, 1)], f"{layer.name}/logits")
-            self.add("Sigmoid", [logits], layer.name)
-        elif isinstance(layer, MaxPool):
-            around, window = [layer.padding] * 4, [layer.size] * 2
-            strides = [layer.stride] * 2
-            self.add("MaxPool", inputs, layer.name, kernel_shape=window, strides=strides, pads=around)
-        elif isinstance(layer, GlobalAveragePool):
-            self.add("GlobalAveragePool", inputs, layer.name)
-        elif isinstance(layer, Multiply):
-            self.add("Mul", inputs, layer.name)
-        elif isinstance(layer, Add):
-            self.add("Add", inputs, layer.name)
-        elif isinstance(layer, SliceChannels):
-            places = [self.add_numbers(place) for place in (layer.first, layer.first + layer.count, 1)]
-            self.add("Slice", [inputs[0], *places], layer.name)
-        elif isinstance(layer, InterleaveChannels):
-            both = self.add("Concat", inputs, f"{layer.name}/both", axis=1)
-            halves = self.add_numbers(1, 2, channels // 2, rows, columns)
-            grouped = self.add("Reshape", [both, halves], f"{layer.name}/grouped")
-            turned = self.add("Transpose", [grouped], f"{layer.name}/turned", perm=[0, 2, 1, 3, 4])
-            self.add("Reshape", [turned, self.add_numbers(1, channels, rows, columns)], layer.name)
-        elif isinstance(layer, Flatten):
-            self.add("Flatten", inputs, layer.name, axis=1)
-        else:
-            raise refuse_layer(layer, "onnx")
+        """Write `layer`. Raises ExportError for a kind that is not known."""
+        raise refuse_layer(layer, "onnx")
 
-    def add_convolution(self, layer: Convolution | Depthwise) -> None:
+    @add_layer.register
+    def _(self, layer: layers.ChannelConvolution) -> None:
+        # Along a map of C x 1 pixels that the vector becomes.
+        name, channels, half = layer.name, self.shapes[layer.name][2], len(layer.kernel) // 2
+        kernel = self.add_weight(f"{name}/kernel", layer.kernel.reshape(1, 1, -1, 1))
+        column = self.add("Reshape", [layer.inputs[0], self.add_numbers(1, 1, channels, 1)], f"{name}/column")
+        mixed = self.add("Conv", [column, kernel], f"{name}/mixed", pads=[half, 0, half, 0])
+        logits = self.add("Reshape", [mixed, self.add_numbers(1, channels, 1, 1)], f"{name}/logits")
+        self.add("Sigmoid", [logits], name)
+
+    @add_layer.register
+    def _(self, layer: layers.Activation) -> None:
+        self.add_activation(layer.function, layer.inputs[0], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.MaxPool) -> None:
+        around, window = [layer.padding] * 4, [layer.size] * 2
+        strides = [layer.stride] * 2
+        self.add("MaxPool", [*layer.inputs], layer.name, kernel_shape=window, strides=strides, pads=around)
+
+    @add_layer.register
+    def _(self, layer: layers.GlobalAveragePool) -> None:
+        self.add("GlobalAveragePool", [*layer.inputs], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.Reduce) -> None:
+        op, axes = {"mean": "ReduceMean", "max": "ReduceMax"}[layer.operation], [_PLACES[axis] for axis in layer.axes]
+        self.add(op, [*layer.inputs], layer.name, axes=axes, keepdims=1)
+
+    @add_layer.register
+    def _(self, layer: layers.Multiply) -> None:
+        self.add("Mul", [*layer.inputs], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.Add) -> None:
+        self.add("Add", [*layer.inputs], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.Concatenate) -> None:
+        self.add("Concat", [*layer.inputs], layer.name, axis=_PLACES[layer.axis])
+
+    @add_layer.register
+    def _(self, layer: layers.SliceChannels) -> None:
+        places = [self.add_numbers(place) for place in (layer.first, layer.first + layer.count, 1)]
+        self.add("Slice", [*layer.inputs, *places], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.Slice) -> None:
+        places = (layer.first, layer.first + layer.count, _PLACES[layer.axis])
+        self.add("Slice", [*layer.inputs, *map(self.add_numbers, places)], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.SwapAxes) -> None:
+        self.add("Transpose", [*layer.inputs], layer.name, perm=[0, 1, 3, 2])
+
+    @add_layer.register
+    def _(self, layer: layers.InterleaveChannels) -> None:
+        rows, columns, channels = self.shapes[layer.name]
+        both = self.add("Concat", [*layer.inputs], f"{layer.name}/both", axis=1)
+        halves = self.add_numbers(1, 2, channels // 2, rows, columns)
+        grouped = self.add("Reshape", [both, halves], f"{layer.name}/grouped")
+        turned = self.add("Transpose", [grouped], f"{layer.name}/turned", perm=[0, 2, 1, 3, 4])
+        self.add("Reshape", [turned, self.add_numbers(1, channels, rows, columns)], layer.name)
+
+    @add_layer.register
+    def _(self, layer: layers.Flatten) -> None:
+        self.add("Flatten", [*layer.inputs], layer.name, axis=1)
+
+    @add_layer.register(Convolution)
+    @add_layer.register(Depthwise)
+    def _(self, layer: Convolution | Depthwise) -> None:
         name, channels = layer.name, len(layer.bias)
         depthwise = isinstance(layer, Depthwise)
         kernel = layer.kernel[:, :, None] if depthwise else layer.kernel
@@ -192,19 +225,21 @@ class _Graph:
             pads=[layer.padding] * 4,
             group=channels if depthwise else 1,
         )
-        if layer.activation == "relu":
-            self.add("Relu", [linear], name)
-        elif layer.activation == "relu6":
-            bounds = [self.add_bound("zero", 0), self.add_bound("six", 6)]
-            self.add("Clip", [linear, *bounds], name)
-        elif layer.activation == "prelu":
+        if layer.activation == "prelu":
             assert layer.slope is not None
             self.add("PRelu", [linear, self.add_weight(f"{name}/slope", layer.slope[:, None, None])], name)
-        elif layer.activation == "hard_swish":
-            gate = self.add("HardSigmoid", [linear], f"{name}/gate", alpha=1 / 6, beta=0.5)
-            self.add("Mul", [linear, gate], name)
-        elif layer.activation == "sigmoid":
-            self.add("Sigmoid", [linear], name)
+        elif layer.activation != "linear":
+            self.add_activation(layer.activation, linear, name)
+
+    def add_activation(self, function: str, x: str, name: str) -> None:
+        """An activation without weights."""
+        if function == "relu6":
+            self.add("Clip", [x, self.add_bound("zero", 0), self.add_bound("six", 6)], name)
+        elif function == "hard_swish":
+            gate = self.add("HardSigmoid", [x], f"{name}/gate", alpha=1 / 6, beta=0.5)
+            self.add("Mul", [x, gate], name)
+        else:
+            self.add({"linear": "Identity", "relu": "Relu", "sigmoid": "Sigmoid"}[function], [x], name)
 
     def add_bound(self, name: str, value: float) -> str:
         if all(tensor.name != name for tensor in self.initializers):

@@ -9,6 +9,7 @@ kernel whose channels differ too much for one scale is stored with its channels 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import shutil
@@ -20,23 +21,16 @@ from typing import Any
 import numpy as np
 
 from ffem_jax import __version__
-from ffem_jax.export import ExportError, NotRunError
+from ffem_jax.export import ExportError, NotRunError, layers
 from ffem_jax.export.layers import (
+    AXES,
     INPUT_NAME,
     OUTPUT_NAME,
-    Add,
-    ChannelConvolution,
     Convolution,
     Depthwise,
-    Flatten,
-    GlobalAveragePool,
-    InterleaveChannels,
     Layer,
     LayerList,
-    MaxPool,
-    Multiply,
     Shape,
-    SliceChannels,
     compute_same_padding,
     refuse_layer,
 )
@@ -50,6 +44,7 @@ WEIGHTS_FILE = "weights.bin"
 
 # What a convolution's own node can do besides; the rest are nodes of their own.
 _FUSED = {"linear": (), "relu": ("Relu",), "relu6": ("Relu6",), "prelu": ("Prelu",)}
+_OPERATIONS = {"linear": "Identity", "relu": "Relu", "relu6": "Relu6", "sigmoid": "Sigmoid"}
 # What no map holds, for the rim of a max pooling: the lowest of float16, with which some backends compute.
 _LOWEST = -65504.0
 
@@ -192,44 +187,88 @@ class _Graph:
         self.data.append(stored.tobytes())
         return self.add("Const", entry["name"], [], dtype=kind)
 
+    @functools.singledispatchmethod
     def add_layer(self, layer: Layer, name: str, inputs: list[str]) -> None:
-        shape = self.shapes[layer.name]
-        if isinstance(layer, Convolution | Depthwise):
-            self.add_convolution(layer, name, inputs[0])
-        elif isinstance(layer, ChannelConvolution):
-            # Along a map of C x 1 pixels that the vector becomes.
-            kernel = self.add_weight(f"{name}k", layer.kernel.reshape(-1, 1, 1, 1))
-            column = self.add("Reshape", f"{name}c", [inputs[0], self.add_numbers(-1, shape[2], 1, 1)])
-            strides, same = _integers(1, 1, 1, 1), _string("SAME")
-            mixed = self.add("Conv2D", f"{name}m", [column, kernel], strides=strides, padding=same, dilations=strides)
-            logits = self.add("Reshape", f"{name}r", [mixed, self.add_numbers(-1, 1, 1, shape[2])])
-            self.add("Sigmoid", name, [logits])
-        elif isinstance(layer, MaxPool):
-            self.add_max_pool(layer, name, inputs[0])
-        elif isinstance(layer, GlobalAveragePool):
-            self.add("Mean", name, [inputs[0], self.add_numbers(1, 2)], keep_dims={"b": True})
-        elif isinstance(layer, Multiply):
-            self.add("Mul", name, inputs)
-        elif isinstance(layer, Add):
-            self.add("AddV2", name, inputs)
-        elif isinstance(layer, SliceChannels):
-            begin = self.add_numbers(0, 0, 0, layer.first)
-            self.add("Slice", name, [inputs[0], begin, self.add_numbers(-1, *shape)])
-        elif isinstance(layer, InterleaveChannels):
-            # Packing pairs of channels says the same in two operations, and takes wasm ten times as long.
-            both = self.add("ConcatV2", f"{name}p", [*inputs, self.add_numbers(3)])
-            rows = self.add("Reshape", f"{name}r", [both, self.add_numbers(-1, 2, shape[2] // 2)])
-            turned = self.add("Transpose", f"{name}t", [rows, self.add_numbers(0, 2, 1)])
-            self.add("Reshape", name, [turned, self.add_numbers(-1, *shape)])
-        elif isinstance(layer, Flatten):
-            self.add("Squeeze", name, inputs, squeeze_dims=_integers(1, 2))
-        else:
-            raise refuse_layer(layer, "tfjs")
+        """Write `layer` as the node `name`, which reads the nodes `inputs`. Raises ExportError for a kind unknown."""
+        raise refuse_layer(layer, "tfjs")
 
-    def add_convolution(self, layer: Convolution | Depthwise, name: str, x: str) -> None:
+    @add_layer.register
+    def _(self, layer: layers.ChannelConvolution, name: str, inputs: list[str]) -> None:
+        # Along a map of C x 1 pixels that the vector becomes.
+        channels = self.shapes[layer.name][2]
+        kernel = self.add_weight(f"{name}k", layer.kernel.reshape(-1, 1, 1, 1))
+        column = self.add("Reshape", f"{name}c", [inputs[0], self.add_numbers(-1, channels, 1, 1)])
+        strides, same = _integers(1, 1, 1, 1), _string("SAME")
+        mixed = self.add("Conv2D", f"{name}m", [column, kernel], strides=strides, padding=same, dilations=strides)
+        logits = self.add("Reshape", f"{name}r", [mixed, self.add_numbers(-1, 1, 1, channels)])
+        self.add("Sigmoid", name, [logits])
+
+    @add_layer.register
+    def _(self, layer: layers.Activation, name: str, inputs: list[str]) -> None:
+        self.add_activation(layer.function, name, inputs[0])
+
+    @add_layer.register
+    def _(self, layer: layers.MaxPool, name: str, inputs: list[str]) -> None:
+        rim = (layer.padding, layer.padding)
+        around = self.add_numbers((0, 0), rim, rim, (0, 0))
+        padded = self.add("PadV2", f"{name}p", [inputs[0], around, self.add_value("lowest", _LOWEST)])
+        window, strides = _integers(1, layer.size, layer.size, 1), _integers(1, layer.stride, layer.stride, 1)
+        self.add("MaxPool", name, [padded], ksize=window, strides=strides, padding=_string("VALID"))
+
+    @add_layer.register
+    def _(self, layer: layers.GlobalAveragePool, name: str, inputs: list[str]) -> None:
+        self.add("Mean", name, [inputs[0], self.add_numbers(1, 2)], keep_dims={"b": True})
+
+    @add_layer.register
+    def _(self, layer: layers.Reduce, name: str, inputs: list[str]) -> None:
+        axes = self.add_numbers(*(1 + AXES.index(axis) for axis in layer.axes))
+        self.add({"mean": "Mean", "max": "Max"}[layer.operation], name, [inputs[0], axes], keep_dims={"b": True})
+
+    @add_layer.register
+    def _(self, layer: layers.Multiply, name: str, inputs: list[str]) -> None:
+        self.add("Mul", name, inputs)
+
+    @add_layer.register
+    def _(self, layer: layers.Add, name: str, inputs: list[str]) -> None:
+        self.add("AddV2", name, inputs)
+
+    @add_layer.register
+    def _(self, layer: layers.Concatenate, name: str, inputs: list[str]) -> None:
+        self.add("ConcatV2", name, [*inputs, self.add_numbers(1 + AXES.index(layer.axis))])
+
+    @add_layer.register
+    def _(self, layer: layers.SliceChannels, name: str, inputs: list[str]) -> None:
+        begin, size = self.add_numbers(0, 0, 0, layer.first), self.add_numbers(-1, *self.shapes[layer.name])
+        self.add("Slice", name, [inputs[0], begin, size])
+
+    @add_layer.register
+    def _(self, layer: layers.Slice, name: str, inputs: list[str]) -> None:
+        begin = self.add_numbers(0, *(layer.first if axis == layer.axis else 0 for axis in AXES))
+        self.add("Slice", name, [inputs[0], begin, self.add_numbers(-1, *self.shapes[layer.name])])
+
+    @add_layer.register
+    def _(self, layer: layers.SwapAxes, name: str, inputs: list[str]) -> None:
+        self.add("Transpose", name, [inputs[0], self.add_numbers(0, 2, 1, 3)])
+
+    @add_layer.register
+    def _(self, layer: layers.InterleaveChannels, name: str, inputs: list[str]) -> None:
+        # Packing pairs of channels says the same in two operations, and takes wasm ten times as long.
+        shape = self.shapes[layer.name]
+        both = self.add("ConcatV2", f"{name}p", [*inputs, self.add_numbers(3)])
+        rows = self.add("Reshape", f"{name}r", [both, self.add_numbers(-1, 2, shape[2] // 2)])
+        turned = self.add("Transpose", f"{name}t", [rows, self.add_numbers(0, 2, 1)])
+        self.add("Reshape", name, [turned, self.add_numbers(-1, *shape)])
+
+    @add_layer.register
+    def _(self, layer: layers.Flatten, name: str, inputs: list[str]) -> None:
+        self.add("Squeeze", name, inputs, squeeze_dims=_integers(1, 2))
+
+    @add_layer.register(Convolution)
+    @add_layer.register(Depthwise)
+    def _(self, layer: Convolution | Depthwise, name: str, inputs: list[str]) -> None:
         depthwise = isinstance(layer, Depthwise)
         inputs = [
-            x,
+            *inputs,
             self.add_kernel(f"{name}k", layer),
             self.add_weight(f"{name}b", layer.bias),
         ]
@@ -246,21 +285,19 @@ class _Graph:
             fused_ops={"list": {"s": [_encode(op) for op in ("BiasAdd", *fused)]}},
             num_args={"i": len(inputs) - 2},
         )
-        if layer.activation == "sigmoid":
-            self.add("Sigmoid", name, [own])
-        elif layer.activation == "hard_swish":
+        if own != name:
+            self.add_activation(layer.activation, name, own)
+
+    def add_activation(self, function: str, name: str, x: str) -> None:
+        """An activation without weights, as a node of its own."""
+        if function == "hard_swish":
             # x * relu6(x + 3) / 6: TensorFlow.js has no operation of that name.
-            shifted = self.add("AddV2", f"{name}h", [own, self.add_value("three", 3)])
+            shifted = self.add("AddV2", f"{name}h", [x, self.add_value("three", 3)])
             gate = self.add("Relu6", f"{name}g", [shifted])
             sixth = self.add("Mul", f"{name}x", [gate, self.add_value("sixth", 1 / 6)])
-            self.add("Mul", name, [own, sixth])
-
-    def add_max_pool(self, layer: MaxPool, name: str, x: str) -> None:
-        rim = (layer.padding, layer.padding)
-        around = self.add_numbers((0, 0), rim, rim, (0, 0))
-        padded = self.add("PadV2", f"{name}p", [x, around, self.add_value("lowest", _LOWEST)])
-        window, strides = _integers(1, layer.size, layer.size, 1), _integers(1, layer.stride, layer.stride, 1)
-        self.add("MaxPool", name, [padded], ksize=window, strides=strides, padding=_string("VALID"))
+            self.add("Mul", name, [x, sixth])
+        else:
+            self.add(_OPERATIONS[function], name, [x])
 
 
 _FLOAT = {"type": "DT_FLOAT"}

@@ -7,28 +7,23 @@ interpreter is made.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ffem_jax import __version__
-from ffem_jax.export import ExportError, NotRunError
+from ffem_jax.errors import describe_install
+from ffem_jax.export import ExportError, NotRunError, layers
 from ffem_jax.export.layers import (
+    AXES,
     INPUT_NAME,
     OUTPUT_NAME,
-    Add,
-    ChannelConvolution,
     Convolution,
     Depthwise,
-    Flatten,
-    GlobalAveragePool,
-    InterleaveChannels,
     Layer,
     LayerList,
-    MaxPool,
-    Multiply,
-    SliceChannels,
     compute_same_padding,
     refuse_layer,
 )
@@ -43,7 +38,14 @@ FILE_IDENTIFIER = b"TFL3"
 # What no map holds, for the rim of a max pooling.
 _LOWEST = np.float32(-65504)
 _FUSED = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
-_ELSEWHERE = {"prelu": "PRELU", "hard_swish": "HARD_SWISH", "sigmoid": "LOGISTIC"}
+# As an operation of its own.
+_OPERATIONS = {
+    "relu": "RELU",
+    "relu6": "RELU6",
+    "prelu": "PRELU",
+    "hard_swish": "HARD_SWISH",
+    "sigmoid": "LOGISTIC",
+}
 
 
 def write(network: LayerList, dtype: str, folder: Path) -> list[Path]:
@@ -52,7 +54,7 @@ def write(network: LayerList, dtype: str, folder: Path) -> list[Path]:
         import flatbuffers
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise ExportError("writing tflite needs the package ai-edge-litert: pip install 'ffem-jax[export]'") from error
+        raise ExportError(f"writing tflite needs the package ai-edge-litert: {describe_install('export')}") from error
     graph = _Graph(network, dtype, schema)
     builder = flatbuffers.Builder(1024)
     builder.Finish(graph.make_model().Pack(builder), FILE_IDENTIFIER)
@@ -68,7 +70,7 @@ def run(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
 
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise NotRunError("LiteRT is not installed; pip install 'ffem-jax[export]'") from error
+        raise NotRunError(f"LiteRT is not installed; {describe_install('export')}") from error
     interpreter = Interpreter(model_path=str(folder / MODEL_FILE), num_threads=1)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
@@ -95,7 +97,7 @@ class _Graph:
         self.places: dict[str, int] = {}
         self.input = self.add_tensor(INPUT_NAME, (1, *self.shapes[INPUT_NAME]))
         for layer in network.layers:
-            self.add_layer(layer)
+            self.add_layer(layer, (1, *self.shapes[layer.name]), *(self.places[x] for x in layer.inputs))
         self.output = self.places[OUTPUT_NAME]
 
     def make_model(self) -> Any:
@@ -177,47 +179,84 @@ class _Graph:
         self.operators.append(operator)
         return operator.outputs[0]
 
-    def add_layer(self, layer: Layer) -> None:
-        name, shape = layer.name, (1, *self.shapes[layer.name])
-        inputs = [self.places[x] for x in layer.inputs]
-        if isinstance(layer, Convolution | Depthwise):
-            self.add_convolution(layer, shape, inputs[0])
-        elif isinstance(layer, ChannelConvolution):
-            # Along a map of C x 1 pixels that the vector becomes.
-            taps, channels = len(layer.kernel), shape[3]
-            column, options = (1, channels, 1, 1), {"strideH": 1, "strideW": 1, "padding": self.schema.Padding.SAME}
-            kernel = self.add_weight(f"{name}/kernel", layer.kernel.reshape(1, taps, 1, 1))
-            bias = self.add_weight(f"{name}/bias", np.zeros(1, np.float32))
-            turned = self.add("RESHAPE", f"{name}/column", column, [inputs[0], self.add_numbers(*column)])
-            mixed = self.add("CONV_2D", f"{name}/mixed", column, [turned, kernel, bias], **options)
-            logits = self.add("RESHAPE", f"{name}/logits", shape, [mixed, self.add_numbers(*shape)])
-            self.add("LOGISTIC", name, shape, [logits])
-        elif isinstance(layer, MaxPool):
-            lowest = self.add_constant("lowest", np.array([_LOWEST]))
-            padded = self.add_padding(layer, "PADV2", inputs[0], [lowest])
-            strides = {"strideH": layer.stride, "strideW": layer.stride, "padding": self.schema.Padding.VALID}
-            window = {"filterHeight": layer.size, "filterWidth": layer.size}
-            self.add("MAX_POOL_2D", name, shape, [padded], **strides, **window)
-        elif isinstance(layer, GlobalAveragePool):
-            self.add("MEAN", name, shape, [inputs[0], self.add_numbers(1, 2)], keepDims=True)
-        elif isinstance(layer, Multiply):
-            self.add("MUL", name, shape, inputs)
-        elif isinstance(layer, Add):
-            self.add("ADD", name, shape, inputs)
-        elif isinstance(layer, SliceChannels):
-            places = [self.add_numbers(0, 0, 0, layer.first), self.add_numbers(*shape)]
-            self.add("SLICE", name, shape, [inputs[0], *places])
-        elif isinstance(layer, InterleaveChannels):
-            pairs = (*shape[:3], shape[3] // 2, 2)
-            packed = self.add("PACK", f"{name}/pairs", pairs, inputs, valuesCount=2, axis=4)
-            self.add("RESHAPE", name, shape, [packed, self.add_numbers(*shape)])
-        elif isinstance(layer, Flatten):
-            flat = (1, shape[3])
-            self.add("RESHAPE", name, flat, [inputs[0], self.add_numbers(*flat)])
-        else:
-            raise refuse_layer(layer, "tflite")
+    @functools.singledispatchmethod
+    def add_layer(self, layer: Layer, shape: tuple[int, ...], *inputs: int) -> None:
+        """Write `layer`, which makes a tensor of `shape` of the tensors `inputs`. Raises ExportError for a kind that is
+        not known."""
+        raise refuse_layer(layer, "tflite")
 
-    def add_convolution(self, layer: Convolution | Depthwise, shape: tuple[int, ...], x: int) -> None:
+    @add_layer.register
+    def _(self, layer: layers.ChannelConvolution, shape: tuple[int, ...], x: int) -> None:
+        # Along a map of C x 1 pixels that the vector becomes.
+        name, taps, channels = layer.name, len(layer.kernel), shape[3]
+        column, options = (1, channels, 1, 1), {"strideH": 1, "strideW": 1, "padding": self.schema.Padding.SAME}
+        kernel = self.add_weight(f"{name}/kernel", layer.kernel.reshape(1, taps, 1, 1))
+        bias = self.add_weight(f"{name}/bias", np.zeros(1, np.float32))
+        turned = self.add("RESHAPE", f"{name}/column", column, [x, self.add_numbers(*column)])
+        mixed = self.add("CONV_2D", f"{name}/mixed", column, [turned, kernel, bias], **options)
+        logits = self.add("RESHAPE", f"{name}/logits", shape, [mixed, self.add_numbers(*shape)])
+        self.add("LOGISTIC", name, shape, [logits])
+
+    @add_layer.register
+    def _(self, layer: layers.Activation, shape: tuple[int, ...], x: int) -> None:
+        self.add(_OPERATIONS[layer.function], layer.name, shape, [x])
+
+    @add_layer.register
+    def _(self, layer: layers.MaxPool, shape: tuple[int, ...], x: int) -> None:
+        lowest = self.add_constant("lowest", np.array([_LOWEST]))
+        padded = self.add_padding(layer, "PADV2", x, [lowest])
+        strides = {"strideH": layer.stride, "strideW": layer.stride, "padding": self.schema.Padding.VALID}
+        window = {"filterHeight": layer.size, "filterWidth": layer.size}
+        self.add("MAX_POOL_2D", layer.name, shape, [padded], **strides, **window)
+
+    @add_layer.register
+    def _(self, layer: layers.GlobalAveragePool, shape: tuple[int, ...], x: int) -> None:
+        self.add("MEAN", layer.name, shape, [x, self.add_numbers(1, 2)], keepDims=True)
+
+    @add_layer.register
+    def _(self, layer: layers.Reduce, shape: tuple[int, ...], x: int) -> None:
+        axes = self.add_numbers(*(1 + AXES.index(axis) for axis in layer.axes))
+        self.add({"mean": "MEAN", "max": "REDUCE_MAX"}[layer.operation], layer.name, shape, [x, axes], keepDims=True)
+
+    @add_layer.register
+    def _(self, layer: layers.Multiply, shape: tuple[int, ...], *inputs: int) -> None:
+        self.add("MUL", layer.name, shape, list(inputs))
+
+    @add_layer.register
+    def _(self, layer: layers.Add, shape: tuple[int, ...], *inputs: int) -> None:
+        self.add("ADD", layer.name, shape, list(inputs))
+
+    @add_layer.register
+    def _(self, layer: layers.Concatenate, shape: tuple[int, ...], *inputs: int) -> None:
+        self.add("CONCATENATION", layer.name, shape, list(inputs), axis=1 + AXES.index(layer.axis))
+
+    @add_layer.register
+    def _(self, layer: layers.SliceChannels, shape: tuple[int, ...], x: int) -> None:
+        self.add("SLICE", layer.name, shape, [x, self.add_numbers(0, 0, 0, layer.first), self.add_numbers(*shape)])
+
+    @add_layer.register
+    def _(self, layer: layers.Slice, shape: tuple[int, ...], x: int) -> None:
+        begin = self.add_numbers(0, *(layer.first if axis == layer.axis else 0 for axis in AXES))
+        self.add("SLICE", layer.name, shape, [x, begin, self.add_numbers(*shape)])
+
+    @add_layer.register
+    def _(self, layer: layers.SwapAxes, shape: tuple[int, ...], x: int) -> None:
+        self.add("TRANSPOSE", layer.name, shape, [x, self.add_numbers(0, 2, 1, 3)])
+
+    @add_layer.register
+    def _(self, layer: layers.InterleaveChannels, shape: tuple[int, ...], *inputs: int) -> None:
+        pairs = (*shape[:3], shape[3] // 2, 2)
+        packed = self.add("PACK", f"{layer.name}/pairs", pairs, list(inputs), valuesCount=2, axis=4)
+        self.add("RESHAPE", layer.name, shape, [packed, self.add_numbers(*shape)])
+
+    @add_layer.register
+    def _(self, layer: layers.Flatten, shape: tuple[int, ...], x: int) -> None:
+        flat = (1, shape[3])
+        self.add("RESHAPE", layer.name, flat, [x, self.add_numbers(*flat)])
+
+    @add_layer.register(Convolution)
+    @add_layer.register(Depthwise)
+    def _(self, layer: Convolution | Depthwise, shape: tuple[int, ...], x: int) -> None:
         name, padding = layer.name, self.schema.Padding.VALID
         sizes = self.shapes[layer.inputs[0]][:2]
         same = [compute_same_padding(size, layer.kernel.shape[0], layer.stride) for size in sizes]
@@ -236,9 +275,9 @@ class _Graph:
         y = self.add(op, own, shape, [x, *weights], **options)
         if layer.activation not in _FUSED:
             slopes = [] if layer.slope is None else [self.add_weight(f"{name}/slope", layer.slope[None, None])]
-            self.add(_ELSEWHERE[layer.activation], name, shape, [y, *slopes])
+            self.add(_OPERATIONS[layer.activation], name, shape, [y, *slopes])
 
-    def add_padding(self, layer: Convolution | Depthwise | MaxPool, op: str, x: int, value: list[int]) -> int:
+    def add_padding(self, layer: Convolution | Depthwise | layers.MaxPool, op: str, x: int, value: list[int]) -> int:
         rows, columns, channels = self.shapes[layer.inputs[0]]
         rim = (layer.padding, layer.padding)
         shape = (1, rows + 2 * layer.padding, columns + 2 * layer.padding, channels)
@@ -248,6 +287,7 @@ class _Graph:
 # Operation -> the table of the schema that has its options.
 _OPTIONS = {
     "ADD": "AddOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DEQUANTIZE": "DequantizeOptions",
@@ -258,8 +298,10 @@ _OPTIONS = {
     "PACK": "PackOptions",
     "PAD": "PadOptions",
     "PADV2": "PadV2Options",
+    "REDUCE_MAX": "ReducerOptions",
     "RESHAPE": "ReshapeOptions",
     "SLICE": "SliceOptions",
+    "TRANSPOSE": "TransposeOptions",
 }
 # The version of an operation that first took what is written here, where it is not 1: DEQUANTIZE of float16 (3) and of
 # int8 by channels (5).

@@ -1,4 +1,4 @@
-"""Networks: `build_model(network, resolution, rngs=...)` for every ArchSpec, and the presets by name."""
+"""Networks: `build_model(network, resolution, rngs=...)` for every ArchSpec."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffem_jax.models import ffem, mobilefacenet, mobilenetv2, shufflenetv2
-from ffem_jax.models.blocks import BLOCKS, Head, Stem
+from ffem_jax.models.blocks import Head, Stem, build_block
+from ffem_jax.models.graph import Graph
 from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
-
-PRESETS: dict[str, ArchSpec] = {
-    **ffem.PRESETS,
-    **mobilenetv2.PRESETS,
-    **shufflenetv2.PRESETS,
-    **mobilefacenet.PRESETS,
-}
 
 
 class FaceNetwork(nnx.Module):
@@ -24,7 +17,7 @@ class FaceNetwork(nnx.Module):
     def __init__(self, network: NetworkSpec, resolution: int, *, rngs: nnx.Rngs):
         sizes = compute_map_sizes(network, resolution)
         self.stem = Stem(*stem_arguments(network), rngs=rngs)
-        self.blocks = nnx.List([BLOCKS[block.kind](block, rngs=rngs) for block in network.blocks])
+        self.blocks = nnx.List([build_block(block, rngs=rngs) for block in network.blocks])
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
@@ -32,6 +25,13 @@ class FaceNetwork(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x)
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        """Describe its layers for export, from normalised pixels; `name` is what the embedding is called."""
+        x = graph.fold(self.stem, x, "stem")
+        for index, block in enumerate(self.blocks):
+            x = graph.fold(block, x, f"block{index}")
+        return graph.flatten(name, graph.fold(self.head, x, "head"))
 
 
 def normalize_pixels(pixels: jax.Array) -> jax.Array:

@@ -1,66 +1,120 @@
-"""Channel attention: modules [N, H, W, C] -> [N, H, W, C] that scale each channel by a learnt gate."""
+"""Attention: modules [N, H, W, C] -> [N, H, W, C], built by their declarations in specs/attention.py. ECA and SE."""
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffem_jax.models.graph import Graph, fold_dense
+from ffem_jax.specs.architecture import SpecError, get_attention_kind
+from ffem_jax.specs.registry import resolve
+
+
+def build_attention(attention: tuple[Any, ...], channels: int, *, rngs: nnx.Rngs) -> Any:
+    """The module that a BlockSpec's `attention` (kind, position, fusion and sizes) means, for maps of `channels`.
+
+    Raises:
+        SpecError: where its kind is not declared, or its class does not take the channels, its sizes and rngs.
+    """
+    name, _, _, *sizes = attention
+    made_by = resolve(get_attention_kind(name).implementation)
+    # Of an nnx.Module the class itself takes anything, and its __init__ what it takes.
+    called, first = (made_by.__init__, (None,)) if inspect.isclass(made_by) else (made_by, ())
+    try:
+        inspect.signature(called).bind(*first, channels, *sizes, rngs=rngs)
+    except TypeError as error:
+        call = ", ".join(["channels", *map(str, sizes), "rngs=rngs"])
+        raise SpecError(
+            f"arch.attention.kind={name}: {_name(made_by)} cannot be called as {_name(made_by)}({call}): {error}"
+        ) from None
+    return made_by(channels, *sizes, rngs=rngs)
+
+
+def apply_attention(attention: Any, fusion: str, x: jax.Array) -> jax.Array:
+    """What `attention` makes of x [N, H, W, C], put back by `fusion`: `scale` as it is, `residual` added to x.
+
+    Raises:
+        SpecError: where the attention gives no array of the shape and type that it takes.
+    """
+    try:
+        inspect.signature(attention).bind(x)
+    except TypeError as error:
+        raise SpecError(f"the attention {_name(attention)} cannot be called with a map alone: {error}") from None
+    y = attention(x)
+    if not isinstance(y, jax.Array) or (y.shape, y.dtype) != (x.shape, x.dtype):
+        given = f"{y.dtype}{list(y.shape)}" if isinstance(y, jax.Array) else type(y).__name__
+        raise SpecError(
+            f"the attention {_name(attention)} gives {given} for a map {x.dtype}{list(x.shape)}; it must give an array "
+            "of the shape and the type that it takes"
+        )
+    return x + y if fusion == "residual" else y
+
+
+def _name(part: Any) -> str:
+    return str(getattr(part, "__name__", type(part).__name__))
+
 
 class ChannelAttention(nnx.Module):
-    """What the kinds share: a gate a channel, computed from the channels' means over the map.
-
-    fusion: `scale` x * a, or `residual` x + x * a.
-    """
-
-    def __init__(self, fusion: str):
-        self.fusion = fusion
-
-    def gate(self, means: jax.Array) -> jax.Array:
-        """Means over the map [N, C] -> what to multiply the channels by [N, C]."""
-        gate = nnx.sigmoid(self.compute_logits(means))
-        return 1 + gate if self.fusion == "residual" else gate
+    """What ECA and SE share: one gate per channel, computed from the channels' means over the map."""
 
     @abstractmethod
     def compute_logits(self, means: jax.Array) -> jax.Array:
         """Means over the map [N, C] -> the gate before its sigmoid [N, C]."""
 
+    @abstractmethod
+    def fold_gate(self, graph: Graph, means: str, name: str) -> str:
+        """Describe for export how the gate, behind its sigmoid, follows from the means."""
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.gate(jnp.mean(x, axis=(1, 2)))[:, None, None, :]
+        gate = nnx.sigmoid(self.compute_logits(jnp.mean(x, axis=(1, 2))))
+        return x * gate[:, None, None, :]
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        """Describe its layers for export."""
+        means = graph.average(f"{name}/mean", x)
+        return graph.multiply(f"{name}/scale", x, self.fold_gate(graph, means, name))
 
 
 class EfficientChannelAttention(ChannelAttention):
-    """ECA: mean over the map, a 1-D convolution across neighbouring channels, sigmoid (Wang et al., CVPR 2020).
+    """ECA: mean over the map, a 1-D convolution across neighbouring channels, sigmoid.
 
     kernel_size: odd; neighbours beyond the first and last channel count as zero. No bias.
+
+    References:
+        Wang et al., CVPR 2020.
     """
 
-    def __init__(self, channels: int, kernel_size: int, fusion: str = "scale", *, rngs: nnx.Rngs):
-        super().__init__(fusion)
+    def __init__(self, channels: int, kernel_size: int, *, rngs: nnx.Rngs):
         self.conv = nnx.Conv(1, 1, (kernel_size,), padding="SAME", use_bias=False, rngs=rngs)
 
     def compute_logits(self, means: jax.Array) -> jax.Array:
         return self.conv(means[:, :, None])[:, :, 0]
 
+    def fold_gate(self, graph: Graph, means: str, name: str) -> str:
+        return graph.channel_gate(f"{name}/gate", means, self.conv.kernel[:, 0, 0])
+
 
 class SqueezeExcitation(ChannelAttention):
-    """SE: mean over the map, two dense layers with bias and a ReLU between, sigmoid (Hu et al., CVPR 2018).
+    """SE: mean over the map, two dense layers with bias and a ReLU between, sigmoid.
 
     hidden_channels: channels // reduction; the authors' reduction is 16.
+
+    References:
+        Hu et al., CVPR 2018.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, fusion: str = "scale", *, rngs: nnx.Rngs):
-        super().__init__(fusion)
+    def __init__(self, channels: int, hidden_channels: int, *, rngs: nnx.Rngs):
         self.reduce = nnx.Linear(channels, hidden_channels, rngs=rngs)
         self.expand = nnx.Linear(hidden_channels, channels, rngs=rngs)
 
     def compute_logits(self, means: jax.Array) -> jax.Array:
         return self.expand(nnx.relu(self.reduce(means)))
 
-
-# Every kind but `none`: a class called as cls(channels, size, fusion, rngs=rngs), where size is what
-# arch.resolve_network makes of the kind's own options.
-ATTENTIONS: dict[str, Callable[..., ChannelAttention]] = {"eca": EfficientChannelAttention, "se": SqueezeExcitation}
+    def fold_gate(self, graph: Graph, means: str, name: str) -> str:
+        hidden = fold_dense(graph, self.reduce, means, f"{name}/reduce", nnx.relu)
+        return fold_dense(graph, self.expand, hidden, f"{name}/gate", nnx.sigmoid)

@@ -1,49 +1,26 @@
-"""The parts a network is made of: stem, blocks, head. NHWC; kernels as [row, column, in, out]."""
+"""The parts a network is made of: stem, blocks, head. NHWC; kernels as [row, column, in, out].
+
+Each part computes in `__call__` and describes its layers for export in `fold`, which `models.graph.Graph` explains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffem_jax.models.attention import ATTENTIONS
-from ffem_jax.models.convolutions import (
-    depthwise_conv,
-    full_conv,
-    global_depthwise_conv,
-    max_pool,
-    pointwise_conv,
-)
+from ffem_jax.models.attention import apply_attention, build_attention
+from ffem_jax.models.convolutions import full_conv, global_depthwise_conv, max_pool
 from ffem_jax.models.draws import kernel_init
+from ffem_jax.models.graph import Graph, fold_dense
+from ffem_jax.models.layers import Depthwise, Pointwise
 from ffem_jax.models.normalization import make_activation, make_batch_norm, normalize
 from ffem_jax.specs.architecture import BlockSpec
-
-
-class Pointwise(nnx.Module):
-    """1x1 convolution as a matrix product, BatchNorm, activation: [N, H, W, in] -> [N, H, W, out]."""
-
-    def __init__(self, in_channels: int, out_channels: int, activation: str, *, rngs: nnx.Rngs):
-        self.conv = nnx.Linear(in_channels, out_channels, use_bias=False, kernel_init=kernel_init, rngs=rngs)
-        self.norm = make_batch_norm(out_channels, rngs)
-        self.activation = make_activation(activation, out_channels)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return normalize(self.norm, self.activation, pointwise_conv(x, self.conv.kernel[...]))
-
-
-class Depthwise(nnx.Module):
-    """3x3 depthwise convolution, BatchNorm, activation: [N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), C]."""
-
-    def __init__(self, channels: int, stride: int, activation: str, *, rngs: nnx.Rngs):
-        self.stride = stride
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, 1, channels), jnp.float32))
-        self.norm = make_batch_norm(channels, rngs)
-        self.activation = make_activation(activation, channels)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return normalize(self.norm, self.activation, depthwise_conv(x, self.kernel[...], self.stride))
+from ffem_jax.specs.block import BLOCKS
+from ffem_jax.specs.registry import resolve
 
 
 class Stem(nnx.Module):
@@ -63,6 +40,17 @@ class Stem(nnx.Module):
         x = normalize(self.norm, self.activation, full_conv(x, self.kernel[...], self.stride))
         return x if self.extra is None else self.extra(x)
 
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        kernel, activation = self.kernel[...], self.activation
+        y = graph.convolution(name, x, kernel, norm=self.norm, stride=self.stride, padding=1, activation=activation)
+        if self.extra is None:
+            return y
+        return (
+            graph.max_pool(f"{name}/pool", y)
+            if self.extra is max_pool
+            else graph.fold(self.extra, y, f"{name}/depthwise")
+        )
+
 
 def _make_stem_extra(
     name: str, channels: int, activation: str, rngs: nnx.Rngs
@@ -75,8 +63,8 @@ def _make_stem_extra(
 class Branch(nnx.Module):
     """(1x1 expand) -> 3x3 depthwise -> (attention) -> 1x1 project -> (attention), a BatchNorm after each convolution.
 
-    [N, H, W, in] -> [N, ceil(H / stride), ceil(W / stride), out]. activations: of the three convolutions. attention: as
-    in arch.BlockSpec.
+    [N, H, W, in] -> [N, ceil(H / stride), ceil(W / stride), out]. activations: of the three convolutions. attention:
+    kind, position, fusion and sizes, as in BlockSpec; None for none.
     """
 
     def __init__(
@@ -84,7 +72,7 @@ class Branch(nnx.Module):
         channels: tuple[int, int, int],
         stride: int,
         activations: tuple[str, str, str],
-        attention: tuple[str, str, str, int] | None = None,
+        attention: tuple[Any, ...] | None = None,
         *,
         expands: bool,
         rngs: nnx.Rngs,
@@ -93,19 +81,31 @@ class Branch(nnx.Module):
         self.expand = Pointwise(inputs, hidden, activations[0], rngs=rngs) if expands else None
         self.depthwise = Depthwise(hidden, stride, activations[1], rngs=rngs)
         self.project = Pointwise(hidden, outputs, activations[2], rngs=rngs)
-        kind, self.position, fusion, size = attention or ("", "", "", 0)
+        _, self.position, self.fusion, *_ = attention or ("", "", "")
         attended = hidden if self.position == "depthwise" else outputs
-        self.attention = ATTENTIONS[kind](attended, size, fusion, rngs=rngs) if kind else None
+        self.attention = build_attention(attention, attended, rngs=rngs) if attention else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
-        if self.attention is not None and self.position == "depthwise":
-            y = self.attention(y)
-        y = self.project(y)
-        if self.attention is not None and self.position == "projection":
-            y = self.attention(y)
-        return y
+        y = self._attend(self.depthwise(y), "depthwise")
+        return self._attend(self.project(y), "projection")
+
+    def _attend(self, x: jax.Array, position: str) -> jax.Array:
+        return apply_attention(self.attention, self.fusion, x) if self._attends(position) else x
+
+    def _attends(self, position: str) -> bool:
+        return self.attention is not None and self.position == position
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        y = x if self.expand is None else graph.fold(self.expand, x, f"{name}/expand")
+        y = self._fold_attention(graph, graph.fold(self.depthwise, y, f"{name}/depthwise"), "depthwise", name)
+        return self._fold_attention(graph, graph.fold(self.project, y, f"{name}/project"), "projection", name)
+
+    def _fold_attention(self, graph: Graph, x: str, position: str, name: str) -> str:
+        if not self._attends(position):
+            return x
+        y = graph.fold(self.attention, x, f"{name}/attention")
+        return graph.add(f"{name}/attention/add", x, y) if self.fusion == "residual" else y
 
 
 class Bottleneck(Branch):
@@ -124,6 +124,10 @@ class Bottleneck(Branch):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = super().__call__(x)
         return x + y if self.shortcut else y
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        y = super().fold(graph, x, name)
+        return graph.add(f"{name}/add", x, y) if self.shortcut else y
 
 
 class ShuffleUnit(nnx.Module):
@@ -149,14 +153,24 @@ class ShuffleUnit(nnx.Module):
             first = self.first(x)
         return interleave_channels(first, self.second(x))
 
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        if self.first is None:
+            half = graph.get_shape(x)[2] // 2
+            first = graph.cut(f"{name}/left", x, "channels", 0, half)
+            x = graph.cut(f"{name}/right", x, "channels", half, half)
+        else:
+            first = graph.fold(self.first, x, f"{name}/first")
+        return graph.interleave(f"{name}/interleave", first, graph.fold(self.second, x, f"{name}/second"))
+
 
 def interleave_channels(first: jax.Array, second: jax.Array) -> jax.Array:
     """Channels of [..., C] and [..., C] by turns -> [..., 2 C]: the channel shuffle in two groups."""
     return jnp.stack((first, second), axis=-1).reshape(*first.shape[:-1], -1)
 
 
-# Every kind of block: a class called as cls(spec, rngs=rngs).
-BLOCKS: dict[str, Callable[..., Bottleneck | ShuffleUnit]] = {"bottleneck": Bottleneck, "shuffle": ShuffleUnit}
+def build_block(spec: BlockSpec, *, rngs: nnx.Rngs) -> Any:
+    """The module of a block. Raises SpecError where its kind is not declared in specs/block.py."""
+    return resolve(BLOCKS[spec.kind].implementation)(spec, rngs=rngs)
 
 
 class GlobalDepthwise(nnx.Module):
@@ -168,6 +182,9 @@ class GlobalDepthwise(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return normalize(self.norm, nnx.identity, global_depthwise_conv(x, self.kernel[...]))
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        return graph.depthwise(name, x, self.kernel[:, :, 0], norm=self.norm)
 
 
 class Head(nnx.Module):
@@ -201,3 +218,12 @@ class Head(nnx.Module):
         x = jnp.mean(x, axis=(1, 2)) if self.pool is None else self.pool(x)
         x = self.embedding(x)
         return x if self.norm is None else normalize(self.norm, nnx.identity, x)
+
+    def fold(self, graph: Graph, x: str, name: str) -> str:
+        """Describe its layers for export. The last, which makes the embedding, is the caller's to name."""
+        x = x if self.conv is None else graph.fold(self.conv, x, name)
+        pooled = f"{name}/pool"
+        x = graph.average(pooled, x) if self.pool is None else graph.fold(self.pool, x, pooled)
+        if self.norm is None:
+            return fold_dense(graph, self.embedding, x, f"{name}/embedding")
+        return graph.convolution(f"{name}/embedding", x, self.embedding.kernel[...], norm=self.norm)

@@ -7,46 +7,36 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ffem_jax.errors import FfemError
+from ffem_jax.specs.attention import ATTENTIONS, AttentionKind, get_attention_kind, select_effective_attention
+from ffem_jax.specs.block import BLOCKS
+from ffem_jax.specs.fields import SpecError, added, check_choice, check_fields, check_range, setting
+from ffem_jax.specs.own_code import compute_code_digest
+
+__all__ = [
+    "ArchSpec",
+    "AttentionSpec",
+    "BlockSpec",
+    "NetworkSpec",
+    "SpecError",
+    "StageSpec",
+    "added",
+    "check_choice",
+    "check_range",
+    "get_attention_kind",
+    "resolve_network",
+    "select_effective_attention",
+]
 
 PLACEMENTS = ("first", "last", "first_last", "all")
 ATTENTION_POSITIONS = ("depthwise", "projection")
 FUSIONS = ("scale", "residual")
 ECA_KERNELS = ("adaptive", "fixed", "mobilenetv2")
-BLOCK_KINDS = ("bottleneck", "shuffle")
 STEM_EXTRAS = ("none", "max_pool", "depthwise")
 POOLINGS = ("average", "global_depthwise")
 ACTIVATIONS = ("relu6", "prelu", "hard_swish", "relu")
-
-
-class SpecError(FfemError):
-    """A value that no spec may have. The message is one line and names the valid choices."""
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise SpecError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise SpecError(f"{name}={value!r} is not known; choose one of: {', '.join(choices)}")
-
-
-def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise SpecError unless low <= value <= high (NaN is refused)."""
-    if not low <= value <= high:
-        wanted = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise SpecError(f"{name}={value} must be {wanted}")
-
-
-def added(default: Any, used: Callable[[Any], bool] | None = None) -> Any:
-    """A field that came after KEY_VERSION was last raised, with a default that does what was done before.
-
-    Where it is not `used` by its spec (at its default, unless said otherwise) it stands neither in a key nor in a
-    record, so that older records are still found.
-    """
-    return field(default=default, metadata={"added": used})
 
 
 # ------------------------------------------------------------------------------- the network
@@ -54,64 +44,66 @@ def added(default: Any, used: Callable[[Any], bool] | None = None) -> Any:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A row of the stage table: `repeats` blocks of `channels` out, the first of them with `stride`.
+    """A row of the stage table: `repeats` blocks of `channels` out, the first of them with `stride`."""
 
-    expansion: a bottleneck's hidden channels, in multiples of those that go in; a shuffle unit's, in multiples of
-        the half that its branch computes (1 in ShuffleNetV2).
-    """
-
-    expansion: int = 6
-    channels: int = 16
-    repeats: int = 1
-    stride: int = 1
+    expansion: int = setting(
+        6,
+        "Hidden channels of a block, in multiples of its input's; of a shuffle unit's half, in multiples of that half.",
+        low=1,
+    )
+    channels: int = setting(16, "Channels that come out of each block of the stage.", low=1)
+    repeats: int = setting(1, "How many blocks the stage has, before the depth multiplier.", low=1)
+    stride: int = setting(1, "Stride of the stage's first block; the others have stride 1.", choices=(1, 2))
 
     def __post_init__(self) -> None:
-        check_range("arch.stages.expansion", self.expansion, 1)
-        check_range("arch.stages.channels", self.channels, 1)
-        check_range("arch.stages.repeats", self.repeats, 1)
-        if self.stride not in (1, 2):
-            raise SpecError(f"arch.stages.stride={self.stride} must be 1 or 2")
+        check_fields(self, "arch.stages")
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Which channel attention, in which blocks, and where inside them.
+    """Which attention, in which blocks, and where inside them.
 
-    kind: none, eca (Wang et al., CVPR 2020) or se (Hu et al., CVPR 2018).
-    placement: first, last, first_last, all, or a list of block indices from 0
-        (negative ones count from the end).
-    position: after the `depthwise` (the paper's Fig. 4) or after the `projection`
-        (the ECA authors' MobileNetV2). In a shuffle unit: of the branch that begins with a 1x1 convolution, after
-        its depthwise BatchNorm or after the ReLU of its last convolution, so on half of the channels that come out.
-    fusion: `scale` x * a, or `residual` x + x * a.
-    kernel: ECA's kernel size by `adaptive` (gamma, b), `fixed` (kernel_size), or
-        `mobilenetv2`: the ECA authors' released MobileNetV2, 1 below 96 channels, else 3.
-    reduction: SE's bottleneck, channels // reduction.
+    placement: first, last, first_last, all, or a list of block indices from 0 (negative ones count from the end).
+    position: after the `depthwise` (the paper's Fig. 4) or after the `projection` (the ECA authors' MobileNetV2). In a
+        shuffle unit: of the branch that begins with a 1x1 convolution, after its depthwise BatchNorm or after the ReLU
+        of its last convolution, so on half of the channels that come out.
+    fusion: `scale` keeps what the attention gives, x * a; `residual` adds it to what came in, x + x * a.
     """
 
-    kind: str = "none"
-    placement: Any = "first_last"
-    position: str = "depthwise"
-    fusion: str = "scale"
-    kernel: str = "adaptive"
-    gamma: float = 2.0
-    b: float = 1.0
-    kernel_size: int = 3
-    reduction: int = 16
+    kind: str = setting("none", "Which attention.", choices=lambda: ATTENTIONS.names)
+    placement: Any = setting("first_last", "Which blocks have it: a name, or a list of indices from 0.")  # noqa: RUF009
+    position: str = setting("depthwise", "After which convolution of the block.", choices=ATTENTION_POSITIONS)
+    fusion: str = setting("scale", "Whether its output replaces its input or is added to it.", choices=FUSIONS)
+    kernel: str = setting(
+        "adaptive",
+        "ECA's kernel size: from the channels, fixed, or that of the authors' released MobileNetV2.",
+        choices=ECA_KERNELS,
+        source="Wang et al., CVPR 2020",
+    )
+    gamma: float = setting(2.0, "What ECA's adaptive rule divides by; above 0.", source="Wang et al., CVPR 2020, Eq. 3")
+    b: float = setting(1.0, "What ECA's adaptive rule adds to log2(channels).", source="Wang et al., CVPR 2020, Eq. 3")
+    kernel_size: int = setting(3, "ECA's fixed kernel size, odd.", low=1, unit="channels")
+    reduction: int = setting(
+        16, "SE, CBAM and coordinate attention compute their gates in channels // reduction.", low=1
+    )
+    spatial_kernel: int = setting(
+        7,
+        "Size of the convolution of CBAM's spatial gate, odd.",
+        low=1,
+        unit="pixels",
+        source="Woo et al., ECCV 2018, Eq. 3",
+        added=True,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("arch.attention.kind", self.kind, tuple(ATTENTIONS))
-        check_choice("arch.attention.position", self.position, ATTENTION_POSITIONS)
-        check_choice("arch.attention.fusion", self.fusion, FUSIONS)
-        check_choice("arch.attention.kernel", self.kernel, ECA_KERNELS)
-        if self.gamma == 0 or not math.isfinite(self.gamma):
-            raise SpecError(f"arch.attention.gamma={self.gamma} must be finite and not 0")
-        if not math.isfinite(self.b):
-            raise SpecError(f"arch.attention.b={self.b} must be finite")
-        check_range("arch.attention.kernel_size", self.kernel_size, 1)
-        if self.kernel_size % 2 == 0:
-            raise SpecError(f"arch.attention.kernel_size={self.kernel_size} must be odd")
-        check_range("arch.attention.reduction", self.reduction, 1)
+        get_attention_kind(self.kind)
+        check_fields(self, "arch.attention")
+        # The authors take the absolute value: a negative gamma is a typing mistake, and would pass for its opposite.
+        if self.gamma <= 0:
+            raise SpecError(f"arch.attention.gamma={self.gamma} must be above 0")
+        for name in ("kernel_size", "spatial_kernel"):
+            if getattr(self, name) % 2 == 0:
+                raise SpecError(f"arch.attention.{name}={getattr(self, name)} must be odd")
         if isinstance(self.placement, str):
             check_choice("arch.attention.placement", self.placement, PLACEMENTS)
         else:
@@ -120,12 +112,12 @@ class AttentionSpec:
             except TypeError:
                 raise SpecError(
                     f"arch.attention.placement={self.placement!r} is not known; choose one of: "
-                    f"{', '.join(PLACEMENTS)}, or a list of bottleneck indices such as [0,13]"
+                    f"{', '.join(PLACEMENTS)}, or a list of block indices such as [0,13]"
                 ) from None
             object.__setattr__(self, "placement", indices)
 
     def indices(self, blocks: int) -> tuple[int, ...]:
-        """The sorted bottleneck indices this placement means in a network of `blocks` bottlenecks.
+        """The sorted block indices that this placement means in a network of `blocks` blocks.
 
         Raises SpecError for an index outside the network.
         """
@@ -143,61 +135,6 @@ class AttentionSpec:
         return tuple(sorted({index % blocks for index in self.placement}))
 
 
-def compute_eca_kernel_size(channels: int, attention: AttentionSpec) -> int:
-    """ECA's 1-D kernel size for `channels`, an odd integer of at least 1.
-
-    adaptive: t = int(|(log2(C) + b) / gamma|), K = t if t is odd else t + 1 (Wang et al. 2020,
-    the authors' code; the paper's Eq. 3 up to its tie at even integers).
-    """
-    if attention.kernel == "fixed":
-        return attention.kernel_size
-    if attention.kernel == "mobilenetv2":
-        return 1 if channels < 96 else 3
-    size = int(abs((math.log2(channels) + attention.b) / attention.gamma))
-    return size if size % 2 else size + 1
-
-
-@dataclass(frozen=True)
-class AttentionKind:
-    """What a kind of attention is, beside its module in `models/attention.py`.
-
-    reads: the fields of an AttentionSpec that decide what it computes, placement among them; what it does not read
-        tells no two networks apart. compute_size: (channels it sees, spec) -> the one number its module is built with.
-    """
-
-    reads: Callable[[AttentionSpec], tuple[str, ...]]
-    compute_size: Callable[[int, AttentionSpec], int]
-
-
-# The settings of ECA's kernel rules.
-_KERNEL_FIELDS = {"adaptive": ("gamma", "b"), "fixed": ("kernel_size",), "mobilenetv2": ()}
-
-ATTENTIONS = {
-    "none": AttentionKind(lambda _: (), lambda channels, _: 0),
-    "eca": AttentionKind(
-        lambda spec: ("placement", "position", "fusion", "kernel", *_KERNEL_FIELDS[spec.kernel]),
-        compute_eca_kernel_size,
-    ),
-    "se": AttentionKind(
-        lambda _: ("placement", "position", "fusion", "reduction"),
-        lambda channels, spec: max(1, channels // spec.reduction),
-    ),
-}
-ATTENTION_KINDS = tuple(ATTENTIONS)
-
-
-def get_attention_kind(name: str) -> AttentionKind:
-    """The declaration of the kind `name`. Raises SpecError, naming those there are, where it is not declared."""
-    check_choice("arch.attention.kind", name, tuple(ATTENTIONS))
-    return ATTENTIONS[name]
-
-
-def select_effective_attention(attention: AttentionSpec) -> dict[str, Any]:
-    """The kind and the fields that it reads: equal for two specs of which neither could build another network."""
-    fields = get_attention_kind(attention.kind).reads(attention)
-    return {"kind": attention.kind, **{name: getattr(attention, name) for name in fields}}
-
-
 # expansion t, channels c, repeats n, first stride s: Table 1 of the paper.
 FFEM_STAGES = (
     StageSpec(1, 16, 1, 1),
@@ -212,54 +149,61 @@ FFEM_STAGES = (
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """A network of the family: stem, blocks by a stage table, head, pooling, embedding.
+    """A network of the family: stem, blocks by a stage table, head, pooling, embedding."""
 
-    name: a label for tables and figures; it decides nothing.
-    block: what the stages are made of, `bottleneck` (MobileNetV2) or `shuffle` (ShuffleNetV2's unit).
-    stem_extra: what follows the first convolution: `max_pool`, 3x3 of stride 2 (ShuffleNetV2), `depthwise`, a 3x3
-        convolution of stride 1 (MobileFaceNet), or `none`.
-    width_multiplier: scales the channels, rounded to multiples of 8 (MobileNetV2); the head
-        is widened by it but never narrowed, as in MobileNetV2.
-    depth_multiplier: scales each stage's repeats, rounded up.
-    head_channels: the 1x1 convolution before pooling; 0 for none.
-    pooling: `average`, or `global_depthwise` (MobileFaceNet: a depthwise convolution over the
-        whole map, with BatchNorm, no activation).
-    embedding_norm: BatchNorm after the embedding, in place of its bias (MobileFaceNet).
-    """
-
-    name: str = "ffem"
-    stem_channels: int = 32
-    stem_stride: int = 2
-    stages: tuple[StageSpec, ...] = FFEM_STAGES
-    width_multiplier: float = 1.0
-    depth_multiplier: float = 1.0
-    head_channels: int = 1280
-    pooling: str = "average"
-    activation: str = "relu6"
-    embedding_dim: int = 128
+    name: str = setting("ffem", "A label for tables and figures; it decides nothing.")
+    stem_channels: int = setting(32, "Channels of the first convolution, before the width multiplier.", low=1)
+    stem_stride: int = setting(2, "Stride of the first convolution.", choices=(1, 2))
+    stages: tuple[StageSpec, ...] = setting(FFEM_STAGES, "The stage table, one row per stage.")
+    width_multiplier: float = setting(
+        1.0,
+        "Scales the channels, to multiples of 8; the head is widened by it and never narrowed.",
+        low=0.05,
+        high=8.0,
+        source="Sandler et al., CVPR 2018",
+    )
+    depth_multiplier: float = setting(
+        1.0, "Scales the repeats of each stage, rounded up.", low=0.05, high=8.0, source="Tan and Le, ICML 2019"
+    )
+    head_channels: int = setting(1280, "Channels of the 1x1 convolution before pooling; 0 for none.", low=0)
+    pooling: str = setting(
+        "average",
+        "How the last map becomes a vector: its mean, or a depthwise convolution as large as the map.",
+        choices=POOLINGS,
+        source="global_depthwise: Chen et al., CCBR 2018",
+    )
+    activation: str = setting("relu6", "The activation behind each convolution that has one.", choices=ACTIVATIONS)
+    embedding_dim: int = setting(128, "Length of the vector that stands for a face.", low=1)
     attention: AttentionSpec = field(default_factory=AttentionSpec)
-    block: str = added("bottleneck")
-    stem_extra: str = added("none")
-    embedding_norm: bool = added(False)
+    block: str = setting(
+        "bottleneck",
+        "What the stages are made of.",
+        choices=lambda: BLOCKS.names,
+        source="see specs/block.py",
+        added=True,
+    )
+    stem_extra: str = setting(
+        "none",
+        "What follows the first convolution: a 3x3 max pooling of stride 2 (ShuffleNetV2), a 3x3 depthwise "
+        "convolution (MobileFaceNet), or nothing.",
+        choices=STEM_EXTRAS,
+        added=True,
+    )
+    embedding_norm: bool = setting(
+        False, "BatchNorm behind the embedding, in place of its bias (MobileFaceNet).", added=True
+    )
 
     def __post_init__(self) -> None:
-        check_range("arch.stem_channels", self.stem_channels, 1)
-        if self.stem_stride not in (1, 2):
-            raise SpecError(f"arch.stem_stride={self.stem_stride} must be 1 or 2")
-        check_range("arch.width_multiplier", self.width_multiplier, 0.05, 8.0)
-        check_range("arch.depth_multiplier", self.depth_multiplier, 0.05, 8.0)
-        check_range("arch.head_channels", self.head_channels, 0)
-        check_choice("arch.pooling", self.pooling, POOLINGS)
-        check_choice("arch.activation", self.activation, ACTIVATIONS)
-        check_range("arch.embedding_dim", self.embedding_dim, 1)
         object.__setattr__(self, "stages", tuple(self.stages))
+        kind = BLOCKS[self.block]
+        check_fields(self, "arch")
         if not self.stages:
             raise SpecError("arch.stages is empty; a network needs at least one stage")
-        check_choice("arch.block", self.block, BLOCK_KINDS)
-        check_choice("arch.stem_extra", self.stem_extra, STEM_EXTRAS)
-        odd = [stage.channels for stage in self.stages if stage.channels % 2]
-        if self.block == "shuffle" and odd:
-            raise SpecError(f"arch.stages.channels={odd[0]} must be even with arch.block=shuffle, which halves them")
+        odd = [stage.channels for stage in self.stages if stage.channels % kind.divisor]
+        if odd:
+            raise SpecError(
+                f"arch.stages.channels={odd[0]} must be a multiple of {kind.divisor} with arch.block={kind.name}"
+            )
         self.attention.indices(self.block_count)
 
     @property
@@ -270,21 +214,25 @@ class ArchSpec:
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One block, all multipliers and rules resolved. `attention` is kind, position, fusion, size; size is ECA's
-    kernel or SE's hidden width. None where the block has no attention."""
+    """One block, all multipliers and rules resolved. `attention` is kind, position, fusion and the sizes that its class
+    is built with (AttentionKind.compute_sizes). None where the block has no attention."""
 
     in_channels: int
     hidden_channels: int
     out_channels: int
     stride: int
     activation: str
-    attention: tuple[str, str, str, int] | None
+    attention: tuple[Any, ...] | None
     kind: str = added("bottleneck")
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network as it is built: what `models.build_model` reads and what a trial's key hashes."""
+    """A network as it is built: what `models.build_model` reads and what a trial's key hashes.
+
+    own_code: digests of the files that implement its kinds of attention and block, where these are somebody's own: a
+        changed file is another network.
+    """
 
     stem_channels: int
     stem_stride: int
@@ -295,6 +243,7 @@ class NetworkSpec:
     embedding_dim: int
     stem_extra: str = added("none")
     embedding_norm: bool = added(False)
+    own_code: str = added("")
 
     @property
     def stem_total_stride(self) -> int:
@@ -330,28 +279,26 @@ def scale_repeats(repeats: int, multiplier: float) -> int:
 
 
 def resolve_network(arch: ArchSpec) -> NetworkSpec:
-    """Apply the multipliers, the placement and the kernel rule: two specs that build the same
-    network resolve to equal NetworkSpecs, which is how a sweep knows not to train it twice."""
+    """Apply the multipliers, the placement and the kernel rule.
+
+    Two specs that build the same network resolve to equal NetworkSpecs, which is how a sweep knows not to train it
+    twice.
+    """
     attended = set(arch.attention.indices(arch.block_count))
-    channels = scale_channels(arch.stem_channels, arch.width_multiplier)
-    stem_channels = channels
+    kind, attention = BLOCKS[arch.block], get_attention_kind(arch.attention.kind)
+    channels = stem_channels = scale_channels(arch.stem_channels, arch.width_multiplier)
     blocks: list[BlockSpec] = []
     for stage in arch.stages:
-        out_channels = scale_channels(stage.channels, arch.width_multiplier)
+        outputs = scale_channels(stage.channels, arch.width_multiplier)
         for repeat in range(scale_repeats(stage.repeats, arch.depth_multiplier)):
-            # A shuffle unit computes half of what comes out.
-            computed = out_channels // 2 if arch.block == "shuffle" else out_channels
-            hidden = stage.expansion * (computed if arch.block == "shuffle" else channels)
-            attention = None
-            if len(blocks) in attended:
-                a = arch.attention
-                seen = hidden if a.position == "depthwise" else computed
-                size = get_attention_kind(a.kind).compute_size(seen, a)
-                attention = (a.kind, a.position, a.fusion, size)
+            hidden, projected = kind.compute_channels(channels, outputs, stage.expansion)
+            seen = hidden if arch.attention.position == "depthwise" else projected
+            own = resolve_attention(attention, arch.attention, seen) if len(blocks) in attended else None
             stride = stage.stride if repeat == 0 else 1
-            blocks.append(BlockSpec(channels, hidden, out_channels, stride, arch.activation, attention, arch.block))
-            channels = out_channels
+            blocks.append(BlockSpec(channels, hidden, outputs, stride, arch.activation, own, arch.block))
+            channels = outputs
     head = scale_channels(arch.head_channels, max(1.0, arch.width_multiplier)) if arch.head_channels else 0
+    used = [kind.implementation, *([attention.implementation] if attended else [])]
     return NetworkSpec(
         stem_channels,
         arch.stem_stride,
@@ -362,4 +309,20 @@ def resolve_network(arch: ArchSpec) -> NetworkSpec:
         arch.embedding_dim,
         arch.stem_extra,
         arch.embedding_norm,
+        " ".join(filter(None, map(compute_code_digest, used))),
     )
+
+
+def resolve_attention(kind: AttentionKind, spec: AttentionSpec, channels: int) -> tuple[Any, ...]:
+    """What BlockSpec.attention is where the attention sees `channels`.
+
+    Raises:
+        SpecError: where a kind's sizes are not whole numbers of at least 1.
+    """
+    sizes = kind.compute_sizes(channels, spec)
+    if not isinstance(sizes, tuple) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        raise SpecError(
+            f"arch.attention.kind={kind.name}: compute_sizes gives {sizes!r} for {channels} channels; it must give a "
+            "tuple of whole numbers of at least 1"
+        )
+    return (kind.name, spec.position, spec.fusion, *sizes)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.cost import cost
 from ffem_jax.cost.cost import Cost, compute_cost, trace_cost
-from ffem_jax.models import PRESETS, build_model
+from ffem_jax.models import build_model
 from ffem_jax.models.blocks import Bottleneck, ShuffleUnit
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, BlockSpec, StageSpec, resolve_network
 from ffem_jax.specs.trial import PRECISIONS

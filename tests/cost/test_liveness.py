@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.cost.cost import compute_cost
 from ffem_jax.cost.liveness import compute_peak_bytes, walk_equations
-from ffem_jax.models import PRESETS
 
 UNIT = 4 * 8 * 8  # bytes of one 8 x 8 activation
 ROW = 4 * 8

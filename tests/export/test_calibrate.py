@@ -7,13 +7,13 @@ import pytest
 from made_networks import compute_cosines, make_layers, make_network, make_pixels, shrink
 
 from benchmarks import emulated
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.data import DataError
 from ffem_jax.export import ExportError, calibrate, onnx
 from ffem_jax.export.calibrate import choose_images, load_training_faces, shorten_names, write_calibrated
 from ffem_jax.export.layers import OUTPUT_NAME, Depthwise
 from ffem_jax.export.quantize import quantize_for_pairs
 from ffem_jax.export.reference import run_layers
-from ffem_jax.models import PRESETS
 
 # Each kind of convolution that a network has: of channels (ECA), of one pixel (SE), of halves (ShuffleNet), depthwise.
 NETWORKS = {

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 from made_networks import draw_model, shrink
 
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.cost.cost import compute_cost
 from ffem_jax.export import tfjs
 from ffem_jax.export.fold import fold_network
-from ffem_jax.models import PRESETS
-from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec
+from ffem_jax.specs.architecture import ArchSpec
+from ffem_jax.specs.attention import ATTENTIONS
 
 PRECISIONS = {"float32": "bytes_float32", "float16": "bytes_float16", "uint8": "bytes_int8"}
 
@@ -27,7 +28,7 @@ def test_the_bytes_of_a_preset_agree_with_its_files_within_1_percent(preset, tmp
     check(PRESETS[preset], 96, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+@pytest.mark.parametrize("kind", ATTENTIONS.names)
 @pytest.mark.parametrize("preset", ["ffem", "shufflenetv2_0_5", "mobilefacenet"])
 @pytest.mark.parametrize("width", [0.5, 0.25])
 def test_and_so_do_those_of_small_networks_full_of_attention(preset, kind, width, tmp_path):

@@ -179,7 +179,7 @@ def test_another_export_takes_the_place_of_the_first(finished, run_by_the_networ
 def test_a_trial_without_its_weights_file_is_read_from_its_checkpoint(finished, tmp_path):
     folder, record = finished
     shutil.copytree(folder, tmp_path / "trial")
-    (tmp_path / "trial" / f"weights-{record.trial_key}.npz").unlink()
+    (tmp_path / "trial" / f"weights-{record.trial_key}.safetensors").unlink()
     faces, _ = load_split(TRIAL.data, TRIAL.protocol)
     found, expected = (parity.embed(load_trial(place), faces.images) for place in (tmp_path / "trial", folder))
     np.testing.assert_array_equal(found, expected)
@@ -203,7 +203,7 @@ def test_of_several_seeds_each_is_exported_by_its_number(tmp_path):
         kernel, bias = parity.compute_class_weights(trial)
         hits = (embeddings @ kernel + bias).argmax(axis=1) == faces.labels[split.test]
         assert "".join("01"[int(hit)] for hit in hits) == record.hits
-    for path in (tmp_path / "t").glob("weights-*.npz"):
+    for path in (tmp_path / "t").glob("weights-*.safetensors"):
         path.unlink()
     for trial, seed in zip(found, (3, 4), strict=True):
         again = load_trial(tmp_path / "t", seed)

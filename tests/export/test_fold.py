@@ -8,13 +8,14 @@ import pytest
 from flax import nnx
 from made_networks import APART, CLOSE, compute_cosines, draw_model, embed, make_network, make_pixels, shrink
 
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.export import ExportError
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import OUTPUT_NAME, Convolution, Depthwise, Layer, LayerList, compute_model_id
 from ffem_jax.export.reference import run_layers
-from ffem_jax.models import PRESETS
 from ffem_jax.models.convolutions import use_convolution_form
-from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec, AttentionSpec
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec
+from ffem_jax.specs.attention import ATTENTIONS
 
 # What no preset has, at a resolution with odd and even maps (37, 19, 10, 5, 3).
 VARIATIONS = {
@@ -30,7 +31,7 @@ FAST = {("ffem", "none"), ("ffem", "eca"), ("ffem", "se"), ("shufflenetv2", "eca
 PRESET_KINDS = [
     pytest.param(preset, kind, marks=[] if (preset, kind) in FAST else pytest.mark.slow)
     for preset in PRESETS
-    for kind in ATTENTION_KINDS
+    for kind in ATTENTIONS.names
 ]
 
 
@@ -91,7 +92,7 @@ def test_what_is_not_known_is_refused_by_name():
 
     block = model.blocks[1]
     model.blocks[1] = Whirl()
-    with pytest.raises(ExportError, match="block Whirl"):
+    with pytest.raises(ExportError, match=r"does not know Whirl \(block1\); give it a method fold"):
         fold_network(model, 32)
     model.blocks[1] = block
     block.attention, block.position = nnx.data(Whirl()), "depthwise"

@@ -16,11 +16,12 @@ from made_networks import (
 )
 from test_fold import FAST, VARIATIONS
 
+from ffem_jax.config.presets import PRESETS
 from ffem_jax.export import DTYPES, FORMATS, ExportError, load_format
 from ffem_jax.export.layers import OUTPUT_NAME
 from ffem_jax.export.reference import run_layers
-from ffem_jax.models import PRESETS
-from ffem_jax.specs.architecture import ATTENTION_KINDS, ArchSpec
+from ffem_jax.specs.architecture import ArchSpec
+from ffem_jax.specs.attention import ATTENTIONS
 
 PACKAGES = {"onnx": ("onnx", "onnxruntime"), "tflite": ("ai_edge_litert",), "tfjs": ()}
 
@@ -55,7 +56,7 @@ def check(name: str, arch: ArchSpec, resolution: int, folder, dtypes=None) -> No
     [
         pytest.param(preset, kind, marks=[] if (preset, kind) in FAST else pytest.mark.slow)
         for preset in PRESETS
-        for kind in ATTENTION_KINDS
+        for kind in ATTENTIONS.names
     ],
 )
 def test_a_file_computes_what_the_network_does(written_format, preset, kind, tmp_path):

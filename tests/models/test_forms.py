@@ -10,10 +10,10 @@ from flax import nnx
 
 from ffem_jax.kernels import calls
 from ffem_jax.models import build_model
-from ffem_jax.models.attention import ATTENTIONS
 from ffem_jax.models.convolutions import depthwise_conv, get_convolution_form, list_forms, use_convolution_form
 from ffem_jax.models.draws import build_at_once
 from ffem_jax.specs.architecture import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.attention import ATTENTIONS
 
 SMALL = ArchSpec(
     stem_channels=4,
@@ -30,7 +30,8 @@ SHUFFLE = dataclasses.replace(
 )
 ATTENDED = [
     AttentionSpec(kind, "all", position, fusion, reduction=2)
-    for kind in ATTENTIONS
+    for kind in ATTENTIONS.names
+    if kind != "none"
     for position, fusion in zip(ATTENTION_POSITIONS, ("scale", "residual"), strict=True)
 ]
 # Each choice at least once, several at a time: a compilation each.

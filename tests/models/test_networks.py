@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffem_jax.models import PRESETS, build_model
-from ffem_jax.models.attention import ATTENTIONS
+from ffem_jax.config.presets import PRESETS
+from ffem_jax.models import build_model
+from ffem_jax.models.attention import apply_attention, build_attention
 from ffem_jax.models.convolutions import use_convolution_form
 from ffem_jax.specs.architecture import (
     ACTIVATIONS,
-    ATTENTION_KINDS,
     ATTENTION_POSITIONS,
     FUSIONS,
     POOLINGS,
@@ -22,6 +22,7 @@ from ffem_jax.specs.architecture import (
     AttentionSpec,
     StageSpec,
 )
+from ffem_jax.specs.attention import ATTENTIONS
 
 SMALL = ArchSpec(
     name="small",
@@ -78,10 +79,6 @@ def test_ffem_am_attends_in_32_and_960_channels():
     assert [network.blocks[index].attention.conv.kernel.shape[0] for index in attended] == [3, 5]
 
 
-def test_the_attention_registry_and_the_specs_choices_agree():
-    assert {"none", *ATTENTIONS} == set(ATTENTION_KINDS)
-
-
 SHUFFLE = dataclasses.replace(
     SMALL, block="shuffle", activation="relu", stages=(StageSpec(1, 8, 2, 1), StageSpec(2, 12, 2, 2))
 )
@@ -92,7 +89,8 @@ VARIANTS = {
             dataclasses.replace(SMALL, attention=AttentionSpec(kind, "all", position, fusion, reduction=2)),
             16,
         )
-        for kind in ATTENTIONS
+        for kind in ATTENTIONS.names
+        if kind != "none"
         for position in ATTENTION_POSITIONS
         for fusion in FUSIONS
     },
@@ -104,7 +102,7 @@ VARIANTS = {
             dataclasses.replace(SHUFFLE, attention=AttentionSpec(kind, "all", position, reduction=1)),
             16,
         )
-        for kind in ATTENTION_KINDS
+        for kind in ATTENTIONS.names
         for position in ATTENTION_POSITIONS
     },
     "embedding-norm": (dataclasses.replace(SMALL, embedding_norm=True), 16),
@@ -173,20 +171,20 @@ def test_a_split_unit_keeps_its_first_half_and_interleaves_it_with_what_it_compu
     np.testing.assert_allclose(out[..., 1::2], unit.second(x[..., 4:]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ATTENTIONS)
+@pytest.mark.parametrize("kind", ["eca", "se"])
 def test_attention_scales_channels_by_a_gate_between_0_and_1(kind):
-    attention = ATTENTIONS[kind](12, 3, rngs=nnx.Rngs(0))
+    attention = build_attention((kind, "depthwise", "scale", 3), 12, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 5, 12)), jnp.float32)
     gate = np.asarray(attention(x) / x)
     assert np.ptp(gate, axis=(1, 2)).max() < 1e-5  # one number a channel and image
     assert (gate > 0).all()
     assert (gate < 1).all()
-    residual = ATTENTIONS[kind](12, 3, "residual", rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(residual(x), x + attention(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(apply_attention(attention, "residual", x), x + x * gate, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(apply_attention(attention, "scale", x), x * gate, rtol=1e-5, atol=1e-6)
 
 
 def test_eca_is_a_convolution_across_channels_with_zeros_beyond():
-    attention = ATTENTIONS["eca"](4, 3, rngs=nnx.Rngs(0))
+    attention = build_attention(("eca", "depthwise", "scale", 3), 4, rngs=nnx.Rngs(0))
     attention.conv.kernel[...] = jnp.asarray([1.0, 10.0, 100.0]).reshape(3, 1, 1)
     means = np.asarray([0.01, 0.02, 0.03, 0.04], np.float32)
     x = jnp.broadcast_to(means, (1, 2, 2, 4))

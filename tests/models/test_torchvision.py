@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffem_jax.models import PRESETS, build_model
+from ffem_jax.config.presets import PRESETS
+from ffem_jax.models import build_model
 from ffem_jax.models.blocks import Bottleneck
 from ffem_jax.models.convolutions import list_forms, use_convolution_form
 
@@ -30,7 +31,7 @@ def torch() -> Any:
         import torch
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
-        pytest.skip(f"torchvision is not to be had ({error}); pip install 'ffem-jax[bench]'")
+        pytest.skip(f"torchvision is not to be had ({error}); pip install -c constraints.txt -e '.[bench]'")
     return torch
 
 

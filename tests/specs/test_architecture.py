@@ -16,11 +16,11 @@ from ffem_jax.specs.architecture import (
     ArchSpec,
     AttentionSpec,
     StageSpec,
-    compute_eca_kernel_size,
     resolve_network,
     scale_channels,
     scale_repeats,
 )
+from ffem_jax.specs.attention import compute_eca_kernel_size
 
 
 def attended(arch: ArchSpec) -> list[int]:
@@ -51,7 +51,7 @@ def test_the_adaptive_rule_gives_the_kernels_of_the_paper(channels: int, size: i
         (32, 4.0, 1.0, 1),  # 6 / 4 is cut to 1
         (8, 8.0, 1.0, 1),  # 4 / 8 is cut to 0: one up, never an empty kernel
         (32, 2.0, -5.0, 1),
-        (32, -2.0, 1.0, 3),  # the absolute value
+        (32, 2.0, -8.0, 1),  # the absolute value, of -3 / 2
         (960, 2.0, 3.0, 7),
     ],
 )

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from made_specs import FFEM_AM, SHUFFLE, arch_strategy
 
-from ffem_jax.records.record import read_records, read_trial
+from ffem_jax.records.record import read_records
+from ffem_jax.records.view import read_trial
 from ffem_jax.specs.architecture import (
     ArchSpec,
     AttentionSpec,

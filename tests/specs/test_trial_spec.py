@@ -31,23 +31,26 @@ from ffem_jax.specs.trial import (
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: AttentionSpec(kind="cbam"), "arch.attention.kind='cbam' is not known; choose one of: none, eca, se"),
+        (
+            lambda: AttentionSpec(kind="ghost"),
+            "arch.attention.kind='ghost' is not known; choose one of: none, eca, se, cbam, coordinate",
+        ),
         (
             lambda: AttentionSpec(placement="middle"),
             "arch.attention.placement='middle' is not known; choose one of: first, last, first_last, all",
         ),
         (
             lambda: AttentionSpec(placement=3),
-            "choose one of: first, last, first_last, all, or a list of bottleneck indices such as [0,13]",
+            "choose one of: first, last, first_last, all, or a list of block indices such as [0,13]",
         ),
-        (lambda: AttentionSpec(placement=["a"]), "or a list of bottleneck indices such as [0,13]"),
-        (lambda: AttentionSpec(placement=[0.5]), "or a list of bottleneck indices such as [0,13]"),
-        (lambda: AttentionSpec(placement=None), "or a list of bottleneck indices such as [0,13]"),
+        (lambda: AttentionSpec(placement=["a"]), "or a list of block indices such as [0,13]"),
+        (lambda: AttentionSpec(placement=[0.5]), "or a list of block indices such as [0,13]"),
+        (lambda: AttentionSpec(placement=None), "or a list of block indices such as [0,13]"),
         (lambda: AttentionSpec(position="stem"), "choose one of: depthwise, projection"),
         (lambda: AttentionSpec(fusion="sum"), "choose one of: scale, residual"),
         (lambda: AttentionSpec(kernel="even"), "choose one of: adaptive, fixed, mobilenetv2"),
-        (lambda: AttentionSpec(gamma=0.0), "arch.attention.gamma=0.0 must be finite and not 0"),
-        (lambda: AttentionSpec(gamma=math.nan), "arch.attention.gamma=nan must be finite and not 0"),
+        (lambda: AttentionSpec(gamma=0.0), "arch.attention.gamma=0.0 must be above 0"),
+        (lambda: AttentionSpec(gamma=math.nan), "arch.attention.gamma=nan must be finite"),
         (lambda: AttentionSpec(b=math.inf), "arch.attention.b=inf must be finite"),
         (lambda: AttentionSpec(kernel_size=4), "arch.attention.kernel_size=4 must be odd"),
         (lambda: AttentionSpec(kernel_size=-1), "arch.attention.kernel_size=-1 must be at least 1"),
@@ -62,7 +65,7 @@ from ffem_jax.specs.trial import (
         (lambda: ArchSpec(block="resnet"), "arch.block='resnet' is not known; choose one of: bottleneck, shuffle"),
         (
             lambda: replace(SHUFFLE, stages=(StageSpec(1, 57),)),
-            "arch.stages.channels=57 must be even with arch.block=shuffle",
+            "arch.stages.channels=57 must be a multiple of 2 with arch.block=shuffle",
         ),
         (lambda: ArchSpec(stem_extra="average"), "choose one of: none, max_pool, depthwise"),
         (lambda: ArchSpec(stem_stride=4), "arch.stem_stride=4 must be 1 or 2"),

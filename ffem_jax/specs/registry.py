@@ -1,0 +1,101 @@
+"""What can be added by name: attentions, blocks, losses, data sets, loggers. Each is declared once, and all else reads
+its declaration."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from ffem_jax.specs.fields import SpecError
+from ffem_jax.specs.own_code import VARIABLE, load_plugins
+
+# A function or class, or where it is defined, `package.module:name`: imported when it is first used, so that specs stay
+# light.
+Reference = str | Callable[..., Any]
+
+
+class Named(Protocol):
+    """A declaration."""
+
+    @property
+    def name(self) -> str:
+        """What the setting that chooses it is set to."""
+
+
+Kind = TypeVar("Kind", bound=Named)
+
+
+class Registry(Generic[Kind]):
+    """Declarations by name, in the order in which they were registered.
+
+    setting: the setting that chooses among them, such as `recipe.loss`.
+    """
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.kinds: dict[str, Kind] = {}
+
+    def register(self, kind: Kind) -> Kind:
+        """Add `kind`, and return it.
+
+        Raises:
+            SpecError: where its name is no name, or stands for another already.
+        """
+        name = kind.name
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise SpecError(f"{self.setting}={name!r} cannot be registered; a name is letters, digits and _")
+        if self.kinds.setdefault(name, kind) != kind:
+            raise SpecError(f"{self.setting}={name} is registered already; give the second one another name")
+        return kind
+
+    def __getitem__(self, name: str) -> Kind:
+        """The declaration `name`; people's own files are loaded where the package has none of that name.
+
+        Raises:
+            SpecError: naming those there are, where it is not declared.
+        """
+        if name not in self.kinds:
+            load_plugins()
+        if name not in self.kinds:
+            raise SpecError(
+                f"{self.setting}={name!r} is not known; choose one of: {', '.join(self.kinds)}; for one of your own, "
+                f"name its Python file with --config-dir or {VARIABLE}"
+            )
+        return self.kinds[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that are declared now."""
+        return tuple(self.kinds)
+
+
+def resolve(reference: Reference) -> Callable[..., Any]:
+    """The function that `reference` means, its module imported where need be."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def find_module(reference: Reference) -> str:
+    """The name of the module that defines `reference`."""
+    return reference.partition(":")[0] if isinstance(reference, str) else reference.__module__
+
+
+def check_signature(called: str, function: Reference, parameters: tuple[str, ...]) -> None:
+    """Raise SpecError unless `function` can be called with `parameters` by position.
+
+    called: what the message calls it. A reference is checked where it is first used.
+    """
+    if isinstance(function, str):
+        return
+    wanted = f"its function is called with ({', '.join(parameters)})"
+    if not callable(function):
+        raise SpecError(f"{called} is registered with {function!r}; {wanted}")
+    try:
+        inspect.signature(function).bind(*parameters)
+    except TypeError as error:
+        raise SpecError(f"{called} is registered with a function that does not fit ({error}); {wanted}") from None
