@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-import importlib
+import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ffem_jax.errors import FfemError
-from ffem_jax.specs.trial import DataSpec
+from ffem_jax.specs.data import DATA_SETS, DataSpec
+from ffem_jax.specs.registry import resolve
 
 
 class DataError(FfemError):
@@ -19,19 +22,19 @@ class DataError(FfemError):
 
 @dataclass(frozen=True)
 class Faces:
-    """A data set, decoded and cropped.
+    """A data set, decoded and cropped. Its arrays are read-only, so that its fingerprint stays true of them.
 
     images: uint8 [image, row, column, 3], `resolution` pixels a side.
-    labels: int32 [image], an index into `people`.
-    people: tidied names (`names.tidy_name`), each once, in order of their folders. names: a path or an identifier for
-        each image, in order.
-    content: a hash of each image's source (the same content, the same hash), so that protocols keep
-        duplicates on one side.
-    attributes: an array [image] for each known attribute (`eyeglasses_probability`: float, NaN unknown).
-    variant: the edition of the data set, empty where there is one only.
-    synthetic: drawn, not photographed.
-    notes: one line for each thing left out or repaired, to be shown to the user.
-    unread: what could not be read this time and may be there: nobody may take it for deleted.
+    labels: int32 [image], an index into `people`; each person has at least one image.
+    people: tidied names (`names.tidy_name`), each once, in order of their folders.
+    names: a path or an identifier per image, each once, in order.
+    content: a hash per image of its source (the same content, the same hash), so that protocols keep duplicates on one
+        side.
+    attributes: an array [image] per known attribute (`eyeglasses_probability`: float, NaN unknown).
+    variant: the edition of the data set, empty where there is only one.
+    synthetic: whether the faces are drawn.
+    notes: one line per thing left out or repaired, to be shown to the user.
+    unread: the names of files that could not be read this time: nobody may take them for deleted.
     """
 
     images: np.ndarray
@@ -45,43 +48,92 @@ class Faces:
     notes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
-    # Kept: hashing the pixels of a large set takes a second, and every seed of a sweep asks for it.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", _freeze(self.images))
+        object.__setattr__(self, "labels", _freeze(self.labels))
+        frozen = {name: _freeze(values) for name, values in self.attributes.items()}
+        object.__setattr__(self, "attributes", frozen)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies and unpickled faces are made anew: their arrays could be written to, and the fingerprint kept.
+        return Faces, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over pixels, labels and their order: what a result depends on."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        digest = _hash_pixels(self.images)
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
     @functools.cached_property
     def pictures_fingerprint(self) -> str:
         """16 hexadecimal digits over `content`, labels and their order: equal for one selection of pictures at any
-        crop and resolution. Synthetic faces are drawn anew at each resolution and have one a resolution."""
+        crop and resolution. Synthetic faces are drawn anew at each resolution and have one per resolution."""
         digest = hashlib.sha256("\n".join(self.content).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
 
-# Module of each data set; each has `load(spec: DataSpec) -> Faces`.
-LOADERS = {
-    "lfw": "ffem_jax.data.lfw",
-    "lfw52": "ffem_jax.data.lfw",
-    "lfw_rest": "ffem_jax.data.lfw",
-    "folder": "ffem_jax.data.folder",
-    "synthetic": "ffem_jax.data.synthetic",
-}
+def _freeze(array: np.ndarray) -> np.ndarray:
+    """`array`, read-only; a copy of it where it is a view, since others may write to what it shows."""
+    array = np.asarray(array)
+    frozen = array if array.flags.owndata else array.copy()
+    frozen.flags.writeable = False
+    return frozen
+
+
+# By the identity of read-only arrays, for as long as they live: hashing the pixels of a large set takes a second, and
+# every trial of a sweep asks for it, of other Faces with the same pixels and other notes.
+_pixel_digests: dict[int, tuple[weakref.ref[np.ndarray], Any]] = {}
+
+
+def _hash_pixels(images: np.ndarray) -> Any:
+    """SHA-256 over shape and pixels, to be gone on with."""
+    place = id(images)
+    known = _pixel_digests.get(place)
+    if known is None or known[0]() is not images:
+        digest = hashlib.sha256(repr(images.shape).encode())
+        digest.update(np.ascontiguousarray(images).data)
+        known = weakref.ref(images, lambda _: _pixel_digests.pop(place, None)), digest
+        _pixel_digests[place] = known
+    return known[1].copy()
 
 
 def load_faces(spec: DataSpec) -> Faces:
     """Load the data set `spec.name`.
 
-    Raises DataError with a one-line message where there is nothing to load, nobody to tell
-    apart (under two people), or the folder does not exist.
+    Raises:
+        DataError: with a one-line message where there is nothing to load, nobody to tell apart (under two people), the
+            folder does not exist, or what the data set gives is not as `Faces` says.
     """
-    faces: Faces = importlib.import_module(LOADERS[spec.name]).load(spec)
+    faces = resolve(DATA_SETS[spec.name].load)(spec)
+    fault = find_fault(faces, spec)
+    if fault:
+        raise DataError(f"data={spec.name} cannot be used: {fault}")
     if len(faces.people) < 2:
         raise DataError(
             f"data={spec.name} has {len(faces.people)} person with at least {spec.min_images} images; two are needed"
         )
     return faces
+
+
+def find_fault(faces: Any, spec: DataSpec) -> str:
+    """What about `faces` is not as `Faces` says, in one line; empty where all is."""
+    if not isinstance(faces, Faces):
+        return f"it gives {type(faces).__name__} and not ffem_jax.data.Faces"
+    count, wanted = len(faces.images), (len(faces.images), spec.resolution, spec.resolution, 3)
+    if (faces.images.dtype, faces.images.shape) != (np.uint8, wanted):
+        return f"its images are {faces.images.dtype}{list(faces.images.shape)} and not uint8{list(wanted)}"
+    if faces.labels.shape != (count,) or not np.issubdtype(faces.labels.dtype, np.integer):
+        return f"its labels are {faces.labels.dtype}{list(faces.labels.shape)} and not int32[{count}]"
+    if not np.array_equal(np.unique(faces.labels), np.arange(len(faces.people))):
+        return f"its labels are not 0 to {len(faces.people) - 1}, with an image of each of its people"
+    lengths = {"names": len(faces.names), "content": len(faces.content)}
+    lengths |= {f"attributes[{name!r}]": len(values) for name, values in faces.attributes.items()}
+    for name, length in lengths.items():
+        if length != count:
+            return f"there are {length} {name} of {count} images"
+    for called, values in (("people", faces.people), ("names", faces.names)):
+        if len(set(values)) != len(values):
+            return f"its {called} are not all different"
+    return ""

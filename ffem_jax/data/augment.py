@@ -1,4 +1,4 @@
-"""Random crop, mirror, turn, zoom, light and erasing, on the device, one draw an image."""
+"""Random crop, mirror, turn, zoom, light and erasing, on the device, one draw per image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from ffem_jax.specs.trial import RecipeSpec
 def augment_images(
     key: jax.Array, images: jax.Array, recipe: RecipeSpec, batch: int | None = None, first: jax.Array | int = 0
 ) -> jax.Array:
-    """Augment uint8 [N, R, R, 3] as `recipe` says -> float32 [N, R, R, 3] in 0 to 255.
+    """Augment images as `recipe` says. What the recipe leaves at 0 or off is not compiled in.
 
-    `images` may be the part of a batch of `batch` images that begins with its image `first`: each part of a batch is
-    augmented as the whole would be. What the recipe leaves at 0 or off is not compiled in.
+    Each part of a batch is augmented as the whole would be.
+
+    Args:
+        images: uint8 [N, R, R, 3], all of a batch or the part of it that begins with its image `first`.
+        batch: the images in the whole batch; None for N.
+
+    Returns:
+        float32 [N, R, R, 3] in 0 to 255.
+
+    References:
+        Erasing: Zhong et al., Random Erasing, AAAI 2020, with a square of one grey.
     """
     count, side = images.shape[:2]
 
@@ -62,10 +71,17 @@ def augment_images(
 
 
 def turn_and_zoom(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
-    """Images [N, R, R, 3], each turned about its middle and enlarged, by bilinear interpolation -> float32.
+    """Images, each turned about its middle and enlarged, by bilinear interpolation.
 
-    angle, scale [N, 1, 1]: radians, clockwise as one looks at it, and the factor of enlargement. What comes from
-    outside repeats the nearest edge pixel.
+    Pixels from outside repeat the nearest edge pixel.
+
+    Args:
+        images: [N, R, R, 3].
+        angle: [N, 1, 1], in radians, clockwise on the screen.
+        scale: [N, 1, 1], the factor of enlargement.
+
+    Returns:
+        float32 [N, R, R, 3].
     """
     count, side = images.shape[:2]
     middle = (side - 1) / 2

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from ffem_jax.data import Faces
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names
@@ -20,6 +19,7 @@ from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec
 from ffem_jax.text.display import show_unseen
+from ffem_jax.text.progress import track
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
 MAX_PIXELS = 120_000_000
@@ -83,7 +83,7 @@ def hash_picture(image: Image.Image) -> str:
 
 
 def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
-    """Who stays of `images` (person -> number of images), in its order.
+    """The people who are kept, in the order of `images` (person -> number of images).
 
     Those with at least `spec.min_images`; of these the `spec.people` with the most images, of equals the first.
     """
@@ -93,21 +93,28 @@ def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
     return [person for person in enough if person in kept]
 
 
-def decode_faces(pictures: Iterable[Picture], total: int, spec: DataSpec) -> Faces:
+def decode_faces(
+    pictures: Iterable[Picture], total: int, spec: DataSpec, *, people: Sequence[str] = (), enough: int = 0
+) -> Faces:
     """Decode `pictures` (at most `total`, grouped and sorted as they are to stay) and choose the people.
 
-    A picture that is none is named in the notes and skipped, a person with fewer than `spec.min_images` readable ones
-    is named and left out. A picture that could not be read this time, which says nothing of the picture, is in `unread`
-    as well. Draws a progress bar on a terminal's standard error.
+    A file that is no picture is named in the notes and skipped; a person with fewer than `spec.min_images` readable
+    pictures is named and left out. A picture that could not be read this time, which says nothing about the picture, is
+    in `unread` as well. Draws a progress bar on a terminal's standard error.
+
+    Args:
+        people: everybody in `pictures`, in the order in which they are to be; empty is that of their first pictures.
+        enough: after so many readable pictures of a person the others are passed over unread; 0 reads all.
     """
     images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8)
     kept: list[Picture] = []
     content: list[str] = []
-    readable: Counter[str] = Counter()
+    readable: Counter[str] = Counter(dict.fromkeys(people, 0))
     skipped: list[str] = []
     unread: dict[str, str] = {}  # name -> reason
-    for picture in tqdm(pictures, total=total, desc="decoding faces", unit="image", disable=None, leave=False):
-        readable.setdefault(picture.person, 0)
+    for picture in track(pictures, "decoding faces", total):
+        if readable.setdefault(picture.person, 0) >= enough > 0:
+            continue
         try:
             image = decode_picture(picture.read())
         except PictureError as error:
@@ -120,11 +127,11 @@ def decode_faces(pictures: Iterable[Picture], total: int, spec: DataSpec) -> Fac
         kept.append(picture)
         content.append(hash_picture(image))
         readable[picture.person] += 1
-    people = tuple(select_people(readable, spec))
-    faces = _keep(people, kept, content, images, spec.max_images)
+    selected = tuple(select_people(readable, spec))
+    faces = _keep(selected, kept, content, images, spec.max_images)
     notes = _describe_skipped(skipped, unread, readable, spec.min_images)
-    if len(people) < spec.people and spec.name != "lfw52":  # which has a note of its own
-        notes.append(f"data.people={spec.people} are asked for, and there are {len(people)}")
+    if len(selected) < spec.people and spec.name != "lfw52":  # which has a note of its own
+        notes.append(f"data.people={spec.people} are asked for, and there are {len(selected)}")
     return dataclasses.replace(faces, notes=tuple(notes), unread=tuple(unread))
 
 
@@ -160,7 +167,7 @@ def _keep(
             taken[picture.person] += 1
             rows.append(row)
     return Faces(
-        images=images[: len(pictures)] if len(rows) == len(pictures) else images[rows],
+        images=images if len(rows) == len(images) else images[rows],
         labels=np.array([label_of[pictures[row].person] for row in rows], np.int32),
         people=people,
         names=tuple(pictures[row].name for row in rows),

@@ -1,4 +1,8 @@
-"""One published archive from the network: streamed, its size and SHA-256 checked, whole or not there at all."""
+"""Downloads one published archive: streamed, its size and SHA-256 checked, whole or not there at all.
+
+Written by hand rather than with pooch, which (1.9) neither resumes nor stops a server that sends more than it should,
+and which needs tqdm for its progress.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from ffem_jax.data import DataError
+from ffem_jax.text.progress import make_progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
@@ -21,7 +25,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Download:
-    """An archive and what it must be: file name, address, size and SHA-256 (hexadecimal)."""
+    """An archive: its file name and address, and the size and SHA-256 (hexadecimal) that it must have."""
 
     name: str
     url: str
@@ -30,10 +34,13 @@ class Download:
 
 
 def download_archive(download: Download, folder: Path) -> Path:
-    """The archive's path in `folder`, fetched unless it is there. Draws a progress bar on standard error.
+    """The archive's path in `folder`, fetched unless it is there. Standard error gets a progress bar, or one line.
 
-    It arrives as `.part` and gets its name only once size and checksum agree. Of several processes one fetches
-    and the others wait. Raises DataError where the network, the disk or the check fails.
+    The archive is written as `.part`, and gets its name only once size and checksum agree. Of several processes, one
+    fetches and the others wait.
+
+    Raises:
+        DataError: where the network, the disk or the check fails; it says how to fetch the archive by hand.
     """
     path = folder / download.name
     advice = f"fetch {download.url} by hand and set data.root=DIR to its folder, or to one that holds the faces"
@@ -45,7 +52,7 @@ def download_archive(download: Download, folder: Path) -> Path:
                 _fetch(download, part, advice)
                 os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
-        # Of an HTTP error its own text names the status; of any other the reason is all there is to say.
+        # The text of an HTTP error names the status; that of another urllib error only wraps its reason.
         reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise DataError(f"{download.name} could not be downloaded to {folder} ({reason}); {advice}") from None
     return path
@@ -59,14 +66,15 @@ def _fetch(download: Download, part: Path, advice: str) -> None:
         with (
             urllib.request.urlopen(request, timeout=TIMEOUT_S) as response,
             open(part, "wb") as file,
-            tqdm(total=download.size_bytes, desc=download.name, unit="B", unit_scale=True) as bar,
+            make_progress("{task.description}", "bar", "bytes", "speed", keep=True) as progress,
         ):
-            # One chunk more than there should be is enough to know, whatever a wrong server goes on to send.
+            task = progress.add_task(download.name, total=download.size_bytes)
+            # One chunk too many shows that the size is wrong; a wrong server may go on sending for ever.
             while size <= download.size_bytes and (chunk := response.read(CHUNK_BYTES)):
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-                bar.update(len(chunk))
+                progress.update(task, advance=len(chunk))
         if size != download.size_bytes:
             found = f"{'over ' if size > download.size_bytes else ''}{size:,}"
             raise DataError(f"{download.name} is {found} bytes and not {download.size_bytes:,}; try again, or {advice}")

@@ -15,7 +15,7 @@ from ffem_jax.specs.trial import DataSpec
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".webp"})
 KINDS = "jpg, jpeg, png, pgm or webp"
-LAYOUT = "it must hold one folder a person, DIR/person/*.jpg (or jpeg, png, pgm, webp)"
+LAYOUT = "it must hold one folder per person, DIR/person/*.jpg (or jpeg, png, pgm, webp)"
 
 
 def load(spec: DataSpec) -> Faces:

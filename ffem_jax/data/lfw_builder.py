@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
+
+from ffem_jax.text.progress import track
 
 # (name, JPEG bytes) of each picture, and (name, None) of what is passed over; a picture's name is `person/file`.
 ReadPictures = Callable[[], Iterator[tuple[str, bytes | None]]]
@@ -53,7 +54,7 @@ class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        pictures = tqdm(self._read_pictures(), desc="preparing LFW", unit="image", disable=None, leave=False)
+        pictures = track(self._read_pictures(), "preparing LFW")
         for index, (name, data) in enumerate(pictures):
             if data is None:
                 self.passed_over.append(name)

@@ -1,5 +1,5 @@
-"""Which images train and which test, with no image on both sides: `holdout` and `kfold`, drawn by `split_seed`, and
-LFW's `view2`, where no person is on both sides either.
+"""Which images train and which test, with no image on both sides: `holdout` and `kfold`, drawn by `split_seed`; LFW's
+`view2` and `open_set` (see `open_set.py`), where no person is on both sides either.
 
 Images of the same content are one group and stay on one side. Content that stands under several people cannot be
 tested fairly, since one of the labels is wrong: such images always train.
@@ -17,9 +17,11 @@ import numpy as np
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.decode import select_people
-from ffem_jax.data.lfw import find_pairs
+from ffem_jax.data.open_set import draw_people_fold
 from ffem_jax.data.pairs import Pairs, read_pairs
-from ffem_jax.specs.trial import DataSpec, ProtocolSpec
+from ffem_jax.specs.data import DATA_SETS, DataSpec
+from ffem_jax.specs.protocol import ProtocolSpec
+from ffem_jax.specs.registry import resolve
 
 # The images of one content, by index.
 Group = list[int]
@@ -27,11 +29,14 @@ Group = list[int]
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted indices of the images that train and that test; no image is on two sides, and only view2 leaves some out.
+    """Sorted indices of the images that train and that test; no image is on two sides; view2 and open_set leave some
+    out.
 
     validation: images of people who train, held out of training and never tested; empty where none were asked for.
-    pairs: view2's, of all folds; `test` are the images in those of the tested fold. digest: 16 hexadecimal digits
-        over who trains and the pairs, where these follow from neither the faces nor the protocol; else empty.
+    pairs: view2's, of all folds; `test` are the images in those of the tested fold. probes: open_set's, the images of
+        `test` that are asked about; the others are of people with one image, and None under the other protocols.
+        digest: 16 hexadecimal digits over who trains, the pairs and the probes, where these follow from neither the
+        faces nor the protocol; else empty.
     notes: one line for each thing the user should know about duplicates, or about who trains.
     """
 
@@ -41,22 +46,38 @@ class Split:
     validation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
     pairs: Pairs | None = None
     digest: str = ""
+    probes: np.ndarray | None = None
+
+    @property
+    def tests_strangers(self) -> bool:
+        """Whether nobody who is tested trains: neither the classifier nor a gallery of those who do knows them."""
+        return self.pairs is not None or self.probes is not None
+
+    @property
+    def asked(self) -> np.ndarray:
+        """The images that are right or wrong, each by itself; none where pairs are."""
+        if self.pairs is not None:
+            return np.zeros(0, np.intp)
+        return self.test if self.probes is None else self.probes
 
 
 def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
     """The faces of `data` and how `protocol` splits them.
 
     view2 loads everybody, and `data` then selects among the people who are not tested. Raises DataError as
-    `load_faces`, `read_pairs`, `make_split` and `make_view2_split` do.
+    `load_faces`, `read_pairs`, `make_split`, `make_view2_split` and `draw_people_fold` do.
     """
     if protocol.name == "view2":
-        if data.name != "lfw":
+        find_pairs = DATA_SETS[data.name].find_pairs
+        if find_pairs is None:
             raise DataError(
                 f"protocol=view2 tests pairs of Labeled Faces in the Wild and not data={data.name}; set data=lfw"
             )
         faces = load_faces(dataclasses.replace(data, people=0, min_images=1, max_images=0))
-        return faces, make_view2_split(faces, read_pairs(find_pairs(data), faces.names), data, protocol)
+        return faces, make_view2_split(faces, read_pairs(resolve(find_pairs)(data), faces.names), data, protocol)
     faces = load_faces(data)
+    if protocol.name == "open_set":
+        return faces, make_open_set_split(faces, protocol)
     return faces, make_split(faces.labels, faces.content, protocol, faces.people)
 
 
@@ -73,7 +94,6 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
     """
     if len(labels) != len(content):
         raise ValueError(f"{len(labels)} labels and {len(content)} content hashes")
-    _check_seed(protocol)
     groups, notes = _group_images(labels, content)
     names = {label: people[label] if people else f"person {label}" for label in groups}
     if protocol.name == "holdout":
@@ -97,7 +117,6 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
     Raises DataError where the fold is not in `pairs`, where fewer than two people are left to train, and as
     `make_split` does for the validation images.
     """
-    _check_seed(protocol)
     if pairs.folds != protocol.folds:
         raise DataError(f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds}, not {protocol.folds}")
     tested = pairs.fold == protocol.fold
@@ -114,21 +133,29 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
         if faces.people[faces.labels[index]] in chosen:
             own[int(faces.labels[index])].append(int(index))
     train = np.asarray(sorted(index for images in own.values() for index in images[: data.max_images or None]))
-    digest = hashlib.sha256()
-    for array in (train, pairs.first, pairs.second, pairs.same, pairs.fold):
-        digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
+    digest = _hash_arrays(train, pairs.first, pairs.second, pairs.same, pairs.fold)
     note = (
         f"view2, fold {protocol.fold}: {len(train):,} images of {len(chosen):,} people train; the {tested.sum()} pairs "
         f"that test are of {len(set(faces.labels[test].tolist())):,} other people"
     )
     names = {label: faces.people[label] for label in own}
     train, validation = _hold_out(train, faces.labels, faces.content, protocol, names)
-    return Split(train, test, (note,), validation, pairs, digest.hexdigest()[:16])
+    return Split(train, test, (note,), validation, pairs, digest)
 
 
-def _check_seed(protocol: ProtocolSpec) -> None:
-    if protocol.split_seed < 0:
-        raise DataError(f"protocol.split_seed={protocol.split_seed} must be 0 or more")
+def make_open_set_split(faces: Faces, protocol: ProtocolSpec) -> Split:
+    """The people of fold `protocol.fold` test and the others train; see `draw_people_fold`, whose errors are raised."""
+    fold = draw_people_fold(faces.labels, faces.content, faces.people, protocol, faces.names)
+    # Who is tested also follows from names and contents, which a fingerprint of pixels does not have.
+    digest = _hash_arrays(fold.train, fold.test, fold.probes)
+    return Split(fold.train, fold.test, fold.notes, digest=digest, probes=fold.probes)
+
+
+def _hash_arrays(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
+    return digest.hexdigest()[:16]
 
 
 def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int, list[Group]], tuple[str, ...]]:

@@ -19,7 +19,7 @@ from ffem_jax.specs.trial import DataSpec
 
 DEFAULT_PEOPLE = 20
 
-# What tells people apart: middle and reach. A person's value is drawn evenly from middle - reach to middle + reach.
+# What differs between people: the middle and half the width of the range that a person's value is drawn from evenly.
 PERSON = {
     "face_width": (0.53, 0.07),
     "face_height": (0.72, 0.06),
@@ -54,7 +54,7 @@ PERSON = {
     "beard": (-0.15, 0.65),
 }
 
-# What does not: the reach around nothing at difficulty 1, of a normal draw cut off at two standard deviations.
+# What differs between images: the standard deviation around 0 at difficulty 1, of a normal draw cut off at two of them.
 NUISANCE = {
     "rotation": 0.13,
     "log_scale": 0.08,
@@ -88,8 +88,6 @@ def load(spec: DataSpec) -> Faces:
     The same spec gives the same bytes, and image i of person p depends on seed, difficulty, crop and resolution
     alone. Attributes `glasses` and `occlusion` are 0 or 1. Raises DataError where the numbers contradict.
     """
-    if spec.seed < 0:
-        raise DataError(f"data.seed={spec.seed} must be 0 or more")
     people = spec.people or DEFAULT_PEOPLE
     each = min(spec.images_per_person, spec.max_images or spec.images_per_person)
     if each < spec.min_images:
@@ -118,7 +116,7 @@ def draw_face(spec: DataSpec, person: int, index: int) -> tuple[np.ndarray, bool
     # A seed sequence takes [a, b] for [a, b, 0]: counting from 1 keeps the person's draws apart from the images'.
     who = _draw_person(np.random.default_rng([spec.seed, person]), spec.difficulty)
     random = np.random.default_rng([spec.seed, person, index + 1])
-    how = {name: spec.difficulty * reach * float(np.clip(random.normal(), -2, 2)) for name, reach in NUISANCE.items()}
+    how = {name: spec.difficulty * sd * float(np.clip(random.normal(), -2, 2)) for name, sd in NUISANCE.items()}
     glasses = bool(random.random() < min(0.5, GLASSES_RATE * spec.difficulty))
     occlusion = bool(random.random() < min(0.5, OCCLUSION_RATE * spec.difficulty))
     canvas = _Canvas(spec, how)
@@ -135,7 +133,8 @@ def draw_face(spec: DataSpec, person: int, index: int) -> tuple[np.ndarray, bool
 def _draw_person(random: np.random.Generator, difficulty: float) -> dict[str, float]:
     likeness = 4 / (3 + difficulty)  # people are more alike where it is to be more difficult
     return {
-        name: middle + min(likeness, 1.15) * reach * random.uniform(-1, 1) for name, (middle, reach) in PERSON.items()
+        name: middle + min(likeness, 1.15) * half_width * random.uniform(-1, 1)
+        for name, (middle, half_width) in PERSON.items()
     }
 
 
@@ -284,8 +283,8 @@ def _paint_occlusion(canvas: _Canvas, random: np.random.Generator) -> None:
         canvas.paint(canvas.inside(edge), colour)
         canvas.paint(canvas.inside(edge) * stripes * 0.5, random.uniform(0.05, 0.95, 3))
     else:
-        angle, reach = random.uniform(0, 2 * math.pi), random.uniform(0.25, 0.6)
-        x, y = canvas.u - reach * math.cos(angle), canvas.v - reach * math.sin(angle)
+        angle, distance = random.uniform(0, 2 * math.pi), random.uniform(0.25, 0.6)
+        x, y = canvas.u - distance * math.cos(angle), canvas.v - distance * math.sin(angle)
         canvas.paint(canvas.inside(_ellipse(x, y, *random.uniform(0.18, 0.36, 2))), colour)
 
 

@@ -1,4 +1,11 @@
-"""What a trial computes on: the cores of a CPU, each as a device of its own, or one accelerator."""
+"""What a trial computes on: the cores of a CPU, each as a device of its own, or one accelerator.
+
+Each CPU core is a device, and a batch is split over them: a compiled kernel keeps to the core that calls it, and XLA
+spreads small operations over cores badly. BatchNorm's statistics and gradients are summed over the cores, so the
+training is that of the whole batch, whatever their number. Several trials at a time take a core each, which wastes
+nothing on waiting. They run every network once before any twice, since two trials of one network side by side would
+both compile it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +18,14 @@ import joblib
 import numpy as np
 from jax.sharding import Mesh
 
-# Fewer images than this a core, and the cores wait for each other more than they save.
-IMAGES_A_CORE = 4
+# With fewer images per core, the cores wait for each other longer than they save.
+IMAGES_PER_CORE = 4
 
 
 def use_cpu_cores(cores: int = 0) -> None:
     """Make each of `cores` CPU cores a JAX device, all that this process may use where 0.
 
-    JAX_NUM_CPU_DEVICES goes before it. Does nothing once JAX has started its backend: what it started with stays.
+    The environment's JAX_NUM_CPU_DEVICES wins over `cores`. Once JAX has started its backend this does nothing.
     """
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         return
@@ -28,19 +35,21 @@ def use_cpu_cores(cores: int = 0) -> None:
 
 
 def make_batch_mesh(axis: str, batch: int) -> Mesh:
-    """A mesh of the one axis `axis` for batches of `batch` images: an accelerator, or as many CPU cores as pay.
+    """The devices that each batch of a training is split over: one accelerator, or as many CPU cores as pay.
 
-    Its size divides `batch`.
+    Args:
+        axis: the name of the mesh's one axis.
+        batch: images per batch; the mesh's size divides it.
     """
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         devices = devices[:1]
-    most = min(len(devices), max(1, batch // IMAGES_A_CORE))
+    most = min(len(devices), max(1, batch // IMAGES_PER_CORE))
     size = max(size for size in range(1, most + 1) if batch % size == 0)
     return Mesh(np.asarray(devices[:size]), (axis,))
 
 
 def release_memory() -> None:
-    """Give back what compiling took: with glibc, over a gigabyte that it would keep for this process's next use."""
+    """Return the memory that compiling took to the system: glibc would keep over a gigabyte for this process."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -3,6 +3,9 @@
 Hydra's own sweepers launch first and find the mistakes later. Here every combination is composed and checked
 before the first is launched, the same network spelt twice is launched once, every folder is absolute and stable,
 and no job raises: what went wrong comes back as a value.
+
+Hydra's basic sweeper would also turn a misspelt sweep name into a config key, and skip its end-of-sweep callback when
+a job raised. This leans on Hydra 1.3's inner interfaces, hence the bound below 1.4.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +35,10 @@ from ffem_jax.config.compose import (
 )
 from ffem_jax.config.overrides import quote_value, refuse_sweeps
 from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.runs.interrupts import answer_interrupts
 from ffem_jax.runs.progress import RecordFollower, read_recorded
 from ffem_jax.specs.architecture import NetworkSpec, SpecError, resolve_network
-from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RunSpec, TrialSpec, trial_key
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RunSpec, TeacherSpec, TrialSpec, trial_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -45,7 +49,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job brings home. error: why there are no records; bad_input: the user can mend it; out_dir: its folder."""
+    """The result of one Hydra job.
+
+    Args:
+        records: those of its trials.
+        error: why there are none; empty where there are.
+        bad_input: the user can mend the error.
+        out_dir: the job's folder.
+    """
 
     records: tuple[TrialRecord, ...] = ()
     error: str = ""
@@ -63,8 +74,9 @@ def run_trial_job(config: DictConfig) -> JobResult:
     out_dir = str(HydraConfig.get().runtime.output_dir)
     keep_worker()
     try:
-        trial, run = to_specs(config)
-        records = run_trials(trial, run, Path(out_dir), Path(run.records))
+        with answer_interrupts():
+            trial, run = to_specs(config)
+            records = run_trials(trial, run, Path(out_dir), Path(run.records))
         return JobResult(records=tuple(records), out_dir=out_dir)
     except (ConfigError, SpecError, DataError) as error:
         return JobResult(error=str(error), bad_input=True, out_dir=out_dir)
@@ -75,8 +87,10 @@ def run_trial_job(config: DictConfig) -> JobResult:
 
 
 def keep_worker() -> None:
-    """Let a worker of joblib's keep what it compiled for its next trial: at 0.3 GB joblib takes it for a leak, and ends
-    the process. At 3 GB it still does. Anywhere else this does nothing."""
+    """Let a worker of joblib's keep what it compiled for its next trial; anywhere else do nothing.
+
+    joblib takes growth by 0.3 GB for a leak and ends the process; this raises the limit to 3 GB.
+    """
     executor: Any = sys.modules.get("joblib.externals.loky.process_executor")
     if hasattr(executor, "_MAX_MEMORY_LEAK_SIZE"):
         executor._MAX_MEMORY_LEAK_SIZE = int(3e9)
@@ -95,7 +109,7 @@ class Job:
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:
-        """The trials of the job, one a seed."""
+        """The trials of the job, one per seed."""
         seeds = self.run.seeds or (self.trial.seed,)
         return tuple(dataclasses.replace(self.trial, seed=seed) for seed in seeds)
 
@@ -113,8 +127,14 @@ class Job:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep, ready to launch: `config` is the launcher's, `combinations` how many there were before the same
-    trial spelt twice was dropped. keys: what its trials are recorded under, once their faces were looked at."""
+    """A sweep, ready to launch.
+
+    Args:
+        config: the launcher's.
+        combinations: how many there were before the same trial spelt twice was dropped.
+        keys: what the trials are recorded under; empty until their faces were looked at.
+        pretraining_keys: trial key -> the key of the pretraining that it starts from; empty without any.
+    """
 
     name: str
     config: DictConfig
@@ -123,6 +143,7 @@ class SweepPlan:
     sweep_dir: Path
     records_path: Path
     keys: frozenset[str] = frozenset()
+    pretraining_keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:
@@ -240,29 +261,46 @@ def prepare_sweep(plan: SweepPlan) -> tuple[SweepPlan, list[str]]:
     check_writable(plan.sweep_dir, "hydra.sweep.dir=DIR")
     check_writable(plan.records_path.parent, "run.records=FILE")
     notes, keys = check_data(plan.trials)
-    return dataclasses.replace(plan, keys=frozenset(keys)), notes
+    pretraining_keys = {key: first for key, first in keys.items() if first}
+    return dataclasses.replace(plan, keys=frozenset(keys), pretraining_keys=pretraining_keys), notes
 
 
-def check_data(trials: Sequence[TrialSpec]) -> tuple[list[str], list[str]]:
-    """Load and split the data of `trials`; returns a note for each thing left out or odd, and the trials' keys.
+def check_data(trials: Sequence[TrialSpec]) -> tuple[list[str], dict[str, str]]:
+    """Load and split the data of `trials`.
 
-    Raises DataError.
+    Returns:
+        A note for each thing left out or odd, and the keys: that of each trial -> that of its pretraining, or empty.
+
+    Raises:
+        DataError: the data cannot be used.
     """
     from ffem_jax.data import protocols
     from ffem_jax.data.recorded import identify_faces
+    from ffem_jax.teachers.teach import describe_teacher, load_teaching
 
     notes: dict[str, None] = {}
     known: dict[tuple[DataSpec, ProtocolSpec], str] = {}
+    taught: dict[tuple[DataSpec, ProtocolSpec, TeacherSpec], str] = {}
     stages = [stage for trial in trials for stage in (trial.pretraining, trial) if stage]
     for data, protocol in dict.fromkeys((stage.data, stage.protocol) for stage in stages):
         faces, split = protocols.load_split(data, protocol)
         notes.update(dict.fromkeys([*faces.notes, *split.notes]))
         known[data, protocol] = identify_faces(faces, split)
+        for trial in trials:
+            place = trial.data, trial.protocol, trial.teacher
+            if place[:2] == (data, protocol) and place not in taught and (found := load_teaching(trial, faces, split)):
+                taught[place] = found.fingerprint
+                notes.update(dict.fromkeys(describe_teacher(found)))
 
     def find(trial: TrialSpec) -> str:
         return known[trial.data, trial.protocol]
 
-    keys = [trial_key(one, find(one), find(one.pretraining) if one.pretraining else "") for one in trials]
+    keys = {}
+    for trial in trials:
+        first = trial.pretraining
+        teaching = taught.get((trial.data, trial.protocol, trial.teacher), "")
+        key = trial_key(trial, find(trial), find(first) if first else "", teaching)
+        keys[key] = trial_key(first, find(first)) if first else ""
     return list(notes), keys
 
 
@@ -289,7 +327,8 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
         report(note)
     places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
     config = composer.compose([*overrides, *places])
-    returned = run_job(run_trial_job, config, "hydra.run.dir", None, composer.make_context(config))
+    with answer_interrupts():
+        returned = run_job(run_trial_job, config, "hydra.run.dir", None, composer.make_context(config))
     return _read_return(returned)
 
 
@@ -310,13 +349,21 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=run_trial_job, config=plan.config
     )
-    run, jobs = plan.jobs[0].run, plan.config.launcher.jobs if sys.stderr.isatty() else 0
+    run = plan.jobs[0].run
     follower = RecordFollower(
-        plan.records_path, plan.trials, plan.keys, report, jobs=jobs, may_be_best=lambda r: fits(r, run)
+        plan.records_path,
+        plan.trials,
+        plan.keys,
+        report,
+        jobs=plan.config.launcher.jobs,
+        counted=sys.stderr.isatty(),
+        may_be_best=lambda record: fits(record, run),
+        pretraining_keys=plan.pretraining_keys,
     )
     context.callbacks.on_multirun_start(config=plan.config, config_name=CONFIG_NAME)
     try:
-        returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)
+        with answer_interrupts():
+            returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)
     except Exception as error:
         # A worker was killed, a cluster went away: what the others recorded is still there.
         log.exception("the launcher stopped")
@@ -333,9 +380,9 @@ def _read_return(returned: Any) -> JobResult:
         result = returned.return_value
     except Exception as error:  # raised around the job, by Hydra or the launcher
         return JobResult(error=f"{type(error).__name__}: {error}")
-    return result if isinstance(result, JobResult) else JobResult(error="the job brought nothing home")
+    return result if isinstance(result, JobResult) else JobResult(error="the job returned no result")
 
 
 def collect_records(results: Sequence[JobResult]) -> list[TrialRecord]:
-    """One record a trial of this sweep; lines of the same file that are not part of it stay out."""
+    """One record per trial of this sweep; lines of the same file that are not part of it stay out."""
     return latest_records(record for result in results for record in result.records)

@@ -1,17 +1,20 @@
 """One trial, or one network with several seeds, from spec to record: the part of a sweep that a launcher runs.
 
-In order: the faces, the trial's key, a lock, the records (done already?), the size limit, training, evaluation, the
-record. Whatever goes wrong with the network ends as a record; whatever is wrong with the request is raised.
+In order: the faces, the trial's key, a lock, the records (done already?), the size limit, training and evaluation
+(`fitting`), the record. What goes wrong with the network ends as a record; what is wrong with the request is raised.
+
+What happens to one trial must not depend on the launcher that started it: this module knows no Hydra, and `sweep` knows
+no training.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,57 +25,77 @@ from filelock import FileLock, Timeout
 
 from ffem_jax import __version__
 from ffem_jax.config.compose import place_faces
-from ffem_jax.data import Faces
 from ffem_jax.data.cache import find_cache_folder
+from ffem_jax.data.open_set import check_strangers
 from ffem_jax.data.protocols import Split, load_split
-from ffem_jax.data.recorded import KnownFaces, describe_faces, identify_faces
-from ffem_jax.machine.processor import find_processor
+from ffem_jax.data.recorded import identify_faces
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.specs.architecture import SpecError, resolve_network
+from ffem_jax.runs.fitting import TrialInputs, describe_error, embed, fill_record, fit
+from ffem_jax.runs.progress import PRETRAINING_FOLDER, PRETRAINING_RECORDS
+from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.teachers.teach import load_teaching
 
 if TYPE_CHECKING:
-    from ffem_jax.training.loggers import TrialLogger
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
 RECORDED_VERSIONS = ("jax", "flax", "optax", "numpy")
 
 
-def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path) -> list[TrialRecord]:
+def run_trials(
+    trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path, *, what: str = ""
+) -> list[TrialRecord]:
     """Run `trial`, with each of run.seeds where there are any, and append a record for each to `records_path`.
 
     A seed that the records hold as done is not run again (unless run.retrain); its record is returned. A network
     over the cap is recorded so and not trained (unless run.train_over_cap). Training that raises, or whose loss
-    stops being finite, is recorded as failed. `out_dir` keeps trial.json, the checkpoint and the trained
-    weights.
+    stops being finite, is recorded as failed.
 
     With run.stop_epoch a trial is recorded as pruned where it stops; one recorded as done, or as pruned no earlier, is
     returned as it is. To go on, give the same `out_dir`: the checkpoint is there. Without it the trial starts anew.
 
-    Raises DataError or SpecError for a request that cannot be met, and OSError where a record cannot be written.
+    Args:
+        out_dir: keeps trial.json, the checkpoint and the trained weights.
+        what: what to call the trial while another process trains it; empty names its network and seed.
+
+    Returns:
+        A record per seed: those found, then those made now.
+
+    Raises:
+        DataError, SpecError: the request cannot be met.
+        OSError: a record cannot be written.
     """
-    faces, split = load_split(trial.data, trial.protocol)
-    blank = _make_records(trial, run, faces, split, out_dir)
+    inputs = _load_inputs(trial, run, out_dir)
+    blank = _make_blank_records(inputs)
     with ExitStack() as locks:
         for record in blank:
-            _wait_for_lock(locks, records_path, record)
-        recorded = {record.trial_key: record for record in _read_existing(records_path)}
-        found = [recorded.get(record.trial_key) for record in blank]
-        kept = [] if run.retrain else [record for record in found if record and _reaches(record, run.stop_epoch)]
-        if len(kept) < len(found):
-            # The seeds that are not done go on together: their checkpoint is of one program.
-            kept = [record for record in kept if record.status == "done"]
+            _wait_for_lock(locks, records_path, record, what, run.progress)
+        kept = _select_recorded(_read_existing(records_path), blank, run)
         ours = {record.trial_key for record in kept}
         missing = [record for record in blank if record.trial_key not in ours]
         if missing:
             # Whatever else is to be trained in this folder keeps its checkpoint and its weights there too.
             out_dir.mkdir(parents=True, exist_ok=True)
             locks.enter_context(FileLock(out_dir / ".trial.lock"))
-            _run(trial, run, missing, faces, split, out_dir, records_path.parent / "pretraining")
+            missing = _run(inputs, missing, records_path.parent / PRETRAINING_FOLDER)
             for record in missing:
                 _append(records_path, record)
         return [*kept, *missing]
+
+
+def _select_recorded(recorded: Sequence[TrialRecord], blank: Sequence[TrialRecord], run: RunSpec) -> list[TrialRecord]:
+    """The records among `recorded` that answer for those of `blank`, so that these seeds need not be run."""
+    if run.retrain:
+        return []
+    known = {record.trial_key: record for record in recorded}
+    found = [known[record.trial_key] for record in blank if record.trial_key in known]
+    kept = [record for record in found if _reaches(record, run.stop_epoch)]
+    if len(kept) == len(blank):
+        return kept
+    # The seeds that are not done go on together: their checkpoint is of one program.
+    return [record for record in kept if record.status == "done"]
 
 
 def compute_key(trial: TrialSpec) -> str:
@@ -80,8 +103,19 @@ def compute_key(trial: TrialSpec) -> str:
 
     Raises DataError for faces that cannot be had.
     """
-    stages = (trial, trial.pretraining)
-    return trial_key(trial, *(identify_faces(*load_split(one.data, one.protocol)) for one in stages if one))
+    return _compute_key(_load_inputs(trial, RunSpec(), Path()))
+
+
+def _load_inputs(trial: TrialSpec, run: RunSpec, out_dir: Path) -> TrialInputs:
+    faces, split = load_split(trial.data, trial.protocol)
+    return TrialInputs(trial, run, faces, split, out_dir, load_teaching(trial, faces, split))
+
+
+def _compute_key(inputs: TrialInputs) -> str:
+    first = inputs.trial.pretraining
+    first_fingerprint = identify_faces(*load_split(first.data, first.protocol)) if first else ""
+    taught = inputs.teaching.fingerprint if inputs.teaching else ""
+    return trial_key(inputs.trial, identify_faces(inputs.faces, inputs.split), first_fingerprint, taught)
 
 
 def _reaches(record: TrialRecord, stop_epoch: int) -> bool:
@@ -111,7 +145,7 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
     """
     recorded = {record.trial_key: record for record in _read_existing(records_path)}
     records = []
-    for blank in _make_records(trial, run, *load_split(trial.data, trial.protocol), out_dir):
+    for blank in _make_blank_records(_load_inputs(trial, run, out_dir)):
         record = recorded.get(blank.trial_key)
         if record is None:
             record = dataclasses.replace(blank, error=error)
@@ -120,228 +154,152 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
     return records
 
 
-def _wait_for_lock(locks: ExitStack, records_path: Path, record: TrialRecord) -> None:
+def _wait_for_lock(locks: ExitStack, records_path: Path, record: TrialRecord, what: str, progress: bool) -> None:
+    """Hold the lock of the trial's key; while another process does, say so and wait."""
     # Held by the operating system, so a killed process lets go of it.
     lock = FileLock(records_path.parent / ".locks" / f"{record.trial_key}.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         locks.enter_context(lock.acquire(timeout=0.5))
     except Timeout:
-        from ffem_jax.training.progress_bar import say
+        from ffem_jax.training.progress_bar import say, show_activity
 
-        say(
-            f"another process is training {record.arch} seed {record.seed} ({record.trial_key}); waiting for its record"
-        )
-        locks.enter_context(lock)
+        what = what or f"{record.arch} seed {record.seed}"
+        say(f"another process is training {what} ({record.trial_key}); waiting for its record")
+        with show_activity(f"waiting for {what}", enabled=progress):
+            locks.enter_context(lock)
 
 
 def _read_existing(records_path: Path) -> list[TrialRecord]:
     return latest_records(read_records(records_path)) if records_path.exists() else []
 
 
-def _make_records(trial: TrialSpec, run: RunSpec, faces: Faces, split: Split, out_dir: Path) -> list[TrialRecord]:
+def _make_blank_records(inputs: TrialInputs) -> list[TrialRecord]:
     """A record for each seed, all that is known before training filled in: failed, until something better comes."""
+    trial, run, faces, split = inputs.trial, inputs.run, inputs.faces, inputs.split
     first = trial.pretraining
-    first_fingerprint = identify_faces(*load_split(first.data, first.protocol)) if first else ""
-    return [_make_record(one, faces, split, first_fingerprint, out_dir) for one in trial.with_seeds(run.seeds)]
-
-
-def _make_record(
-    trial: TrialSpec, faces: Faces, split: Split, pretraining_fingerprint: str, out_dir: Path
-) -> TrialRecord:
-    return TrialRecord(
-        trial_key=trial_key(trial, identify_faces(faces, split), pretraining_fingerprint),
-        spec=to_plain(place_faces(trial)),
-        seed=trial.seed,
-        status="failed",
-        arch=trial.arch.name,
-        data=trial.data.name,
-        data_variant=faces.variant,
-        data_fingerprint=faces.fingerprint,
-        pictures_fingerprint=faces.pictures_fingerprint,
-        pretraining_fingerprint=pretraining_fingerprint,
-        synthetic=faces.synthetic,
-        protocol=trial.protocol.name,
-        recipe=trial.recipe.name,
-        resolution=trial.data.resolution,
-        people=len(set(faces.labels[split.train].tolist())),
-        train_images=len(split.train),
-        tested=_count_tested(trial, split),
-        validated=len(split.validation),
-        versions={"ffem_jax": __version__, **{name: version(name) for name in RECORDED_VERSIONS}},
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        trial_dir=out_dir.name,
-    )
+    pretraining_fingerprint = ""
+    if first:
+        known, taught = load_split(first.data, first.protocol)
+        pretraining_fingerprint = identify_faces(known, taught)
+        if split.probes is not None:
+            check_strangers(faces, split.test, known, taught.train, f"pretrain.data={first.data.name}")
+    fingerprint, identities = identify_faces(faces, split), set(faces.labels[split.train].tolist())
+    taught = inputs.teaching.fingerprint if inputs.teaching else ""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return [
+        TrialRecord(
+            trial_key=trial_key(one, fingerprint, pretraining_fingerprint, taught),
+            spec=to_plain(place_faces(one)),
+            seed=one.seed,
+            status="failed",
+            arch=trial.arch.name,
+            data=trial.data.name,
+            data_variant=faces.variant,
+            data_fingerprint=faces.fingerprint,
+            pictures_fingerprint=faces.pictures_fingerprint,
+            pretraining_fingerprint=pretraining_fingerprint,
+            teaching_fingerprint=taught,
+            teacher=dict(inputs.teaching.about) if inputs.teaching else {},
+            synthetic=faces.synthetic,
+            protocol=trial.protocol.name,
+            recipe=trial.recipe.name,
+            resolution=trial.data.resolution,
+            people=len(identities),
+            train_images=len(split.train),
+            tested=_count_tested(trial, split),
+            validated=len(split.validation),
+            versions={"ffem_jax": __version__, **{name: version(name) for name in RECORDED_VERSIONS}},
+            started_at=started_at,
+            trial_dir=inputs.out_dir.name,
+        )
+        for one in trial.with_seeds(run.seeds)
+    ]
 
 
 def _count_tested(trial: TrialSpec, split: Split) -> int:
-    """Test images, or the pairs of the tested fold."""
-    return len(split.test) if split.pairs is None else int((split.pairs.fold == trial.protocol.fold).sum())
+    """The images that are right or wrong, or the pairs of the tested fold."""
+    return len(split.asked) if split.pairs is None else int((split.pairs.fold == trial.protocol.fold).sum())
 
 
-def _run(
-    trial: TrialSpec,
-    run: RunSpec,
-    records: list[TrialRecord],
-    faces: Faces,
-    split: Split,
-    out_dir: Path,
-    pretraining_dir: Path,
-) -> None:
-    """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
+def _run(inputs: TrialInputs, blank: Sequence[TrialRecord], pretraining_dir: Path) -> list[TrialRecord]:
+    """`blank`, one record per seed, with the cost and then the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost.cost import compute_cost
     from ffem_jax.machine.devices import use_cpu_cores
-    from ffem_jax.training.loggers import open_logger
-    from ffem_jax.training.progress_bar import say
 
     started = time.perf_counter()
+    trial, run, records = inputs.trial, inputs.run, list(blank)
     try:
         use_cpu_cores(run.cores)
         enable_compilation_cache(find_cache_folder(trial.data) / "compiled")
         cost = compute_cost(trial.arch, trial.data.resolution)
-        for record in records:
-            for name, value in cost.to_dict().items():
-                setattr(record, name, value)
-        _, over = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
-        if over and not run.train_over_cap:
-            for record in records:
-                record.status, record.error = "over_cap", over
+        known: dict[str, Any] = {**cost.to_dict(), "cap_mb": run.cap_mb, "cap_precision": run.cap_precision}
+        records = [dataclasses.replace(record, **known) for record in records]
+        _, excess = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
+        if excess and not run.train_over_cap:
+            records = [dataclasses.replace(record, status="over_cap", error=excess) for record in records]
         else:
-            with open_logger(run.logger, records, out_dir, say, retrain=run.retrain) as logger:
-                _train(trial, run, records, faces, split, out_dir, pretraining_dir, logger)
+            records = _train(inputs, records, pretraining_dir)
     except SpecError:
         raise
     except Exception as error:
-        for record in records:
-            record.status, record.error = "failed", describe_error(error)
+        described = describe_error(error)
+        records = [dataclasses.replace(record, status="failed", error=described) for record in records]
         # The console gets one line, from the record; the traceback is for the trial's ffem.log.
         log.info("%s seed %s failed", trial.arch.name, trial.seed, exc_info=True)
-    for record in records:
-        record.wall_seconds = round(time.perf_counter() - started, 3)
+    seconds = round(time.perf_counter() - started, 3)
+    return [dataclasses.replace(record, wall_seconds=seconds) for record in records]
 
 
-def _pretrain(trial: TrialSpec, run: RunSpec, folder: Path, fingerprint: str) -> dict[str, Any]:
-    """The weights of the trial that `trial` starts from, which is run in `folder` unless it was; under its own lock.
+def _train(inputs: TrialInputs, records: Sequence[TrialRecord], pretraining_dir: Path) -> list[TrialRecord]:
+    """Fit, embed, fill the records."""
+    from ffem_jax.training.loggers import open_logger
+    from ffem_jax.training.progress_bar import say
 
-    fingerprint: of its faces, as the keys of the trials that start from it have them. Raises PretrainingError where it
-    fails, or its faces are others by now.
+    run = inputs.run
+    with open_logger(run.logger, records, inputs.out_dir, say, retrain=run.retrain) as logger:
+        trainer, training = fit(
+            inputs,
+            records,
+            pretrain=lambda: _pretrain(inputs, pretraining_dir, records[0].pretraining_fingerprint),
+            on_epoch=logger.log_epoch,
+        )
+        embedded = embed(trainer, training, inputs.split)
+        filled = [
+            fill_record(record, place, inputs, trainer, training, embedded) for place, record in enumerate(records)
+        ]
+        logger.records = filled
+    return filled
+
+
+def _pretrain(inputs: TrialInputs, folder: Path, fingerprint: str) -> dict[str, np.ndarray]:
+    """The weights that the trial starts from: those of its pretraining, which is run in `folder` unless it was.
+
+    The pretraining is a trial with a lock and a record of its own; while another process trains it, this one waits.
+
+    Args:
+        fingerprint: of the pretraining's faces, as the keys of the trials that start from it have them.
+
+    Raises:
+        PretrainingError: it fails, or its faces are others by now.
     """
     from ffem_jax.training.pretraining import PretrainingError, load_pretrained
 
-    if identify_faces(*load_split(trial.data, trial.protocol)) != fingerprint:
-        raise PretrainingError(f"the faces of data={trial.data.name} changed since this trial began; start it again")
-    key = trial_key(trial, fingerprint)
+    first = inputs.trial.pretraining
+    assert first is not None
+    if identify_faces(*load_split(first.data, first.protocol)) != fingerprint:
+        raise PretrainingError(f"the faces of data={first.data.name} changed since this trial began; start it again")
+    key = trial_key(first, fingerprint)
+    what = f"the pretraining of {first.arch.name} on {first.data.name}"
     # A record whose checkpoint is gone is no pretraining: it is then trained again.
     for retrain in (False, True):
-        alone = dataclasses.replace(run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
-        (record,) = run_trials(trial, alone, folder / key, folder / "pretraining.jsonl")
+        alone = dataclasses.replace(inputs.run, seeds=(), stop_epoch=0, checkpoint=True, retrain=retrain)
+        (record,) = run_trials(first, alone, folder / key, folder / PRETRAINING_RECORDS, what=what)
         if record.status != "done":
-            raise PretrainingError(f"pretraining on {trial.data.name} ({key}) failed: {record.error or record.status}")
-        if (pretrained := load_pretrained(folder / key / "checkpoint", key, trial)) is not None:
+            raise PretrainingError(f"pretraining on {first.data.name} ({key}) failed: {record.error or record.status}")
+        if (pretrained := load_pretrained(folder / key / "checkpoint", key, first)) is not None:
             return pretrained
-    raise PretrainingError(f"pretraining on {trial.data.name} ({key}) left no checkpoint in {folder / key}")
-
-
-def _train(
-    trial: TrialSpec,
-    run: RunSpec,
-    records: list[TrialRecord],
-    faces: Faces,
-    split: Split,
-    out_dir: Path,
-    pretraining_dir: Path,
-    logger: TrialLogger,
-) -> None:
-    import jax
-    import numpy as np
-
-    from ffem_jax.metrics.duplicates import find_duplicates
-    from ffem_jax.training.checkpoint import TrialCheckpoint
-    from ffem_jax.training.evaluate import compute_metrics, compute_pair_metrics
-    from ffem_jax.training.progress_bar import TrainingBar
-    from ffem_jax.training.trainer import History, Trainer, TrainState
-    from ffem_jax.training.weights import save_weights
-
-    specs = {"keys": [record.trial_key for record in records], "specs": [record.spec for record in records]}
-    (out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
-    network = resolve_network(trial.arch)
-    seeds = [record.seed for record in records]
-    # Where nothing is held out of training, the test images are looked at after each epoch; view2 has no such number,
-    # since the classifier knows nobody who is tested.
-    validation = split.validation if len(split.validation) or split.pairs else split.test
-    trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation)
-    with ExitStack() as stack:
-        checkpoint = restored = None
-        if run.checkpoint:
-            checkpoint = TrialCheckpoint(out_dir / "checkpoint", [record.trial_key for record in records])
-            stack.callback(checkpoint.close)
-            restored = None if run.retrain else checkpoint.restore(trainer.abstract_state)
-        if restored is None and trial.pretraining:
-            from ffem_jax.training.pretraining import start_from
-
-            pretrained = _pretrain(trial.pretraining, run, pretraining_dir, records[0].pretraining_fingerprint)
-            restored = 0, start_from(trainer.init(), pretrained), History(bad_steps=[""] * len(records))
-        bar = stack.enter_context(TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress))
-
-        def finish_epoch(epochs: int, state: TrainState, history: History) -> None:
-            if checkpoint:
-                checkpoint.save(epochs, state, history)
-            logger.log_epoch(epochs, history)
-
-        training = trainer.fit(
-            restored=restored,
-            stop_epoch=run.stop_epoch,
-            on_epoch=finish_epoch,
-            on_progress=bar.update,
-        )
-    if split.pairs:
-        everything = np.unique([split.pairs.first, split.pairs.second])
-    else:
-        everything = np.concatenate([split.test, split.train])
-    embeddings, logits = trainer.embed(training.state, everything)
-    shape = (len(records), len(everything), -1)
-    embeddings, logits = embeddings.reshape(shape), logits.reshape(shape)
-    tests, history = len(split.test), training.history
-    for index, record in enumerate(records):
-        record.epochs = len(history.loss)
-        record.loss = [epoch[index] for epoch in history.loss]
-        record.train_accuracy = [epoch[index] for epoch in history.train_accuracy]
-        record.validation_accuracy = [epoch[index] for epoch in history.validation_accuracy]
-        record.train_images_per_second = training.images_per_second
-        record.compile_seconds = round(training.compile_seconds, 3)
-        record.device = describe_device(trainer.device_count)
-        if history.bad_steps[index]:
-            record.error = f"the loss is not finite: {history.bad_steps[index]}; try a smaller recipe.learning_rate"
-            continue
-        if split.pairs:
-            first, second = (np.searchsorted(everything, side) for side in (split.pairs.first, split.pairs.second))
-            vectors, pairs = embeddings[index], split.pairs
-            metrics = compute_pair_metrics(vectors[first], vectors[second], pairs.same, pairs.fold, trial.protocol)
-        else:
-            metrics = compute_metrics(
-                logits[index, :tests],
-                embeddings[index, :tests],
-                faces.labels[split.test],
-                embeddings[index, tests:],
-                faces.labels[split.train],
-                trial.protocol,
-                find_duplicates(faces.labels[split.train], [faces.content[i] for i in split.train]).select(
-                    len(split.train)
-                ),
-            )
-            record.test_images = split.test.tolist()
-        for name, value in metrics.items():
-            setattr(record, name, value)
-        if record.epochs < trial.recipe.epochs:
-            record.status = "pruned"
-            continue
-        if run.keep_weights:
-            evaluated = training.state.evaluated
-            if len(records) > 1:
-                evaluated = jax.tree.map(lambda leaf, index=index: leaf[index], evaluated)
-            known = (describe_faces(faces, split), KnownFaces(record.pretraining_fingerprint))
-            save_weights(out_dir, record.trial_key, record.spec, *evaluated, known)
-        record.status = "done"
+    raise PretrainingError(f"pretraining on {first.data.name} ({key}) left no checkpoint in {folder / key}")
 
 
 def _append(records_path: Path, record: TrialRecord) -> None:
@@ -353,22 +311,6 @@ def _append(records_path: Path, record: TrialRecord) -> None:
             error.errno,
             f"the record of {record.arch} seed {record.seed} could not be written ({error.strerror}).{kept}",
         ) from error
-
-
-def describe_error(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def describe_device(count: int) -> str:
-    """What `count` devices of this process train on: an accelerator's name, or the CPU's with its cores."""
-    import jax
-
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{device.device_kind} ({device.platform})"
-    return f"{find_processor()} ({count} of {os.cpu_count()} cores, cpu)"
 
 
 def enable_compilation_cache(folder: Path) -> None:

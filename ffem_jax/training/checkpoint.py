@@ -1,4 +1,7 @@
-"""Where a trial is after each epoch, kept by Orbax: written beside the last one, then put in its place."""
+"""The state of a trial after each epoch, kept by Orbax: written beside the last one, then put in its place.
+
+It stores the loop's own state, so it knows that type. The loop knows nothing of disks; `runs.fitting` joins the two.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,12 @@ from ffem_jax.training.trainer import History
 class TrialCheckpoint:
     """The newest epoch of one trial, in a folder of its own.
 
-    owner: what the checkpoint belongs to (trial keys). Somebody else's is not restored, nor one whose state was laid
-    out otherwise, by another version of this package: the trial begins anew.
+    A checkpoint of another owner is not restored, nor one whose state another version of this package laid out
+    differently: the trial then begins anew.
+
+    Args:
+        folder: made where it is missing.
+        owner: the keys of the trials that the checkpoint belongs to.
     """
 
     def __init__(self, folder: Path, owner: list[str]):
@@ -51,7 +58,7 @@ class TrialCheckpoint:
         target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
         try:
             state = TrainState(**self.manager.restore(newest, args=target)["state"])
-        except ValueError:  # laid out otherwise in a part that has no arrays
+        except ValueError:  # a part that has no arrays is laid out differently
             self.manager.delete(newest)
             return None
         return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
@@ -65,8 +72,8 @@ class TrialCheckpoint:
 
 @contextlib.contextmanager
 def _find_plainly(folder: Path) -> Iterator[Path]:
-    """A path to `folder` without the signs that patterns have: Orbax looks for its files by patterns of their paths,
-    and finds none of those that it wrote below `faces [1]`."""
+    """A path to `folder` without the characters of patterns: Orbax looks for its files by patterns of their paths, and
+    does not find those that it wrote below `faces [1]`."""
     if glob.escape(str(folder.absolute())) == str(folder.absolute()):
         yield folder.absolute()
         return
@@ -99,5 +106,5 @@ def _list_leaves(state: Any) -> list[str]:
 
 
 def _select_kept(state: TrainState) -> dict[str, Any]:
-    # Without an average a checkpoint is what it was before there were any, and one from then is restored.
+    # Without an average a checkpoint is laid out as it was before there were averages, and older ones are restored.
     return {name: part for name, part in state._asdict().items() if name != "average" or part}

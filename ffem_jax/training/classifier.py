@@ -1,24 +1,29 @@
-"""What training adds to a network: a dense layer over its people, and a loss. Deployment drops both."""
+"""What training adds to a network: a dense layer over the classes, and a loss. Deployment drops both."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ffem_jax.models import build_model
 from ffem_jax.models.draws import kernel_init
 from ffem_jax.specs.architecture import NetworkSpec
-from ffem_jax.specs.trial import MARGIN_LOSSES, RecipeSpec
-from ffem_jax.training.losses import add_margin, compute_cross_entropy, normalize
+from ffem_jax.specs.fields import SpecError
+from ffem_jax.specs.recipe import LOSSES, RecipeSpec
+from ffem_jax.specs.registry import resolve
+from ffem_jax.training.losses import normalize
 
 
-class PeopleClassifier(nnx.Linear):
-    """Embeddings [N, embedding_dim] -> logits [N, people]: a dense layer with bias for a plain softmax, else cosines
-    times recipe.scale."""
+class IdentityClassifier(nnx.Linear):
+    """Embeddings [N, embedding_dim] -> logits [N, num_classes], a class per person who trains.
 
-    def __init__(self, embedding_dim: int, people: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
-        self.scale = None if recipe.loss == "softmax" else recipe.scale
-        super().__init__(embedding_dim, people, use_bias=self.scale is None, kernel_init=kernel_init, rngs=rngs)
+    For a loss that reads recipe.scale, cosines times that; for any other a dense layer with bias.
+    """
+
+    def __init__(self, embedding_dim: int, num_classes: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
+        self.scale = recipe.scale if LOSSES[recipe.loss].has_scale else None
+        super().__init__(embedding_dim, num_classes, use_bias=self.scale is None, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, embeddings: jax.Array) -> jax.Array:  # type: ignore[override]
         if self.scale is None:
@@ -27,20 +32,67 @@ class PeopleClassifier(nnx.Linear):
 
 
 class FaceClassifier(nnx.Module):
-    """The network and the classifier over the people who train."""
+    """The network, and what training adds to it: the classifier over the people who train, and under a teacher whose
+    vectors have another length a projection to that length.
 
-    def __init__(self, network: NetworkSpec, resolution: int, people: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
+    Args:
+        teacher_features: the length of the teacher's vectors; 0 without a teacher.
+    """
+
+    def __init__(
+        self,
+        network: NetworkSpec,
+        resolution: int,
+        num_classes: int,
+        recipe: RecipeSpec,
+        teacher_features: int = 0,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.network = build_model(network, resolution, rngs=rngs)
-        self.classifier = PeopleClassifier(network.embedding_dim, people, recipe, rngs=rngs)
+        self.classifier = IdentityClassifier(network.embedding_dim, num_classes, recipe, rngs=rngs)
+        projects = teacher_features not in (0, network.embedding_dim)
+        self.projection = (
+            nnx.Linear(network.embedding_dim, teacher_features, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+            if projects
+            else None
+        )
+        self.labels_weight = recipe.distill_labels if teacher_features else 1.0
 
     def __call__(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, people]."""
+        """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, num_classes]."""
         embeddings = self.network(pixels)
-        return embeddings, self.classifier(embeddings)
+        return embeddings, self.classifier(scale_gradient(embeddings, self.labels_weight))
+
+    def project(self, embeddings: jax.Array) -> jax.Array:
+        """Embeddings [N, embedding_dim] in the teacher's space, [N, feature]."""
+        return embeddings if self.projection is None else self.projection(embeddings)
+
+
+def scale_gradient(values: jax.Array, weight: float) -> jax.Array:
+    """`values` as they are, with `weight` times their gradient."""
+    return values if weight == 1.0 else weight * values + (1.0 - weight) * jax.lax.stop_gradient(values)
 
 
 def compute_loss(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
-    """The loss of `recipe` for a classifier's logits [N, people] and labels [N], a scalar in nats."""
-    if recipe.loss in MARGIN_LOSSES:
-        logits = recipe.scale * add_margin(logits / recipe.scale, labels, margin, recipe.loss)
-    return compute_cross_entropy(logits, labels, recipe.label_smoothing)
+    """The loss of `recipe` for a classifier's logits.
+
+    Args:
+        logits: [N, num_classes].
+        labels: [N], of 0 to num_classes - 1.
+        margin: of this step, a scalar; read by losses that have one.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        SpecError: where the function that was registered for the loss gives something else.
+    """
+    loss = resolve(LOSSES[recipe.loss].function)(logits, labels, margin, recipe)
+    if not (isinstance(loss, jax.Array) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)):
+        found = f"{loss.dtype}{list(loss.shape)}" if isinstance(loss, jax.Array) else repr(loss)
+        raise SpecError(
+            f"recipe.loss={recipe.loss} gives {found} for logits {list(logits.shape)}; it must give one float, such as "
+            "the mean over images"
+        )
+    return loss

@@ -1,14 +1,16 @@
-"""What a trained network is worth: embeddings and logits of the test images -> the numbers of a record. NumPy only."""
+"""The measured numbers of a record, from embeddings and logits of the test images. NumPy only."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ffem_jax.metrics.identification import compute_closed_set_hits
-from ffem_jax.metrics.intervals import compute_wilson_interval
+from ffem_jax.metrics.intervals import compute_clustered_interval, compute_wilson_interval
 from ffem_jax.metrics.matching import calibrate_sigma, compute_acceptance
+from ffem_jax.metrics.open_set import measure_open_set
 from ffem_jax.metrics.verification import (
     compute_area,
     compute_equal_error_rate,
@@ -29,14 +31,22 @@ def compute_metrics(
     protocol: ProtocolSpec,
     comparable: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The measured fields of a TrialRecord.
+    """The measured fields of a TrialRecord under holdout and kfold.
 
-    logits [test, people] and embeddings [test, feature] of the test images, labels [test]; gallery [train, feature]
-    and gallery_labels [train] are the training images: the people as the server has them enrolled. Both thresholds
-    are settled before a test image is looked at: sigma is the protocol's, sigma_calibrated comes from the gallery, or
-    from those of it that are `comparable`, bool [train]: a picture under two people is no pair of different people.
+    Both thresholds are fixed before a test image is looked at: sigma is the protocol's, sigma_calibrated comes from the
+    gallery.
 
-    Raises ValueError where an embedding is not finite or has no direction.
+    Args:
+        logits: of the test images, [test, num_classes].
+        embeddings: of the test images, [test, feature].
+        labels: of the test images, [test].
+        gallery: embeddings of the training images, [train, feature]: the people as the server has them enrolled.
+        gallery_labels: [train].
+        comparable: bool [train], which of the gallery calibrate: an image under two people makes no pair of different
+            people. None for all.
+
+    Raises:
+        ValueError: where an embedding is not finite or has length 0.
     """
     tested = len(labels)
     hits = logits.argmax(axis=1) == labels
@@ -70,11 +80,45 @@ def compute_metrics(
     }
 
 
+def compute_open_set_metrics(embeddings: np.ndarray, people: np.ndarray) -> dict[str, Any]:
+    """The measured fields of a TrialRecord under open_set.
+
+    Accuracy is rank-1 identification, leave-one-out among all test images. Its interval, as all others, is for other
+    people.
+
+    Args:
+        embeddings: of the test images, [test, feature].
+        people: int [test], who is on each: nobody who trained.
+
+    Raises:
+        ValueError: as `measure_open_set` does.
+    """
+    report = measure_open_set(embeddings, people)
+    probes, correct = people[report.probes], int(report.hits.sum())
+    low, high = compute_clustered_interval(report.hits, probes)
+    rates = {f"tar_at_far_1e{round(-math.log10(far))}": estimate for far, estimate in report.tar.items()}
+    rates |= {"eer": report.eer, "auc": report.auc}
+    open_set = {"rank1": correct / len(probes), "rank1_low": low, "rank1_high": high}
+    for name, estimate in rates.items():
+        open_set |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {
+        "accuracy": correct / len(probes),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "correct": correct,
+        "tested": len(probes),
+        "hits": _write_hits(report.hits),
+        "test_identities": probes.tolist(),
+        "open_set": open_set | {"images": len(people), "people": len(np.unique(people))},
+    }
+
+
 def _write_hits(hits: np.ndarray) -> str:
     return "".join("1" if hit else "0" for hit in hits)
 
 
-# Of a pair's distance in a record; what is measured is measured on distances so rounded, and can be measured again.
+# Decimals of a pair's distance in a record. All rates are measured on the rounded distances, so that a reader of the
+# record can measure them again.
 DECIMALS = 6
 
 
@@ -83,11 +127,19 @@ def compute_pair_metrics(
 ) -> dict[str, Any]:
     """The measured fields of a TrialRecord under view2.
 
-    first, second [pair, feature]: embeddings of the two sides of all folds' pairs; same [pair]; folds int [pair].
-    `protocol.fold` is tested: accuracy is of its pairs, at the threshold that suits the other folds best. What
-    `verification` has besides needs no threshold.
+    Accuracy is of the pairs of `protocol.fold`, at the threshold that suits the other folds best. The other numbers in
+    `verification` need no threshold.
 
-    Raises ValueError where an embedding is not finite or has no direction.
+    Args:
+        first, second: embeddings of the two sides of all folds' pairs, [pair, feature].
+        same: whether a pair shows one person, bool [pair].
+        folds: int [pair].
+
+    Raises:
+        ValueError: where an embedding is not finite or has length 0.
+
+    References:
+        Huang et al., Labeled Faces in the Wild, 2007, section III.
     """
     distances = np.round(compute_pair_distances(first, second), DECIMALS)
     hits, threshold = compute_fold_hits(distances, same, folds, protocol.fold)

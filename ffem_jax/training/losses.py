@@ -1,38 +1,110 @@
-"""What training minimises, and the margins that some losses ask for."""
+"""What training minimises, and the margins that some losses ask for.
+
+Which losses there are, and what each of them reads, is declared in `specs/recipe.py`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ffem_jax.specs.recipe import RecipeSpec
+
+# (cosines [N, 1] between images and their own class, margin) -> cosines that are harder to keep large.
+Harden = Callable[[jax.Array, jax.Array | float], jax.Array]
+
+
+def compute_softmax(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
+    """The cross-entropy of `logits` as they are. Shapes as in `compute_cross_entropy`; the margin is not read."""
+    return compute_cross_entropy(logits, labels, recipe.label_smoothing)
+
+
+def compute_arcface(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
+    """The cross-entropy with a margin on the angle, in radians; see `add_to_angle`.
+
+    Args:
+        logits: scaled cosines, [N, num_classes].
+        labels: [N].
+        margin: of this step, a scalar.
+
+    Returns:
+        A scalar, in nats.
+
+    References:
+        ArcFace: Deng et al., CVPR 2019.
+    """
+    return _compute_with_margin(logits, labels, margin, recipe, add_to_angle)
+
+
+def compute_cosface(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
+    """The cross-entropy with a margin on the cosine. Arguments as in `compute_arcface`.
+
+    References:
+        CosFace: Wang et al., CVPR 2018.
+    """
+    return _compute_with_margin(logits, labels, margin, recipe, subtract_from_cosine)
+
+
+def _compute_with_margin(
+    logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec, harden: Harden
+) -> jax.Array:
+    cosines = add_margin(logits / recipe.scale, labels, margin, harden)
+    return compute_cross_entropy(recipe.scale * cosines, labels, recipe.label_smoothing)
+
 
 def compute_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Mean softmax cross-entropy. logits [N, people], labels [N] -> a scalar, in nats.
+    """Mean softmax cross-entropy.
 
-    label_smoothing spreads that share of each target evenly over all people (Szegedy et al., CVPR 2016).
+    Args:
+        logits: [N, num_classes].
+        labels: [N], of 0 to num_classes - 1.
+        label_smoothing: the share of each target that is spread evenly over all classes.
+
+    Returns:
+        A scalar, in nats.
+
+    References:
+        Label smoothing: Szegedy et al., CVPR 2016.
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
-def add_margin(cosines: jax.Array, labels: jax.Array, margin: jax.Array | float, loss: str) -> jax.Array:
-    """Cosines [N, people] of which each image's own person's, by labels [N], is made harder to keep large.
+def add_margin(cosines: jax.Array, labels: jax.Array, margin: jax.Array | float, harden: Harden) -> jax.Array:
+    """Cosines [N, num_classes] with `harden` applied to each image's own class, by labels [N].
 
-    arcface: cos(angle + margin), margin in radians (Deng et al., CVPR 2019). Where angle + margin is more than pi it
-    is cosine - margin * sin(margin), the authors' way to keep it falling. cosface: cosine - margin (Wang et al.,
-    CVPR 2018). A margin of 0 changes nothing.
+    A margin of 0 changes nothing.
     """
     own = jnp.take_along_axis(cosines, labels[:, None], axis=1)
-    if loss == "arcface":
-        # The sine's slope has no bound towards a cosine of 1. It is stopped there, an angle of 0.001, where a cosine
-        # in float32 tells no more; nowhere is the result wrong by more than 0.001.
-        sine = jnp.sqrt(jnp.maximum(1 - own**2, 1e-6))
-        turned = own * jnp.cos(margin) - sine * jnp.sin(margin)
-        harder = jnp.where(own > -jnp.cos(margin), turned, own - margin * jnp.sin(margin))
-    else:
-        harder = own - margin
+    harder = harden(own, margin)
     return jnp.where(jax.nn.one_hot(labels, cosines.shape[1], dtype=bool), harder, cosines)
+
+
+def add_to_angle(cosines: jax.Array, margin: jax.Array | float) -> jax.Array:
+    """cos(angle + margin), the margin in radians.
+
+    Where angle + margin is more than pi it is cosine - margin * sin(margin), the authors' way to keep it falling.
+
+    References:
+        ArcFace: Deng et al., CVPR 2019.
+    """
+    # The sine's slope has no bound towards a cosine of 1. It is stopped there, an angle of 0.001, where a cosine
+    # in float32 tells no more; nowhere is the result wrong by more than 0.001.
+    sine = jnp.sqrt(jnp.maximum(1 - cosines**2, 1e-6))
+    turned = cosines * jnp.cos(margin) - sine * jnp.sin(margin)
+    return jnp.where(cosines > -jnp.cos(margin), turned, cosines - margin * jnp.sin(margin))
+
+
+def subtract_from_cosine(cosines: jax.Array, margin: jax.Array | float) -> jax.Array:
+    """cosine - margin.
+
+    References:
+        CosFace: Wang et al., CVPR 2018.
+    """
+    return cosines - margin
 
 
 def normalize(vectors: jax.Array, axis: int) -> jax.Array:

@@ -15,13 +15,18 @@ from ffem_jax.training.weights import TrialFolderError, name_leaves, read_last_c
 
 
 class PretrainingError(RuntimeError):
-    """A pretraining that left no weights. The message says why."""
+    """A pretraining that left no weights. The message is one line and says why."""
 
 
 def load_pretrained(folder: Path, key: str, trial: TrialSpec) -> dict[str, np.ndarray] | None:
-    """Params and statistics, by name, that the finished `trial` of that key left in the checkpoint `folder`.
+    """Parameters and BatchNorm statistics, by name, that the finished `trial` left in its checkpoint.
 
-    None where they are not there, or not those of its last epoch.
+    Args:
+        folder: of the checkpoint.
+        key: of `trial`.
+
+    Returns:
+        None where there is no checkpoint, or it is not of the last epoch.
     """
     if not folder.is_dir():
         return None
@@ -32,13 +37,21 @@ def load_pretrained(folder: Path, key: str, trial: TrialSpec) -> dict[str, np.nd
 
 
 def start_from(state: TrainState, pretrained: Mapping[str, np.ndarray]) -> TrainState:
-    """The fresh `state` with the network of `pretrained` (see `load_pretrained`), the same for every seed.
+    """The fresh `state` with the network of `pretrained`, the same for every seed.
 
-    The classifier and the optimiser stay fresh; an average is left too, for the first step replaces it.
+    The classifier, a teacher's projection and the optimiser stay fresh, and so does an average, which the first step
+    replaces.
+
+    Args:
+        state: as `Trainer.init` makes it.
+        pretrained: arrays by name, as `load_pretrained` gives them.
     """
     fresh = {"params": state.params, "statistics": state.statistics}
-    leaves = [
-        leaf if "classifier" in name else jax.device_put(jnp.broadcast_to(pretrained[name], leaf.shape), leaf.sharding)
-        for name, leaf in name_leaves(fresh).items()
-    ]
+
+    def choose(name: str, leaf: jax.Array) -> jax.Array:
+        if name.split("/")[1] in ("classifier", "projection"):
+            return leaf
+        return jax.device_put(jnp.broadcast_to(pretrained[name], leaf.shape), leaf.sharding)
+
+    leaves = [choose(name, leaf) for name, leaf in name_leaves(fresh).items()]
     return state._replace(**jax.tree.unflatten(jax.tree.structure(fresh), leaves))

@@ -1,46 +1,52 @@
-"""The progress bar of one trial: epoch, loss, images per second, time left; silent where nobody watches."""
+"""The progress bar of one trial: epoch, loss, images per second, time left; drawn on terminals alone."""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
-
-from tqdm import tqdm
 
 from ffem_jax.specs.trial import TrialSpec
 from ffem_jax.text.display import show_unseen
+from ffem_jax.text.progress import make_progress, say
+
+__all__ = ["TrainingBar", "say", "show_activity"]
 
 
 class TrainingBar:
-    """A context whose `update` moves a bar of epochs * steps on standard error, if that is a terminal."""
+    """A context manager whose `update` moves a bar of epochs * steps on standard error.
+
+    It draws nothing where standard error is a pipe, a file or a terminal that cannot move its cursor (TERM=dumb).
+    """
 
     def __init__(self, trial: TrialSpec, steps_per_epoch: int, *, enabled: bool = True):
         self.epochs, self.steps_per_epoch = trial.recipe.epochs, steps_per_epoch
-        self.bar = tqdm(
-            total=self.epochs * steps_per_epoch,
-            disable=not (enabled and sys.stderr.isatty()),
-            file=sys.stderr,
-            dynamic_ncols=True,
-            leave=False,
-            bar_format="{desc} {bar} {percentage:3.0f}% {remaining} left{postfix}",
-        )
+        parts = "{task.description}", "bar", "percent", "rest", "left, {task.fields[numbers]}"
+        self.progress = make_progress(*parts, enabled=enabled)
+        self.task = self.progress.add_task("", total=self.epochs * steps_per_epoch, numbers="")
 
     def update(self, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        """After `step` steps of `epoch` (from 0); `loss` is the epoch's mean so far."""
-        self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {images_per_second:.0f} images/s", refresh=False)
-        self.bar.n = epoch * self.steps_per_epoch + step
-        self.bar.refresh()
+        """Move the bar to `step` steps of `epoch` (from 0); `loss` is the epoch's mean so far."""
+        self.progress.update(
+            self.task,
+            completed=epoch * self.steps_per_epoch + step,
+            description=f"epoch {epoch + 1}/{self.epochs}",
+            numbers=f"loss {loss:.3f}, {images_per_second:.0f} images/s",
+        )
 
     def __enter__(self) -> TrainingBar:
+        self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.close()
+        self.progress.stop()
 
 
-def say(message: str) -> None:
-    """A line on standard error that does not tear a running bar."""
-    tqdm.write(show_unseen(message), file=sys.stderr)
+@contextlib.contextmanager
+def show_activity(what: str, *, enabled: bool = True) -> Iterator[None]:
+    """Draw `what` with its seconds so far while the block runs, where `TrainingBar` would draw. Not around one."""
+    with make_progress("{task.description},", "seconds", enabled=enabled) as progress:
+        progress.add_task(show_unseen(what), total=None)
+        yield

@@ -1,7 +1,7 @@
 """Optimisers and schedules, from a RecipeSpec.
 
-The optimiser gives a direction and the loop multiplies it by the step's rate, so that one compiled program
-serves every schedule, length and peak rate.
+The optimiser gives updates before the learning rate, and the training step multiplies them by the step's rate, so that
+one compiled program serves every schedule, length and peak rate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from ffem_jax.specs.trial import RecipeSpec
 
 
 class Schedule(NamedTuple):
-    """What changes from step to step; each field an array [epochs, steps], [steps] of one epoch or a step's value.
+    """The values that change from step to step: each field is [epochs, steps], [steps] of one epoch or a step's value.
 
-    rate: the learning rate. margin: of the loss. averaging: the step's share in the averaged weights.
+    Args:
+        rate: the learning rate.
+        margin: of the loss.
+        averaging: the step's share in the averaged weights.
     """
 
     rate: Any
@@ -26,10 +29,14 @@ class Schedule(NamedTuple):
 
 
 def make_optimizer(recipe: RecipeSpec, kernels: Any) -> optax.GradientTransformation:
-    """The descent direction of `recipe`, before the learning rate and its sign, for all parameters on one vector.
+    """The optimiser of `recipe`, whose updates lack the learning rate and its sign, for all parameters on one vector.
 
-    kernels: a vector that is 1 where kernels lie and 0 elsewhere. Weight decay applies to kernels alone, not to biases,
-    slopes or BatchNorm.
+    Args:
+        kernels: a vector that is 1 where kernels lie and 0 elsewhere. Weight decay applies to kernels alone, not to
+            biases, slopes or BatchNorm.
+
+    References:
+        AdamW's decay is apart from the gradient: Loshchilov and Hutter, ICLR 2019.
     """
     clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
     decay = optax.stateless(lambda grads, params: grads + recipe.weight_decay * kernels * params)
@@ -47,7 +54,7 @@ def compute_schedule(recipe: RecipeSpec, steps_per_epoch: int) -> Schedule:
 
 
 def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """The loss's margin at every step, float32 [epochs, steps_per_epoch]: nothing, a straight rise, recipe.margin."""
+    """The loss's margin at every step, float32 [epochs, steps_per_epoch]: 0, a straight rise, then recipe.margin."""
     steps = recipe.epochs * steps_per_epoch
     risen = np.arange(steps) / steps - recipe.margin_warmup
     share = np.clip(risen / recipe.margin_rise, 0, 1) if recipe.margin_rise else (risen >= 0).astype(float)
@@ -55,11 +62,13 @@ def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
 
 
 def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """What share of the way the averaged weights go to each step's weights, float32 [epochs, steps_per_epoch].
+    """The share of the way that the averaged weights go to each step's weights, float32 [epochs, steps_per_epoch].
 
-    (1 - decay) / (1 - decay ** step): the moving average with its start corrected as Adam's are (Kingma and Ba, 2015),
-    so that step 1 replaces the weights training began with, and a training shorter than the average's memory gets
-    very nearly the plain mean of its steps.
+    (1 - decay) / (1 - decay ** step): the moving average with its start corrected, so that step 1 replaces the weights
+    training began with, and a training shorter than the average's memory gets very nearly the plain mean of its steps.
+
+    References:
+        The correction is Adam's: Kingma and Ba, ICLR 2015.
     """
     steps, decay = np.arange(1, recipe.epochs * steps_per_epoch + 1), recipe.weight_averaging
     shares = (1 - decay) / (1 - decay**steps)
@@ -67,10 +76,13 @@ def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.nda
 
 
 def compute_learning_rates(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """The rate of every step, float32 [epochs, steps_per_epoch].
+    """The learning rate of every step, float32 [epochs, steps_per_epoch].
 
-    exponential: learning_rate * decay ** epoch, as the paper's. one_cycle: a cosine up to learning_rate over
-    warmup_fraction of the steps and a cosine down to nothing (Smith and Topin, 2017). constant: learning_rate.
+    exponential: learning_rate * decay ** epoch. one_cycle: a cosine up to learning_rate over warmup_fraction of the
+    steps and a cosine down to 0. constant: learning_rate.
+
+    References:
+        exponential: Xiao et al., Electronics 2024, 13, 201, section 3. one_cycle: Smith and Topin, 2017.
     """
     steps = recipe.epochs * steps_per_epoch
     if recipe.schedule == "one_cycle":

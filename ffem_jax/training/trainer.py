@@ -1,4 +1,4 @@
-"""The loop: epochs of one network, the faces on the device as bytes, several seeds at once if asked."""
+"""The training loop: epochs of one network, the faces on the device as bytes, several seeds at once if asked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ffem_jax.machine.devices import make_batch_mesh
 from ffem_jax.specs.architecture import NetworkSpec, SpecError
 from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training.program import compile_program
 from ffem_jax.training.recipes import Schedule, compute_schedule
-from ffem_jax.training.step import BATCH_AXIS, EpochSums, TrainState, compile_program
+from ffem_jax.training.step import BATCH_AXIS, EpochMetrics, TrainingFaces, TrainState
+from ffem_jax.training.teaching import compute_centres
 
 # Images embedded at a time, whatever the training batch.
 EMBED_BATCH = 64
@@ -25,14 +27,38 @@ EMBED_BATCH = 64
 class History:
     """What each epoch gave, as lists [epoch][seed].
 
-    validation_accuracy: of the images given for it; no epochs where there were none.
-    bad_steps: for each seed "epoch E, step S" where its loss first was not finite, else empty.
+    Args:
+        loss: the mean loss of the epoch's steps.
+        train_accuracy: the share of its training images classified correctly, each before the step it was used in.
+        validation_accuracy: the same of the validation images after the epoch; no epochs where there are none.
+        bad_steps: for each seed "epoch E, step S" where its loss first was not finite, else empty.
     """
 
     loss: list[list[float]] = field(default_factory=list)
     train_accuracy: list[list[float]] = field(default_factory=list)
     validation_accuracy: list[list[float]] = field(default_factory=list)
     bad_steps: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Throughput:
+    """How fast training steps are, and so how many to ask the device for at a time: about a second's worth."""
+
+    seconds: float = 0.0
+    images: int = 0
+    # The first call is short, to learn how long a step takes.
+    steps_per_call: int = 1
+
+    def add(self, steps: int, images: int, seconds: float) -> None:
+        """Count a call of so many steps on so many images."""
+        self.seconds += seconds
+        self.images += images
+        self.steps_per_call = max(1, int(steps / seconds))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """None before the first step."""
+        return self.images / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -52,9 +78,21 @@ class Training:
 class Trainer:
     """Trains one network with one or several seeds on images that stay on the device.
 
-    images uint8 [image, R, R, 3] and labels int32 [image] hold both sides; train and validation are index arrays.
     Validation images are of people who train: their accuracy is recorded after each epoch and chooses nothing. The
     classifier has an output for each person who trains, in order of label.
+
+    Args:
+        network: what is trained.
+        recipe: how.
+        seeds: one, or several that are trained side by side as one program.
+        images: uint8 [image, R, R, 3], those of both sides.
+        labels: int32 [image].
+        train: indices of the training images.
+        validation: indices of the validation images; may be empty.
+        targets: float32 [image, feature], of unit length: what a teacher says of each image, where there is one.
+
+    Raises:
+        SpecError: the batch is larger than the training side.
     """
 
     def __init__(
@@ -66,6 +104,7 @@ class Trainer:
         labels: np.ndarray,
         train: np.ndarray,
         validation: np.ndarray,
+        targets: np.ndarray | None = None,
     ):
         if len(train) < recipe.batch_size:
             raise SpecError(
@@ -73,22 +112,17 @@ class Trainer:
                 f"take at most {len(train)}"
             )
         self.recipe, self.seeds, self.train, self.validation = recipe, tuple(seeds), train, validation
-        trained = np.unique(labels[train])
+        identities = np.unique(labels[train])
         # The same labels where everybody trains. Images of others get some number that is never read.
-        self.labels_host = labels = np.searchsorted(trained, labels)
+        self.labels_host = np.searchsorted(identities, labels)
         mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size)
         self.device_count = mesh.size
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._embed_batch = -(-EMBED_BATCH // mesh.size) * mesh.size
-        self.images = jax.device_put(images, self._whole)
-        self.labels = jax.device_put(labels.astype(np.int32), self._whole)
-        pool = np.zeros(len(labels), np.int32)
-        pool[: len(train)] = train
-        self.pool = jax.device_put(pool, self._whole)
-        self.steps_per_epoch = len(train) // recipe.batch_size
-        people = len(trained)
+        self.faces = self._put_faces(images, targets)
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
+        self.steps_per_epoch = len(train) // recipe.batch_size
         # Padded to one length for all folds, so that a fold with an image more shares the program.
         padding = ((0, 0), (0, len(labels) // recipe.batch_size - self.steps_per_epoch))
         self.schedule = Schedule(
@@ -96,23 +130,37 @@ class Trainer:
         )
 
         started = time.perf_counter()
-        shapes = len(self.seeds), images.shape, people, self._embed_batch
+        teacher_features = 0 if targets is None else targets.shape[1]
+        shapes = len(self.seeds), images.shape, len(identities), self._embed_batch, teacher_features
         self._program = compile_program(network, recipe, mesh, *shapes)
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = self._program.abstract_state
 
-    @property
-    def _faces(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, int]:
-        return self.keys, self.images, self.labels, self.pool, len(self.train)
+    def _put_faces(self, images: np.ndarray, targets: np.ndarray | None) -> TrainingFaces:
+        train_indices = np.zeros(len(images), np.int32)
+        train_indices[: len(self.train)] = self.train
+        placed = jax.device_put((images, self.labels_host.astype(np.int32), train_indices), self._whole)
+        faces = TrainingFaces(placed[0], placed[1], placed[2], len(self.train))
+        if targets is None:
+            return faces
+        taught = jax.device_put((targets, compute_centres(targets, self.labels_host, self.train)), self._whole)
+        return faces._replace(targets=taught[0], centres=taught[1])
 
     def init(self) -> TrainState:
         """The state before the first step."""
         return self._program.init(self.keys)
 
-    def _zero_sums(self) -> EpochSums:
-        shape = () if len(self.seeds) == 1 else (len(self.seeds),)
-        sums = EpochSums(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32))
-        return jax.device_put(sums, self._whole)
+    def zero_metrics(self) -> EpochMetrics:
+        """The metrics of an epoch before its first step."""
+        shape = (len(self.seeds),) if len(self.seeds) > 1 else ()
+        return jax.device_put(EpochMetrics.zero(shape), self._whole)
+
+    def run_steps(
+        self, state: TrainState, metrics: EpochMetrics, epoch: int, first: int, last: int
+    ) -> tuple[TrainState, EpochMetrics]:
+        """The state after steps `first` to `last` of an epoch, and `metrics` with theirs; `state` is used up."""
+        schedule = Schedule(*(values[epoch] for values in self.schedule))
+        return self._program.train_steps(state, metrics, self.keys, self.faces, schedule, epoch, first, last)
 
     def fit(
         self,
@@ -122,51 +170,68 @@ class Trainer:
         on_epoch: Callable[[int, TrainState, History], None] | None = None,
         on_progress: Callable[[int, int, float, float], None] | None = None,
     ) -> Training:
-        """Train to recipe.epochs, from the start or from `restored` (epochs done, state, history).
+        """Train to recipe.epochs, from the start or from where a checkpoint was.
 
-        With stop_epoch, which is not 0, to the end of that epoch of the same schedule at most.
+        Stops early where every seed's loss has stopped being finite.
 
-        on_epoch(epochs_done, state, history) after each epoch; on_progress(epoch, step, loss, images_per_second)
-        every second or so. Stops early where every seed's loss has stopped being finite.
+        Args:
+            restored: epochs done, state and history of the checkpoint.
+            stop_epoch: not 0 stops at the end of that epoch of the same schedule at most.
+            on_epoch: called with (epochs_done, state, history) after each epoch.
+            on_progress: called with (epoch, step, loss, images_per_second) every second or so.
         """
         done, state, history = restored or (0, self.init(), History(bad_steps=[""] * len(self.seeds)))
-        seconds = images = 0.0
-        # The first call is short, to learn how long a step takes; then about a second a call.
-        stride = 1
+        throughput = Throughput()
         for epoch in range(done, min(stop_epoch or self.recipe.epochs, self.recipe.epochs)):
             if all(history.bad_steps):
                 break
-            sums, first = self._zero_sums(), 0
-            while first < self.steps_per_epoch and not all(history.bad_steps):
-                last = min(first + stride, self.steps_per_epoch)
-                started = time.perf_counter()
-                schedule = Schedule(*(values[epoch] for values in self.schedule))
-                state, sums = self._program.train_steps(state, sums, *self._faces, schedule, epoch, first, last)
-                loss, correct, bad_steps = (np.atleast_1d(total).tolist() for total in jax.device_get(sums))
-                elapsed = time.perf_counter() - started
-                seconds += elapsed
-                images += (last - first) * self.recipe.batch_size * len(self.seeds)
-                stride = max(1, int((last - first) / elapsed))
-                for index, step in enumerate(bad_steps):
-                    if step >= 0 and not history.bad_steps[index]:
-                        history.bad_steps[index] = f"epoch {epoch + 1}, step {step + 1}"
-                first = last
-                if on_progress:
-                    on_progress(epoch, last, sum(loss) / len(loss) / last, images / seconds)
-            history.loss.append([total / first for total in loss])
-            history.train_accuracy.append([total / (first * self.recipe.batch_size) for total in correct])
+            state = self._train_epoch(epoch, state, history, throughput, on_progress)
             if len(self.validation):
                 _, logits = self.embed(state, self.validation)
-                right = (logits.argmax(axis=-1) == self.labels_host[self.validation]).mean(axis=-1)
-                history.validation_accuracy.append(np.atleast_1d(right).tolist())
+                hits = logits.argmax(axis=-1) == self.labels_host[self.validation]
+                history.validation_accuracy.append(np.atleast_1d(hits.mean(axis=-1)).tolist())
             if on_epoch:
                 on_epoch(epoch + 1, state, history)
-        return Training(state, history, self.compile_seconds, images / seconds if seconds else None)
+        return Training(state, history, self.compile_seconds, throughput.images_per_second)
+
+    def _train_epoch(
+        self,
+        epoch: int,
+        state: TrainState,
+        history: History,
+        throughput: Throughput,
+        on_progress: Callable[[int, int, float, float], None] | None,
+    ) -> TrainState:
+        """The state after the steps of one epoch, whose loss and accuracy are added to `history`."""
+        metrics, first = self.zero_metrics(), 0
+        while first < self.steps_per_epoch and not all(history.bad_steps):
+            last = min(first + throughput.steps_per_call, self.steps_per_epoch)
+            started = time.perf_counter()
+            state, metrics = self.run_steps(state, metrics, epoch, first, last)
+            loss, correct, bad_steps = (np.atleast_1d(values).tolist() for values in jax.device_get(metrics))
+            images = (last - first) * self.recipe.batch_size * len(self.seeds)
+            throughput.add(last - first, images, time.perf_counter() - started)
+            for seed, step in enumerate(bad_steps):
+                if step >= 0 and not history.bad_steps[seed]:
+                    history.bad_steps[seed] = f"epoch {epoch + 1}, step {step + 1}"
+            first = last
+            if on_progress:
+                on_progress(epoch, last, sum(loss) / len(loss) / last, throughput.images_per_second or 0.0)
+        history.loss.append([total / first for total in loss])
+        history.train_accuracy.append([total / (first * self.recipe.batch_size) for total in correct])
+        return state
 
     def embed(self, state: TrainState, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings [(seed,) index, embedding_dim] and logits [(seed,) index, people] of those images, float32."""
+        """Embed those images, not augmented.
+
+        Returns:
+            Embeddings [(seed,) index, embedding_dim] and logits [(seed,) index, num_classes], float32; [seed] with
+            several seeds alone.
+        """
         padded = np.zeros(-(-len(indices) // self._embed_batch) * self._embed_batch, np.int32)
         padded[: len(indices)] = indices
-        batches = [self._program.embed(state, self.images, batch) for batch in padded.reshape(-1, self._embed_batch)]
+        batches = [
+            self._program.embed(state, self.faces.images, batch) for batch in padded.reshape(-1, self._embed_batch)
+        ]
         embeddings, logits = (np.concatenate(parts, axis=-2) for parts in zip(*jax.device_get(batches), strict=True))
         return embeddings[..., : len(indices), :], logits[..., : len(indices), :]

@@ -1,7 +1,8 @@
-"""The weights of a finished trial: a file beside its record, and the trained network read back from it.
+"""The weights of a finished trial: a safetensors file in its folder, and the trained network read back from it.
 
-Unlike the checkpoint, which is the loop's own state with the optimiser's three times as many numbers, it is what is
-deployed, compared and exported: the network (averaged where the recipe says so) and the classifier over the people.
+The checkpoint is the loop's own state, with three times as many numbers for the optimiser. The weights file is what is
+deployed, compared and exported: the network (averaged where the recipe says so) and the classifier over the identities.
+Its metadata says whose weights they are. Trials of older versions have an .npz instead, which is still read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
+import safetensors.numpy
 from flax import nnx
 
 from ffem_jax.data import DataError, Faces
@@ -30,13 +33,15 @@ from ffem_jax.data.recorded import (
     load_known_split,
 )
 from ffem_jax.errors import FfemError
-from ffem_jax.records.record import read_trial
+from ffem_jax.records.view import read_trial
 from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.trial import TrialSpec, trial_key
 from ffem_jax.training.classifier import FaceClassifier
 
-# The entry of a weights file that says whose it is.
+# The entry of the metadata (of an .npz: the array) that says whose weights they are, in JSON.
 _FACTS = "trial"
+_OLD_SUFFIX = ".npz"
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, safetensors.SafetensorError)
 
 
 class TrialFolderError(FfemError):
@@ -60,8 +65,10 @@ class FinishedTrial:
 
 
 def find_weights(folder: Path, key: str) -> Path:
-    """The weights file of the trial `key` in its folder."""
-    return folder / f"weights-{key}.npz"
+    """The weights file of the trial `key` in its folder; the older one where only that is there."""
+    path = folder / f"weights-{key}.safetensors"
+    old = path.with_suffix(_OLD_SUFFIX)
+    return old if old.exists() and not path.exists() else path
 
 
 def save_weights(
@@ -72,27 +79,41 @@ def save_weights(
     statistics: Any,
     known: Sequence[KnownFaces] = (),
 ) -> None:
-    """Write params and BatchNorm statistics (pytrees of float32) of a trial with its key and spec (spec.to_plain), as
-    one file in `folder`, whole or not at all. known: its faces and those of its pretraining. Raises OSError."""
+    """Write the weights of a trial as one file in `folder`, whole or not at all.
+
+    Args:
+        key: its trial_key. spec: its spec, as `to_plain` has it.
+        params, statistics: pytrees of float32; their leaves are named by their paths, joined by slashes.
+        known: its faces, and those of its pretraining.
+
+    Raises:
+        OSError: where the folder cannot be written.
+    """
     facts = {"key": key, "spec": spec, "faces": [faces.to_dict() for faces in known]}
     arrays = {
         name: np.asarray(leaf) for name, leaf in name_leaves({"params": params, "statistics": statistics}).items()
     }
-    path = find_weights(folder, key)
+    path = folder / f"weights-{key}.safetensors"
     beside = path.with_suffix(".partial")
     with open(beside, "wb") as file:
-        np.savez(file, **{_FACTS: np.array(json.dumps(facts))}, **arrays)  # type: ignore[arg-type]
+        file.write(safetensors.numpy.save(arrays, {_FACTS: json.dumps(facts)}))
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    path.with_suffix(_OLD_SUFFIX).unlink(missing_ok=True)  # the same trial, trained by an older version
 
 
 def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
-    """The finished trial in `folder`; with `seed`, that of several that were trained at once.
+    """The finished trial in `folder`, with its trained network.
 
-    Its weights are the weights file's or, for a trial of before there were any, the checkpoint's. Raises
-    TrialFolderError where the folder is no trial's, where `seed` is not among its seeds or is needed to choose, and
-    where the weights are not there.
+    The weights are those of the weights file or, for a trial older than weights files, of the checkpoint.
+
+    Args:
+        seed: which of several seeds that were trained at once; None where the folder holds one.
+
+    Raises:
+        TrialFolderError: where the folder holds no trial, `seed` is not among its seeds or is needed to choose, or the
+            weights are missing.
     """
     current = _read_trial_file(folder)
     kept, known = _read_weights_files(folder)
@@ -106,16 +127,21 @@ def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
         raise TrialFolderError(f"{folder} holds the seeds {seeds}; choose one of them with --seed")
     ((key, trial),) = chosen.items()
     arrays = _read_arrays(folder, key, trial, list(current))
-    people = arrays["params/classifier/kernel"].shape[-1]
-    return FinishedTrial(folder, key, trial, _merge(trial, people, arrays), *known.get(key, ()))
+    identities = arrays["params/classifier/kernel"].shape[-1]
+    return FinishedTrial(folder, key, trial, _merge(trial, identities, arrays), *known.get(key, ()))
 
 
 def load_trained_faces(finished: FinishedTrial, data_root: str = "") -> tuple[Faces, Split]:
-    """The very faces that the trial was trained on, and its split of them: what every look back at them goes by.
+    """The very faces that the trial was trained on, and its split of them.
 
-    data_root: where they lie now, where that is not where they were. A trial of before its folder said which they were
-    is judged by its key, for which the faces of its pretraining are loaded too. Raises FacesChangedError where they
-    are others, and DataError where there are none.
+    An older trial, whose folder does not say which they were, is checked by its key; that needs the faces of its
+    pretraining too.
+
+    Args:
+        data_root: where the faces are now, if they have moved.
+
+    Raises:
+        FacesChangedError: where the faces there are others. DataError: where there are none.
     """
     trial, known = finished.trial, finished.faces
     if not known.fingerprint:
@@ -154,17 +180,37 @@ def _read_trial_file(folder: Path) -> dict[str, TrialSpec]:
 
 
 def _read_weights_files(folder: Path) -> tuple[dict[str, TrialSpec], dict[str, list[KnownFaces]]]:
-    """By key the trials, and their faces and those of their pretraining where the file says."""
+    """The trials by key, and by key their faces and those of their pretraining, where the file says."""
     trials, known = {}, {}
-    for path in sorted(folder.glob("weights-*.npz")):
+    # Of a trial that has both files, the newer format comes last and counts.
+    for path in [*sorted(folder.glob(f"weights-*{_OLD_SUFFIX}")), *sorted(folder.glob("weights-*.safetensors"))]:
         try:
-            with np.load(path) as file:
-                facts = json.loads(str(file[_FACTS]))
-                trials[facts["key"]] = read_trial(facts["spec"])
-                known[facts["key"]] = [KnownFaces(**row) for row in facts.get("faces", ())]
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            facts = _read_facts(path)
+            trials[facts["key"]] = read_trial(facts["spec"])
+            known[facts["key"]] = [KnownFaces(**row) for row in facts.get("faces", ())]
+        except _UNREADABLE as error:
             raise TrialFolderError(f"{path} cannot be read: {error}") from error
     return trials, known
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What a weights file says of its trial; the arrays are not read."""
+    if path.suffix == _OLD_SUFFIX:
+        with np.load(path) as file:
+            return dict(json.loads(str(file[_FACTS])))
+    with safetensors.safe_open(path, "np") as opened:
+        return dict(json.loads((opened.metadata() or {})[_FACTS]))
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a weights file, by name."""
+    try:
+        if path.suffix == _OLD_SUFFIX:
+            with np.load(path) as file:
+                return dict(file)
+        return safetensors.numpy.load_file(path)
+    except _UNREADABLE as error:
+        raise TrialFolderError(f"{path} cannot be read: {error}") from error
 
 
 def name_leaves(tree: Any) -> dict[str, Any]:
@@ -177,8 +223,7 @@ def name_leaves(tree: Any) -> dict[str, Any]:
 def _read_arrays(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
     path = find_weights(folder, key)
     if path.exists():
-        with np.load(path) as file:
-            return dict(file)
+        return _read_file(path)
     if not (folder / "checkpoint").is_dir():
         raise TrialFolderError(
             f"{folder} holds no weights of trial {key}; train it again with run.retrain=true, which keeps them"
@@ -187,9 +232,13 @@ def _read_arrays(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> d
 
 
 def read_last_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
-    """Params and statistics, by name, of the last epoch's checkpoint, whatever the network; of one seed of `keys`.
+    """Params and statistics, by name, of the last epoch's checkpoint.
 
-    Raises TrialFolderError where `folder` has none, or another's.
+    Args:
+        folder: of the checkpoint. key: of the trial, one of `keys`, which were trained at once.
+
+    Raises:
+        TrialFolderError: where the folder holds none, or another trial's.
     """
     from ffem_jax.training.checkpoint import read_checkpoint
 
@@ -203,11 +252,14 @@ def read_last_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[st
     return {name: np.asarray(leaf)[place] if len(keys) > 1 else np.asarray(leaf) for name, leaf in arrays.items()}
 
 
-def _merge(trial: TrialSpec, people: int, arrays: dict[str, np.ndarray]) -> FaceClassifier:
+def _merge(trial: TrialSpec, identities: int, arrays: dict[str, np.ndarray]) -> FaceClassifier:
     network = resolve_network(trial.arch)
+    projection = arrays.get("params/projection/kernel")
+    teacher_features = 0 if projection is None else projection.shape[-1]
 
     def build() -> FaceClassifier:
-        return FaceClassifier(network, trial.data.resolution, people, trial.recipe, rngs=nnx.Rngs(0))
+        resolution, recipe = trial.data.resolution, trial.recipe
+        return FaceClassifier(network, resolution, identities, recipe, teacher_features, rngs=nnx.Rngs(0))
 
     parts: Any = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
     graph, params, statistics = parts[0], nnx.as_pure(parts[1]), nnx.as_pure(parts[2])

@@ -144,5 +144,5 @@ def test_what_cannot_be_used_says_what_the_layout_must_be(tmp_path, make, messag
     (tmp_path / "broken" / "bob" / "bob_0001.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=message) as error:
         load_faces(spec_of(make(tmp_path)))
-    assert "one folder a person" in str(error.value)
+    assert "one folder per person" in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,20 +1,40 @@
-"""What every data set keeps to, whichever it is: a new entry in LOADERS is tested the day it appears."""
+"""What every data set keeps to, whichever it is: a new entry in DATA_SETS is tested the day it appears."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
+import hashlib
+import json
+import os
+import pickle
 
 import numpy as np
 import pytest
 from made_folders import write_people
 
-from ffem_jax.data import LOADERS, DataError, Faces, load_faces
-from ffem_jax.specs.architecture import SpecError
-from ffem_jax.specs.trial import DataSpec
+from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.data.folder import load as load_folder
+from ffem_jax.specs.data import DATA_SETS, register_data_set
+from ffem_jax.specs.fields import SpecError
+from ffem_jax.specs.trial import DataSpec, to_plain
 
 
-@pytest.fixture(params=LOADERS)
-def spec(request, tmp_path) -> DataSpec:
+@pytest.fixture
+def registered():
+    """Room for registrations that end with the test."""
+    before = dict(DATA_SETS.kinds)
+    yield
+    DATA_SETS.kinds.clear()
+    DATA_SETS.kinds.update(before)
+
+
+# Those of the package, and one that somebody registered.
+@pytest.fixture(params=[*DATA_SETS.names, "own_faces"])
+def spec(request, tmp_path, registered) -> DataSpec:
+    if request.param == "own_faces":
+        register_data_set("own_faces", source="mine")(load_folder)
     people = {"Ann": 4, "Bob": 3, "Cy": 5}
     if request.param == "lfw_rest":
         people |= {f"Known_{number:02d}": 6 for number in range(52)}
@@ -73,6 +93,72 @@ def test_the_fingerprint_tells_faces_apart(spec):
     assert len(prints) == 4
 
 
+def test_the_order_in_which_a_disk_lists_its_files_does_not_matter(spec, tmp_path, monkeypatch):
+    first = load_faces(spec)
+    scan, listed = os.scandir, []
+
+    class Reversed:
+        def __init__(self, path):
+            with scan(path) as entries:
+                self.entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            listed.append(path)
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    again = load_faces(dataclasses.replace(spec, cache_dir=str(tmp_path / "cache")))
+    monkeypatch.undo()
+    assert_equal(first, again)
+    assert listed or spec.name == "synthetic"
+
+
+def test_it_loads_again_by_what_a_record_holds(spec):
+    row = json.loads(json.dumps(to_plain(spec)))
+    assert_equal(load_faces(spec), load_faces(DataSpec(**row)))
+
+
+def test_the_source_is_named(spec):
+    assert DATA_SETS[spec.name].source
+
+
+def test_arrays_are_read_only_so_that_the_fingerprint_stays_true(spec):
+    faces = load_faces(spec)
+    for one in (faces, dataclasses.replace(faces, notes=()), pickle.loads(pickle.dumps(faces)), copy.deepcopy(faces)):
+        assert one.fingerprint == faces.fingerprint
+        for array in (one.images, one.labels, *one.attributes.values()):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = array[1]
+
+
+def test_pixels_are_hashed_once_for_all_trials_on_them(spec, monkeypatch):
+    hashed = []
+
+    class Counted:
+        def __init__(self, digest):
+            self.digest = digest
+
+        def update(self, data):
+            hashed.append(len(memoryview(data).cast("B")))
+            self.digest.update(data)
+
+        def copy(self):
+            return Counted(self.digest.copy())
+
+        def hexdigest(self):
+            return self.digest.hexdigest()
+
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("ffem_jax.data.hashlib.sha256", lambda *data: Counted(sha256(*data)))
+    monkeypatch.setattr("ffem_jax.data._pixel_digests", {})
+    prints = {load_faces(spec).fingerprint for _ in range(4)}
+    assert len(prints) == 1
+    assert hashed.count(load_faces(spec).images.nbytes) == 1
+
+
 def test_content_is_the_picture_and_not_the_name(spec):
     faces = load_faces(spec)
     assert len(set(faces.content)) == len(faces.content)
@@ -103,3 +189,97 @@ def test_the_fingerprint_of_the_pictures_is_blind_to_size_and_crop(tmp_path):
     assert fewer.pictures_fingerprint != whole.pictures_fingerprint
     turned = dataclasses.replace(whole, content=whole.content[::-1])
     assert turned.pictures_fingerprint != whole.pictures_fingerprint
+
+
+# --------------------------------------------------------------------------- fingerprints
+
+
+def make_faces(images: np.ndarray, **changes) -> Faces:
+    count = len(images)
+    parts = {
+        "images": images,
+        "labels": np.arange(count, dtype=np.int32) // 2,
+        "people": tuple(f"p{person}" for person in range(count // 2)),
+        "names": tuple(f"p/{image}" for image in range(count)),
+        "content": tuple(map(str, range(count))),
+    }
+    return Faces(**parts | changes)
+
+
+def make_images(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (4, 24, 24, 3)).astype(np.uint8)
+
+
+def test_what_is_written_to_through_another_view_does_not_change_the_faces():
+    whole = make_images()
+    faces = make_faces(whole[:4])
+    before = faces.fingerprint
+    whole[0] = 0
+    assert faces.images[0].any()
+    assert make_faces(faces.images.copy()).fingerprint == before
+
+
+def test_a_fingerprint_is_not_taken_from_an_array_that_is_gone():
+    """Arrays of one size get one address after another."""
+    prints = set()
+    for seed in range(50):
+        prints.add(make_faces(make_images(seed)).fingerprint)
+        gc.collect(0)
+    assert len(prints) == 50
+
+
+def test_labels_of_any_width_are_the_same_labels():
+    images = make_images()
+    wide = make_faces(images, labels=np.arange(4, dtype=np.int64) // 2)
+    assert wide.fingerprint == make_faces(images).fingerprint
+
+
+# ----------------------------------------------------------------------------- registering
+
+
+OWN = DataSpec(resolution=24)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"images": np.zeros((4, 24, 24, 3), np.float32)}, "its images are float32[4, 24, 24, 3] and not uint8"),
+        ({"images": np.zeros((4, 25, 25, 3), np.uint8)}, "and not uint8[4, 24, 24, 3]"),
+        ({"images": np.zeros((4, 24, 24), np.uint8)}, "and not uint8[4, 24, 24, 3]"),
+        ({"labels": np.array([1, 1, 2, 2], np.int32)}, "its labels are not 0 to 1, with an image of each"),
+        ({"labels": np.array([0, 0, 0, 0], np.int32)}, "its labels are not 0 to 1, with an image of each"),
+        ({"labels": np.array([-1, 0, 0, 1], np.int32)}, "its labels are not 0 to 1, with an image of each"),
+        ({"labels": np.array([0, 0, 1], np.int32)}, "its labels are int32[3] and not int32[4]"),
+        ({"labels": np.array([0.0, 0.0, 1.0, 1.0])}, "its labels are float64[4] and not int32[4]"),
+        ({"names": ("a", "b", "c")}, "there are 3 names of 4 images"),
+        ({"names": ("a", "b", "c", "c")}, "its names are not all different"),
+        ({"people": ("p", "p")}, "its people are not all different"),
+        ({"content": ()}, "there are 0 content of 4 images"),
+        ({"attributes": {"age": np.zeros(3)}}, "there are 3 attributes['age'] of 4 images"),
+    ],
+)
+def test_what_a_data_set_of_somebody_s_own_must_give_is_told_in_one_line(registered, changes, fault):
+    register_data_set("own_faces")(lambda spec: make_faces(**{"images": make_images()} | changes))
+    with pytest.raises(DataError, match="data=own_faces cannot be used: ") as caught:
+        load_faces(dataclasses.replace(OWN, name="own_faces"))
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_that_gives_no_faces_or_one_person_is_told_in_one_line(registered):
+    register_data_set("arrays")(lambda spec: (make_images(), np.zeros(4)))
+    with pytest.raises(DataError, match=r"it gives tuple and not ffem_jax\.data\.Faces"):
+        load_faces(dataclasses.replace(OWN, name="arrays"))
+    register_data_set("alone")(lambda spec: make_faces(make_images()[:2], people=("p",)))
+    with pytest.raises(DataError, match="two are needed"):
+        load_faces(dataclasses.replace(OWN, name="alone"))
+
+
+def test_a_wrong_registration_is_one_line(registered):
+    with pytest.raises(SpecError, match=r"data\.name=lfw is registered already"):
+        register_data_set("lfw")(lambda spec: make_faces(make_images()))
+    with pytest.raises(SpecError, match=r"its function is called with \(spec\)"):
+        register_data_set("own_faces")(lambda: None)
+    with pytest.raises(SpecError, match=r"find_pairs.*its function is called with \(spec\)"):
+        register_data_set("own_faces", find_pairs=lambda: None)(lambda spec: None)
+    assert "own_faces" not in DATA_SETS.names

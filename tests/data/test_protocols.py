@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ffem_jax.data import DataError
 from ffem_jax.data.protocols import make_split
+from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.trial import ProtocolSpec
 
 
@@ -251,5 +252,5 @@ def test_a_picture_under_two_people_trains_and_is_never_tested():
 
 def test_a_negative_seed_is_refused():
     labels = make_labels([6, 6])
-    with pytest.raises(DataError, match=r"protocol\.split_seed=-1"):
+    with pytest.raises(SpecError, match=r"protocol\.split_seed=-1 must be at least 0"):
         make_split(labels, unique_content(labels), ProtocolSpec(split_seed=-1))

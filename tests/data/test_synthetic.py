@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ffem_jax.data import DataError, load_faces
+from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.trial import DataSpec
 
 SMALL = DataSpec(name="synthetic", people=4, images_per_person=5, resolution=32)
@@ -42,7 +43,7 @@ def test_max_images_keeps_the_first():
 def test_too_few_images_and_a_negative_seed_are_refused():
     with pytest.raises(DataError, match=r"raise data\.images_per_person"):
         load_faces(dataclasses.replace(SMALL, min_images=6))
-    with pytest.raises(DataError, match=r"data\.seed=-1"):
+    with pytest.raises(SpecError, match=r"data\.seed=-1 must be at least 0"):
         load_faces(dataclasses.replace(SMALL, seed=-1))
 
 

@@ -6,12 +6,21 @@ import sys
 import jax
 import pytest
 
-from ffem_jax.machine.devices import IMAGES_A_CORE, make_batch_mesh
+from ffem_jax.machine.devices import IMAGES_PER_CORE, make_batch_mesh
 
 
 @pytest.mark.parametrize(
     ("cores", "batch", "size"),
-    [(2, 32, 2), (2, 31, 1), (8, 32, 8), (6, 32, 4), (64, 32, 32 // IMAGES_A_CORE), (8, 30, 6), (2, 1, 1), (1, 32, 1)],
+    [
+        (2, 32, 2),
+        (2, 31, 1),
+        (8, 32, 8),
+        (6, 32, 4),
+        (64, 32, 32 // IMAGES_PER_CORE),
+        (8, 30, 6),
+        (2, 1, 1),
+        (1, 32, 1),
+    ],
 )
 def test_the_mesh_divides_the_batch_and_leaves_each_core_enough(cores, batch, size, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices("cpu")[:1] * cores)

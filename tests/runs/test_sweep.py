@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import stand_in
 
 from ffem_jax.config.compose import ConfigError, open_composer
-from ffem_jax.records.record import append_record
+from ffem_jax.records.record import TrialRecord, append_record
 from ffem_jax.runs import progress, sweep
 from ffem_jax.runs.sweep import SweepPlan
 from ffem_jax.specs.architecture import SpecError, resolve_network
-from ffem_jax.specs.trial import trial_key
+from ffem_jax.specs.trial import TrialSpec, trial_key
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +172,7 @@ def test_a_sweep_file_with_a_mistake_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_goes_wrong_in_a_job_comes_back_as_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "check_data", lambda trials: ([], []))
+    monkeypatch.setattr(sweep, "check_data", lambda trials: ([], {}))
     with open_composer() as composer:
         bad_data = sweep.run_one(composer, ["data.min_images=1000"])
         mistake = sweep.run_one(composer, ["recipe.epochs=1000"])
@@ -208,6 +211,94 @@ def test_the_time_left_follows_the_newer_half() -> None:
     assert told[0] == "; about 1140 min left"
     assert told[9:12] == ["; about 10 min left", "; about 9 min left", "; about 8 min left"]
     assert told[-2:] == ["; about 1 min left", ""]
+
+
+PRETRAINING, TRIAL = 600.0, 60.0  # seconds
+
+
+def simulate(trials: Sequence[TrialSpec], jobs: int, folder: Path) -> list[tuple[float, Path, TrialRecord]]:
+    """What is recorded, when and where: each trial by the first of `jobs` workers that is free, after its pretraining,
+    which the first that asks for it trains and others wait for."""
+    events, free, pretrained = [], [0.0] * jobs, dict[str, float]()
+
+    def add(end: float, path: Path, trial: TrialSpec, started: float) -> None:
+        record = stand_in.make_record(trial, folder / trial_key(trial))
+        record.epochs, record.data, record.wall_seconds = 1, trial.data.name, end - started
+        record.started_at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=started)).isoformat()
+        events.append((end, path, record))
+
+    for trial in trials:
+        started = min(free)
+        if first := trial.pretraining:
+            if trial_key(first) not in pretrained:
+                pretrained[trial_key(first)] = started + PRETRAINING
+                add(started + PRETRAINING, folder / "pretraining" / "pretraining.jsonl", first, started)
+            end = max(started, pretrained[trial_key(first)]) + TRIAL
+        free[free.index(started)] = end
+        add(end, folder / "records.jsonl", trial, started)
+    return sorted(events, key=lambda event: event[0])
+
+
+@pytest.mark.parametrize(("networks", "jobs"), [("0.33,0.5,1.0,1.5,2.0", 1), ("0.33,0.5,1.0,1.5,2.0", 2), ("0.33", 3)])
+def test_the_time_left_counts_pretrainings_as_work_of_their_own(tmp_path: Path, networks: str, jobs: int) -> None:
+    """Networks, each pretrained once for ten minutes, with eight trials of a minute each."""
+    launcher = ["launcher=joblib", f"launcher.jobs={jobs}"] if jobs > 1 else []
+    words = "seed=0,1,2,3,4,5,6,7", "data=lfw52", "pretrain=lfw_rest", f"arch.depth_multiplier={networks}"
+    trials = plan("depth", *words, *launcher).trials
+    keys = {trial_key(trial): trial_key(trial.pretraining) for trial in trials if trial.pretraining}
+    said, path = list[str](), tmp_path / "records.jsonl"
+    follower = progress.RecordFollower(path, trials, keys, said.append, 3600, jobs, pretraining_keys=keys)
+    (tmp_path / "pretraining").mkdir()
+    events = simulate(trials, jobs, tmp_path)
+    wrong = []
+    for end, place, record in events:
+        append_record(place, record)
+        follower.read()
+        left = (events[-1][0] - end) / 60
+        told = re.search(r"about (\d+) min left", said[-1])
+        if place == path and not (told and int(told[1]) == pytest.approx(left, rel=0.35, abs=2)) and (told or left > 2):
+            wrong.append((said[-1], left))
+    follower.stop()
+    assert wrong == []
+    count = len(set(keys.values()))
+    assert said[0].startswith(f"[0/{len(keys)}] pretraining 1 of {count} on lfw_rest: ")
+    assert said[0].endswith("seed 0: accuracy 0.750 (0.650 to 0.850), 8.80 MB")
+    assert len(said) == len(keys) + count
+
+
+def test_what_is_pretrained_already_is_no_work_left(tmp_path: Path) -> None:
+    trials = plan("depth", "seed=0,1", "data=lfw52", "pretrain=lfw_rest", "arch.depth_multiplier=1.0").trials
+    keys = {trial_key(trial): trial_key(trial.pretraining) for trial in trials if trial.pretraining}
+    (tmp_path / "pretraining").mkdir()
+    first = trials[0].pretraining
+    assert first
+    append_record(tmp_path / "pretraining" / "pretraining.jsonl", stand_in.make_record(first, tmp_path))
+    said: list[str] = []
+    follower = progress.RecordFollower(
+        tmp_path / "records.jsonl", trials, keys, said.append, every_seconds=3600, pretraining_keys=keys
+    )
+    trained = dataclasses.replace(stand_in.make_record(trials[0], tmp_path), epochs=1, wall_seconds=600.0)
+    append_record(tmp_path / "records.jsonl", trained)
+    follower.stop()
+    assert [line.rpartition("; ")[2] for line in said] == ["about 10 min left"]
+
+
+def test_a_plan_knows_the_pretraining_of_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ffem_jax.data import protocols
+
+    def load(data: Any, protocol: Any) -> tuple[Any, Any]:
+        return SimpleNamespace(notes=(), fingerprint=data.name), SimpleNamespace(notes=(), digest="")
+
+    monkeypatch.setattr(protocols, "load_split", load)
+    planned = plan("depth", "seed=0,1", "data=lfw52", "pretrain=none,lfw_rest", "arch.depth_multiplier=1.0")
+    prepared, _ = sweep.prepare_sweep(planned)
+    with_one = [trial for trial in planned.trials if trial.pretraining]
+    assert (len(prepared.keys), len(with_one)) == (4, 2)
+    assert prepared.pretraining_keys == {
+        trial_key(trial, "lfw52", "lfw_rest"): trial_key(trial.pretraining, "lfw_rest")
+        for trial in with_one
+        if trial.pretraining
+    }
 
 
 def test_the_follower_reports_whole_lines_and_only_new_ones(tmp_path: Path) -> None:

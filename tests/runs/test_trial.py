@@ -6,15 +6,18 @@ import multiprocessing
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import ffem_jax.training.trainer
 from ffem_jax.data import DataError, load_faces
 from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.runs.trial import compute_key, describe_error, discard_checkpoint, record_failure, run_trials
+from ffem_jax.runs.fitting import describe_error
+from ffem_jax.runs.trial import compute_key, discard_checkpoint, record_failure, run_trials
 from ffem_jax.specs.architecture import ArchSpec, SpecError, StageSpec
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.training.weights import find_weights
 
 TRIAL = TrialSpec(
     arch=ArchSpec(
@@ -201,8 +204,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_pat
 
 
 def read_weights(folder, record):
-    with np.load(folder / f"weights-{record.trial_key}.npz") as file:
-        return {name: file[name] for name in file.files}
+    return safetensors.numpy.load_file(find_weights(folder, record.trial_key))
 
 
 def check_same_training(found, whole):

@@ -26,7 +26,7 @@ from ffem_jax.training import loggers
 from ffem_jax.training.loggers.board import list_settings, name_trial
 
 MLFLOW = all(importlib.util.find_spec(library) for library in ("mlflow", "alembic", "sqlalchemy"))
-needs_mlflow = pytest.mark.skipif(not MLFLOW, reason="pip install 'ffem-jax[mlflow]'")
+needs_mlflow = pytest.mark.skipif(not MLFLOW, reason="pip install -c constraints.txt -e '.[mlflow]'")
 
 
 @dataclass
@@ -152,7 +152,9 @@ def test_a_library_that_is_missing_is_named_with_the_way_to_it(
     import sys
 
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(SpecError, match=rf"needs {library}: pip install 'ffem-jax\[{name}\]'"):
+    with pytest.raises(
+        SpecError, match=rf"needs {library}: in the checkout, pip install -c constraints.txt -e '\.\[{name}\]'"
+    ):
         loggers.open_logger(name, records, tmp_path, print)
 
 
@@ -180,7 +182,7 @@ def read_events(folder: Path, name: str) -> list[tuple[int, float]]:
 @pytest.fixture
 def tensorboard() -> None:
     for library in ("tensorboardX", "tensorboard"):
-        pytest.importorskip(library, reason="pip install 'ffem-jax[tensorboard]'")
+        pytest.importorskip(library, reason="pip install -c constraints.txt -e '.[tensorboard]'")
 
 
 @pytest.mark.usefixtures("tensorboard")
@@ -250,7 +252,7 @@ def read_runs(database: Path) -> list[tuple[str, str, dict[str, list[tuple[int, 
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     if not MLFLOW:
-        pytest.skip("pip install 'ffem-jax[mlflow]'")
+        pytest.skip("pip install -c constraints.txt -e '.[mlflow]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

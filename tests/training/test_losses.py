@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ffem_jax.training.losses import add_margin, compute_cross_entropy, normalize
+from ffem_jax.training.losses import (
+    add_margin,
+    add_to_angle,
+    compute_cross_entropy,
+    normalize,
+    subtract_from_cosine,
+)
+
+HARDEN = {"arcface": add_to_angle, "cosface": subtract_from_cosine}
 
 
 def make_logits(scale: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,14 +88,14 @@ def float64():
 @pytest.mark.parametrize("margin", [0.0, 0.1, 0.3, 0.5, 1.0])
 def test_a_margin_is_that_of_its_definition(float64, loss, margin):
     cosines, labels = make_cosines()
-    found = add_margin(jnp.asarray(cosines), jnp.asarray(labels), margin, loss)
+    found = add_margin(jnp.asarray(cosines), jnp.asarray(labels), margin, HARDEN[loss])
     np.testing.assert_allclose(found, add_margin_plainly(cosines, labels, margin, loss), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface"])
 def test_a_margin_in_float32_is_that_of_float64(loss):
     cosines, labels = make_cosines()
-    found = add_margin(jnp.asarray(cosines, jnp.float32), jnp.asarray(labels), jnp.float32(0.4), loss)
+    found = add_margin(jnp.asarray(cosines, jnp.float32), jnp.asarray(labels), jnp.float32(0.4), HARDEN[loss])
     np.testing.assert_allclose(found, add_margin_plainly(cosines, labels, 0.4, loss), rtol=0, atol=1e-5)
 
 
@@ -96,7 +104,7 @@ def test_the_gradient_of_a_loss_with_a_margin_is_that_of_finite_differences(floa
     cosines, labels = map(jnp.asarray, make_cosines())
 
     def compute(cosines):
-        return compute_cross_entropy(8 * add_margin(cosines, labels, 0.3, loss), labels, 0.1)
+        return compute_cross_entropy(8 * add_margin(cosines, labels, 0.3, HARDEN[loss]), labels, 0.1)
 
     check_grads(compute, (cosines,), order=1, modes=["fwd", "rev"], eps=1e-7, atol=1e-6, rtol=1e-5)
 
@@ -106,7 +114,7 @@ def test_a_margin_of_nothing_changes_neither_cosine_nor_gradient(loss):
     cosines, labels = (jnp.asarray(array) for array in make_cosines())
 
     def compute(cosines, margin):
-        judged = cosines if margin is None else add_margin(cosines, labels, margin, loss)
+        judged = cosines if margin is None else add_margin(cosines, labels, margin, HARDEN[loss])
         return compute_cross_entropy(8 * judged, labels)
 
     assert compute(cosines, 0.0) == compute(cosines, None)
@@ -117,7 +125,7 @@ def test_a_margin_of_nothing_changes_neither_cosine_nor_gradient(loss):
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.9])
 def test_a_margin_lowers_the_own_cosine_and_keeps_the_order(loss, margin):
     own = np.linspace(-1, 1, 2001)[:, None]
-    found = add_margin(jnp.asarray(own), jnp.zeros(2001, int), margin, loss)[:, 0]
+    found = add_margin(jnp.asarray(own), jnp.zeros(2001, int), margin, HARDEN[loss])[:, 0]
     assert (found <= own[:, 0] + 1e-6).all()
     assert (np.diff(found) >= -1e-6).all() if loss == "cosface" or not margin else (np.diff(found[:-2]) > 0).all()
 
@@ -131,7 +139,7 @@ def test_an_embedding_on_its_person_s_vector_has_a_small_finite_gradient(loss, t
 
     def compute(embedding):
         cosines = normalize(embedding, 1) @ person.T
-        return compute_cross_entropy(16 * add_margin(cosines, jnp.asarray([0]), 0.5, loss), jnp.asarray([0]))
+        return compute_cross_entropy(16 * add_margin(cosines, jnp.asarray([0]), 0.5, HARDEN[loss]), jnp.asarray([0]))
 
     gradient = jax.grad(compute)(embedding)
     assert np.isfinite(gradient).all()

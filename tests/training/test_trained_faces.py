@@ -7,21 +7,32 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
+from flax import nnx
+from made_people import write_people
 from PIL import Image, ImageOps
 
 from ffem_jax.cli import main
 from ffem_jax.data import DataError
-from ffem_jax.data.recorded import FacesChangedError
+from ffem_jax.data.recorded import FacesChangedError, KnownFaces
 from ffem_jax.export import ExportError, onnx
 from ffem_jax.export.bundle import export_trial
 from ffem_jax.export.calibrate import load_training_faces
 from ffem_jax.records.record import read_records
 from ffem_jax.runs.trial import run_trials
 from ffem_jax.specs.architecture import ArchSpec, StageSpec
-from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
-from ffem_jax.training.weights import load_pretraining_faces, load_trained_faces, load_trial
+from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain
+from ffem_jax.training.weights import (
+    TrialFolderError,
+    load_pretraining_faces,
+    load_trained_faces,
+    load_trial,
+    save_weights,
+)
 
 ARCH = ArchSpec(
     name="small",
@@ -32,15 +43,6 @@ ARCH = ArchSpec(
 )
 RECIPE = RecipeSpec(epochs=1, batch_size=6)
 PEOPLE = {"ada": 6, "bob": 6, "eve": 6}
-
-
-def write_people(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    draw = np.random.default_rng(seed)
-    for person, count in counts.items():
-        (root / person).mkdir(parents=True)
-        for number in range(1, count + 1):
-            Image.fromarray(draw.integers(0, 256, (20, 20, 3), np.uint8)).save(root / person / f"{number}.png")
-    return root
 
 
 def make_trial(root: Path, **more) -> TrialSpec:
@@ -153,14 +155,105 @@ def test_a_trial_of_before_its_folder_said_so_is_judged_by_its_key(original, peo
 
 def test_a_weights_file_of_before_reads_still(original, tmp_path):
     folder = shutil.copytree(original / "trial", tmp_path / "trial")
-    (path,) = folder.glob("weights-*.npz")
-    with np.load(path) as file:
-        arrays = dict(file)
-    facts = json.loads(str(arrays["trial"]))
+    path, facts, arrays = read_weights_file(folder)
     assert facts.pop("faces")[0]["images"] == 18
-    arrays["trial"] = np.array(json.dumps(facts))
-    np.savez(path, **arrays)
+    safetensors.numpy.save_file(arrays, path, {"trial": json.dumps(facts)})
     assert len(load_trained_faces(load_trial(folder))[1].test) == 6
+
+
+def read_weights_file(folder: Path) -> tuple[Path, dict, dict]:
+    """Its path, its facts, its arrays, as any tool reads them."""
+    (path,) = folder.glob("weights-*.safetensors")
+    with safetensors.safe_open(path, "np") as file:
+        return path, json.loads(file.metadata()["trial"]), safetensors.numpy.load_file(path)
+
+
+def write_as_before(path: Path, facts: dict, arrays: dict) -> Path:
+    """The .npz of older versions, by the lines that wrote it."""
+    old = path.with_suffix(".npz")
+    with open(old, "wb") as file:
+        np.savez(file, **{"trial": np.array(json.dumps(facts))}, **arrays)
+    return old
+
+
+def list_weights(finished) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(finished.classifier))]
+
+
+def test_a_weights_file_says_whose_it_is_and_any_reader_of_the_format_reads_it(original):
+    path, facts, arrays = read_weights_file(original / "trial")
+    finished = load_trial(original / "trial")
+    assert path.name == f"weights-{finished.key}.safetensors"
+    assert facts["key"] == finished.key
+    assert facts["spec"] == to_plain(finished.trial)
+    assert [KnownFaces(**row) for row in facts["faces"]] == [finished.faces, finished.pretraining_faces]
+    assert {name.split("/")[0] for name in arrays} == {"params", "statistics"}
+    assert all(array.dtype == np.float32 for array in arrays.values())
+    assert sum(array.size for array in arrays.values()) == sum(leaf.size for leaf in list_weights(finished))
+
+
+def test_the_file_of_an_older_version_is_the_same_trial(original, tmp_path):
+    folder = shutil.copytree(original / "trial", tmp_path / "trial")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # which is read where there are no weights
+    path, facts, arrays = read_weights_file(folder)
+    write_as_before(path, facts, arrays)
+    path.unlink()
+    old, new = load_trial(folder), load_trial(original / "trial")
+    assert (old.key, old.trial, old.faces) == (new.key, new.trial, new.faces)
+    for a, b in zip(list_weights(old), list_weights(new), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_of_both_files_the_newer_format_counts_and_writing_it_removes_the_other(original, tmp_path):
+    folder = shutil.copytree(original / "trial", tmp_path / "trial")
+    path, facts, arrays = read_weights_file(folder)
+    old = write_as_before(path, {**facts, "faces": []}, {name: array + 1 for name, array in arrays.items()})
+    finished = load_trial(folder)
+    assert finished.faces.images == 18
+    np.testing.assert_array_equal(list_weights(finished)[0], list_weights(load_trial(original / "trial"))[0])
+    tree = {"params": {}, "statistics": {}}
+    for name, array in arrays.items():
+        part, rest = name.split("/", 1)
+        tree[part][rest] = array
+    save_weights(folder, facts["key"], facts["spec"], **tree, known=[finished.faces, finished.pretraining_faces])
+    assert not old.exists()
+    assert not list(folder.glob("*.partial"))
+    np.testing.assert_array_equal(list_weights(load_trial(folder))[0], list_weights(finished)[0])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("spoil", ["cut", "other", "empty", "no facts"])
+def test_a_weights_file_that_cannot_be_read_is_named(original, tmp_path, suffix, spoil):
+    folder = shutil.copytree(original / "trial", tmp_path / "trial")
+    path, facts, arrays = read_weights_file(folder)
+    if suffix == ".npz":
+        path.unlink()
+        path = write_as_before(path, facts, arrays)
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[:-1000], "other": b"no weights at all", "empty": b"", "no facts": content}[spoil])
+    if spoil == "no facts":
+        if suffix == ".npz":
+            np.savez(path, **arrays)
+        else:
+            safetensors.numpy.save_file(arrays, path)
+    with pytest.raises(TrialFolderError, match=f"{path.name} cannot be read: ") as error:
+        load_trial(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_disk_that_fills_leaves_the_weights_there_were(original, tmp_path, monkeypatch):
+    folder = shutil.copytree(original / "trial", tmp_path / "trial")
+    path, facts, _ = read_weights_file(folder)
+    before = path.read_bytes()
+
+    def fill(_number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fill)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(folder, facts["key"], facts["spec"], {"a": np.zeros(3, np.float32)}, {})
+    assert path.read_bytes() == before
+    assert load_trial(folder).key == facts["key"]
 
 
 def test_the_faces_of_a_pretraining_are_known_too(tmp_path):

@@ -65,6 +65,39 @@ def test_it_learns_to_tell_four_people_apart(trained):
     assert trained.compile_seconds > 0
 
 
+SHORT = RecipeSpec(epochs=2, batch_size=12)
+ADAMW = dataclasses.replace(
+    SHORT, optimizer="adamw", learning_rate=0.003, clip_norm=0.5, loss="softmax", schedule="exponential"
+)
+EVERYTHING = dataclasses.replace(
+    SHORT, loss="arcface", margin_warmup=0.0, weight_averaging=0.9, flip_test=True, crop_padding=0.1, brightness=0.2,
+    contrast=0.2, erase=0.3, rotation=10.0, zoom=0.1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seeds", "losses"),
+    [
+        pytest.param(SHORT, [0], [[7.287610371907552], [5.102089564005534]], id="sgd"),
+        pytest.param(ADAMW, [3], [[1.3605012893676758], [1.3326579729715984]], id="adamw", marks=pytest.mark.slow),
+        pytest.param(
+            EVERYTHING,
+            [0, 7],
+            [[8.204261779785156, 7.240498860677083], [6.895242691040039, 6.731201807657878]],
+            id="everything-two-seeds",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_steps_are_those_that_records_were_made_with(recipe, seeds, losses):
+    """Six steps. Another loss here is another result for the same key: `specs.trial.KEY_VERSION` is then to be raised.
+
+    Processors, and the forms of a convolution, round otherwise: up to 4e-6 of the loss after six steps.
+    """
+    found = Trainer(NETWORK, recipe, seeds, *draw_faces()).fit().history.loss
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+
+
 def test_every_parameter_moves(trainer, trained):
     fresh = trainer.init()
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(fresh.params)]

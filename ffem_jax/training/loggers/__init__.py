@@ -1,7 +1,9 @@
-"""Every epoch of a trial for boards that people have already: TensorBoard, MLflow. They decide and stop nothing.
+"""Every epoch of a trial on the boards that people have already: TensorBoard, MLflow, Weights & Biases.
 
-A trial that was stopped and goes on, in this process or in another, goes on in its own run, and each step stands there
-once, with the value that the trial's history has in the end.
+They decide and stop nothing.
+
+A trial that was stopped continues, in this process or in another, in its own run, and each step stands there once, with
+the value that the trial's history has in the end. Which loggers there are is declared in `specs/run.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +14,16 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ffem_jax.records.record import TrialRecord
-from ffem_jax.specs.architecture import SpecError
-from ffem_jax.specs.trial import LOGGERS
+from ffem_jax.specs.fields import SpecError
+from ffem_jax.specs.registry import resolve
+from ffem_jax.specs.run import LOGGERS
 from ffem_jax.training.loggers.board import CURVES, Board, BoardError, list_curves, list_results
-from ffem_jax.training.loggers.event_files import EventFiles
-from ffem_jax.training.loggers.mlflow_run import MlflowRun
 
-FAILURES = 3  # of a board in a row, and it is left alone
+FAILURES = 3  # a board that fails so often in a row is left alone
 
 
 class EpochHistory(Protocol):
-    """As `train.History`: lists [epoch][seed]."""
+    """As `trainer.History`: lists [epoch][seed]."""
 
     loss: list[list[float]]
     train_accuracy: list[list[float]]
@@ -30,11 +31,16 @@ class EpochHistory(Protocol):
 
 
 class TrialLogger:
-    """Boards of the trials of one program, one a seed, to be used in a `with` block around their training.
+    """Boards of the trials of one program, one per seed, to be used in a `with` block around their training.
 
-    records: filled in by the end of the block; each board then gets what its record says. An exception ends the runs as
-    failed, and what is no Exception (KeyboardInterrupt) as killed. A board that raises is named through `say` and gets
-    what it lacks after the next epoch; one that raises FAILURES times in a row is left alone.
+    An exception ends the runs as failed, and KeyboardInterrupt and its like as killed. A board that raises is named
+    through `say` and gets the missing numbers after the next epoch; one that raises FAILURES times in a row is left
+    alone.
+
+    Args:
+        records: filled in by the end of the block; each board then gets the results of its record.
+        boards: one per record, None where one could not be opened.
+        say: shows the user one line.
     """
 
     def __init__(
@@ -85,21 +91,27 @@ class TrialLogger:
 def open_logger(
     name: str, records: Sequence[TrialRecord], out_dir: Path, say: Callable[[str], None], *, retrain: bool = False
 ) -> TrialLogger:
-    """The logger `name` of LOGGERS for the trials of one program, whose folder is `out_dir`; for a `with` block.
+    """The logger `name` of specs.run.LOGGERS for the trials of one program; for a `with` block.
 
-    retrain: the trials begin anew, and a run that they had in this folder is not gone on with.
+    A board that cannot be opened is named through `say` and left alone.
 
-    Raises SpecError where its library is not installed; a board that cannot be opened is named and left alone.
+    Args:
+        records: one per trial, filled in by the end of the block.
+        out_dir: the folder of the program.
+        retrain: whether the trials begin anew: a run that they had in this folder is then not continued.
+
+    Raises:
+        SpecError: where its library is not installed.
     """
-    if name == LOGGERS[0]:
+    logger = LOGGERS[name]
+    if logger.board is None:
         return TrialLogger(records, [], say)
-    makers: dict[str, Callable[[TrialRecord, Path, bool], Board]] = {"tensorboard": EventFiles, "mlflow": MlflowRun}
     boards: list[Board | None] = []
     try:
         for record in records:
-            boards.append(makers[name](record, out_dir, retrain))
+            boards.append(resolve(logger.board)(record, out_dir, retrain))
     except ImportError as error:
-        raise SpecError(f"logger={name} needs {error.name}: pip install 'ffem-jax[{name}]'") from error
+        raise SpecError(f"logger={name} needs {error.name}: {logger.install}") from error
     except Exception as error:
         say(f"logger={name} cannot be used ({describe(error)}); the trial goes on without it")
     return TrialLogger(records, [*boards, *[None] * (len(records) - len(boards))], say)

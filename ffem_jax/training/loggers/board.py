@@ -7,11 +7,9 @@ from typing import Any, Protocol
 
 from ffem_jax.records.record import TrialRecord
 
-# What a trial came to, written at its end; the record has the rest.
+# The results of a trial that a board gets at its end; the record has the rest.
 RESULTS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery", "bytes_float32", "params", "macs")
 CURVES = ("loss", "train_accuracy", "validation_accuracy")
-# How a trial may end: as its record says, or in the middle.
-OUTCOMES = ("done", "pruned", "failed", "killed")
 
 # By name and step; the first epoch is step 1.
 Numbers = Mapping[tuple[str, int], float]
@@ -24,9 +22,10 @@ class Board(Protocol):
         """Hold these numbers, all of the trial so far, each once: what is there already is not written again."""
 
     def close(self, numbers: Numbers, outcome: str) -> None:
-        """Hold these numbers, say that the trial ended as `outcome` of OUTCOMES, and let go.
+        """Hold these numbers, say how the trial ended, and let go.
 
-        No numbers: it was stopped in the middle, and what is there stays.
+        outcome: done or pruned, as its record says; failed; or killed, where it was stopped in the middle. There are
+        then no numbers, and what is there stays.
         """
 
 

@@ -11,9 +11,9 @@ from ffem_jax.training.loggers.board import Numbers, name_trial
 
 
 class EventFiles:
-    """Event files in `tensorboard/` in the trial's folder, a folder a trial: tensorboard --logdir outputs.
+    """Event files in `tensorboard/` in the trial's folder, one folder per trial: tensorboard --logdir outputs.
 
-    A trial that goes on, or is trained again, begins a file that has all before it too, and supersedes older ones.
+    A trial that continues, or is trained again, begins a file that repeats all earlier steps and supersedes older ones.
     """
 
     def __init__(self, record: TrialRecord, out_dir: Path, retrain: bool = False) -> None:
@@ -32,7 +32,7 @@ class EventFiles:
             for path in self.folder.glob("events.out.tfevents.*"):
                 if path.name >= f"events.out.tfevents.{int(time.time())}":
                     path.unlink()
-            # Whatever older files hold is to be forgotten: all of the trial so far follows.
+            # Readers drop what older files hold: all of the trial so far follows.
             self.writer = self.make_writer(str(self.folder), purge_step=0, flush_secs=1)
         for (name, step), value in numbers.items():
             if (name, step) not in self.written:

@@ -20,7 +20,7 @@ from ffem_jax.records.record import TrialRecord
 from ffem_jax.training.loggers.board import CURVES, BoardError, Numbers, list_settings, name_trial
 
 EXPERIMENT = "ffem"
-STATUSES = {"done": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}  # of board.OUTCOMES
+STATUSES = {"done": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 LOCK_SECONDS = 120.0  # for others to make the database, which takes some ten
 # MLflow's own patience with a server that is away is minutes a call. What is missing follows after the next epoch.
 PATIENCE = {

@@ -1,0 +1,193 @@
+"""Tables of encoded images and labels, Parquet or Arrow, as Hugging Face's `datasets` writes them.
+
+An image is a struct `{bytes, path}` or plain bytes; a label is a number, of which the table's metadata may have the
+names, or a name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.decode import PictureError
+from ffem_jax.data.listing import list_names
+from ffem_jax.data.source import Label, choose_field, find_root, find_shards, load_source
+from ffem_jax.errors import describe_install
+from ffem_jax.specs.data import DataSpec
+
+if TYPE_CHECKING:
+    import pyarrow
+
+WANTED = "it must hold tables, *.parquet or *.arrow, as Hugging Face's datasets writes; data.files=PATTERN says which"
+
+
+def load(spec: DataSpec) -> Faces:
+    """The faces in the tables of `data.root`.
+
+    Raises:
+        DataError: pyarrow is not installed, there is no table, one cannot be read or has other columns than the first,
+            the columns of image and label are not to be told, or fewer than two people are left.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise DataError(f"data=parquet needs pyarrow: {describe_install('parquet')}") from None
+    root = find_root(spec, WANTED)
+    shards, left_out = find_shards(spec, root, (".parquet", ".arrow"), WANTED)
+    return load_source(spec, root, shards, lambda: TableSource(root, shards, left_out, spec))
+
+
+class TableSource:
+    """The images of tables; see `source.ImageSource`. Names are `table/row`."""
+
+    def __init__(self, root: Path, shards: Sequence[Path], notes: Sequence[str], spec: DataSpec) -> None:
+        self._notes = list(notes)
+        self._tables: list[_Table] = []
+        for path in shards:
+            try:
+                self._tables.append(_Table(path))
+            except Exception as error:  # pyarrow's errors have several bases
+                self._notes.append(f"skipped {path.name}, which cannot be read: {_shorten(error)}")
+        if not self._tables:
+            raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self._notes)})")
+        schema = self._tables[0].schema
+        self._image, self._label = _choose_columns(schema, spec)
+        others = [one.path.name for one in self._tables if _get_types(one.schema, self) != _get_types(schema, self)]
+        if others:
+            raise DataError(
+                f"data.root={root} has tables with other columns than {shards[0].name}: {list_names(others)}"
+            )
+        self.label_names: Mapping[int, str] = dict(
+            enumerate(_read_features(schema).get(self._label, {}).get("names", []))
+        )
+        self.names: list[str] = []
+        self.labels: list[Label] = []
+        self._places: list[tuple[int, int]] = []
+        for place, table in enumerate(self._tables):
+            stem = table.path.relative_to(root).with_suffix("")
+            try:
+                labels = table.read_column(self._label)
+            except Exception as error:
+                self._notes.append(f"skipped {table.path.name}, whose labels cannot be read: {_shorten(error)}")
+                continue
+            self.labels += labels
+            self.names += [f"{stem}/{row}" for row in range(len(labels))]
+            self._places += [(place, row) for row in range(len(labels))]
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The columns of the image and of the label."""
+        return self._image, self._label
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """One image's file. Raises PictureError where the table has none, or is damaged there."""
+        place, row = self._places[index]
+        try:
+            value = self._tables[place].read_cell(self._image, row)
+        except (OSError, MemoryError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise PictureError(f"the table is damaged there: {_shorten(error)}") from None
+        except Exception as error:
+            raise PictureError(f"the table is damaged there: {_shorten(error)}") from None
+        if isinstance(value, dict):
+            if value.get("bytes") is None and value.get("path"):
+                raise PictureError(
+                    f"the table has its path alone, {value['path']}; embed the images with embed_table_storage"
+                )
+            value = value.get("bytes")
+        if value is None:
+            raise PictureError("the table has no image there")
+        return bytes(value)
+
+    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        """The tables that were passed over."""
+        return self._notes
+
+
+class _Table:
+    """One file. Of Parquet the last group of rows that was asked for is kept; Arrow is mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.path = path
+        self._groups: list[int] = []
+        if path.suffix.lower() == ".parquet":
+            self._file = pyarrow.parquet.ParquetFile(path, memory_map=True)
+            self.schema = self._file.schema_arrow
+            for group in range(self._file.num_row_groups):
+                self._groups += [group] * self._file.metadata.row_group(group).num_rows
+            self._read_group = functools.lru_cache(maxsize=1)(self._read_group)  # type: ignore[method-assign]
+            return
+        source = pyarrow.memory_map(str(path))
+        try:
+            self._whole = pyarrow.ipc.open_stream(source).read_all()
+        except pyarrow.ArrowInvalid:  # the other of Arrow's two file formats
+            self._whole = pyarrow.ipc.open_file(source).read_all()
+        self.schema = self._whole.schema
+
+    def read_column(self, name: str) -> list[Any]:
+        """All values of a column."""
+        table = self._file.read(columns=[name]) if self._groups else None
+        values: list[Any] = (self._whole if table is None else table).column(name).to_pylist()
+        return values
+
+    def read_cell(self, name: str, row: int) -> Any:
+        """One value."""
+        if not self._groups:
+            return self._whole.column(name)[row].as_py()
+        group = self._groups[row]
+        return self._read_group(group, name)[row - self._groups.index(group)].as_py()
+
+    def _read_group(self, group: int, name: str) -> Any:
+        return self._file.read_row_group(group, columns=[name]).column(name)
+
+
+def _get_types(schema: pyarrow.Schema, source: TableSource) -> list[Any]:
+    return [schema.field(name).type if name in schema.names else None for name in source.columns]
+
+
+def _read_features(schema: pyarrow.Schema) -> dict[str, Any]:
+    """What `datasets` wrote about each column: `_type`, and of classes their `names`; empty where it wrote nothing."""
+    try:
+        written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: of for name, of in written.items() if isinstance(of, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _choose_columns(schema: pyarrow.Schema, spec: DataSpec) -> tuple[str, str]:
+    """The names of the columns of the image and the label. Raises DataError as `choose_field` does."""
+    from pyarrow import types
+
+    def holds_bytes(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(
+                kind.field(i).name == "bytes" and holds_bytes(kind.field(i).type) for i in range(kind.num_fields)
+            )
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def holds_label(kind: Any) -> bool:
+        return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
+
+    features = _read_features(schema)
+    images = [of.name for of in schema if holds_bytes(of.type)]
+    labels = [of.name for of in schema if holds_label(of.type)]
+    declared = [name for name in images if features.get(name, {}).get("_type") == "Image"]
+    classes = [name for name in labels if features.get(name, {}).get("_type") == "ClassLabel"]
+    image = choose_field("image_field", spec.image_field, images, ("image",), spec, declared)
+    return image, choose_field("label_field", spec.label_field, labels, ("label",), spec, classes)
+
+
+def _shorten(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

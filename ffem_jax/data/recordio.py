@@ -1,0 +1,353 @@
+"""insightface's training sets: `train.rec`, `train.idx` and `property`, read without MXNet.
+
+A record file is records one after another, each padded to 4 bytes:
+
+    uint32 0xced7230a, uint32 (flag << 29 | length), `length` bytes, padding
+
+flag 0 is a whole record; 1, 2 and 3 are the first, the middle and the last part of one that held the magic number at a
+multiple of 4 bytes: there it was cut, and the magic number left out. A record of a face is
+
+    uint32 flag, float32 label, uint64 id, uint64 id2, `flag` float32 labels (the first is the person's), a JPEG or PNG
+
+Record 0 may hold no image and two labels: the images are the records from 1 to before the first of these, and the
+records from there to before the second are of people: two labels each, their images' range.
+
+References:
+    dmlc-core, include/dmlc/recordio.h; MXNet, src/io/image_recordio.h; insightface, face2rec2.py.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.decode import PictureError
+from ffem_jax.data.listing import list_names
+from ffem_jax.data.source import Label, find_root, load_source
+from ffem_jax.specs.data import DataSpec
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+LENGTH_BITS = 29
+WHOLE, FIRST, MIDDLE, LAST = range(4)
+
+# The relative distance of neighbouring float32: they tell whole numbers apart up to 16,777,216 alone.
+FLOAT_STEP = 2.0**-23
+
+HEADER = struct.Struct("<IfQQ")
+WANTED = "it must hold insightface's train.rec, with train.idx and property"
+
+
+def load(spec: DataSpec) -> Faces:
+    """The faces in `data.root`/train.rec.
+
+    Raises:
+        DataError: it is missing, holds no record, or leaves fewer than two people.
+    """
+    root = find_root(spec, WANTED)
+    path = root / "train.rec"
+    if not path.is_file():
+        raise DataError(f"data.root={root} has no train.rec; {WANTED}")
+    files = [path, path.with_suffix(".idx"), root / "property"]
+    return load_source(spec, root, files, lambda: RecordSource(path))
+
+
+class RecordError(PictureError):
+    """A record that is not as the format says. The message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record's header. labels: the one label, or the first two of the vector; image_at: where the image begins."""
+
+    labels: tuple[float, ...]
+    image_at: int
+
+
+class RecordSource:
+    """The images of a record file; see `source.ImageSource`. Names are `label/key`."""
+
+    label_names: Mapping[int, str] = {}
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._notes = path, []
+        self._data = _map_file(path)
+        # Without an index nothing else tells of a record that another one's false length covers.
+        starts, damaged = scan_records(self._data, thorough=not path.with_suffix(".idx").is_file())
+        keys = self._match_index(starts, damaged)
+        self.names: list[str] = []
+        self.labels: list[Label] = []
+        self._starts: list[int] = []
+        self._collect(keys, damaged)
+        if damaged:
+            named = [f"at byte {place:,} ({why})" for place, why in sorted(damaged.items())]
+            self._notes.append(f"skipped broken records of {path.name} ({len(named):,}): {list_names(named)}")
+        if not self.names:
+            raise DataError(f"{path} holds no image{f' ({self._notes[-1]})' if self._notes else ''}; {WANTED}")
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """One image's file. Raises RecordError where the record is broken."""
+        start = self._starts[index]
+        content = read_record(self._data, start)
+        return content[parse_header(content, len(content)).image_at :]
+
+    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        """What does not agree in the three files."""
+        return [*self._notes, *self._check_property(sizes)]
+
+    def _collect(self, keys: Mapping[int, int], damaged: dict[int, str]) -> None:
+        """Take up the images among the records, {start: key}, in the order of their keys."""
+        head: Record | None = None
+        ranges: list[tuple[int, int, int]] = []
+        images: dict[int, Label] = {}  # by key
+        empty: list[str] = []
+        for start, key in sorted(keys.items(), key=lambda both: both[1]):
+            try:
+                length = _walk(self._data, start)[1]
+                record = parse_header(read_record(self._data, start, HEADER.size + 8), length)
+                if length > record.image_at:
+                    label = images[key] = _read_label(record.labels[0])
+                    self.names.append(f"{label}/{key}")
+                    self.labels.append(label)
+                    self._starts.append(start)
+                elif key == 0 and len(record.labels) == 2:
+                    head = record
+                elif head and len(record.labels) == 2 and key >= head.labels[0] * (1 - FLOAT_STEP):
+                    ranges.append((key, _read_label(record.labels[0]), _read_label(record.labels[1])))
+                else:
+                    empty.append(f"record {key}")
+            except RecordError as error:
+                damaged[start] = f"record {key}: {error}"
+        if empty:
+            self._notes.append(f"skipped records without an image ({len(empty):,}): {list_names(empty)}")
+        self._check_head(head, images, ranges)
+
+    def _match_index(self, starts: list[int], damaged: dict[int, str]) -> dict[int, int]:
+        """The key of each record by its start: the index's, or its position where the index is missing or lies."""
+        path = self._path.with_suffix(".idx")
+        try:
+            keys, odd = _parse_index(path.read_text(encoding="ascii"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+            self._notes.append(
+                f"{path.name} {reason}: {self._path.name} was read through instead, and holds {len(starts):,} records"
+            )
+            return _number(starts, damaged)
+        known = {*starts, *(start for start in keys if _starts_record(self._data, start))}
+        lying = [start for start in keys if start not in known and start not in damaged]
+        unlisted = known - set(keys)
+        repeated = len(keys) - len(set(keys.values()))
+        if not (lying or unlisted or odd or repeated):
+            return {start: key for start, key in keys.items() if start in known}
+        self._notes.append(
+            f"{path.name} disagrees with {self._path.name}: of {len(keys) + odd:,} lines {odd:,} are no `key<tab>byte`,"
+            f" {len(lying):,} point to where no record starts and {repeated:,} repeat a key, and {len(unlisted):,} "
+            "records are not in it; the file was read through instead"
+        )
+        return _number(known, damaged)
+
+    def _check_head(
+        self, head: Record | None, images: Mapping[int, Label], ranges: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Note where record 0, or the records of people, say something else than the images do."""
+        if head is None:
+            return
+        first, last = head.labels[:2]
+        if not math.isclose(first - 1, len(images), rel_tol=FLOAT_STEP):
+            self._notes.append(f"record 0 says that there are {first - 1:,.0f} images, and there are {len(images):,}")
+        if not math.isclose(last - first, len(ranges), abs_tol=last * FLOAT_STEP):
+            self._notes.append(
+                f"record 0 says that there are {last - first:,.0f} people, and {len(ranges):,} have a record"
+            )
+        mixed = [
+            f"record {key}" for key, low, high in ranges
+            if high < 1 / FLOAT_STEP and len({images[key] for key in range(low, high) if key in images}) != 1
+        ]  # fmt: skip
+        if mixed:
+            self._notes.append(
+                f"records of people whose images are of none or of several ({len(mixed):,}): {list_names(mixed)}; the "
+                "label of each image is taken"
+            )
+
+    def _check_property(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        path = self._path.with_name("property")
+        try:
+            classes, height, width = map(int, path.read_text(encoding="ascii").split(","))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError):
+            return ["property is passed over: it is not `people,height,width`, as 85742,112,112"]
+        people = len({label for label in self.labels if isinstance(label, int) and label >= 0})
+        notes = []
+        if classes != people:
+            notes.append(f"property says that there are {classes:,} people, and the records are of {people:,}")
+        others = {size: count for size, count in sizes.items() if size != (width, height)}
+        if others:
+            found = ", ".join(f"{w} x {h} ({count:,})" for (w, h), count in sorted(others.items())[:3])
+            notes.append(
+                f"property says that images are {width} x {height} pixels, and {sum(others.values()):,} of "
+                f"{sum(sizes.values()):,} are not: {found}"
+            )
+        return notes
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
+    except ValueError:
+        raise DataError(f"{path} is empty; {WANTED}") from None
+
+
+def scan_records(data: mmap.mmap | bytes, thorough: bool = False) -> tuple[list[int], dict[int, str]]:
+    """Where records start, in bytes, by reading from one to the next; and where there is a broken one, with the reason.
+
+    After a broken one it goes on where the magic number is next: at a multiple of 4 bytes it stands nowhere else.
+
+    Args:
+        thorough: whether the content of every record is searched for the start of another, and not only where no
+            record follows.
+    """
+    starts: list[int] = []
+    damaged: dict[int, str] = {}
+    place = 0
+    while place < len(data):
+        try:
+            end, _ = _walk(data, place)
+            if thorough or data[end : end + 4] != MAGIC:
+                read_record(data, place)
+            starts.append(place)
+        except RecordError as error:
+            damaged[place] = str(error)
+            end = _find_magic(data, place + 4)
+            while end < len(data) and not _is_start(data, end):
+                end = _find_magic(data, end + 4)
+        place = end
+    return starts, damaged
+
+
+def _number(starts: Collection[int], damaged: Collection[int]) -> dict[int, int]:
+    """{start: key} where the key is the place among all records, the broken ones among them."""
+    keys = {start: key for key, start in enumerate(sorted({*starts, *damaged}))}
+    return {start: key for start, key in keys.items() if start in set(starts)}
+
+
+def _walk(data: mmap.mmap | bytes, start: int) -> tuple[int, int]:
+    """Where the record at `start` ends, its padding included, and how many bytes it holds.
+
+    Raises:
+        RecordError: there is none, or not the whole of it.
+    """
+    place, expected, held = start, (WHOLE, FIRST), 0
+    while True:
+        if place + 8 > len(data):
+            raise RecordError("the file ends in it")
+        if data[place : place + 4] != MAGIC:
+            raise RecordError("no record starts there" if place == start else "a part of it is missing")
+        (word,) = struct.unpack_from("<I", data, place + 4)
+        flag, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
+        if flag not in expected:
+            raise RecordError("its parts are out of order")
+        if place + 8 + length > len(data):
+            raise RecordError("the file ends in it")
+        place = min(place + 8 + -(-length // 4) * 4, len(data))
+        held += length
+        if flag in (WHOLE, LAST):
+            return place, held
+        held += len(MAGIC)
+        expected = (MIDDLE, LAST)
+
+
+def _is_start(data: mmap.mmap | bytes, place: int) -> bool:
+    """Whether the magic number at `place` begins a record and not a later part of one."""
+    return place + 8 > len(data) or data[place + 7] >> 5 in (WHOLE, FIRST)
+
+
+def _find_magic(data: mmap.mmap | bytes, place: int) -> int:
+    """The next multiple of 4 from `place` on where the magic number stands, or the end of `data`."""
+    while (place := data.find(MAGIC, place)) >= 0:
+        if place % 4 == 0:
+            return place
+        place += 1
+    return len(data)
+
+
+def _starts_record(data: mmap.mmap | bytes, start: int) -> bool:
+    try:
+        return start % 4 == 0 and _walk(data, start)[0] > start
+    except RecordError:
+        return False
+
+
+def read_record(data: mmap.mmap | bytes, start: int, at_least: int = 0) -> bytes:
+    """The content of the record at `start`, its parts joined; at_least: how many bytes suffice, 0 asks for all.
+
+    Raises:
+        RecordError: it is broken.
+    """
+    end, _ = _walk(data, start)
+    content, place = b"", start
+    while place < end:
+        (word,) = struct.unpack_from("<I", data, place + 4)
+        length = word & ((1 << LENGTH_BITS) - 1)
+        taken = min(length, max(at_least - len(content), 0)) if at_least else length
+        part = bytes(data[place + 8 : place + 8 + taken])
+        if not at_least and _find_magic(part, 0) < len(part):
+            raise RecordError("another record begins within it")
+        content += part
+        if at_least and len(content) >= at_least:
+            return content
+        if word >> LENGTH_BITS in (FIRST, MIDDLE):
+            content += MAGIC
+        place += 8 + -(-length // 4) * 4
+    return content
+
+
+def parse_header(content: bytes, length: int) -> Record:
+    """The header of a face's record.
+
+    Args:
+        content: its first bytes, enough for two labels, or all of it.
+        length: how many bytes it has.
+
+    Raises:
+        RecordError: it is too short for a header.
+    """
+    if length < HEADER.size:
+        raise RecordError("it is empty" if not length else f"it has {length} bytes, too few for a header")
+    flag, label, _, _ = HEADER.unpack_from(content)
+    image_at = HEADER.size + 4 * flag
+    if image_at > length:
+        raise RecordError(f"its header asks for {flag:,} labels, and it ends before")
+    return Record(struct.unpack_from(f"<{min(flag, 2)}f", content, HEADER.size) if flag else (label,), image_at)
+
+
+def _read_label(label: float) -> int:
+    if not math.isfinite(label) or label != int(label):
+        raise RecordError(f"its label {label:g} is no whole number")
+    return int(label)
+
+
+def _parse_index(text: str) -> tuple[dict[int, int], int]:
+    """{start: key} of an index, and how many of its lines cannot be read."""
+    keys: dict[int, int] = {}
+    odd = 0
+    for line in text.splitlines():
+        try:
+            key, start = map(int, line.split("\t"))
+            if start in keys or start < 0:
+                raise ValueError
+            keys[start] = key
+        except ValueError:
+            odd += bool(line.strip())
+    return keys, odd

@@ -1,0 +1,246 @@
+"""Any image-classification set that TensorFlow Datasets has prepared on this disk, by name and without TensorFlow.
+
+ArrayRecord files are read by TFDS itself. TFRecord files, which it writes unless told otherwise, are read here: records
+one after another, each `uint64 length, uint32 masked CRC-32C of it, the bytes, uint32 masked CRC-32C of them`.
+
+References:
+    TensorFlow, tensorflow/core/lib/io/record_writer.h; RFC 3720, B.4 (CRC-32C).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.decode import PictureError
+from ffem_jax.data.listing import list_names
+from ffem_jax.data.source import Label, choose_field, find_root, load_source
+from ffem_jax.specs.data import DataSpec
+
+WANTED = (
+    "it must be a data_dir of TensorFlow Datasets, NAME/VERSION/ in it with dataset_info.json; data.builder=NAME says "
+    "which set"
+)
+
+HEAD, CHECK = struct.Struct("<QI"), struct.Struct("<I")
+CRC_MASK = 0xA282EAD8
+
+
+def load(spec: DataSpec) -> Faces:
+    """The faces of `data.builder`'s `data.split` in `data.root`.
+
+    Raises:
+        DataError: the set, the split, or its image and label are not there, it is in a format that needs TensorFlow,
+            or fewer than two people are left.
+    """
+    root = find_root(spec, WANTED)
+    if not spec.builder:
+        raise DataError(f"data=tfds needs data.builder=NAME; data.root={root} has {_list_builders(root)}")
+    builder = _open_builder(root, spec.builder)
+    split = _find_split(builder, spec.split)
+    files = [Path(instruction.filename) for instruction in split.file_instructions]
+    described = [path for path in Path(builder.data_path).iterdir() if path.suffix in (".json", ".txt")]
+    return load_source(spec, root, [*files, *sorted(described)], lambda: TfdsSource(builder, split, spec))
+
+
+def _list_builders(root: Path) -> str:
+    found = {path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")}
+    return list_names(sorted(found)) or "none"
+
+
+def _open_builder(root: Path, name: str) -> Any:
+    from tensorflow_datasets.core import read_only_builder
+
+    try:
+        # TFDS announces itself on standard output, which belongs to `--json`.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return read_only_builder.builder_from_files(name, data_dir=str(root), try_gcs=False)
+    except Exception as error:  # the readers of names, JSON and features each raise their own types
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"data.builder={name} cannot be opened in data.root={root}, which has {_list_builders(root)}: {lines[0]}"
+        ) from None
+
+
+def _find_split(builder: Any, name: str) -> Any:
+    try:
+        return builder.info.splits[name]
+    except Exception as error:  # a name that is not there, and a slice that cannot be read, are of several types
+        there = ", ".join(builder.info.splits) or "none"
+        lines = str(error).strip("\"' ").splitlines() or [type(error).__name__]
+        raise DataError(f"data.split={name!r} is no split of {builder.name}, which has {there}: {lines[0]}") from None
+
+
+class TfdsSource:
+    """The images of a split; see `source.ImageSource`. Names are `label/index`, the index in the split."""
+
+    def __init__(self, builder: Any, split: Any, spec: DataSpec) -> None:
+        features = builder.info.features
+        self._image, label = find_fields(features, builder.info.supervised_keys, spec)
+        classes = getattr(features[label], "names", None) or []
+        self.label_names: Mapping[int, str] = dict(enumerate(classes))
+        decoders = {self._image: tfds.decode.SkipDecoding()}
+        self._examples: Sequence[dict[str, Any]] | TFRecords
+        format_name = builder.info.file_format.value
+        if format_name == "array_record":
+            self._examples = builder.as_data_source(split=spec.split, decoders=decoders)
+        elif format_name == "tfrecord":
+            self._examples = TFRecords(
+                split.file_instructions, lambda data: features.deserialize_example_np(data, decoders=decoders)
+            )
+        else:
+            raise DataError(
+                f"data.builder={spec.builder} is prepared as {format_name}, which needs TensorFlow to be read; prepare "
+                "it again with file_format='array_record'"
+            )
+        self.names: list[str] = []
+        self.labels: list[Label] = []
+        self._places: list[int] = []
+        self._broken: list[str] = []
+        for place in range(len(self._examples)):
+            self._add(place, label)
+
+    def _add(self, place: int, label: str) -> None:
+        try:
+            value = self._get(place)[label]
+        except PictureError as error:
+            self._broken.append(f"{place} ({error})")
+            return
+        who: Label = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        who = who if isinstance(who, str) else int(value)
+        self.names.append(f"{self.label_names.get(who, who) if isinstance(who, int) else who}/{place}")
+        self.labels.append(who)
+        self._places.append(place)
+
+    def _get(self, place: int) -> dict[str, Any]:
+        try:
+            return self._examples[place]
+        except (PictureError, MemoryError):
+            raise
+        except Exception as error:  # ArrayRecord and protobuf each raise their own types on damaged input
+            raise PictureError(
+                f"its record is broken: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from None
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """One image's file. Raises PictureError where its record is broken."""
+        data = self._get(self._places[index])[self._image]
+        return bytes(data)
+
+    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        """The records that could not be read."""
+        notes = list(self._examples.notes) if isinstance(self._examples, TFRecords) else []
+        if self._broken:
+            notes.append(f"skipped broken records ({len(self._broken):,}): {list_names(self._broken)}")
+        return notes
+
+
+def find_fields(features: Any, supervised: Sequence[str] | None, spec: DataSpec) -> tuple[str, str]:
+    """The names of the features that hold the image and who it shows.
+
+    Args:
+        supervised: the pair that the set declares, or None.
+
+    Raises:
+        DataError: there is none, or several and none is named by `data.image_field` or `data.label_field`.
+    """
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    texts = [name for name, feature in features.items() if isinstance(feature, tfds.features.Text)]
+    numbers = [
+        name for name, feature in features.items()
+        if type(feature) in (tfds.features.Scalar, tfds.features.Tensor) and feature.shape == ()
+        and str(feature.dtype).removeprefix("<class 'numpy.").startswith(("int", "uint"))
+    ]  # fmt: skip
+    first, last = supervised[:2] if supervised and len(supervised) >= 2 else ("", "")
+    image = choose_field("image_field", spec.image_field, images, (first, "image"), spec)
+    return image, choose_field(
+        "label_field", spec.label_field, [*classes, *texts, *numbers], (last, "label"), spec, classes
+    )
+
+
+class TFRecords:
+    """The examples of TFRecord files by index. notes: what is wrong with the files."""
+
+    def __init__(self, instructions: Sequence[Any], parse: Callable[[bytes], dict[str, Any]]) -> None:
+        self._parse = parse
+        self._records: list[tuple[mmap.mmap, int, int]] = []
+        self.notes: list[str] = []
+        for one in instructions:
+            path = Path(one.filename)
+            try:
+                with open(path, "rb") as file:
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is empty'})"
+                ) from None
+            places, fault = scan_tfrecords(data)
+            wanted = one.skip + one.examples_in_shard if one.take == -1 else one.skip + one.take
+            if fault or len(places) < wanted:
+                reason = f": {fault}" if fault else ""
+                self.notes.append(f"{path.name} has {len(places):,} of {wanted:,} records{reason}")
+            self._records += [(data, *place) for place in places[one.skip : wanted]]
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One example. Raises PictureError where its bytes are not those that were written."""
+        data, start, length = self._records[index]
+        content = data[start : start + length]
+        if CHECK.unpack_from(data, start + length)[0] != compute_masked_crc(content):
+            raise PictureError("its record is broken: the checksum is another")
+        return self._parse(content)
+
+
+def scan_tfrecords(data: mmap.mmap | bytes) -> tuple[list[tuple[int, int]], str]:
+    """(first byte, length) of each record's content, and what ended the file early; empty where nothing did."""
+    places: list[tuple[int, int]] = []
+    start = 0
+    while start < len(data):
+        if start + HEAD.size > len(data):
+            return places, "the file ends in a record"
+        length, check = HEAD.unpack_from(data, start)
+        if check != compute_masked_crc(data[start : start + 8]):
+            return places, f"the record at byte {start:,} is broken, and where the next one starts is not known"
+        end = start + HEAD.size + length + CHECK.size
+        if end > len(data):
+            return places, "the file ends in a record"
+        places.append((start + HEAD.size, length))
+        start = end
+    return places, ""
+
+
+def _make_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CRC_TABLE = _make_table()
+
+
+def compute_masked_crc(data: bytes) -> int:
+    """TFRecord's checksum: CRC-32C, turned right by 15 bits, plus a constant."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF

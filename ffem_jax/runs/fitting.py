@@ -1,0 +1,227 @@
+"""The training of one trial, or of one network's seeds as one program, in three steps: fit, embed, fill the record.
+
+Each takes values and returns values. What decides whether a trial is trained at all is in `trial`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffem_jax.data import Faces
+from ffem_jax.data.protocols import Split
+from ffem_jax.data.recorded import KnownFaces, describe_faces
+from ffem_jax.machine.processor import find_processor
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.runs.interrupts import raise_if_interrupted
+from ffem_jax.specs.architecture import resolve_network
+from ffem_jax.specs.trial import RunSpec, TrialSpec
+from ffem_jax.teachers import Teaching
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ffem_jax.training.trainer import History, Trainer, Training
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """What a trial is made of, the faces looked up, and the folder that keeps what it leaves."""
+
+    trial: TrialSpec
+    run: RunSpec
+    faces: Faces
+    split: Split
+    out_dir: Path
+    teaching: Teaching | None = None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a trained network makes of the images that it is evaluated on.
+
+    Args:
+        indices: int [image], which images: under view2 those of all pairs, under open_set the test images, else the
+            test images and then the training images.
+        embeddings: float32 [seed, image, embedding_dim].
+        logits: float32 [seed, image, num_classes].
+    """
+
+    indices: np.ndarray
+    embeddings: np.ndarray
+    logits: np.ndarray
+
+
+def fit(
+    inputs: TrialInputs,
+    records: Sequence[TrialRecord],
+    *,
+    pretrain: Callable[[], Mapping[str, np.ndarray]],
+    on_epoch: Callable[[int, History], None],
+) -> tuple[Trainer, Training]:
+    """Train the seeds of `records` as one program, from the checkpoint in the folder if it is theirs.
+
+    Args:
+        pretrain: gives the weights that a trial with a pretraining starts from; called where no checkpoint is found.
+        on_epoch: called with (epochs done, history) after each epoch, the checkpoint being under way.
+
+    Raises:
+        SpecError: the batch is larger than the training side.
+    """
+    from ffem_jax.training.checkpoint import TrialCheckpoint
+    from ffem_jax.training.pretraining import start_from
+    from ffem_jax.training.progress_bar import TrainingBar, show_activity
+    from ffem_jax.training.trainer import History, Trainer
+
+    trial, run, faces, split = inputs.trial, inputs.run, inputs.faces, inputs.split
+    keys = [record.trial_key for record in records]
+    specs = {"keys": keys, "specs": [record.spec for record in records]}
+    (inputs.out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
+    network, seeds = resolve_network(trial.arch), [record.seed for record in records]
+    # Where nothing is held out of training, the test images are looked at after each epoch; view2 and open_set have no
+    # such number, since the classifier knows nobody who is tested.
+    validation = split.validation if len(split.validation) or split.tests_strangers else split.test
+    with show_activity(f"{trial.arch.name}: compiling", enabled=run.progress):
+        targets = inputs.teaching.targets if inputs.teaching else None
+        trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation, targets)
+    checkpoint = TrialCheckpoint(inputs.out_dir / "checkpoint", keys) if run.checkpoint else None
+    try:
+        restored = checkpoint.restore(trainer.abstract_state) if checkpoint and not run.retrain else None
+        if restored is None and trial.pretraining:
+            state = start_from(trainer.init(), pretrain())
+            restored = 0, state, History(bad_steps=[""] * len(seeds))
+
+        def finish_epoch(epochs: int, state: Any, history: History) -> None:
+            if checkpoint:
+                checkpoint.save(epochs, state, history)
+            on_epoch(epochs, history)
+            raise_if_interrupted()
+
+        with TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress) as bar:
+            training = trainer.fit(
+                restored=restored, stop_epoch=run.stop_epoch, on_epoch=finish_epoch, on_progress=bar.update
+            )
+    finally:
+        if checkpoint:
+            checkpoint.close()
+    return trainer, training
+
+
+def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:
+    """Embed all images that the trained network is evaluated on."""
+    import numpy as np
+
+    if split.pairs:
+        indices = np.unique([split.pairs.first, split.pairs.second])
+    elif split.probes is not None:
+        indices = split.test
+    else:
+        indices = np.concatenate([split.test, split.train])
+    embeddings, logits = trainer.embed(training.state, indices)
+    shape = (len(trainer.seeds), len(indices), -1)
+    return Embedded(indices, embeddings.reshape(shape), logits.reshape(shape))
+
+
+def fill_record(
+    blank: TrialRecord, place: int, inputs: TrialInputs, trainer: Trainer, training: Training, embedded: Embedded
+) -> TrialRecord:
+    """`blank` with all that training gave: `done`, `pruned` where it stopped before the last epoch, or `failed`.
+
+    The weights of a finished trial are kept in its folder, unless the run says otherwise. An evaluation that raises
+    makes this seed's record `failed`, with its curves.
+
+    Args:
+        place: which of the seeds trained together this is.
+    """
+    history, split = training.history, inputs.split
+    record = dataclasses.replace(
+        blank,
+        epochs=len(history.loss),
+        loss=[epoch[place] for epoch in history.loss],
+        train_accuracy=[epoch[place] for epoch in history.train_accuracy],
+        validation_accuracy=[epoch[place] for epoch in history.validation_accuracy],
+        train_images_per_second=training.images_per_second,
+        compile_seconds=round(training.compile_seconds, 3),
+        device=describe_device(trainer.device_count),
+    )
+    if history.bad_steps[place]:
+        error = f"the loss is not finite: {history.bad_steps[place]}; try a smaller recipe.learning_rate"
+        return dataclasses.replace(record, status="failed", error=error)
+    try:
+        status = "pruned" if record.epochs < inputs.trial.recipe.epochs else "done"
+        record = dataclasses.replace(
+            record,
+            **measure(inputs, embedded, place),
+            test_images=split.asked.tolist(),
+            status=status,
+        )
+        if inputs.run.keep_weights and status == "done":
+            keep_weights(record, place, inputs, training)
+    except Exception as error:
+        log.info("%s seed %s could not be evaluated", record.arch, record.seed, exc_info=True)
+        return dataclasses.replace(record, status="failed", error=describe_error(error))
+    return record
+
+
+def measure(inputs: TrialInputs, embedded: Embedded, place: int) -> dict[str, Any]:
+    """The measured fields of one seed's record. Raises ValueError as `evaluate` does."""
+    import numpy as np
+
+    from ffem_jax.metrics.duplicates import find_duplicates
+    from ffem_jax.training.evaluate import compute_metrics, compute_open_set_metrics, compute_pair_metrics
+
+    faces, split, protocol = inputs.faces, inputs.split, inputs.trial.protocol
+    embeddings, logits, tests = embedded.embeddings[place], embedded.logits[place], len(split.test)
+    if pairs := split.pairs:
+        first, second = (embeddings[np.searchsorted(embedded.indices, side)] for side in (pairs.first, pairs.second))
+        return compute_pair_metrics(first, second, pairs.same, pairs.fold, protocol)
+    if split.probes is not None:
+        return compute_open_set_metrics(embeddings, faces.labels[split.test])
+    gallery_labels = faces.labels[split.train]
+    duplicates = find_duplicates(gallery_labels, [faces.content[index] for index in split.train])
+    return compute_metrics(
+        logits[:tests],
+        embeddings[:tests],
+        faces.labels[split.test],
+        embeddings[tests:],
+        gallery_labels,
+        protocol,
+        duplicates.select(len(split.train)),
+    )
+
+
+def keep_weights(record: TrialRecord, place: int, inputs: TrialInputs, training: Training) -> None:
+    """Write the weights of one seed, and which faces they were trained on, into the trial's folder."""
+    import jax
+
+    from ffem_jax.training.weights import save_weights
+
+    evaluated = training.state.evaluated
+    if len(training.history.bad_steps) > 1:
+        evaluated = jax.tree.map(lambda leaf: leaf[place], evaluated)
+    known = describe_faces(inputs.faces, inputs.split), KnownFaces(record.pretraining_fingerprint)
+    save_weights(inputs.out_dir, record.trial_key, record.spec, *evaluated, known)
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def describe_device(count: int) -> str:
+    """What `count` devices of this process train on: an accelerator's name, or the CPU's with its cores."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.device_kind} ({device.platform})"
+    return f"{find_processor()} ({count} of {os.cpu_count()} cores, cpu)"

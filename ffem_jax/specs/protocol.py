@@ -1,0 +1,89 @@
+"""Which images train and which test: the settings of a protocol, and which of them each kind reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ffem_jax.specs.fields import SpecError, check_fields, check_range, select_used, setting
+
+# What each kind of split and test does not read.
+_UNREAD = {
+    "holdout": {"folds", "fold"},
+    "kfold": {"test_per_person", "test_people"},
+    "view2": {"test_per_person", "test_people", "folds", "sigma", "far_target"},
+    "open_set": {"test_per_person", "test_people", "sigma", "far_target", "validation_per_person"},
+}
+PROTOCOLS = tuple(_UNREAD)
+
+
+@dataclass(frozen=True)
+class ProtocolSpec:
+    """Which images train and which test.
+
+    holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
+    kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
+    view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
+    open_set: `folds` folds of people drawn by `split_seed`; those of fold number `fold` test, the others train.
+    """
+
+    name: str = setting(
+        "holdout",
+        "How images are split: some of each person (holdout), stratified folds (kfold), LFW's pairs (view2) or folds "
+        "of people (open_set).",
+        choices=PROTOCOLS,
+        source="view2: Huang et al., Labeled Faces in the Wild, 2007, section III",
+    )
+    test_per_person: int = setting(
+        2,
+        "Of holdout: the images of each person that test.",
+        low=1,
+        unit="images per person",
+        source="Xiao et al., Electronics 2024, 13, 201, section 3",
+    )
+    folds: int = setting(5, "How many folds there are.", low=2)
+    fold: int = setting(0, "The fold that tests, from 0.", low=0)
+    split_seed: int = setting(0, "Draws the split.", low=0)
+    sigma: float = setting(
+        0.5,
+        "The threshold on half the distance of unit vectors, up to which two faces are taken for one person.",
+        low=0.0,
+        high=1.0,
+        source="Eq. 7 of Xiao et al., Electronics 2024, 13, 201",
+    )
+    far_target: float = setting(
+        0.01, "The false-accept rate that the calibrated threshold aims at, on training images only.",
+        low=0.0, high=1.0, unit="fraction of pairs",
+    )  # fmt: skip
+    validation_per_person: int = setting(
+        0,
+        "The images of each person held out of training for the accuracy after each epoch; with 0 that accuracy is "
+        "of the test images, and view2 has none.",
+        low=0,
+        unit="images per person",
+        added=True,
+    )
+    test_people: int = setting(
+        0,
+        "Of holdout: how many people are tested, those with the most images, ties by name; 0 tests all.",
+        low=0,
+        unit="people",
+        added=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, "protocol")
+        check_range("protocol.fold", self.fold, 0, self.folds - 1)
+        if self.name == "open_set" and self.validation_per_person:
+            raise SpecError(
+                f"protocol.validation_per_person={self.validation_per_person} is not for protocol=open_set, which has "
+                "no accuracy after each epoch: nobody who is tested trains; set it to 0"
+            )
+
+
+def select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
+    """The protocol's values that its kind of split and test read."""
+    unread = _UNREAD[protocol.name]
+    if protocol.name == "view2" and not protocol.validation_per_person:
+        unread = unread | {"split_seed"}
+    return {name: value for name, value in select_used(protocol).items() if name not in unread}

@@ -1,0 +1,217 @@
+"""The compiled program of one network: its start, the steps of an epoch, its embeddings.
+
+Counts, the schedule, epoch and step enter as values and the faces as whole arrays with index lists, so that folds,
+schedules and lengths share one compilation. Seeds are mapped by `vmap`, a batch is split over devices by `shard_map`.
+
+Faces live on the device as uint8 and are augmented there, so that an epoch is one compiled loop without a round trip
+to the host per step. The loop is a `fori_loop`, because its bounds are values: the same program makes a whole epoch
+or, between two looks at the progress bar, a second of it. The state is arrays at rest and one vector in the loop:
+more than a hundred small arrays would be most of what is compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Compiled, Wrapped
+
+from ffem_jax.machine.devices import release_memory
+from ffem_jax.models.convolutions import get_convolution_form
+from ffem_jax.models.vectors import cut, join
+from ffem_jax.specs.architecture import NetworkSpec
+from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training.recipes import Schedule, make_optimizer
+from ffem_jax.training.step import (
+    BATCH_AXIS,
+    EpochMetrics,
+    PureClassifier,
+    TrainingFaces,
+    TrainState,
+    make_train_step,
+    shuffle_epoch,
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Jitted functions for one key or, with several seeds, for an array of keys; every result then has an axis [seed].
+
+    Args:
+        init: (key) -> TrainState.
+        train_steps: (state, metrics, key, faces, schedule, epoch, first, last) -> state, metrics. Makes steps first to
+            last of an epoch and adds them to `metrics`; `schedule` is that epoch's, each field float32 [step].
+        embed: (state, images, indices) -> embeddings [index, embedding_dim], logits [index, num_classes]; not
+            augmented.
+    """
+
+    init: Wrapped
+    train_steps: Wrapped
+    embed: Wrapped
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies."""
+
+    init: Compiled
+    train_steps: Compiled
+    embed: Compiled
+    abstract_state: TrainState
+
+
+def build_program(
+    network: NetworkSpec,
+    resolution: int,
+    num_classes: int,
+    recipe: RecipeSpec,
+    mesh: Mesh,
+    seeds: int = 1,
+    teacher_features: int = 0,
+) -> Program:
+    """The training program of `network`; nothing is compiled before its first call.
+
+    Each device of `mesh`, whose one axis is BATCH_AXIS, takes its share of every batch; BatchNorm's statistics and the
+    gradient are those of the whole batch. The mesh's size divides the batch and the indices that embed is given.
+    """
+    model = PureClassifier(network, resolution, num_classes, recipe, teacher_features)
+    optimizer = make_optimizer(recipe, _mark_kernels(model.params))
+    train_step = make_train_step(model, optimizer, recipe, recipe.batch_size // mesh.size)
+
+    def init(key):
+        params, statistics = model.init(key)
+        average = (params, statistics) if recipe.weight_averaging else ()
+        return TrainState(params, statistics, optimizer.init(join(params)), average)
+
+    def train_steps(state, metrics, key, faces, schedule, epoch, first, last):
+        epoch_key, order = shuffle_epoch(key, faces, epoch)
+
+        def body(step, carry):
+            return train_step(*carry, epoch_key, faces, order, schedule, step)
+
+        # A loop with its bounds as values: one program for a whole epoch and for any part of it.
+        state, metrics = lax.fori_loop(first, last, body, (_pack(state), metrics))
+        return _unpack(state, model), metrics
+
+    def embed(state, images, indices):
+        pixels, (params, statistics) = images[indices], state.evaluated
+        embeddings, logits, _ = model.apply(params, statistics, pixels, train=False)
+        if recipe.flip_test:
+            mirrored, mirrored_logits, _ = model.apply(params, statistics, pixels[:, :, ::-1], train=False)
+            embeddings, logits = (embeddings + mirrored) / 2, (logits + mirrored_logits) / 2
+        return embeddings, logits
+
+    whole, split_batch = PartitionSpec(), PartitionSpec(BATCH_AXIS)
+    # check_vma would have every parameter's gradient summed by itself; the step's pmean sums them together.
+    train_steps = jax.shard_map(train_steps, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    embed = jax.shard_map(
+        embed, mesh=mesh, in_specs=(whole, whole, split_batch), out_specs=split_batch, check_vma=False
+    )
+    if seeds > 1:
+        init = jax.vmap(init)
+        train_steps = jax.vmap(train_steps, in_axes=(0, 0, 0, *[None] * 5))
+        embed = jax.vmap(embed, in_axes=(0, None, None))
+    return Program(jax.jit(init), jax.jit(train_steps, donate_argnums=0), jax.jit(embed))
+
+
+def _mark_kernels(params: Any) -> np.ndarray:
+    """1 where kernels lie on the vector of `params`, else 0."""
+    return np.concatenate([np.full(leaf.size, leaf.ndim > 1, np.uint8) for leaf in jax.tree.leaves(params)])
+
+
+def _pack(state: TrainState) -> TrainState:
+    """`state` with its params, and both parts of its average, each on one vector."""
+    return state._replace(params=join(state.params), average=tuple(map(join, state.average)))
+
+
+def _unpack(state: TrainState, model: PureClassifier) -> TrainState:
+    average = tuple(map(cut, state.average, (model.params, model.statistics)))
+    return state._replace(params=cut(state.params, model.params), average=average)
+
+
+# ---------------------------------------------------------------------------------- compiling
+
+# Values of a schedule, which enter a program with the rates that they make.
+_NO_SCHEDULE: dict[str, Any] = {
+    "name": "",
+    "epochs": 1,
+    "learning_rate": 1.0,
+    "schedule": "constant",
+    "decay": 1.0,
+    "warmup_fraction": 0.0,
+    "margin": 0.0,
+    "margin_warmup": 0.0,
+    "margin_rise": 0.0,
+}
+# init runs once: it is compiled fast, and need not run fast.
+UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+
+
+def compile_program(
+    network: NetworkSpec,
+    recipe: RecipeSpec,
+    mesh: Mesh,
+    seeds: int,
+    image_shape: tuple[int, int, int, int],
+    num_classes: int,
+    embed_batch: int,
+    teacher_features: int = 0,
+) -> CompiledProgram:
+    """The program for `image_shape` [image, R, R, 3] faces in all, `embed_batch` at a time embedded, compiled.
+
+    Trials that differ in seed, fold or learning rate get one and the same program; this process keeps the last two.
+    """
+    context = get_trace_context()
+    shapes = image_shape, num_classes, embed_batch, teacher_features
+    return _compile_program(network, drop_schedule(recipe), mesh, seeds, *shapes, context)
+
+
+def drop_schedule(recipe: RecipeSpec) -> RecipeSpec:
+    """`recipe` without what is no part of a program, equal for all that share one."""
+    # Whether weights are averaged is the program's; over how many steps is the schedule's.
+    return dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
+
+
+def get_trace_context() -> tuple[Any, ...]:
+    """What a trace depends on besides its arguments: part of the key of what is compiled once."""
+    return get_convolution_form(), jax.default_matmul_precision.value
+
+
+# A program holds 0.3 GB: the last two are kept.
+@lru_cache(maxsize=2)
+def _compile_program(network, recipe, mesh, seeds, image_shape, num_classes, embed_batch, teacher_features, context):
+    # context is part of the cache's key; tracing reads it by itself.
+    program = build_program(network, image_shape[1], num_classes, recipe, mesh, seeds, teacher_features)
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def shaped(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+
+    def place(tree):
+        return jax.tree.map(lambda leaf: shaped(leaf.shape, leaf.dtype), tree)
+
+    images, each = image_shape[0], (seeds,) if seeds > 1 else ()
+    keys = shaped(each, jax.random.key(0).dtype)
+    state = place(jax.eval_shape(program.init, keys))
+    metrics = place(jax.eval_shape(lambda: EpochMetrics.zero(each)))
+    indices = shaped((images,), jnp.int32)
+    taught = [shaped((count, teacher_features), jnp.float32) for count in (images, num_classes) if teacher_features]
+    faces = TrainingFaces(shaped(image_shape, jnp.uint8), indices, indices, 0, *taught)
+    schedule = Schedule(*[jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)] * len(Schedule._fields))
+    embedded = (state, faces.images, jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
+    # One is traced, in Python, while another is compiled, outside it.
+    with ThreadPoolExecutor() as threads:
+        init = threads.submit(program.init.lower(keys).compile, UNOPTIMIZED)
+        train_steps = threads.submit(program.train_steps.lower(state, metrics, keys, faces, schedule, 0, 0, 0).compile)
+        embed = threads.submit(program.embed.lower(*embedded).compile)
+        compiled = CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
+    release_memory()
+    return compiled
