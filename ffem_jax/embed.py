@@ -6,6 +6,7 @@ are computed by the trial's network, or by the exported file itself where that i
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import defaultdict
@@ -62,13 +63,39 @@ class EmbeddedFaces:
 
 @dataclass(frozen=True)
 class Embedder:
-    """What makes the vectors. resolution, crop: of the faces it was trained on, crop as the share of each picture that
-    was kept; compute: vectors [N, D] of uint8 faces [N, R, R, 3]."""
+    """What makes the vectors.
+
+    resolution, crop: of the faces it was trained on, crop as the share of each picture that was kept.
+    run: what the network gives [N, D] for uint8 faces [N, R, R, 3], of any length; `compute` has unit vectors.
+    """
 
     model_id: str
     resolution: int
     crop: float
-    compute: Callable[[np.ndarray], np.ndarray]
+    run: Callable[[np.ndarray], np.ndarray]
+
+    def compute(self, images: np.ndarray) -> np.ndarray:
+        """The vectors that `ffem embed` writes: float32 [N, D], of unit length.
+
+        Args:
+            images: uint8 faces [N, R, R, 3] in RGB, R the resolution, cut as those of the training were.
+
+        Raises:
+            EmbedError: images of another type or shape, or one of which the network makes nothing.
+        """
+        images = np.asarray(images)
+        wanted = (self.resolution, self.resolution, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != wanted or not len(images):
+            raise EmbedError(
+                f"the images are {images.dtype}{list(images.shape)}; the network takes uint8[N, "
+                f"{', '.join(map(str, wanted))}]: RGB from 0 to 255, one image or more"
+            )
+        try:
+            return normalize_embeddings(self.run(images)).astype(np.float32)
+        except ValueError as error:
+            if isinstance(error, FfemError):
+                raise
+            raise EmbedError(f"the network gives no vector for some picture: {error}") from None
 
 
 def make_embedder(finished: FinishedTrial) -> Embedder:
@@ -81,20 +108,20 @@ def make_embedder(finished: FinishedTrial) -> Embedder:
 def load_exported(folder: Path) -> Embedder:
     """The model in `folder` that `ffem export` wrote, run as it is by the runtime of its format.
 
-    Raises ExportError where the folder holds none whole; compute raises EmbedError where the runtime is not here.
+    Raises ExportError where the folder holds none whole; its `compute` raises EmbedError where the runtime is not here.
     """
     manifest = read_manifest(folder)
     module = load_format(manifest["format"], manifest["dtype"])
     scale, offset = (np.float32(manifest["input"][name]) for name in ("scale", "offset"))
 
-    def compute(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> np.ndarray:
         try:
             return module.run(folder, images.astype(np.float32) * scale + offset)[0]
         except NotRunError as error:
             raise EmbedError(f"{folder} is a model for {manifest['format']}, and {error}") from error
 
     resolution, crop = manifest["crop"]["resolution"], manifest["crop"]["fraction"]
-    return Embedder(manifest["model_id"], resolution, crop, compute)
+    return Embedder(manifest["model_id"], resolution, crop, run)
 
 
 def check_same_trial(folder: Path, finished: FinishedTrial) -> None:
@@ -104,7 +131,7 @@ def check_same_trial(folder: Path, finished: FinishedTrial) -> None:
 
 
 def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir: str = "") -> EmbeddedFaces:
-    """The vectors of the people in `folder`, one folder a person.
+    """The vectors of the people in `folder`, one folder per person.
 
     crop: the centred square that is kept of each picture, as a share of its shorter side; 1 keeps faces that are
     already cut as training's are. Raises DataError for a folder without people, and EmbedError where no picture of
@@ -121,12 +148,19 @@ def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir:
     faces = load_people(spec)
     if not len(faces.images):
         raise EmbedError(f"{folder}: no picture can be read ({faces.notes[0] if faces.notes else 'there is none'})")
-    found = embedder.compute(faces.images)
-    try:
-        vectors = normalize_embeddings(found).astype(np.float32)
-    except ValueError as error:
-        raise EmbedError(f"the network gives no vector for some picture: {error}") from None
-    return EmbeddedFaces(embedder.model_id, vectors, faces)
+    return EmbeddedFaces(embedder.model_id, embedder.compute(faces.images), faces)
+
+
+def move_faces(finished: FinishedTrial, data_root: str) -> FinishedTrial:
+    """`finished` with its faces, and those of its pretraining where they lay in the same folder, looked for in
+    `data_root`; as it is where that is empty."""
+    if not data_root:
+        return finished
+    trial, pretrain = finished.trial, finished.trial.pretrain
+    if pretrain.data.root == trial.data.root:
+        pretrain = dataclasses.replace(pretrain, data=dataclasses.replace(pretrain.data, root=data_root))
+    data = dataclasses.replace(trial.data, root=data_root)
+    return dataclasses.replace(finished, trial=dataclasses.replace(trial, data=data, pretrain=pretrain))
 
 
 def calibrate(embedded: EmbeddedFaces, finished: FinishedTrial) -> tuple[Calibration, list[str]]:
@@ -236,8 +270,9 @@ def check_new_people(faces: Faces, finished: FinishedTrial) -> list[str]:
             trained, split = load(finished)
             images = split.train
         except (DataError, OSError) as error:
+            mend = "" if "--data-root" in str(error) else "; --data-root DIR says where they are now"
             notes.append(f"the faces that trained the network are not at hand as they were ({error}), so it was not "
-                         "checked that these people are others")  # fmt: skip
+                         f"checked that these people are others{mend}")  # fmt: skip
             try:
                 trained, _ = load_split(trial.data, trial.protocol)
             except (DataError, OSError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from ffem_jax.specs.architecture import (
-    ATTENTION_KINDS,
     ATTENTION_POSITIONS,
     FUSIONS,
     PLACEMENTS,
@@ -13,6 +12,7 @@ from ffem_jax.specs.architecture import (
     AttentionSpec,
     StageSpec,
 )
+from ffem_jax.specs.attention import ATTENTIONS
 
 FFEM_AM = ArchSpec(name="ffem_am", attention=AttentionSpec(kind="eca"))
 # Of ShuffleNetV2's units: two stages, the first of them as in its 1.0x.
@@ -33,7 +33,7 @@ stages_strategy = st.lists(
 ).map(tuple)
 attention_strategy = st.builds(
     AttentionSpec,
-    kind=st.sampled_from(ATTENTION_KINDS),
+    kind=st.sampled_from(ATTENTIONS.names),
     placement=st.sampled_from(PLACEMENTS),
     position=st.sampled_from(ATTENTION_POSITIONS),
     fusion=st.sampled_from(FUSIONS),

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ffem_jax.align.geometry import FRAME_EYES, Eyes, align_face, find_similarity
-from ffem_jax.errors import FfemError
+from ffem_jax.errors import FfemError, describe_install
 
 MODEL_NAME = "face_detection_yunet_2023mar.onnx"
-INSTALL = "pip install 'ffem-jax[detect]'"
+INSTALL = describe_install("detect")
 
 # What decides where the eyes are found; a change of it aligns a folder anew.
 DETECTOR = "yunet-2023mar-refined"

@@ -19,7 +19,6 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 from PIL.Image import Image
-from tqdm import tqdm
 
 from ffem_jax.align.detector import DetectedFace, Detector
 from ffem_jax.align.geometry import align_face
@@ -28,6 +27,7 @@ from ffem_jax.data.decode import PictureError, decode_picture
 from ffem_jax.data.folder import list_pictures
 from ffem_jax.data.listing import Listing, PictureFile
 from ffem_jax.errors import FfemError
+from ffem_jax.text.progress import track
 
 LIST_NAME, TO_CHECK_NAME = "faces.csv", "to_check.csv"
 
@@ -152,7 +152,7 @@ def _align_all(listing: Listing, out: Path, settings: Settings, detect: Detector
     kept = 0
     with open(out / LIST_NAME, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
-        for photograph in tqdm(listing.pictures, desc="aligning", unit="image", disable=None, leave=False):
+        for photograph in track(listing.pictures, "aligning"):
             asked = _describe(photograph, settings)
             outcome = done.get(asked.path)
             if outcome and _is_done(outcome, asked, out):

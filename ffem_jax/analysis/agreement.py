@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.analysis.comparability import FOLDED, Run, identify
-from ffem_jax.analysis.summary import METRICS
+from ffem_jax.analysis.comparability import Run, identify
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
+from ffem_jax.records.measures import count_correct
 from ffem_jax.records.record import TrialRecord, latest_records
 
 FEWEST_NETWORKS = 5  # that an order is spoken of for
@@ -22,7 +22,7 @@ class OrderAgreement:
     """Kendall's taus that an order of networks by accuracy is to be read beside; None where the records do not tell.
 
     seeds: one seed's accuracies with another's; the mean over pairs of seeds, of tau and of the ends of its interval.
-    macs: multiply-adds with accuracy, which is an order for nothing. epoch: that after `rung_epoch` of `epochs`
+    macs: MACs with accuracy, which is an order for nothing. epoch: that after `rung_epoch` of `epochs`
     epochs with that in the end.
     """
 
@@ -31,23 +31,6 @@ class OrderAgreement:
     epoch: RankAgreement | None = None
     rung_epoch: int = 0
     epochs: int = 0
-
-    def describe(self) -> str:
-        """The taus in one sentence; empty where there are none."""
-        parts = []
-        if self.seeds or self.macs:
-            seeds = f"{self.seeds}" if self.seeds else "not known (one seed a network)"
-            parts.append(f"of one seed with another {seeds}")
-        if self.macs:
-            parts.append(f"of multiply-adds alone with accuracy {self.macs}")
-        if self.epoch:
-            parts.append(
-                f"of accuracy after {self.rung_epoch} of {self.epochs} epochs with that in the end {self.epoch}"
-            )
-        if not parts:
-            return ""
-        count = max(part.count for part in (self.seeds, self.macs, self.epoch) if part)
-        return f"How far {count} networks are ordered, Kendall's tau [95 %]: {'; '.join(parts)}."
 
     def to_dict(self) -> dict[str, Any]:
         """The taus as nested dicts, ready for JSON."""
@@ -70,14 +53,14 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
     for record in done:
         identity = identify(record)
         networks[identity.network][identity.run._replace(fold=0)].append(record)
-    wanted = max((_count_folds(record) for record in done), default=1)
+    wanted = max((record.view.folds for record in done), default=1)
     runs = {
         network: {run: trials for run, trials in by_run.items() if len(trials) >= wanted}
         for network, by_run in networks.items()
     }
     runs = {network: by_run for network, by_run in runs.items() if by_run}
     accuracies = {
-        network: {run: _pool(trials, lambda r: _count_hits(r, metric)) for run, trials in by_run.items()}
+        network: {run: _pool(trials, lambda r: count_correct(r, metric)) for run, trials in by_run.items()}
         for network, by_run in runs.items()
     }
     means = {network: sum(by_run.values()) / len(by_run) for network, by_run in accuracies.items()}
@@ -133,13 +116,3 @@ def _read_early(
 
 def _pool(trials: Sequence[TrialRecord], count: Callable[[TrialRecord], float]) -> float:
     return sum(count(record) for record in trials) / sum(record.tested or 0 for record in trials)
-
-
-def _count_hits(record: TrialRecord, metric: str) -> float:
-    counted = getattr(record, METRICS[metric])
-    return counted if counted is not None else getattr(record, metric) * record.tested
-
-
-def _count_folds(record: TrialRecord) -> int:
-    protocol = record.spec.get("protocol", {})
-    return int(protocol.get("folds", 1)) if protocol.get("name") in FOLDED else 1

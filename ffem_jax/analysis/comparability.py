@@ -16,10 +16,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ffem_jax.errors import FfemError
-from ffem_jax.records.record import TrialRecord, latest_records, read_arch
-from ffem_jax.specs.architecture import SpecError, resolve_network
+from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.records.view import UNREADABLE, TrialView, view_spec
 from ffem_jax.specs.trial import (
-    DataSpec,
     ProtocolSpec,
     RecipeSpec,
     get_added_defaults,
@@ -28,8 +27,6 @@ from ffem_jax.specs.trial import (
     select_used,
 )
 
-# Protocols whose trials test a part each: a run is all of them.
-FOLDED = ("kfold", "view2")
 # Fields of a protocol that draw which images test; a run has them.
 DRAWS = ("fold", "split_seed")
 # Fields of a protocol that Eq. 7 alone reads: no accuracy depends on them.
@@ -65,7 +62,13 @@ class Identity(NamedTuple):
 
 def identify(record: TrialRecord) -> Identity:
     """Setting, network and run of a record. A part that this package cannot read counts as it is written."""
-    return _identify(json.dumps(record.spec, sort_keys=True))
+    return _identify(json.dumps(record.spec, sort_keys=True), identify_teacher(record))
+
+
+def identify_teacher(record: TrialRecord) -> str:
+    """Who taught, by content: the hash of the teacher's file or its model's id; empty without a teacher."""
+    about = record.teacher
+    return str(about.get("sha256") or about.get("model_id") or record.teaching_fingerprint)
 
 
 def identify_network(record: TrialRecord) -> str:
@@ -74,49 +77,54 @@ def identify_network(record: TrialRecord) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _identify(text: str) -> Identity:
-    spec = json.loads(text)
-    data, pretrain = spec.get("data", {}), spec.get("pretrain") or {}
-    protocol = _read_protocol(spec.get("protocol", {}))
+def _identify(text: str, teacher: str = "") -> Identity:
+    view = view_spec(json.loads(text))
+    data = view.get_written("data")
+    protocol = _select_protocol(view.protocol, view.is_exact("protocol"), view.get_written("protocol"))
     drawn = {name: protocol.pop(name, 0) for name in DRAWS}
     setting = [_drop(data, *PLACES, "resolution"), _drop(protocol, *MATCHING)]
-    network = [_read_network(spec.get("arch", {})), data.get("resolution"), _read_recipe(spec.get("recipe", {}))]
-    pretrained = pretrain.get("name", "none") != "none"
-    run = Run(spec.get("seed", 0), pretrain.get("seed", 0) if pretrained else 0, drawn["split_seed"], drawn["fold"])
-    return Identity(_write(setting), _write([*network, describe_pretraining(spec)]), run)
+    recipe = _select_recipe(view.recipe, view.is_exact("recipe"), view.get_written("recipe"))
+    network = [_select_network(view), data.get("resolution"), recipe]
+    pretraining_seed = view.pretrain.seed if view.is_pretrained else 0
+    run = Run(view.seed, pretraining_seed, drawn["split_seed"], drawn["fold"])
+    taught = [teacher] if teacher else []
+    return Identity(_write(setting), _write([*network, describe_pretraining(view), *taught]), run)
 
 
-def describe_pretraining(spec: Mapping[str, Any]) -> dict[str, Any] | None:
+def describe_pretraining(view: TrialView) -> dict[str, Any] | None:
     """What a trial's network was trained on before, without its seed, its resolution, which is the trial's own, and
     where the faces lie; or None. name: a label, but all that tells two folders apart whose records say no more."""
-    pretrain = spec.get("pretrain") or {}
-    if pretrain.get("name", "none") == "none":
+    if not view.is_pretrained:
         return None
-    described = {"name": pretrain["name"], "data": _drop(pretrain.get("data", {}), *PLACES, "resolution")}
-    described["protocol"] = _drop(_read_protocol(pretrain.get("protocol", {})), *MATCHING)
-    return described | {"recipe": _read_recipe(pretrain.get("recipe", {}))}
+    first, written, exact = view.pretrain, view.get_written("pretrain"), view.is_exact("pretrain")
+    protocol = _select_protocol(first.protocol, exact, written.get("protocol", {}))
+    return {
+        "name": first.name,
+        "data": _drop(written.get("data", {}), *PLACES, "resolution"),
+        "protocol": _drop(protocol, *MATCHING),
+        "recipe": _select_recipe(first.recipe, exact, written.get("recipe", {})),
+    }
 
 
-def _read_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return _read(lambda: select_effective_protocol(ProtocolSpec(**protocol)), protocol)
+# What a package with other fields wrote counts as it stands: that is the next best.
 
 
-def _read_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return _drop(_read(lambda: select_effective(RecipeSpec(**recipe)), recipe), "name")
+def _select_protocol(protocol: ProtocolSpec, exact: bool, written: Mapping[str, Any]) -> dict[str, Any]:
+    return select_effective_protocol(protocol) if exact else dict(written)
 
 
-def _read_network(arch: Mapping[str, Any]) -> dict[str, Any]:
-    network = _drop(_read(lambda: select_used(resolve_network(read_arch(dict(arch)))), arch), "name")
-    if network.get("attention", {}).get("kind", "") == "none":
+def _select_recipe(recipe: RecipeSpec, exact: bool, written: Mapping[str, Any]) -> dict[str, Any]:
+    return _drop(select_effective(recipe) if exact else written, "name")
+
+
+def _select_network(view: TrialView) -> dict[str, Any]:
+    try:
+        return select_used(view.network)
+    except UNREADABLE:
+        network = _drop(view.get_written("arch"), "name")
+    if view.arch.attention.kind == "none":
         network["attention"] = "none"
     return network
-
-
-def _read(parse: Callable[[], dict[str, Any]], written: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return parse()
-    except (SpecError, TypeError, ValueError, AttributeError, KeyError):
-        return dict(written)  # by a package with other fields: as it stands is the next best
 
 
 def _drop(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -176,7 +184,7 @@ def _check_data_sets(records: Sequence[TrialRecord]) -> None:
     known = next(iter(variants)) if len(variants) == 1 else ""
     counts: Counter[str] = Counter()
     for record in records:
-        name = record.data or str(record.spec.get("data", {}).get("name", "?"))
+        name = record.data or record.view.get_name("data") or "?"
         variant = record.data_variant or known
         drawn = " [synthetic]" if record.synthetic and name != "synthetic" else ""
         counts[name + (f" ({variant})" if variant else "") + drawn] += 1
@@ -212,10 +220,10 @@ def _check_settings(records: Sequence[TrialRecord], varying: str) -> None:
     alike: list[set[str]] = []
     every: dict[str, dict[str, Any]] = {}
     for record in records:
-        settings = _drop(record.spec.get("data", {}), *PLACES, *NAMED_SETTINGS, left_out)
+        settings = _drop(record.view.get_written("data"), *PLACES, *NAMED_SETTINGS, left_out)
         text, crop = _write(settings), settings.get("crop")
         every[text], node = settings, {text}
-        if record.spec.get("protocol", {}).get("name") != "view2":
+        if not record.view.tests_pairs:
             seen = (pictures[id(record)], record.data_fingerprint)
             node |= {f"{kind} {one} {crop}" for kind, one in zip(("pictures", "pixels"), seen, strict=True) if one}
         touching = [group for group in alike if group & node]
@@ -240,13 +248,12 @@ def _find_pictures(records: Sequence[TrialRecord]) -> dict[int, str]:
 
 
 def _describe_view(record: TrialRecord) -> str:
-    data = record.spec.get("data", {})
-    return _write([data.get("resolution", record.resolution), data.get("crop", DataSpec.crop)])
+    return _write([record.pixels, record.view.data.crop])
 
 
 def _describe_first(record: TrialRecord) -> str:
     """Which faces a network was pretrained on and at which size, whatever became of them; the recipe is none of it."""
-    return _write([_drop(describe_pretraining(record.spec) or {}, "recipe"), record.resolution])
+    return _write([_drop(describe_pretraining(record.view) or {}, "recipe"), record.resolution])
 
 
 def choose_faces(records: Sequence[TrialRecord], faces: str) -> tuple[list[TrialRecord], list[str]]:

@@ -1,4 +1,7 @@
-"""What one factor changes, from pairs of trials that differ in nothing else."""
+"""What one factor changes, from pairs of trials that differ in nothing else.
+
+docs/comparing.md says how images, seeds and rows are counted, and why.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.analysis.comparability import FrontierError, identify, select_comparable
+from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
-from ffem_jax.analysis.summary import METRICS
+from ffem_jax.analysis.summary import count_images
 from ffem_jax.metrics.intervals import compute_unpaired_interval
 from ffem_jax.metrics.paired import (
     compute_mean_difference,
@@ -21,10 +24,9 @@ from ffem_jax.metrics.paired import (
     compute_sign_flip_p_value,
     correct_holm,
 )
+from ffem_jax.records.measures import MEASURES, count_correct
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.specs.trial import PRECISIONS
-
-HITS = {"accuracy": "hits", "accuracy_gallery": "hits_gallery"}
 
 
 def compare_records(
@@ -45,7 +47,7 @@ def compare_records(
     none of its levels, for records of several data sets or protocols, and where no two trials are equal in all but
     the factor.
     """
-    for name, value, choices in (("metric", metric, tuple(METRICS)), ("precision", precision, PRECISIONS)):
+    for name, value, choices in (("metric", metric, tuple(MEASURES)), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise FrontierError(f"{name}={value!r} is not known; choose one of: {', '.join(choices)}")
     latest = latest_records(records)
@@ -117,12 +119,12 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
     pairs = known or pairs
     sides = [pair.first for pair in pairs], [pair.second for pair in pairs]
     tests = [sum(record.tested or 0 for record in side) for side in sides]
-    accuracy = [sum(_count_correct(r, metric) for r in side) / n for side, n in zip(sides, tests, strict=True)]
+    accuracy = [sum(count_correct(r, metric) for r in side) / n for side, n in zip(sides, tests, strict=True)]
     values: dict[str, Any] = {"difference": accuracy[1] - accuracy[0]}
     if known:
         values |= _measure_paired(known, metric)
     else:
-        images = _count_images(pairs)
+        images = count_images([pair.first for pair in pairs])
         low, high = compute_unpaired_interval((accuracy[0] * images, images), (accuracy[1] * images, images))
         values |= {"images": images, "low": low, "high": high, "only_first": None, "only_second": None}
         values |= {"test": "", "p_value": None}
@@ -145,7 +147,7 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
 
 def has_hits(pair: Pair, metric: str) -> bool:
     """Whether both trials say which of the same images they got right."""
-    name = HITS[metric]
+    name = MEASURES[metric].hits
     images = pair.first.test_images
     whole = all(len(getattr(record, name)) == len(images) > 0 for record in (pair.first, pair.second))
     return bool(pair.pictures) and whole and images == pair.second.test_images
@@ -161,7 +163,7 @@ def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
     only = np.zeros(2, int)
     for own, pair in zip(pictures, pairs, strict=True):
         first, second = (
-            np.frombuffer(getattr(record, HITS[metric]).encode(), np.uint8) == ord("1")
+            np.frombuffer(getattr(record, MEASURES[metric].hits).encode(), np.uint8) == ord("1")
             for record in (pair.first, pair.second)
         )
         columns = [column[own, image] for image in pair.first.test_images]
@@ -180,20 +182,6 @@ def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
         "test": "mcnemar" if counts.sum(axis=0).max() == 1 else "sign flip",
         "p_value": compute_sign_flip_p_value(totals.sum(axis=0)),
     }
-
-
-def _count_correct(record: TrialRecord, metric: str) -> float:
-    counted = getattr(record, METRICS[metric])
-    return float(getattr(record, metric) * record.tested if counted is None else counted)
-
-
-def _count_images(pairs: Sequence[Pair]) -> int:
-    """Distinct test images where only their numbers are known: another split draws from the same pictures."""
-    folds: dict[tuple[int, str], dict[int, int]] = {}
-    for pair in pairs:
-        run = identify(pair.first).run
-        folds.setdefault((run.split_seed, pair.pictures), {})[run.fold] = pair.first.tested or 0
-    return max(sum(counts.values()) for counts in folds.values())
 
 
 def _find_sizes(records: Sequence[TrialRecord], precision: str) -> tuple[int, int] | None:
@@ -221,7 +209,7 @@ def _describe_left_out(
             "left out of the rows that have others"
             if len(blind) < len(pairs)
             else "the images of the two levels are treated as different ones, which makes the intervals wider than a "
-            "paired comparison would, and what another seed changes is not in them; run.retrain=true records them"
+            "paired comparison would, and exclude variance between seeds; run.retrain=true records them"
         )
         notes.append(
             f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "

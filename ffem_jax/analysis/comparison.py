@@ -42,8 +42,8 @@ class ComparisonRow:
     bytes_second: tuple[int, int] | None
 
     @property
-    def shown(self) -> bool:
-        """Whether a difference is shown: the corrected test and the interval must both say so."""
+    def significant(self) -> bool:
+        """Whether the levels differ: both the corrected test and the interval must say so."""
         return self.p_corrected is not None and self.p_corrected < SIGNIFICANT and not self.low <= 0 <= self.high
 
 

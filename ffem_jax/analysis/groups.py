@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffem_jax.analysis.comparability import FrontierError, check_comparable, identify_network
-from ffem_jax.analysis.compare import HITS
-from ffem_jax.analysis.labels import make_labels
+from ffem_jax.analysis.summary import label_networks
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.metrics.subgroups import (
     Gap,
@@ -19,6 +18,7 @@ from ffem_jax.metrics.subgroups import (
     compute_group_accuracies,
     compute_largest_gap,
 )
+from ffem_jax.records.measures import MEASURES
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.text.names import tidy_name
 
@@ -42,7 +42,7 @@ class NetworkGroups:
 def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
     """The trials that say which test images were right. Raises FrontierError for none, or of several data sets."""
     done = [record for record in latest_records(records) if record.status == "done"]
-    chosen = [r for r in done if len(getattr(r, HITS[metric])) == len(r.test_images) > 0]
+    chosen = [r for r in done if len(getattr(r, MEASURES[metric].hits)) == len(r.test_images) > 0]
     if not chosen:
         raise FrontierError(
             f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
@@ -53,21 +53,30 @@ def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> 
 
 
 def compute_groups(
-    records: Sequence[TrialRecord], columns: Mapping[str, np.ndarray], people: np.ndarray, metric: str = "accuracy"
+    records: Sequence[TrialRecord],
+    columns: Mapping[str, np.ndarray],
+    people: np.ndarray,
+    metric: str = "accuracy",
+    *,
+    among: Sequence[TrialRecord] = (),
 ) -> list[NetworkGroups]:
     """Each network by each column, from `choose_records`' records.
 
-    columns: for each a group's name for every image of the data set, "" where not known; people: int [image].
+    Args:
+        columns: for each a group's name for every image of the data set, "" where not known.
+        people: int [image].
+        among: all recorded trials, `records` among them: networks are called what they are called in their frontier.
     """
     networks: dict[str, list[TrialRecord]] = {}
     for record in records:
         networks.setdefault(identify_network(record), []).append(record)
-    labels = make_labels([group[0].spec for group in networks.values()])
+    labels = label_networks([*among, *records])
     found = []
-    for label, group in zip(labels, networks.values(), strict=True):
+    for network, group in networks.items():
+        label = labels[network]
         right, tests = np.zeros((2, len(people)))
         for record in group:
-            hits = np.frombuffer(getattr(record, HITS[metric]).encode(), np.uint8) == ord("1")
+            hits = np.frombuffer(getattr(record, MEASURES[metric].hits).encode(), np.uint8) == ord("1")
             right[record.test_images] += hits
             tests[record.test_images] += 1
         for column, names in columns.items():

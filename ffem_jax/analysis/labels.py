@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ffem_jax.records.record import TrialRecord
+from ffem_jax.records.view import TrialView, view_spec
 from ffem_jax.specs.architecture import AttentionSpec, SpecError, select_effective_attention
+from ffem_jax.specs.attention import get_title
 
 NO_ATTENTION = "no attention"
 # How a field reads in a label; the others read as their name and value.
@@ -30,11 +32,12 @@ def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
     Where the networks' names tell them apart the names are used; otherwise what differs: attention, multipliers,
     resolution, recipe. What all have in common is left out.
     """
-    names = [str(spec.get("arch", {}).get("name", "")) or "network" for spec in specs]
+    views = [view_spec(spec) for spec in specs]
+    names = [view.get_name("arch") or "network" for view in views]
     if len(set(names)) == len(names):
         return names
-    attention = _describe_attention([spec.get("arch", {}).get("attention", {}) for spec in specs])
-    fields = _describe_fields(specs)
+    attention = _describe_attention([view.get_written("arch").get("attention", {}) for view in views])
+    fields = _describe_fields(views)
     # Without attention goes without saying where there is something else to say.
     labels = [
         ", ".join(filter(None, ("" if rest and first == NO_ATTENTION else first, rest))) or name
@@ -54,10 +57,10 @@ def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
 def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
     """Data set, resolution, protocol and test images, in one line."""
     variants = sorted({record.data_variant for record in records if record.data_variant})
-    data = records[0].data or str(records[0].spec.get("data", {}).get("name", "?"))
+    data = records[0].data or records[0].view.get_name("data") or "?"
     pixels = sorted(set(resolutions))
     size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
-    protocol = records[0].spec.get("protocol", {})
+    protocol = records[0].view.get_written("protocol")
     name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
     noun = "pairs" if protocol.get("name") == "view2" else "images"
     tested = sorted({images for images in tests if images})
@@ -92,7 +95,7 @@ def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
             fields[name] if name == "placement" else f"{name.replace('_', ' ')} {_format(fields[name])}"
             for name in varying
         ]
-        described.append(" ".join([kind.upper(), *words]) if words or several else "")
+        described.append(" ".join([get_title(kind), *words]) if words or several else "")
     return described
 
 
@@ -105,8 +108,8 @@ def _read_attention(attention: dict[str, Any]) -> dict[str, Any]:
     return fields | ({"placement": describe_placement(attention)} if "placement" in fields else {})
 
 
-def _describe_fields(specs: Sequence[dict[str, Any]]) -> list[str]:
-    flat = [_flatten(spec) for spec in specs]
+def _describe_fields(views: Sequence[TrialView]) -> list[str]:
+    flat = [_flatten(view) for view in views]
     names = list(dict.fromkeys(name for fields in flat for name in fields))
     differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
     if "recipe.name" in differing:
@@ -124,12 +127,12 @@ def _describe_fields(specs: Sequence[dict[str, Any]]) -> list[str]:
     return described
 
 
-def _flatten(spec: dict[str, Any]) -> dict[str, Any]:
+def _flatten(view: TrialView) -> dict[str, Any]:
     """The fields worth a word, as `group.field`."""
-    arch = {k: v for k, v in spec.get("arch", {}).items() if k not in ("name", "attention", "stages")}
-    groups = {"arch": arch, "data": {"resolution": spec.get("data", {}).get("resolution")}}
-    groups["recipe"] = spec.get("recipe", {})
-    groups["pretrain"] = {k: v for k, v in spec.get("pretrain", {}).items() if k == "name"}
+    arch = {k: v for k, v in view.get_written("arch").items() if k not in ("name", "attention", "stages")}
+    groups = {"arch": arch, "data": {"resolution": view.get_written("data").get("resolution")}}
+    groups["recipe"] = view.get_written("recipe")
+    groups["pretrain"] = {k: v for k, v in view.get_written("pretrain").items() if k == "name"}
     return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
 
 

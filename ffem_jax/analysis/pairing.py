@@ -10,7 +10,8 @@ from typing import Any
 
 from ffem_jax.analysis.comparability import FrontierError, Run, describe_pretraining, identify
 from ffem_jax.records.record import TrialRecord
-from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, SpecError, scale_repeats, select_effective_attention
+from ffem_jax.records.view import UNREADABLE, TrialView, read_spec
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, select_effective_attention
 from ffem_jax.specs.trial import RecipeSpec, get_added_defaults, select_effective
 
 # A name stands for the settings that are the same wherever it is used.
@@ -47,7 +48,7 @@ def list_levels(records: Sequence[TrialRecord]) -> dict[str, set[str]]:
     """Every factor of `records` in full, names among them, and its levels."""
     levels: dict[str, set[str]] = {}
     for record in records:
-        for name, value in (read_settings(record) | _read_names(record)).items():
+        for name, value in (read_settings(record) | read_names(record)).items():
             levels.setdefault(name, set()).add(value)
     return levels
 
@@ -83,7 +84,7 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
     trials = []
     for record in records:
         settings = read_settings(record)
-        level = (settings | _read_names(record)).get(factor)
+        level = (settings | read_names(record)).get(factor)
         if level is not None:
             kept = {name: value for name, value in settings.items() if name not in own}
             trials.append(_Trial(record, level, kept, _find_place(record, factor)))
@@ -115,24 +116,21 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     Settings that this trial does not read are left out. Raises FrontierError for an attention that is not known here,
     since nothing tells which of its settings it reads.
     """
-    spec = record.spec
+    view = record.view
     # A record leaves out what came later and was not used: that is a value too, and no partner's other one.
-    arch = get_added_defaults(ArchSpec) | spec.get("arch", {})
+    arch = get_added_defaults(ArchSpec) | view.get_written("arch")
     arch = {f"arch.{k}": v for k, v in arch.items() if k not in ("name", "attention")}
-    recipe = dict(spec.get("recipe", {}))
-    try:
-        recipe = select_effective(RecipeSpec(**recipe))
-    except (TypeError, SpecError):  # written by a package with other fields
-        recipe.pop("name", None)
-    recipe = get_added_defaults(RecipeSpec) | recipe
-    data = spec.get("data", {})
+    # A recipe of a package with other fields counts as it is written.
+    recipe = select_effective(view.recipe) if view.is_exact("recipe") else view.get_written("recipe")
+    recipe = get_added_defaults(RecipeSpec) | {name: value for name, value in recipe.items() if name != "name"}
+    data = view.get_written("data")
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
-    pretraining = describe_pretraining(spec)
-    start = {"pretrain.name": (spec.get("pretrain") or {}).get("name", "none")}
+    pretraining = describe_pretraining(view)
+    start: dict[str, Any] = {"pretrain.name": view.pretrain.name}
     start |= {"pretrain.settings": {k: v for k, v in pretraining.items() if k != "name"}} if pretraining else {}
     recipe = {f"recipe.{name}": value for name, value in recipe.items()}
-    settings = arch | _read_attention(spec.get("arch", {})) | views | recipe | start
-    return {name: _write_value(value) for name, value in settings.items()}
+    settings = arch | _read_attention(view) | views | recipe | start
+    return {name: write_value(value) for name, value in settings.items()}
 
 
 def sort_levels(levels: Sequence[str] | dict[str, None]) -> list[str]:
@@ -148,34 +146,34 @@ def shorten(factor: str) -> str:
     return factor.removeprefix("arch.") if factor.startswith("arch.attention.") else factor
 
 
-def _read_names(record: TrialRecord) -> dict[str, str]:
-    groups = {name: record.spec.get(name.split(".")[0], {}) for name in NAMES}
-    return {name: str(group["name"]) for name, group in groups.items() if group.get("name")}
+def read_names(record: TrialRecord) -> dict[str, str]:
+    """The names of the record's network, recipe and pretraining, by factor."""
+    names = {name: record.view.get_name(name.split(".")[0]) for name in NAMES}
+    return {name: value for name, value in names.items() if value}
 
 
-def _read_attention(arch: dict[str, Any]) -> dict[str, Any]:
-    attention = arch.get("attention", {})
-    kind = attention.get("kind", "none")
+def _read_attention(view: TrialView) -> dict[str, Any]:
     try:
-        read = select_effective_attention(AttentionSpec(**attention))
-    except (SpecError, TypeError) as error:
+        attention = read_spec(AttentionSpec, view.get_written("arch").get("attention", {}))
+        read = select_effective_attention(attention)
+    except UNREADABLE as error:
         raise FrontierError(
-            f"a record has attention.kind={kind}, which cannot be read here ({error}); what it reads is not known, so "
-            "nothing can be said to be equal in all else"
+            f"a record has attention.kind={view.arch.attention.kind}, which cannot be read here ({error}); what it "
+            "reads is not known, so nothing can be said to be equal in all else"
         ) from None
     if "placement" in read:
-        read["placement"] = _name_placement(arch, read["placement"])
+        read["placement"] = _name_placement(view.arch, read["placement"])
     return {f"arch.attention.{name}": value for name, value in read.items()}
 
 
-def _name_placement(arch: dict[str, Any], placement: Any) -> Any:
+def _name_placement(arch: ArchSpec, placement: Any) -> Any:
     """A list of bottlenecks by its name where it has one: [0,13] of 14 is first_last."""
     if isinstance(placement, str):
         return placement
-    blocks = sum(scale_repeats(s["repeats"], arch.get("depth_multiplier", 1.0)) for s in arch.get("stages", ()))
     try:
+        blocks = arch.block_count
         indices = AttentionSpec(kind="eca", placement=placement).indices(blocks)
-    except SpecError:  # of another package, or without a stage table
+    except UNREADABLE:  # of another package
         return placement
     named = ("first", "last", "first_last", "all")
     return next((n for n in named if AttentionSpec(kind="eca", placement=n).indices(blocks) == indices), list(indices))
@@ -188,7 +186,7 @@ def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[
         return {factor}
     seen: dict[tuple[str, str], set[str]] = {}
     for record in records:
-        level = _read_names(record).get(factor, "")
+        level = read_names(record).get(factor, "")
         for name, value in read_settings(record).items():
             if name.startswith(group):
                 seen.setdefault((name, level), set()).add(value)
@@ -208,7 +206,8 @@ def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str, int]:
     return json.dumps(json.loads(identity.setting)[1]), run, pictures, record.tested or 0
 
 
-def _write_value(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """A setting's value as it is typed."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffem_jax.analysis.pareto import find_pareto
-from ffem_jax.analysis.summary import METRICS, FrontierError, NetworkSummary
+from ffem_jax.analysis.summary import FrontierError, NetworkSummary
+from ffem_jax.records.costs import BYTES_PER_MB, COST_AXES, CostAxis
+from ffem_jax.records.measures import MEASURES, PAIRS, Measure
 from ffem_jax.specs.trial import PRECISIONS
-
-COSTS = ("bytes", "params", "macs", "latency_ms_wasm")
-BYTES_PER_MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -30,28 +29,38 @@ class FrontierQuestion:
     pairs: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("precision", PRECISIONS), ("against", COSTS), ("metric", tuple(METRICS))):
+        for name, choices in (("precision", PRECISIONS), ("against", tuple(COST_AXES)), ("metric", tuple(MEASURES))):
             if getattr(self, name) not in choices:
                 raise FrontierError(f"{name}={getattr(self, name)!r} is not known; choose one of: {', '.join(choices)}")
         if not (math.isfinite(self.cap_mb) and self.cap_mb > 0):
             raise FrontierError(f"cap_mb={self.cap_mb} must be a size above 0, in MB of 10**6 bytes")
 
     @property
-    def measure(self) -> str:
-        """What the accuracy is of: the metric, or `verification` where it is of pairs."""
-        return "verification" if self.pairs else self.metric
+    def measure(self) -> Measure:
+        """What the accuracy is of."""
+        return PAIRS if self.pairs else MEASURES[self.metric]
+
+    @property
+    def axis(self) -> CostAxis:
+        """The cost on the horizontal axis."""
+        return COST_AXES[self.against]
+
+    def describe_axis(self) -> str:
+        """The label of the horizontal axis."""
+        return self.axis.axis.format(precision=self.precision)
 
     def get_bytes(self, summary: NetworkSummary) -> float:
         """The deployed size at this precision; NaN where it is not known."""
-        size = getattr(summary, f"bytes_{self.precision}")
-        return math.nan if size is None else float(size)
+        return _get_field(summary, f"bytes_{self.precision}")
 
     def get_cost(self, summary: NetworkSummary) -> float:
-        """The cost on the horizontal axis, in bytes, parameters, MACs or milliseconds; NaN where it is not known."""
-        if self.against == "bytes":
-            return self.get_bytes(summary)
-        cost = getattr(summary, self.against)
-        return math.nan if cost is None else float(cost)
+        """The cost on the horizontal axis, in the unit of the record's field; NaN where it is not known."""
+        return _get_field(summary, self.axis.name_field(self.precision))
+
+    def show_cost(self, summary: NetworkSummary) -> str:
+        """The cost on the horizontal axis as a table has it, in the axis' unit; `?` where it is not known."""
+        cost = self.get_cost(summary)
+        return "?" if math.isnan(cost) else f"{cost / self.axis.scale:,.{self.axis.digits}f}"
 
     def fits(self, summary: NetworkSummary) -> bool:
         """Whether the network is known to fit the cap."""
@@ -62,3 +71,8 @@ class FrontierQuestion:
         costs = [self.get_cost(s) if s.accuracy is not None and self.fits(s) else math.nan for s in summaries]
         values = [math.nan if s.accuracy is None else s.accuracy for s in summaries]
         return [bool(stands) for stands in find_pareto(costs, values)]
+
+
+def _get_field(summary: NetworkSummary, field: str) -> float:
+    value = getattr(summary, field)
+    return math.nan if value is None else float(value)

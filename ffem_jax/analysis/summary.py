@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.analysis.comparability import FOLDED, FrontierError, Run, check_comparable, identify, identify_network
+from ffem_jax.analysis.comparability import FrontierError, Run, check_comparable, identify, identify_network
 from ffem_jax.analysis.labels import describe_placement, make_labels
 from ffem_jax.metrics.intervals import compute_wilson_interval
+from ffem_jax.records.measures import MEASURES, compute_chance, count_correct
 from ffem_jax.records.record import TrialRecord, latest_records
-
-METRICS = {"accuracy": "correct", "accuracy_gallery": "correct_gallery"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class NetworkSummary:
         Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
         another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
         on its split; None for a single run, or where a run lacks a fold.
+    chance: the accuracy of guessing; None where the records do not tell.
     latency_ms_wasm: the median of its trials' measurements; None where none was measured.
     seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
         their messages.
@@ -59,8 +59,14 @@ class NetworkSummary:
     accuracy_high: float | None = None
     seed_deviation: float | None = None
     tested: int | None = None
+    chance: float | None = None
     trial_keys: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether its interval lies above the accuracy of guessing; true where that is not known."""
+        return self.chance is None or self.accuracy_low is None or self.accuracy_low > self.chance
 
 
 def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") -> list[NetworkSummary]:
@@ -72,16 +78,24 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
     Raises FrontierError for an unknown metric, and for records of several data sets or protocols, or of real and
     synthetic faces: their accuracies cannot share an axis.
     """
-    if metric not in METRICS:
-        raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(METRICS)}")
+    if metric not in MEASURES:
+        raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(MEASURES)}")
     records = latest_records(records)
     check_comparable(records)
     records = latest_records(records, identify)
+    labels = label_networks(records)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         groups[identify_network(record)].append(record)
-    labels = make_labels([group[0].spec for group in groups.values()])
-    return [_summarize(group, label, metric) for group, label in zip(groups.values(), labels, strict=True)]
+    return [_summarize(group, labels[network], metric) for network, group in groups.items()]
+
+
+def label_networks(records: Iterable[TrialRecord]) -> dict[str, str]:
+    """By `identify_network`, what each network is called beside the others of `records`: the same in every command."""
+    firsts: dict[str, TrialRecord] = {}
+    for record in records:
+        firsts.setdefault(identify_network(record), record)
+    return dict(zip(firsts, make_labels([first.spec for first in firsts.values()]), strict=True))
 
 
 def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> NetworkSummary:
@@ -89,14 +103,14 @@ def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> Network
     statuses = Counter(r.status for r in group)
     failed = [r for r in group if r.status == "failed"]
     sized = next((r for r in (*done, *group) if r.params is not None), group[0])
-    attention = sized.spec.get("arch", {}).get("attention", {})
+    attention = sized.view.get_written("arch").get("attention", {})
     summary = NetworkSummary(
         label=label,
-        arch=sized.arch or str(sized.spec.get("arch", {}).get("name", "")),
-        attention=attention.get("kind", "none"),
+        arch=sized.arch or sized.view.get_name("arch"),
+        attention=sized.view.arch.attention.kind,
         placement=describe_placement(attention),
-        resolution=int(sized.spec.get("data", {}).get("resolution", sized.resolution)),
-        recipe=sized.recipe or str(sized.spec.get("recipe", {}).get("name", "")),
+        resolution=sized.pixels,
+        recipe=sized.recipe or sized.view.get_name("recipe"),
         status="done" if done else next((name for name in ("pruned", "over_cap") if statuses[name]), "failed"),
         trials=len(done),
         pruned_trials=statuses["pruned"],
@@ -128,10 +142,8 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     # (split seed, fold) -> run -> (right, tested).
     cells: dict[tuple[int, int], dict[Run, tuple[int, int]]] = defaultdict(dict)
     for record in done:
-        counted = getattr(record, METRICS[metric])
-        correct = counted if counted is not None else round(getattr(record, metric) * record.tested)
         run = identify(record).run
-        cells[run.split_seed, run.fold][run] = (correct, record.tested or 0)
+        cells[run.split_seed, run.fold][run] = (count_correct(record, metric), record.tested or 0)
 
     images, right = 0, 0.0
     for cell in cells.values():
@@ -141,8 +153,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     accuracy, tested = right / images, count_images(done)
     low, high = compute_wilson_interval(accuracy * tested, tested)
 
-    protocol = done[0].spec.get("protocol", {})
-    wanted = protocol.get("folds", 1) if protocol.get("name") in FOLDED else 1
+    wanted = done[0].view.folds
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
     # All folds of a run count as one; a sweep may give each seed a split of its own.
@@ -161,16 +172,21 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         "accuracy_high": high,
         "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
         "tested": tested,
+        "chance": compute_chance(done[0]),
     }
 
 
 def count_images(records: Sequence[TrialRecord]) -> int:
-    """How many distinct test images (or pairs) the trials of one data set have; at least so many where the records do
-    not name them: another split draws from the same faces, and its images are then not counted as new ones."""
+    """How many distinct test images (or pairs) the trials of one data set have: the one count behind every interval.
+
+    At least so many where some records do not name them: another split draws from the same faces, and its images are
+    then not counted as new ones.
+    """
+    named = len({image for record in records for image in record.test_images})
     if all(len(record.test_images) == record.tested for record in records):
-        return len({image for record in records for image in record.test_images})
+        return named
     splits: dict[int, dict[int, int]] = defaultdict(dict)
     for record in records:
         run = identify(record).run
         splits[run.split_seed][run.fold] = max(record.tested or 0, splits[run.split_seed].get(run.fold, 0))
-    return max(sum(folds.values()) for folds in splits.values())
+    return max(named, *(sum(folds.values()) for folds in splits.values()))

@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> int:
         "photographs, OUT/to_check.csv those with no face, several, or that cannot be read. Started again, it goes on.",
         epilog="then: ffem train data=folder data.root=OUT",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, one folder a person")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, one folder per person")
     parser.add_argument("out", type=Path, metavar="OUT", help="where the faces go; made where missing")
     parser.add_argument(
         "--size", type=_parse_size, default=140, metavar="PIXELS", help="of a face's side; default: 140, as in LFW"

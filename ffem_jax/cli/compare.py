@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.recorded import add_records, find_records, read_all
-from ffem_jax.cli.terminal import DONE, Parser, print_table, say, show
+from ffem_jax.cli.recorded import add_metric, add_records, add_where, find_records, read_all
+from ffem_jax.cli.terminal import DONE, Parser, print_table, say
 from ffem_jax.specs.trial import PRECISIONS
+from ffem_jax.text.tables import print_prose
 
 
 def run(words: Sequence[str]) -> int:
@@ -21,7 +22,8 @@ def run(words: Sequence[str]) -> int:
         "--factor", required=True, help="such as attention.kind, arch.width_multiplier, recipe.loss, data.resolution"
     )
     parser.add_argument("--against", default="", metavar="LEVEL", help="compare every other level with this one alone")
-    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    add_where(parser)
+    add_metric(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
     options = parser.parse_intermixed_args(words)
@@ -38,7 +40,7 @@ def run(words: Sequence[str]) -> int:
     paths = find_records(options.records)
     if options.out:
         check_writable(options.out, "--out DIR")
-    records = read_all(paths)
+    records = read_all(paths, options.where)
     found = compare_records(
         records,
         options.factor,
@@ -54,7 +56,7 @@ def run(words: Sequence[str]) -> int:
     else:
         print_table(render_comparison(found))
         for row in found.rows:
-            show(f"- {write_sentence(row, found)}")
+            print_prose(f"- {write_sentence(row, found)}")
     for note in found.notes:
         say(note)
     if options.out:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say, show
-from ffem_jax.text.tables import Column, make_table
+from ffem_jax.cli.terminal import BAD_USAGE, DONE, Parser, UsageError, print_table, say, show
+from ffem_jax.cli.trials import add_network_options, choose_folder
+from ffem_jax.text.tables import Column, Table, make_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ffem_jax.metrics.calibration import Calibration
 
 
@@ -29,6 +28,7 @@ def run(words: Sequence[str]) -> int:
         embed_folder,
         load_exported,
         make_embedder,
+        move_faces,
         write_vectors,
     )
     from ffem_jax.training.weights import load_trial
@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
 
         check_installed()
         check_names(options.folder)
-    finished = load_trial(options.trial, options.seed) if options.trial else None
+    finished = load_trial(*_choose_trial(options)) if options.trial else None
     if options.export:
         embedder = load_exported(options.export)
         if finished:
@@ -55,13 +55,14 @@ def run(words: Sequence[str]) -> int:
     embedded = embed_folder(options.folder, embedder, options.crop, cache_dir)
     for note in embedded.faces.notes:
         say(f"ffem: warning: {note}")
+    status = DONE
     images, length = embedded.vectors.shape
     summary: dict[str, Any] = {"model_id": embedded.model_id, "images": images, "length": length}
     summary |= {"people": len(embedded.faces.people), "out": None, "imported": None, "calibration": None}
     # First what may be refused.
     if options.calibrate:
         assert finished is not None
-        calibration, notes = calibrate(embedded, finished)
+        calibration, notes = calibrate(embedded, move_faces(finished, options.data_root))
         for note in notes:
             say(f"ffem: warning: {note}")
         options.calibrate.write_text(json.dumps(calibration.to_dict()) + "\n", encoding="utf-8")
@@ -74,10 +75,11 @@ def run(words: Sequence[str]) -> int:
 
         report = import_embedded(options, embedded)
         warn(report)
+        status = BAD_USAGE if report.refused else DONE
         summary |= {"imported": len(report.added), "changes": report.to_dict()}
     if options.json:
         print(json.dumps(summary))
-        return DONE
+        return status
     print(f"{images} pictures of {summary['people']} people, {length} numbers each, by model {embedded.model_id}")
     if options.out:
         show(f"vectors: {options.out}")
@@ -86,13 +88,18 @@ def run(words: Sequence[str]) -> int:
     if options.calibrate:
         print_table(make_calibration_table(calibration))
         show(f"calibration: {options.calibrate}")
-    return DONE
+    return status
+
+
+def _choose_trial(options: argparse.Namespace) -> tuple[Path, int | None]:
+    return choose_folder(options.trial, options.network, options.best, options.seed)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser("embed", "Photographs of people, FOLDER/person/*.jpg, to vectors of a trained network.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder a person, pictures cut to the face")
-    parser.add_argument("--trial", type=Path, metavar="DIR", help="the folder of a finished trial")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder per person, pictures cut to the face")
+    parser.add_argument("--trial", type=Path, metavar="DIR", help="the folder of a finished trial, or of records")
+    add_network_options(parser)
     parser.add_argument(
         "--export",
         type=Path,
@@ -120,6 +127,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="delete every vector of this model that is not in the folder, whoever enrolled it",
     )
+    parser.add_argument(
+        "--moved-from", type=Path, metavar="DIR", help="where FOLDER lay before: what its imports brought is FOLDER's"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what --import would change, and change nothing")
     parser.add_argument(
         "--force",
@@ -130,17 +140,25 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         "--calibrate", type=Path, metavar="FILE",
         help="write thresholds by false-accept rate; the people must be new to the network",
     )  # fmt: skip
+    parser.add_argument(
+        "--data-root", default="", metavar="DIR",
+        help="where the faces that trained the network are now, for --calibrate; default: where they were",
+    )  # fmt: skip
     options = parser.parse_args(words)
     options.folder = options.folder.expanduser()
     if not (options.out or options.gallery or options.calibrate):
         raise UsageError("what becomes of the vectors? give --out FILE, --import URL or --calibrate FILE, or several")
-    for name in ("sync", "sync_all", "dry_run"):
+    for name in ("sync", "sync_all", "dry_run", "moved_from"):
         if getattr(options, name) and not options.gallery:
             raise UsageError(f"--{name.replace('_', '-')} is about a gallery: give --import URL")
+    if options.data_root and not options.calibrate:
+        raise UsageError("--data-root is about --calibrate FILE, which looks at the faces that trained; give both")
     if options.force and not (options.sync or options.sync_all):
         raise UsageError("--force is about --sync and --sync-all; give one of them")
     if not (options.trial or options.export):
         raise UsageError("which network? give --trial DIR or, to run an exported file, --export DIR")
+    if (options.network or options.best) and not options.trial:
+        raise UsageError("--network and --best choose among the trials of a folder: give --trial DIR")
     if options.calibrate and not options.trial:
         raise UsageError("--calibrate needs --trial DIR too: the trial tells which people trained the network")
     if not 0.05 <= options.crop <= 1:
@@ -150,7 +168,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def make_calibration_table(calibration: Calibration) -> Table:
     """The calibration, a row per rate."""
-    heads = ("false-accept rate a comparison", "threshold", "pairs accepted", "95 % interval of the rate")
+    heads = ("false-accept rate per comparison", "threshold", "pairs accepted", "95 % interval of the rate")
     rows = [
         [
             f"{row.false_accept_rate:g}",

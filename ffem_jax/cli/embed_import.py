@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 
 # Of pictures or names that a warning is about.
 SHOWN = 10
+UNKNOWN_FOLDER = "no folder that is known (over HTTP, or by an earlier version)"
 
 
 def import_embedded(options: argparse.Namespace, embedded: EmbeddedFaces) -> ImportReport:
     """Enrol all faces in the gallery that `--import` names, as `--sync`, `--sync-all` and `--dry-run` say."""
     from ffem_jax.embed import find_unread, list_candidates
-    from ffem_jax.serve.database import open_database
+    from ffem_jax.serve.database import open_copy, open_database
     from ffem_jax.serve.gallery import Gallery
     from ffem_jax.serve.imports import Scope, import_people
     from ffem_jax.text.names import decode_file_name
 
     candidates = list_candidates(embedded)
     scope = Scope.MODEL if options.sync_all else Scope.FOLDER if options.sync else Scope.NOTHING
-    gallery = Gallery(open_database(options.gallery), embedded.model_id, embedded.vectors.shape[1])
+    open_gallery = open_copy if options.dry_run else open_database
+    gallery = Gallery(open_gallery(options.gallery), embedded.model_id, embedded.vectors.shape[1])
+    moved_from = options.moved_from
     try:
         return import_people(
             gallery,
@@ -35,6 +38,7 @@ def import_embedded(options: argparse.Namespace, embedded: EmbeddedFaces) -> Imp
             decode_file_name(str(options.folder.resolve())),
             scope,
             unread=find_unread(options.folder, embedded.faces),
+            moved_from=decode_file_name(str(moved_from.expanduser().absolute())) if moved_from else "",
             dry_run=options.dry_run,
             force=options.force,
         )
@@ -55,6 +59,14 @@ def warn(report: ImportReport) -> None:
     if report.similar:
         names = [" and ".join(group) for group in report.similar]
         say(f"ffem: warning: names that may be one person's are enrolled as several people: {_join(names)}")
+    if report.outdated:
+        files = [f"{entry.name} ({entry.image})" for entry in report.outdated]
+        say(
+            f"ffem: warning: files that hold another picture since their import ({len(files)}): {_join(files)}; the "
+            "earlier pictures' vectors stay enrolled: --sync deletes them"
+        )
+    if report.refused:
+        say(f"ffem: warning: without --dry-run this is refused: {report.refused}")
     if report.wiped is False:
         say("ffem: warning: the database's files could not be written anew; what was deleted may be left in them")
 
@@ -69,10 +81,19 @@ def print_report(report: ImportReport, is_sync: bool) -> None:
         return
     show(f"{would}deleted: {len(report.removed)} vectors that are not in the folder")
     _print_entries(report.removed)
+    for shared in report.shared:
+        others = " and ".join(UNKNOWN_FOLDER if one is None else one for one in shared.others)
+        show(
+            f"  {shared.name}: {shared.image or 'a file'} is not in the folder, and stays: it is enrolled from {others}"
+        )
+    if report.shared:
+        show(
+            "if this folder lay elsewhere before, --moved-from DIR says where; --sync-all deletes what others have too"
+        )
     for name in report.people_removed:
         show(f"  {name}: has no vector left, and {'would no longer be' if report.dry_run else 'is no longer'} enrolled")
     for folder, (vectors, people) in report.kept.items():
-        origin = "no folder that is known (over HTTP, or by an earlier version)" if folder is None else folder
+        origin = UNKNOWN_FOLDER if folder is None else folder
         show(f"not touched: {vectors} vectors of {people} people, enrolled from {origin}; --sync-all compares them too")
     for model_id, (vectors, people) in report.other_models.items():
         show(f"not touched: {vectors} vectors of {people} people, of another model, {model_id}")

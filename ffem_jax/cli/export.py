@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, say, show
+from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, open_output, say, show
+from ffem_jax.cli.trials import add_network_options, choose_folder
+from ffem_jax.errors import describe_install
 from ffem_jax.export import DTYPES, FORMATS
 
 EPILOG = (
-    "What was written is then run on the trial's held-out faces: by ONNX Runtime and LiteRT (pip install "
-    "'ffem-jax[export]'), and by TensorFlow.js in Node where both are there."
+    "What was written is then run on the trial's held-out faces: by ONNX Runtime and LiteRT "
+    f"({describe_install('export')}), and by TensorFlow.js in Node where both are there."
 )
 
 
 def run(words: Sequence[str]) -> int:
     """Write the files and export.json, and print how close they are to what was trained."""
     parser = Parser("export", "A trained network as files that phones and browsers run.", EPILOG)
-    parser.add_argument("trial", type=Path, metavar="TRIAL_DIR", help="the folder of a finished trial")
+    parser.add_argument("trial", type=Path, metavar="TRIAL_DIR", help="the folder of a finished trial, or of records")
+    add_network_options(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="the runtime it is for")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what its weights are stored as (float32)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
@@ -39,20 +42,19 @@ def run(words: Sequence[str]) -> int:
 
     from ffem_jax.data.cache import find_cache_folder
     from ffem_jax.export.bundle import export_trial
-    from ffem_jax.runs.sweep import check_writable
     from ffem_jax.runs.trial import enable_compilation_cache
     from ffem_jax.specs.trial import DataSpec
 
-    check_writable(options.out, "--out DIR")
+    folder, seed = choose_folder(options.trial, options.network, options.best, options.seed)
     enable_compilation_cache(find_cache_folder(DataSpec()) / "compiled")
-    with keep_stdout_clean():
+    with open_output(options.out), keep_stdout_clean():
         manifest = export_trial(
-            options.trial,
+            folder,
             options.format,
             options.dtype,
             options.out,
             options.cap_mb,
-            options.seed,
+            seed,
             options.finetune_epochs,
             lambda epoch, loss: say(f"fine-tuning: epoch {epoch} of {options.finetune_epochs}, loss {loss:.2g}"),
             options.data_root,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.recorded import add_records, find_records, read_comparable
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, say, show
+from ffem_jax.cli.recorded import add_metric, add_records, find_records, read_comparable
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.text.tables import print_prose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,19 +31,19 @@ def run(words: Sequence[str]) -> int:
         "--by", action="append", default=[], metavar="COLUMN[:CUTS]",
         help="such as gender, or eyeglasses_probability:0.1,0.5 (numbers, cut); may be repeated; default: all",
     )  # fmt: skip
-    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    add_metric(parser)
     parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
     options = parser.parse_intermixed_args(words)
 
     from ffem_jax.analysis.groups import choose_records, compute_groups, cut_columns
     from ffem_jax.analysis.labels import describe_data
     from ffem_jax.reports.groups import groups_to_dict, render_groups, write_gap
-    from ffem_jax.reports.table import print_table
 
     paths = find_records(options.records)
     if options.attributes:
         check_attributes(options.attributes)
-    records = choose_records(read_comparable(paths, options.faces), options.metric)
+    recorded = read_comparable(paths, options.faces)
+    records = choose_records(recorded, options.metric)
     faces = load_recorded_faces(records, options.data_root)
     attributes = choose_attributes(faces, options.attributes)
     if not attributes and options.attributes:
@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> int:
     if not attributes:
         raise UsageError(f"data={records[0].data} comes without attributes; give --attributes FILE.csv")
     columns, notes = cut_columns(attributes, options.by)
-    found = compute_groups(records, columns, faces.labels, options.metric)
+    found = compute_groups(records, columns, faces.labels, options.metric, among=recorded)
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
     if options.json:
         synthetic = any(record.synthetic for record in records)
@@ -59,9 +59,9 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps({"title": title, "synthetic": synthetic, "metric": options.metric, "groups": rows}))
     else:
         mark = "SYNTHETIC FACES: " if any(record.synthetic for record in records) else ""
-        print_table(render_groups(found, mark + title), sys.stdout)
+        print_table(render_groups(found, mark + title))
         for one in found:
-            show(f"- {write_gap(one)}")
+            print_prose(f"- {write_gap(one)}")
     for note in notes:
         say(note)
     return DONE
@@ -84,9 +84,8 @@ def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -
     """
     from ffem_jax.data import load_faces
     from ffem_jax.data.recorded import KnownFaces, describe_change
-    from ffem_jax.specs.trial import DataSpec
 
-    data = DataSpec(**records[0].spec["data"])
+    data = records[0].view.data
     data = dataclasses.replace(data, root=data_root) if data_root else data
     faces = load_faces(data)
     strange = [record for record in records if record.pictures_fingerprint != faces.pictures_fingerprint]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ffem_jax.cli.recorded import find_records
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say, show
+from ffem_jax.cli.trials import add_network_options, choose_keys
 
 EPILOG = """\
 Each network is timed once, in TensorFlow.js' wasm backend in Node, on one thread of this machine, all of them in turn.
@@ -17,11 +18,12 @@ Then: ffem frontier RECORDS... --against latency_ms_wasm"""
 
 
 def run(words: Sequence[str]) -> int:
-    """Time the networks of the records, append the records, print a line a network."""
-    parser = Parser("latency", "Milliseconds a face of recorded networks, written into their records.", EPILOG)
+    """Time the networks of the records, append the records, print one line per network."""
+    parser = Parser("latency", "Milliseconds per face of recorded networks, written into their records.", EPILOG)
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
     parser.add_argument("--rounds", type=int, default=30, help="calls of each network, after a warm-up (30)")
     parser.add_argument("--again", action="store_true", help="measure also what has a latency already")
+    add_network_options(parser)
     options = parser.parse_intermixed_args(words)
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds} must be at least 1")
@@ -30,8 +32,9 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.latency.turns import BUSY_CORES
 
     paths = find_records(options.records)
+    keys = choose_keys(options.records, options.network, options.best)
     with keep_stdout_clean():
-        files, networks, busy = measure_records(paths, rounds=options.rounds, again=options.again, tell=say)
+        files, networks, busy = measure_records(paths, rounds=options.rounds, again=options.again, keys=keys, tell=say)
     if options.json:
         rows = [
             {

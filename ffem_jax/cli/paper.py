@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.cli.groups import check_attributes, choose_attributes, load_recorded_faces
-from ffem_jax.cli.recorded import add_records, find_records, read_all, read_comparable
+from ffem_jax.cli.recorded import add_records, choose_out, find_records, read_all, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.text.tables import print_prose
 
 if TYPE_CHECKING:
     from ffem_jax.records.record import TrialRecord
@@ -20,7 +21,7 @@ def run(words: Sequence[str]) -> int:
     """Write the page and its figures, and print Table 2 and what may be said of it."""
     parser = Parser("paper", "The paper's Tables 2 and 3, its curves and its networks compared in pairs: one page.")
     add_records(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: paper/ beside the first records")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: paper/ beside the first records, if new")
     parser.add_argument(
         "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others, for Table 3; "
         "the faces must be at hand, since records hold no names",
@@ -38,7 +39,7 @@ def run(words: Sequence[str]) -> int:
     paths = find_records(options.records)
     if options.attributes:
         check_attributes(options.attributes)
-    out = options.out or paths[0].parent / "paper"
+    out = choose_out(options.out, paths[0].parent / "paper", "--out DIR")
     check_writable(out, "--out DIR")
     # Trials of other networks are counted on the page, whatever their faces.
     others = [record for record in read_all(paths) if not find_network(record)]
@@ -55,7 +56,7 @@ def run(words: Sequence[str]) -> int:
             mark = "SYNTHETIC FACES: " if result.synthetic else ""
             title = f"{mark}recipe {one.setting.label}"
             print_table(render_table([row.summary for row in one.rows], marks, QUESTION, title))
-            print(write_answer(one).replace("**", ""))
+            print_prose(write_answer(one).replace("**", ""))
     say(f"page: {files[0]}")
     return DONE
 

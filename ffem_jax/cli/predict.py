@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.recorded import add_records, find_records, read_comparable
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, add_config_dir, print_table, say
 from ffem_jax.specs.trial import PRECISIONS
-from ffem_jax.text.tables import Column, make_table
+from ffem_jax.text.tables import Column, Table, make_table
 
 # As in the tables of MobileNetV2's paper.
 STAGE_LETTERS = {"expansion": "t", "channels": "c", "repeats": "n", "stride": "s"}
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ffem_jax.search.model.prediction import Prediction
     from ffem_jax.search.space import SearchSpace
 
@@ -27,15 +25,13 @@ def run(words: Sequence[str]) -> int:
     """Rank networks that were not trained by those that were."""
     parser = Parser("predict", "Rank a million networks of a space by what the records of some say; trains nothing.")
     add_records(parser)
-    parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
-    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with sweeps of your own")
+    add_space(parser)
     parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
     parser.add_argument("--cap-mmacs", type=float, default=0.0, help="the limit of multiply-adds, in millions (none)")
     parser.add_argument("--top", type=int, default=20, help="how many networks to list (20)")
     parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to look at (1000000)")
     parser.add_argument("--seed", type=int, default=0, help="draws the networks where the space holds more (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list there, a column a choice")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list there, one column per choice")
     options = parser.parse_intermixed_args(words)
     for name in ("top", "count"):
         if getattr(options, name) < 1:
@@ -71,6 +67,13 @@ def run(words: Sequence[str]) -> int:
         if options.out:
             say(f"list: {options.out}")
     return DONE
+
+
+def add_space(parser: Parser) -> None:
+    """The arguments --space, --config-dir and --precision, which say what a model of a search is about."""
+    parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
+    add_config_dir(parser, "sweeps")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
 
 
 def load_space(name: str, config_dir: Path | None) -> SearchSpace:
@@ -159,7 +162,9 @@ def describe(prediction: Prediction) -> list[str]:
         )
     elif macs and macs.tau >= p.left_out.tau:
         lines.append("multiply-adds alone order these networks as well: the larger is the better guess")
-    told = p.agreement.describe()
+    from ffem_jax.reports.wording import describe_agreement
+
+    told = describe_agreement(p.agreement)
     lines += [told] if told else []
     if len(p.networks) > 1:
         best = p.networks[0]
@@ -175,7 +180,7 @@ def describe(prediction: Prediction) -> list[str]:
 
 
 def write_csv(prediction: Prediction, space: SearchSpace, path: Path) -> None:
-    """The list as CSV: the numbers, then a column a choice, empty where it does not apply."""
+    """The list as CSV: the numbers, then one column per choice, empty where it does not apply."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = ("accuracy", "accuracy_low", "accuracy_high", "first_rank", "last_rank", "bytes", "macs", "recorded")
     names = [choice.name for choice in space.choices]

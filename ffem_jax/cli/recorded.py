@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.cli.terminal import UsageError, say
+from ffem_jax.records.measures import MEASURES
+from ffem_jax.specs.trial import PRECISIONS
 
 if TYPE_CHECKING:
     from ffem_jax.records.record import TrialRecord
@@ -24,6 +26,41 @@ def add_records(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The argument --where, whose conditions `select_where` reads."""
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE",
+        help="only trials with this setting, such as recipe.name=modern, attention.kind=eca or data.resolution=96; may "
+        "be repeated: of one key, either value",
+    )  # fmt: skip
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    """The argument --metric, with what each choice means."""
+    meanings = " ".join(measure.meaning for measure in MEASURES.values())
+    parser.add_argument("--metric", choices=tuple(MEASURES), default="accuracy", help=meanings.replace("%", "%%"))
+
+
+def add_cap(parser: argparse.ArgumentParser) -> None:
+    """The arguments --cap-mb and --precision, None where they are not given: the records' own then count."""
+    recorded = "default: the one that the trials were run under, else"
+    parser.add_argument("--cap-mb", type=float, help=f"the size limit, in MB of 10**6 bytes; {recorded} 10")
+    parser.add_argument("--precision", choices=PRECISIONS, help=f"bytes at this precision; {recorded} float32")
+
+
+def choose_out(given: Path | None, default: Path, option: str) -> Path:
+    """Where a command writes: `given`, or `default` where nothing stands there yet.
+
+    Raises UsageError where something does: what a sweep wrote is replaced only by name.
+    """
+    if given is None and default.exists():
+        raise UsageError(
+            f"{default} exists already; say where to write with {option}, or replace it with "
+            f"{option.split()[0]} {default}"
+        )
+    return given or default
+
+
 def find_records(paths: Sequence[Path]) -> list[Path]:
     """The records files that `paths` name, folders searched. Raises UsageError for a path that holds none."""
     found: list[Path] = []
@@ -37,11 +74,12 @@ def find_records(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_all(paths: Iterable[Path]) -> list[TrialRecord]:
-    """The latest record of every trial in the files."""
+def read_all(paths: Iterable[Path], where: Sequence[str] = ()) -> list[TrialRecord]:
+    """The latest record of every trial that meets `where`. Raises FrontierError as `select_where` does."""
+    from ffem_jax.analysis.selection import select_where
     from ffem_jax.records.record import latest_records, read_records
 
-    return latest_records(record for path in paths for record in read_records(path))
+    return select_where(latest_records(record for path in paths for record in read_records(path)), where)
 
 
 def read_comparable(

@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.recorded import add_records, find_records
+from ffem_jax.cli.recorded import add_cap, add_metric, add_records, add_where, choose_out, find_records
 from ffem_jax.cli.terminal import DONE, Parser, say
-from ffem_jax.specs.trial import PRECISIONS
 
 
 def run(words: Sequence[str]) -> int:
@@ -18,10 +17,15 @@ def run(words: Sequence[str]) -> int:
         "report", "One HTML page of recorded trials: answer, frontier, comparisons, curves, failures, a table."
     )
     add_records(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside the first records")
-    parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
-    parser.add_argument("--metric", choices=("accuracy", "accuracy_gallery"), default="accuracy")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: report.html beside the first records, if new",
+    )
+    add_where(parser)
+    add_cap(parser)
+    add_metric(parser)
     parser.add_argument("--title", default="", help="a name for the page, such as the sweep's")
     parser.add_argument("--question", default="", help="what was asked; default: the most accurate under the limit")
     parser.add_argument(
@@ -29,16 +33,18 @@ def run(words: Sequence[str]) -> int:
     )
     options = parser.parse_intermixed_args(words)
 
+    from ffem_jax.analysis.selection import select_where
     from ffem_jax.reports.html import write_report
     from ffem_jax.reports.html.wording import read_for_report
     from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
-    out = options.out or paths[0].parent / "report.html"
+    out = choose_out(options.out, paths[0].parent / "report.html", "--out FILE")
     if out.is_dir():
         out = out / "report.html"
     check_writable(out.parent, "--out FILE")
     records, left_out = read_for_report(paths)
+    records = select_where(records, options.where)
     for line in left_out:
         say(f"ffem: warning: {line}")
     notes = write_report(

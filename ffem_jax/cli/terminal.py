@@ -8,11 +8,13 @@ import io
 import os
 import select
 import shlex
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ffem_jax.config.overrides import suggest
 from ffem_jax.errors import FfemError
 from ffem_jax.text.display import show_unseen
 from ffem_jax.text.tables import print_table as print_table
@@ -38,7 +40,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError."""
+        """Raise UsageError; of words that argparse does not know, name the options and what they may be meant for."""
+        before, unknown, words = message.partition("unrecognized arguments: ")
+        options = [word for word in words.split() if word.startswith("-") and word != "-"]
+        if unknown and not before and options:
+            # argparse lists the words behind an unknown option as well.
+            known = [name for action in self._actions for name in action.option_strings]
+            message = f"there is no option {options[0]};{suggest(options[0], known)}"
+            raise UsageError(f"{message} see {self.prog} --help")
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -52,7 +61,12 @@ class OverridesParser(Parser):
         values = "values: any key that ffem train --cfg prints, such as arch.width_multiplier=0.5 or seed=1"
         super().__init__(command, description, epilog=f"choices:\n{groups}\n\n{values}")
         self.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, such as arch=ffem_am")
-        self.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with config files of your own")
+        add_config_dir(self, "config files")
+
+
+def add_config_dir(parser: argparse.ArgumentParser, what: str) -> None:
+    """The argument --config-dir, a folder with `what` of the user's own."""
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help=f"a folder with {what} of your own")
 
 
 def say(text: str) -> None:
@@ -73,16 +87,41 @@ def prepare_streams() -> None:
 
 
 def forget_closed() -> bool:
-    """Send what is still to be written to an output that nobody reads any more nowhere; whether there is such a one."""
+    """Send what is still to be written to an output that nobody reads any more nowhere; whether there is such a one.
+
+    Called after a BrokenPipeError.
+    """
     poll = select.poll()
     for number in (1, 2):
         poll.register(number, 0)  # what is wrong with it is told unasked
     closed = [number for number, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    # A socket whose other end reads no more is told by writing alone, which has just failed.
+    closed = closed or [number for number in (1, 2) if stat.S_ISSOCK(os.fstat(number).st_mode)]
     for number in closed:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, number)
         os.close(nowhere)
     return bool(closed)
+
+
+@contextlib.contextmanager
+def open_output(folder: Path, option: str = "--out DIR") -> Iterator[None]:
+    """Make the folder that a command writes to; where the command fails, take it away again unless something is in it.
+
+    Raises:
+        ConfigError: files cannot be made there.
+    """
+    from ffem_jax.config.compose import check_writable
+
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
+    try:
+        check_writable(folder, option)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # which is what a folder with something in it raises
+            for place in made:
+                place.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -29,6 +29,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b means both: a sweep without a name")
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     options = parser.parse_intermixed_args(words)
+    if options.cfg and options.multirun:
+        raise UsageError("--cfg prints one config and -m trains several; leave one of them out")
     if options.cfg:
         return print_config(options)
     if options.multirun:

@@ -26,7 +26,9 @@ from ffem_jax.config.overrides import (
     to_line,
 )
 from ffem_jax.config.plugins import check_launcher, check_logger
-from ffem_jax.config.schema import ApplicationSpec, check_key
+from ffem_jax.config.schema import ApplicationSpec, check_key, check_listed, explain_word
+from ffem_jax.specs.fields import name_below
+from ffem_jax.specs.own_code import add_folder
 from ffem_jax.specs.trial import DataSpec, RunSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -80,10 +82,18 @@ def find_sweep(name: str, config_dir: Path | None = None) -> Path:
 
 
 def read_question(path: Path) -> str:
-    """The first line of a sweep's head: the question it asks."""
+    """The question that a sweep's head begins with: its first sentence, over as many lines as it takes."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    lines = (line.lstrip("# ").strip() for line in text.splitlines() if line[:1] == "#")
-    return next((line for line in lines if line and not line.startswith("@package")), "")
+    question: list[str] = []
+    for line in (line.lstrip("# ").strip() for line in text.splitlines() if line[:1] == "#"):
+        if line.startswith("@package") or not (line or question):
+            continue
+        if not line:
+            break
+        question.append(line)
+        if line.endswith(("?", ".", "!", ":")):
+            break
+    return " ".join(question)
 
 
 def list_groups() -> dict[str, list[str]]:
@@ -144,6 +154,10 @@ def load_sweep(path: Path) -> DictConfig:
         raise ConfigError(f"the sweep {path} cannot be read: {to_line(str(error))}") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"the sweep {path} must be a mapping, with hydra.sweeper.params")
+    params = OmegaConf.select(node, "hydra.sweeper.params")
+    values: Any = OmegaConf.to_container(params) if isinstance(params, DictConfig) else {}
+    for key, value in values.items():
+        check_listed(key, value, list_groups())
     return node
 
 
@@ -188,6 +202,11 @@ class Composer:
 
     def settle(self, overrides: Sequence[str]) -> list[str]:
         """`overrides` as Hydra reads them. Raises ConfigError for one that cannot be read."""
+        for line in overrides:
+            if "=" not in line and not line.startswith("~"):
+                raise ConfigError(
+                    explain_word(line, {group: self.list_choices(group) for group in list_groups()}, find_sweeps())
+                )
         return [settle_override(line, ApplicationSpec) for line in overrides]
 
     def write_out_rows(self, overrides: Sequence[str]) -> list[str]:
@@ -279,6 +298,7 @@ def open_composer(config_dir: Path | None = None) -> Iterator[Composer]:
         if "${" in str(config_dir.resolve()):
             raise ConfigError(f"--config-dir {config_dir}: Hydra finds no folder with ${{ in its path; rename it")
         check_encoding(config_dir)
+        add_folder(config_dir)
     register_schema()
     # Hydra takes what follows file:// for the path as it is: escapes of a URL would be part of the name.
     search_path = [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []
@@ -310,12 +330,26 @@ def to_application(config: DictConfig) -> ApplicationSpec:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        names = [f.name for f in dataclasses.fields(ApplicationSpec)]
+        load_searched()
+        names = [f.name for f in dataclasses.fields(ApplicationSpec) if f.name != "pretrain"]
         # Without the `hydra` node, which belongs to no spec; the children become the dataclasses they are typed as.
         values: Any = OmegaConf.to_object(OmegaConf.masked_copy(config, names))
+        with name_below("pretrain"):
+            values["pretrain"] = OmegaConf.to_object(config.pretrain)
         return ApplicationSpec(**values)
     except OmegaConfBaseException as error:
         raise ConfigError(explain_error(error)) from error
+
+
+def load_searched() -> None:
+    """Load people's own Python files for a job in another process: its config says where its parent looked."""
+    from hydra.core.hydra_config import HydraConfig
+
+    searched = HydraConfig.get().searchpath if HydraConfig.initialized() else []
+    for place in searched or []:
+        folder = Path(str(place).removeprefix("file://"))
+        if str(place).startswith("file://") and folder.is_dir():
+            add_folder(folder)
 
 
 def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, RunSpec]:
@@ -330,9 +364,12 @@ def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, 
 
 
 def place_faces(trial: TrialSpec) -> TrialSpec:
-    """`trial` with the folders of its faces as absolute paths."""
+    """`trial` with the folders of its faces, and its teacher's path, as absolute paths."""
     first = dataclasses.replace(trial.pretrain, data=_place_data(trial.pretrain.data))
-    return dataclasses.replace(trial, data=_place_data(trial.data), pretrain=first)
+    teacher = trial.teacher
+    if teacher.path:
+        teacher = dataclasses.replace(teacher, path=_make_absolute(teacher.path))
+    return dataclasses.replace(trial, data=_place_data(trial.data), pretrain=first, teacher=teacher)
 
 
 def _place_data(data: DataSpec) -> DataSpec:
@@ -346,7 +383,11 @@ def _make_absolute(root: str) -> str:
 
 def write_places(trial: TrialSpec) -> list[str]:
     """The overrides that give the folders of `trial`'s faces to a job, whatever folder it works in."""
-    roots = {"data.root": trial.data.root, "pretrain.data.root": trial.pretraining and trial.pretrain.data.root}
+    roots = {
+        "data.root": trial.data.root,
+        "pretrain.data.root": trial.pretraining and trial.pretrain.data.root,
+        "teacher.path": trial.teacher.path,
+    }
     return [f"{key}={quote_value(_make_absolute(root))}" for key, root in roots.items() if root]
 
 

@@ -6,10 +6,12 @@ import importlib.util
 from typing import Any
 
 from ffem_jax.config.overrides import ConfigError
+from ffem_jax.errors import describe_install
+from ffem_jax.specs.run import LOGGERS
 
 # Keys are choices of `launcher` and `hydra/launcher`.
-_RAY = ("hydra_plugins.hydra_ray_launcher", "pip install 'ffem-jax[ray]'")
-_SUBMITIT = ("hydra_plugins.hydra_submitit_launcher", "pip install 'ffem-jax[slurm]'")
+_RAY = ("hydra_plugins.hydra_ray_launcher", describe_install("ray"))
+_SUBMITIT = ("hydra_plugins.hydra_submitit_launcher", describe_install("slurm"))
 LAUNCHER_PLUGINS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "pip install hydra-joblib-launcher"),
     "ray": _RAY,
@@ -17,11 +19,6 @@ LAUNCHER_PLUGINS = {
     "slurm": _SUBMITIT,
     "submitit_local": _SUBMITIT,
     "submitit_slurm": _SUBMITIT,
-}
-# And what a logger writes with.
-LOGGER_LIBRARIES = {
-    "tensorboard": ("tensorboardX", "pip install 'ffem-jax[tensorboard]'"),
-    "mlflow": ("mlflow", "pip install 'ffem-jax[mlflow]'"),
 }
 
 
@@ -38,6 +35,6 @@ def check_launcher(name: Any) -> None:
 
 def check_logger(name: Any) -> None:
     """Raise ConfigError where the library that the logger `name` writes with is not installed."""
-    module, command = LOGGER_LIBRARIES.get(name, ("json", ""))
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"logger={name} needs {module}, which is not installed; {command}")
+    logger = LOGGERS.kinds.get(name)
+    if logger and logger.library and importlib.util.find_spec(logger.library) is None:
+        raise ConfigError(f"logger={name} needs {logger.library}, which is not installed; {logger.install}")

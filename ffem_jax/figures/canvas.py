@@ -38,7 +38,7 @@ FALLBACKS = (
 TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # that turn the direction of what follows
 LONGEST_NAME = 52  # letters
 # Of differences: Okabe and Ito's blue, and grey; filled and hollow marks say the same.
-SHOWN, NOT_SHOWN = "#0072B2", "#606060"
+SIGNIFICANT_COLOR, OTHER_COLOR = "#0072B2", "#606060"
 
 
 _told = set[str]()  # letters that were named: a command draws several figures of the same networks

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
-from ffem_jax.figures.canvas import NOT_SHOWN, SHOWN, list_files, mark_synthetic, save_figure, shorten_name
+from ffem_jax.figures.canvas import (
+    OTHER_COLOR,
+    SIGNIFICANT_COLOR,
+    list_files,
+    mark_synthetic,
+    save_figure,
+    shorten_name,
+)
 from ffem_jax.text.numbers import format_p, format_points
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
     axes.set_xlim(min(ends) - pad, max(ends) + pad)
     for place, line in enumerate(lines):
         y = bottom + (top - bottom) * (1 - (place + 0.5) / len(lines))
-        look = {"weight": "bold" if line.row is None or line.row.shown else "normal"}
+        look = {"weight": "bold" if line.row is None or line.row.significant else "normal"}
         _write(figure, 0.027 if line.inside else 0.012, y, line.name, **look)
         if row := line.row:
             _draw_row(axes, place, row)
@@ -88,20 +95,20 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
 
 def _describe_marks() -> str:
     return (
-        "filled: a difference is shown (interval without 0, and p under 0.05 after Holm's correction); hollow: not; "
+        "filled: significant (interval without 0, and p under 0.05 after Holm's correction); hollow: not; "
         "diamond: over all"
     )
 
 
 def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:
-    color = SHOWN if row.shown else NOT_SHOWN
+    color = SIGNIFICANT_COLOR if row.significant else OTHER_COLOR
     axes.plot([100 * row.low, 100 * row.high], [place, place], color=color, linewidth=1.8 if row.overall else 1.3)
     axes.plot(
         100 * row.difference,
         place,
         marker="D" if row.overall else "o",
         color=color,
-        markerfacecolor=color if row.shown else "white",
+        markerfacecolor=color if row.significant else "white",
         markersize=6.5 if row.overall else 5.5,
         markeredgewidth=1.4,
     )

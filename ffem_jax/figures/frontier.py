@@ -15,18 +15,13 @@ from ffem_jax.figures.annotations import KeyEntry, Name, draw_key, write_names
 from ffem_jax.figures.canvas import list_files, mark_synthetic, save_figure
 from ffem_jax.figures.layout import Box
 from ffem_jax.figures.marks import Marks, draw_marks, draw_staircase, make_marks, name_marks
-from ffem_jax.figures.scales import SHORT_UNITS, UNITS, draw_cap, get_interval, set_cost_limits, set_rate_limits
+from ffem_jax.figures.scales import draw_cap, draw_chance, get_interval, set_cost_limits, set_rate_limits
 from ffem_jax.figures.styles import draw_legend, get_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRIC_NAMES = {
-    "accuracy": "closed-set accuracy, classifier (%)",
-    "accuracy_gallery": "closed-set accuracy, nearest gallery image (%)",
-    "verification": "verification accuracy, pairs of View 2 (%)",
-}
 LABEL_ALL_UP_TO = 16  # networks; beyond, only the frontier's are named
 LISTED_GHOSTS = 8  # networks over the cap; beyond, a key leaves them out
 POINTS_A_LETTER = 4.8
@@ -69,9 +64,9 @@ def _draw(
     strip = 0.1 if ghosts else 0.0
     axes = figure.add_axes((LEFT, 0.115 + strip, 0.9, 0.745 - strip))
     below = figure.add_axes((LEFT, 0.115, 0.9, strip - 0.012), sharex=axes) if ghosts else axes
-    scale, unit = UNITS[question.against]
-    set_cost_limits(axes, [question.get_cost(s) / scale for s in (*trained, *ghosts)], question)
+    set_cost_limits(axes, [question.get_cost(s) / question.axis.scale for s in (*trained, *ghosts)], question)
     set_rate_limits(axes, trained)
+    draw_chance(axes, trained)
     marks = make_marks(trained, question)
     named = _choose_named(marks)
     keyed = _needs_key(axes, marks, [trained[i].label for i in named], named)
@@ -80,9 +75,8 @@ def _draw(
         for part in {axes, below}:
             frame = part.get_position()
             part.set_position((LEFT * 9 / KEYED_INCHES, frame.y0, 0.52, frame.height))
-    precision = f", {question.precision}, as deployed" if question.against == "bytes" else ""
-    below.set_xlabel(f"{unit}{precision}", color="#202020")
-    axes.set_ylabel(METRIC_NAMES[question.measure], color="#202020")
+    below.set_xlabel(question.describe_axis(), color="#202020")
+    axes.set_ylabel(question.measure.axis, color="#202020")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -131,7 +125,7 @@ def _needs_key(axes: Axes, marks: Marks, labels: Sequence[str], named: Sequence[
 def _draw_ghosts(
     axes: Axes, ghosts: Sequence[NetworkSummary], question: FrontierQuestion, texts: Sequence[str]
 ) -> None:
-    scale = UNITS[question.against][0]
+    scale = question.axis.scale
     axes.set_facecolor("#f2f2f2")
     axes.set_ylim(0, 1)
     axes.set_yticks([])
@@ -164,7 +158,7 @@ def _draw_key(
     entries = [
         KeyEntry(
             summary.label,
-            f"{question.get_cost(summary) / UNITS[question.against][0]:.2f}",
+            f"{question.get_cost(summary) / question.axis.scale:.2f}",
             _format_rate(summary),
             get_style(summary.attention, kinds) | ({} if summary.accuracy is not None else {"fillstyle": "none"}),
             marked,
@@ -172,7 +166,7 @@ def _draw_key(
         )
         for summary, marked in zip(listed, question.mark_frontier(listed), strict=True)
     ]
-    draw_key(figure, entries, left, SHORT_UNITS[question.against])
+    draw_key(figure, entries, left, question.axis.key_unit)
 
 
 def _format_rate(summary: NetworkSummary) -> str:

@@ -1,4 +1,4 @@
-"""Where to put things in a figure so that they can be read: pure geometry, in points (1/72 inch)."""
+"""Places the labels of a figure so that they can be read: pure geometry, in points (1/72 inch)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ GAP = 4.0  # between a label and what it names
 
 @dataclass(frozen=True)
 class Label:
-    """A text of `width` by `height` for the mark at (x, y), whose whisker reaches from low to high.
+    """A text of `width` by `height` for the mark at (x, y), whose whisker goes from low to high.
 
-    required: placed even where it must cover something; the others are left out then.
-    beside: it goes beside its mark rather than above the whisker, where there is room for either.
+    Args:
+        required: placed even where it covers something; others are left out then.
+        beside: beside its mark is preferred to above the whisker, where there is room for either.
     """
 
     x: float
@@ -33,7 +34,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Placement:
-    """A label's box; `rotated` by 90 degrees to read upwards; `leader`: far enough to need a line to its mark."""
+    """The box of a label. rotated: by 90 degrees, to read upwards. leader: far enough for a line to its mark."""
 
     box: Box
     rotated: bool = False
@@ -41,16 +42,21 @@ class Placement:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Where the text's middle goes."""
+        """The middle of the text."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
 def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box) -> list[Placement | None]:
-    """Put each label near its mark, off the obstacles, off the other labels and within bounds.
+    """Place each label near its mark, clear of the obstacles and of other labels, within bounds.
 
-    An obstacle centred on a label's mark, or on its whisker, is its own and not in its way. Greedy: the required
-    ones first, from left to right, each at the place with the least covered area and, of those, the most natural.
-    None for a label that is not required and has no free place.
+    Greedy: required labels first, from left to right, each where it covers the least area and, of such places, the most
+    natural one. Written by hand, as the library adjustText moves labels step by step and gives no fixed result.
+
+    Args:
+        labels: to place. obstacles: boxes to keep clear; one centred on a label's mark or whisker is ignored for it.
+
+    Returns:
+        One placement per label; None for one that is not required and has no free place.
     """
     taken = np.array(obstacles, dtype=np.float64).reshape(-1, 4)
     placements: list[Placement | None] = [None] * len(labels)
@@ -74,7 +80,7 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box)
 def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
     """(effort to read, placement), the lower the better."""
     x, y, w, h = label.x, label.y, label.width, label.height
-    reach = 7.0  # clears the mark
+    clearance = 7.0  # of the mark
     above, below = label.high + GAP, label.low - GAP
     if not label.beside:
         for rank, bottom in enumerate((above, below - h)):
@@ -82,7 +88,7 @@ def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
     for step in (0, 1, -1, 2, -2):
         dy = step * h * 0.6
         for side, effort in ((1, 0.0), (-1, 1.0)):
-            left = x + reach if side == 1 else x - reach - w
+            left = x + clearance if side == 1 else x - clearance - w
             yield effort + 2 * abs(step), Placement((left, y + dy - h / 2, left + w, y + dy + h / 2))
     for shift in (0.0, 0.35, -0.35):
         left = x - w / 2 + shift * w

@@ -13,7 +13,7 @@ from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
 from ffem_jax.figures.annotations import Name, write_names
 from ffem_jax.figures.layout import Box
-from ffem_jax.figures.scales import UNITS, get_interval
+from ffem_jax.figures.scales import get_interval
 from ffem_jax.figures.styles import get_style
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Marks:
 
 def make_marks(trained: Sequence[NetworkSummary], question: FrontierQuestion) -> Marks:
     """The marks of `trained`, in its order."""
-    scale = UNITS[question.against][0]
+    scale = question.axis.scale
     kinds = [s.attention for s in trained]
     return Marks(
         costs=np.array([question.get_cost(s) / scale for s in trained], dtype=np.float64),

@@ -13,7 +13,7 @@ from ffem_jax.analysis.summary import NetworkSummary
 from ffem_jax.figures.annotations import shrink_text, split_shared
 from ffem_jax.figures.canvas import apply_look, clean_text, clean_texts, make_figure
 from ffem_jax.figures.marks import draw_marks, draw_staircase, make_marks, name_marks
-from ffem_jax.figures.scales import get_interval, set_cost_limits, set_rate_limits
+from ffem_jax.figures.scales import draw_chance, get_interval, set_cost_limits, set_rate_limits
 from ffem_jax.figures.styles import STYLES, get_style
 
 if TYPE_CHECKING:
@@ -27,13 +27,6 @@ KEY_INCHES = 0.14  # of the line above, which names the kinds
 LISTED = 10
 LETTERS = 64  # of a line of the key
 SIZE = 0.66  # of a mark on the screen
-AXIS_NAMES = {"accuracy": "accuracy (%)", "accuracy_gallery": "accuracy, gallery (%)", "verification": "accuracy (%)"}
-SHORT_COSTS = {
-    "bytes": "size as deployed in {precision} (MB)",
-    "params": "parameters (million)",
-    "macs": "multiply-adds (million)",
-    "latency_ms_wasm": "milliseconds in wasm",
-}
 SETTINGS = {
     "font.size": 7.0,
     "axes.labelsize": 7.5,
@@ -82,8 +75,9 @@ def _draw(axes: Axes, trained: Sequence[NetworkSummary], numbers: dict[int, str]
     marks = make_marks(trained, question)
     set_cost_limits(axes, marks.costs.tolist(), question)
     set_rate_limits(axes, trained)
-    axes.set_xlabel(SHORT_COSTS[question.against].format(precision=question.precision), labelpad=2)
-    axes.set_ylabel(AXIS_NAMES[question.measure], labelpad=2)
+    draw_chance(axes, trained, 6.5)
+    axes.set_xlabel(question.axis.short.format(precision=question.precision), labelpad=2)
+    axes.set_ylabel(question.measure.short, labelpad=2)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.5)
     axes.set_axisbelow(True)
     left, right = axes.get_xlim()

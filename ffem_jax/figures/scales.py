@@ -11,15 +11,6 @@ from ffem_jax.analysis.summary import NetworkSummary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# A cost's scale and its name on the axis; the key's column is short of room.
-UNITS = {
-    "bytes": (1e6, "MB"),
-    "params": (1e6, "million parameters"),
-    "macs": (1e6, "million multiply-adds an image"),
-    "latency_ms_wasm": (1.0, "ms an image, measured in TensorFlow.js' wasm backend, one thread"),
-}
-SHORT_UNITS = {"bytes": "MB", "params": "million", "macs": "million", "latency_ms_wasm": "ms"}
-
 
 def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:
     """Horizontal limits and ticks: logarithmic from a factor of 4 on, and with the cap in view where it is near."""
@@ -50,6 +41,9 @@ def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
     bottom = 100 * min(get_interval(s)[0] for s in trained)
     top = 100 * max(get_interval(s)[1] for s in trained)
     span = max(top - bottom, 1.0)
+    chance = next((100 * s.chance for s in trained if s.chance is not None), None)
+    if chance is not None and bottom - 0.5 * span <= chance < bottom:  # near: a reader compares with it
+        bottom, span = chance, max(top - chance, 1.0)
     axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()
@@ -79,6 +73,17 @@ def draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | Non
     place = axes.get_xaxis_transform()
     axes.text(question.cap_mb, 1.012, text, transform=place, ha="center", color="#202020", size=8.5, weight="bold")
     return float(axes.transData.transform((question.cap_mb, 0))[0])
+
+
+def draw_chance(axes: Axes, trained: Sequence[NetworkSummary], size: float = 8.5) -> None:
+    """The line of guessing and its name, where it lies between the limits of the figure."""
+    chance = next((s.chance for s in trained if s.chance is not None), None)
+    low, high = axes.get_ylim()
+    if chance is None or not low < 100 * chance < high:
+        return
+    axes.axhline(100 * chance, color="#606060", linewidth=0.9, linestyle=(0, (1, 3)), zorder=1.4)
+    place, text = axes.get_yaxis_transform(), f"chance {100 * chance:.1f} %"
+    axes.text(0.995, 100 * chance, text, transform=place, ha="right", va="bottom", color="#606060", size=size)
 
 
 def get_interval(summary: NetworkSummary) -> tuple[float, float]:

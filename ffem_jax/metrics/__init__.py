@@ -1,4 +1,4 @@
-"""What embeddings and predictions are worth, as numbers with intervals. NumPy only."""
+"""Metrics of embeddings and predictions, with intervals. NumPy only."""
 
 from ffem_jax.metrics.identification import (
     compute_closed_set_accuracy,

@@ -1,8 +1,8 @@
-"""Thresholds for Eq. 7 from the pairs of people that a network has never seen, and how far they can be trusted.
+"""Thresholds for Eq. 7 from pairs of people that a network has never seen, with intervals of their error rates.
 
-A network keeps the people it was trained on apart better than strangers, so a threshold from those people lets too many
-strangers in; `matching.calibrate_sigma` has no others to ask. Here the people must be new to the network, and the unit
-is the pair of pictures of two people: a gallery of any size can be reckoned from it.
+A network separates the people it was trained on better than strangers, so a threshold from those people accepts too
+many strangers; `matching.calibrate_sigma` has no others. Here the people must be new to the network. The unit is a pair
+of images of two people, from which the rate for a gallery of any size follows.
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ from ffem_jax.metrics.intervals import compute_wilson_interval
 
 CALIBRATION_VERSION = 1
 
-# 12.5 million pairs: more pictures are thinned out evenly.
+# 12.5 million pairs; of more images an even choice is taken.
 MAX_IMAGES = 5_000
-# The rates that a calibration tells with their intervals; any other is looked up in its curve.
+# The rates that a calibration has with intervals; any other is looked up in its curve.
 TOLD_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-# Of n independent pairs none of which is accepted, 3/n is the upper end of the 95 % interval of the rate.
+# Where none of n independent pairs is accepted, the 95 % interval of the rate ends at 3/n.
 PAIRS_FOR_A_RATE = 3.0
-# Pairs that must be accepted before their spread over people can be told.
+# Accepted pairs from which on their spread over people can be estimated.
 MIN_ACCEPTED = 30
 BLOCK_IMAGES = 512
 
 
 class CalibrationError(FfemError):
-    """Faces or a file that no threshold can be taken from. The message is one line."""
+    """Faces or a file that give no threshold. The message is one line."""
 
 
 @dataclass(frozen=True)
 class ToldRate:
-    """A threshold and what it does: the share of pairs of different people, in 0 to 1, at distance <= threshold.
+    """A threshold and its false-accept rate: the share of pairs of different people at distance <= threshold.
 
-    accepted: how many pairs that is. low, high: the 95 % interval of the rate, which counts that pairs share people;
-        of 25 people it held the true rate in 90 % of simulated draws, so with few people take it for somewhat wider.
-    enough: whether there are pairs enough to show a rate as low as `false_accept_rate`.
+    Args:
+        false_accept_rate: asked for, in 0 to 1. threshold: a distance, in 0 to 1.
+        accepted: how many pairs are accepted.
+        low, high: the 95 % interval of the rate, which allows for pairs that share people. With 25 people it held the
+            true rate in 90 % of simulated draws, so with few people it is somewhat too narrow.
+        enough: whether there are enough pairs to show a rate as low as `false_accept_rate`.
     """
 
     false_accept_rate: float
@@ -57,14 +60,14 @@ class ToldRate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Distances between pictures of different people, all of them new to the network.
+    """Distances between images of different people, all new to the network.
 
-    model_id: whose vectors. people, images, pairs: how many there were.
-    design_effect: how many pairs are worth as much as one independent pair, since pairs share people; at least 1.
-    curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most so many pairs are
-        accepted; below 0 where it must accept nothing.
-    contested, repeated: how many images were left out beforehand, since the picture stands under more than one person,
-        or is there more than once.
+    Args:
+        model_id: of the network. people, images, pairs: how many there were.
+        design_effect: how many pairs are worth one independent pair, as pairs share people; at least 1.
+        curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most so many pairs are
+            accepted; below 0 where nothing may be accepted.
+        contested, repeated: images left out because they occur under more than one person, or more than once.
     """
 
     model_id: str
@@ -79,17 +82,17 @@ class Calibration:
     repeated: int = 0
 
     def choose_threshold(self, false_accept_rate: float) -> float:
-        """The largest known distance at which at most `false_accept_rate` (0 to 1) of the pairs are accepted."""
+        """The largest distance of the curve at which at most `false_accept_rate` (0 to 1) of the pairs are accepted."""
         allowed = _count_allowed(false_accept_rate, self.pairs)
         index = bisect_right(self.curve, allowed, key=lambda entry: entry[0])
         return self.curve[index - 1][1]
 
     def has_enough(self, false_accept_rate: float) -> bool:
-        """Whether the pairs can show a rate as low as that: 3 / rate independent ones are needed."""
+        """Whether the pairs can show so low a rate, which takes 3 / rate independent ones."""
         return false_accept_rate * self.pairs / self.design_effect >= PAIRS_FOR_A_RATE
 
     def describe_shortage(self, false_accept_rate: float) -> str:
-        """What is missing for `false_accept_rate`, in one sentence."""
+        """How many pairs `false_accept_rate` needs and how many there are, in one sentence."""
         return (
             f"a false-accept rate of {false_accept_rate:.2g} a comparison takes about "
             f"{math.ceil(PAIRS_FOR_A_RATE / false_accept_rate):,} independent pairs; the {self.pairs:,} pairs of "
@@ -97,7 +100,7 @@ class Calibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `read_calibration` reads it back."""
+        """As a dict for JSON; `read_calibration` reads it back."""
         return {
             "version": CALIBRATION_VERSION,
             "model_id": self.model_id,
@@ -120,15 +123,22 @@ def compute_calibration(
     content: Sequence[Hashable] | None = None,
     synthetic: bool = False,
 ) -> Calibration:
-    """The calibration from embeddings [image, feature], normalised here, of people `labels` [image].
+    """The calibration from embeddings of people who are new to the network.
 
-    content: what tells each picture [image] from others. One that stands under two people is no pair of different
-    people, at distance 0, and is left out; of one that a person has twice the first counts. Without `content` every
-    picture is taken for another: vectors alone do not tell a copy from a network that sees no difference.
-    Of more than MAX_IMAGES pictures an even choice is taken. The interval's variance is that of a mean over pairs of
-    which those with a person in common are correlated.
-    Raises CalibrationError for fewer than three people, who leave the spread over people unknown.
-    Source: Aronow, Samii and Assenova, Political Analysis 23 (2015), equation 4 (dyadic cluster-robust variance).
+    An image that occurs under two people would be a pair at distance 0 that is not of two people: it is left out. Of an
+    image that a person has twice, the first counts. Of more than MAX_IMAGES images an even choice is taken. The
+    interval's variance is that of a mean over pairs, in which pairs with a person in common are correlated.
+
+    Args:
+        embeddings: [image, feature], normalised here. labels: [image], whose image.
+        content: [image], equal for copies of one image. Without it all images count as different: equal vectors may
+            also come from a network that sees no difference.
+
+    Raises:
+        CalibrationError: for fewer than three people, from whom the spread over people cannot be estimated.
+
+    References:
+        Aronow, Samii and Assenova, Political Analysis 23 (2015) 564, equation 4: dyadic cluster-robust variance.
     """
     vectors = normalize_embeddings(embeddings)
     owners = as_labels(labels, len(vectors), "calibration")
@@ -204,10 +214,10 @@ def _list_impostors(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndar
     number = int(people.max()) + 1
     for start in range(0, len(people), BLOCK_IMAGES):
         block = slice(start, start + BLOCK_IMAGES)
-        # Each pair once: the second picture comes after the first.
+        # Each pair once: the second image comes after the first.
         after = np.arange(len(people)) > np.arange(start, start + len(people[block]))[:, None]
         rows, columns = np.nonzero(after & (people[block, None] != people))
-        # Unit vectors: |a - b|^2 = 2 - 2 a.b, but for one picture under two names, whose small distance it would lose.
+        # Of unit vectors |a - b|^2 = 2 - 2 a.b. It loses the digits of small distances, which are computed directly.
         squares = 2 - 2 * (embeddings[block] @ embeddings.T)[rows, columns]
         close = squares < 1e-6
         squares[close] = ((embeddings[block][rows[close]] - embeddings[columns[close]]) ** 2).sum(axis=1)
@@ -247,10 +257,11 @@ def _tell(rate: float, ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray
 
 
 def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray, accepted: int) -> float:
-    """The variance of the share of accepted pairs over what it were of as many independent pairs; at least 1.
+    """The variance of the share of accepted pairs, over that of as many independent pairs; at least 1.
 
-    ranked: distances ascending; dyads: their pairs of people; counts: images of each person; accepted: how many of the
-    closest pairs are accepted.
+    Args:
+        ranked: [pair], distances ascending. dyads: [pair], which two people. counts: [person], images.
+        accepted: how many of the closest pairs are accepted.
     """
     pairs, people = ranked.size, len(counts)
     rate = accepted / pairs
@@ -264,6 +275,6 @@ def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.nda
     all_squares = (squares.sum() ** 2 - (squares**2).sum()) / 2
     of_dyads = (hits**2).sum() - 2 * rate * (hits * counts[first] * counts[second]).sum() + rate**2 * all_squares
     variance = ((surplus**2).sum() - of_dyads) / pairs**2
-    # It is low by one person of so many, and being an estimate itself it calls for Student's t, here to first order.
+    # Corrected for one degree of freedom and, as it is an estimate itself, for Student's t, to first order.
     variance *= people / (people - 1) * (1 + (1.96**2 + 1) / (2 * (people - 1)))
     return max(1.0, float(variance * pairs / (rate * (1 - rate))))

@@ -1,4 +1,4 @@
-"""One picture that is there twice: under two people, of whom one is wrong, or twice under one."""
+"""Finds images that occur twice: under two people, one of whom is wrong, or twice under one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SAME_DISTANCE = 5e-5
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Which of some pictures are there more than once, as lists of their indices, each ascending.
+    """The images that occur more than once, as groups of their indices, each ascending.
 
-    contested: groups under more than one person: at least one of the labels is wrong. repeated: what each person has
-    more than once, contested pictures left out.
+    Args:
+        contested: groups under more than one person; at least one label is wrong.
+        repeated: groups under one person.
     """
 
     contested: tuple[tuple[int, ...], ...]
     repeated: tuple[tuple[int, ...], ...]
 
     def select(self, images: int) -> np.ndarray:
-        """Which of so many pictures to compare with other people's: bool [image], without the contested ones and
-        with the first of each that is repeated."""
+        """Which images to compare with other people's: bool [image], no contested one, the first of a repeated one."""
         kept = np.ones(images, bool)
         kept[[index for group in self.contested for index in group]] = False
         kept[[index for group in self.repeated for index in group[1:]]] = False
@@ -35,7 +35,7 @@ class Duplicates:
 
 
 def find_duplicates(labels: npt.ArrayLike, content: Sequence[Hashable]) -> Duplicates:
-    """The pictures of people `labels` [image] that have the same `content` [image], in order of their first."""
+    """The images of people `labels` [image] with equal `content` [image], in order of the first of each group."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(content):
         groups[key].append(index)
@@ -49,7 +49,7 @@ def find_duplicates(labels: npt.ArrayLike, content: Sequence[Hashable]) -> Dupli
 
 
 def group_same_vectors(vectors: np.ndarray) -> np.ndarray:
-    """For each of `vectors` [row, feature], of unit length, the first row that is one picture's with it: int [row]."""
+    """For each of `vectors` [row, feature], of unit length, the first row that is of the same image: int [row]."""
     first = np.arange(len(vectors))
     if len(vectors) < 2:
         return first
@@ -67,7 +67,7 @@ def group_same_vectors(vectors: np.ndarray) -> np.ndarray:
 
 
 def find_same_rows(vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
-    """Whether each of `vectors` [row, feature] is one picture's with any of `probes` [probe, feature]: bool [row]."""
+    """Whether each of `vectors` [row, feature] is of the same image as any of `probes` [probe, feature]: bool [row]."""
     found = np.zeros(len(vectors), bool)
     if not (len(probes) and len(vectors)):
         return found
@@ -81,8 +81,10 @@ def find_same_rows(vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
 
 
 def _project(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Where each vector lies along a line, and within what margin those do that are the same: what is close is close
-    along any line, so that only neighbours on one need comparing."""
+    """The position of each vector along a random line, and the margin within which equal vectors lie.
+
+    Vectors that are close are close along any line, so only neighbours on it need comparing.
+    """
     length = vectors.shape[1]
     drawn = np.random.default_rng(0).normal(size=length)
     line = (drawn / np.linalg.norm(drawn)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Rank-1 identification: whose gallery image is nearest (the paper's Eq. 6)."""
+"""Rank-1 identification: the person of the nearest gallery image (the paper's Eq. 6)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ BLOCK_PROBES = 256
 
 
 def normalize_embeddings(embeddings: npt.ArrayLike) -> np.ndarray:
-    """Scale embeddings [image, feature] to unit length, in float64.
+    """Embeddings [image, feature] scaled to unit length, in float64.
 
-    Raises ValueError for anything but a matrix, and for an embedding that has no direction (all zeros, or a
-    number that is not finite), naming its row.
+    Raises:
+        ValueError: for anything but a matrix, and for an embedding without a direction (all zeros, or a number that is
+            not finite), naming its row.
     """
     embeddings = _as_matrix(embeddings, "embeddings")
-    # By the largest entry first, so that squaring neither overflows nor vanishes.
+    # Divided by the largest entry first, so that squares neither overflow nor vanish.
     largest = np.max(np.abs(embeddings), axis=1, keepdims=True, initial=0.0)
     bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
     if bad.size:
@@ -33,14 +34,19 @@ def find_nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest gallery row of each probe, by Euclidean distance (Eq. 6).
 
-    probes: [probe, feature]; gallery: [image, feature], compared as they are: normalise them first if lengths
-    should not matter.
-    other_than: (probe_labels, gallery_labels): a probe then only sees the gallery images of other labels.
+    Memory is bounded by BLOCK_PROBES x gallery images.
 
-    Returns (index, distance), each [probe]; index -1 and an infinite distance where there is nothing to see.
-    Of gallery rows at one distance the first is taken. Memory is bounded by BLOCK_PROBES x gallery images.
+    Args:
+        probes: [probe, feature]. gallery: [image, feature]. They are compared as they are: normalise them first if
+            lengths should not matter.
+        other_than: (probe_labels, gallery_labels); each probe is then compared with images of other labels only.
 
-    Raises ValueError where shapes disagree, the gallery is empty or a number is not finite.
+    Returns:
+        (index, distance), each [probe]. Of gallery rows at one distance the first is taken. A probe without any
+        gallery image has index -1 and an infinite distance.
+
+    Raises:
+        ValueError: where shapes disagree, the gallery is empty or a number is not finite.
     """
     probes, gallery = _as_matrix(probes, "probes"), _as_matrix(gallery, "gallery")
     if not len(gallery):
@@ -59,14 +65,14 @@ def find_nearest(
     for start in range(0, len(probes), BLOCK_PROBES):
         rows = slice(start, start + BLOCK_PROBES)
         block = probes[rows]
-        # |p - g|^2 less |p|^2, which is the same for all of a probe's candidates.
+        # |p - g|^2 minus |p|^2, which is the same for all candidates of a probe.
         scores = gallery_squares - 2 * (block @ gallery.T)
         if other_than is not None:
             scores[probe_labels[rows, None] == gallery_labels] = np.inf
         best = np.argmin(scores, axis=1)
         seen = np.isfinite(scores[np.arange(len(block)), best])
         index[rows] = np.where(seen, best, -1)
-        # From the difference: the expanded form loses half the digits of a small distance.
+        # Computed from the difference: the expanded form loses half the digits of a small distance.
         distance[rows] = np.where(seen, np.linalg.norm(block - gallery[best], axis=1), np.inf)
     return index, distance
 
@@ -74,9 +80,13 @@ def find_nearest(
 def compute_closed_set_hits(
     probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
 ) -> np.ndarray:
-    """Whether each probe's nearest gallery image is of the same person: bool [probe].
+    """Whether the nearest gallery image of each probe is of the same person: bool [probe].
 
-    Embeddings [image, feature] are normalised here. Raises ValueError as `find_nearest` does.
+    Args:
+        probes, gallery: embeddings [image, feature], normalised here. probe_labels, gallery_labels: [image].
+
+    Raises:
+        ValueError: as `find_nearest` does.
     """
     probes, gallery = normalize_embeddings(probes), normalize_embeddings(gallery)
     probe_labels = as_labels(probe_labels, len(probes), "probe")
@@ -90,7 +100,8 @@ def compute_closed_set_accuracy(
 ) -> float:
     """The share of probes, in 0 to 1, whose nearest gallery image is of the same person.
 
-    Raises ValueError as `compute_closed_set_hits` does, and where there is no probe.
+    Raises:
+        ValueError: as `compute_closed_set_hits` does, and where there is no probe.
     """
     hits = compute_closed_set_hits(probes, probe_labels, gallery, gallery_labels)
     if not hits.size:
@@ -102,7 +113,7 @@ def as_labels(labels: npt.ArrayLike, images: int, what: str) -> np.ndarray:
     """`labels` as an array [image]; ValueError unless there is one for each of `images`."""
     array = np.asarray(labels)
     if array.shape != (images,):
-        raise ValueError(f"{images} {what} images come with labels of shape {array.shape}; give one label an image")
+        raise ValueError(f"{images} {what} images come with labels of shape {array.shape}; give one label per image")
     return array
 
 

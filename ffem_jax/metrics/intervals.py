@@ -1,4 +1,4 @@
-"""How far a rate measured on a few images can be trusted."""
+"""Confidence intervals of rates that are measured on few images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ import numpy.typing as npt
 def compute_wilson_interval(correct: float, tested: float, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a rate, `correct` out of `tested`, as (low, high) in 0 to 1.
 
-    Neither need be whole: a mean over seeds times the images tested is welcome. Nothing tested says
-    nothing: (0, 1). Unlike the interval of the normal approximation it stays inside 0 to 1 and has a width at
-    0 and at `tested` correct, where small test sets often are.
+    Unlike the interval of the normal approximation, it stays within 0 to 1, and it has a width at 0 and at `tested`
+    correct, where small test sets often are. With nothing tested it is (0, 1).
 
-    Raises ValueError unless 0 <= correct <= tested and 0 < confidence < 1.
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927); Brown, Cai and DasGupta, Statistical Science 16 (2001).
+    Args:
+        correct, tested: counts of images. They may be fractions, as a mean over seeds times the images tested is.
+
+    Raises:
+        ValueError: unless 0 <= correct <= tested and 0 < confidence < 1.
+
+    References:
+        Wilson, J. Am. Stat. Assoc. 22 (1927) 209; Brown, Cai and DasGupta, Statistical Science 16 (2001) 101.
     """
     if not 0 <= correct <= tested:
         raise ValueError(f"correct={correct} must be between 0 and tested={tested}")
@@ -29,25 +34,31 @@ def compute_wilson_interval(correct: float, tested: float, confidence: float = 0
     rate = correct / tested
     shrink = 1 + z * z / tested
     centre = (rate + z * z / (2 * tested)) / shrink
-    reach = z * math.sqrt(rate * (1 - rate) / tested + (z / (2 * tested)) ** 2) / shrink
-    # The two ends are exact in theory; in floating point they miss 0 and 1 by a rounding.
-    low = 0.0 if correct == 0 else centre - reach
-    high = 1.0 if correct == tested else centre + reach
+    half_width = z * math.sqrt(rate * (1 - rate) / tested + (z / (2 * tested)) ** 2) / shrink
+    # In theory the two ends are exactly 0 and 1; in floating point they miss them by a rounding.
+    low = 0.0 if correct == 0 else centre - half_width
+    high = 1.0 if correct == tested else centre + half_width
     return low, high
 
 
 def compute_clustered_interval(
     rates: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """An interval (low, high), in 0 to 1, of the mean of `rates` [image] that come in `clusters` [image].
+    """An interval (low, high), in 0 to 1, of a mean of rates that come in clusters, such as people.
 
-    One person's images are right or wrong together more often than not, and so say less than as many people's would:
-    Wilson's interval, with the number of images divided by the design effect (the variance of the mean over people,
-    drawn with all their images, over that of images drawn one by one; at least 1). With fewer than two clusters, or
-    all rates 0 or all 1, there is nothing to tell the effect by, and images count one by one.
+    The images of one person tend to be right or wrong together, so they say less than as many people's would. This is
+    Wilson's interval with the number of images divided by the design effect: the variance of the mean when people are
+    drawn with all their images, over its variance when images are drawn one by one; at least 1. With fewer than two
+    clusters, or with all rates 0 or all 1, the effect cannot be estimated, and images count one by one.
 
-    Raises ValueError where the shapes disagree, there is no image, or confidence is not between 0 and 1.
-    Source: Korn and Graubard, Survey Methodology 24 (1998) 193; Kish, Survey Sampling (1965).
+    Args:
+        rates: [image], in 0 to 1. clusters: [image], whose image it is.
+
+    Raises:
+        ValueError: where the shapes disagree, there is no image, or confidence is not between 0 and 1.
+
+    References:
+        Korn and Graubard, Survey Methodology 24 (1998) 193; Kish, Survey Sampling (1965).
     """
     rates, clusters = np.asarray(rates, dtype=np.float64), np.asarray(clusters)
     if rates.ndim != 1 or rates.shape != clusters.shape or not rates.size:
@@ -67,11 +78,18 @@ def compute_clustered_interval(
 def compute_unpaired_interval(
     first: tuple[float, int], second: tuple[float, int], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """An interval (low, high), in -1 to 1, of rate `second` less rate `first`, each as (correct, tested).
+    """An interval (low, high), in -1 to 1, of rate `second` minus rate `first`, of independent images.
 
-    For images of which it is not known who was right about which: they are treated as different ones.
-    Raises ValueError as `compute_wilson_interval` does.
-    Source: Newcombe, Statistics in Medicine 17 (1998) 873, method 10: the two Wilson intervals, squared and added.
+    Use it where it is not known which images each was right about.
+
+    Args:
+        first, second: (correct, tested), counts of images.
+
+    Raises:
+        ValueError: as `compute_wilson_interval` does.
+
+    References:
+        Newcombe, Statistics in Medicine 17 (1998) 873, method 10: the two Wilson intervals, squared and added.
     """
     low_a, high_a = compute_wilson_interval(*first, confidence)
     low_b, high_b = compute_wilson_interval(*second, confidence)

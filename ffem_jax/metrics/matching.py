@@ -1,7 +1,7 @@
-"""Accept or reject by distance (the paper's Eq. 7), and the threshold that a false-accept rate asks for.
+"""Acceptance by distance (the paper's Eq. 7), and the threshold for a given false-accept rate.
 
-Distance here is half the Euclidean distance of unit-length embeddings, so it lies in 0 (same direction) to 1
-(opposite). The paper's sigma = 0.5 is "(normalized)" without saying how; this reading is ours.
+A distance is half the Euclidean distance of unit-length embeddings: 0 for the same direction, 1 for the opposite one.
+The paper calls its sigma = 0.5 "(normalized)" and does not say how; this normalisation is our reading.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from ffem_jax.metrics.identification import as_labels, find_nearest, normalize_e
 
 @dataclass(frozen=True)
 class Matches:
-    """What the server answers to each probe. Arrays are [probe].
+    """The nearest gallery image of each probe, and whether it is accepted. Arrays are [probe].
 
-    index: the nearest gallery image; label: its person, whether accepted or not.
-    distance: in 0 to 1; accepted: distance <= sigma.
+    Args:
+        index: of the nearest gallery image. label: its person, whether accepted or not.
+        distance: in 0 to 1. accepted: distance <= sigma.
     """
 
     index: np.ndarray
@@ -31,11 +32,12 @@ class Matches:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """How often Eq. 7 accepts. Rates over the probes, in 0 to 1.
+    """How often Eq. 7 accepts: rates over the probes, in 0 to 1.
 
-    accepted_correct: accepted as the right person. accepted: accepted as anybody, right or wrong.
-    false_accept: accepted as somebody else when the probe's own person is not enrolled (an open set); a probe
-        that is left without any gallery image cannot be accepted, and counts.
+    Args:
+        accepted_correct: accepted as the right person. accepted: accepted as anybody, right or wrong.
+        false_accept: accepted as somebody else while the probe's own person is not enrolled (an open set). A probe
+            that is then left without any gallery image counts as not accepted.
     """
 
     accepted_correct: float
@@ -44,10 +46,13 @@ class Acceptance:
 
 
 def match(probes: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike, sigma: float) -> Matches:
-    """Compare each probe with its nearest gallery image and accept at distance <= sigma (Eq. 6 and 7).
+    """Compare each probe with its nearest gallery image, and accept at distance <= sigma (Eq. 6 and 7).
 
-    probes, gallery: embeddings [image, feature], normalised here. Raises ValueError as `find_nearest` does, and
-    for a sigma that is no number.
+    Args:
+        probes, gallery: embeddings [image, feature], normalised here. gallery_labels: [image].
+
+    Raises:
+        ValueError: as `find_nearest` does, and for a sigma that is NaN.
     """
     _check_sigma(sigma)
     probes, gallery = normalize_embeddings(probes), normalize_embeddings(gallery)
@@ -60,9 +65,10 @@ def match(probes: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.Arr
 def compute_impostor_distances(
     probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
 ) -> np.ndarray:
-    """The distance [probe], in 0 to 1, to the nearest gallery image of another person; infinite where none is.
+    """The distance [probe], in 0 to 1, to the nearest gallery image of another person; infinite where there is none.
 
-    Raises ValueError as `find_nearest` does.
+    Raises:
+        ValueError: as `find_nearest` does.
     """
     labels = (probe_labels, gallery_labels)
     _, distance = find_nearest(normalize_embeddings(probes), normalize_embeddings(gallery), other_than=labels)
@@ -76,9 +82,13 @@ def compute_acceptance(
     gallery_labels: npt.ArrayLike,
     sigma: float,
 ) -> Acceptance:
-    """Accept rates of Eq. 7 at `sigma`: with everybody enrolled, and with the probe's own person left out.
+    """The accept rates of Eq. 7 at `sigma`: with everybody enrolled, and with the probe's own person left out.
 
-    Raises ValueError as `match` does, and where there is no probe.
+    Args:
+        probes, gallery: embeddings [image, feature], normalised here; their labels: [image].
+
+    Raises:
+        ValueError: as `match` does, and where there is no probe.
     """
     matches = match(probes, gallery, gallery_labels, sigma)
     if not matches.accepted.size:
@@ -95,13 +105,16 @@ def compute_acceptance(
 def calibrate_sigma(train_embeddings: npt.ArrayLike, train_labels: npt.ArrayLike, far_target: float) -> float:
     """The largest sigma in 0 to 1 at which at most `far_target` of the training images accept another person.
 
-    An image's impostor is the nearest training image of another person: at sigma it is accepted or it is not.
-    Test images are not asked for, so none can leak in. The network was trained to keep these very people apart,
-    so strangers are accepted more often than `far_target`: `compute_acceptance` on test images tells how often.
-    Where even distance 0 is too often an impostor's (one picture under two names), the result is below 0 and
-    accepts nothing.
+    The impostor of an image is the nearest training image of another person. Test images are not used, so none can
+    leak. The network was trained to separate these very people, so strangers are accepted more often than
+    `far_target`; `compute_acceptance` on test images says how often. Where even distance 0 accepts too many impostors
+    (one image under two names), the result is below 0 and accepts nothing.
 
-    Raises ValueError for fewer than two people, and for a far_target outside 0 to 1.
+    Args:
+        train_embeddings: [image, feature], normalised here. train_labels: [image]. far_target: in 0 to 1.
+
+    Raises:
+        ValueError: for fewer than two people, and for a far_target outside 0 to 1.
     """
     if not 0 <= far_target <= 1:
         raise ValueError(f"far_target={far_target} must be between 0 and 1")

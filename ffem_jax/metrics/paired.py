@@ -1,7 +1,10 @@
-"""Two classifiers on the same images: an interval for their difference, an exact test, and the price of many tests.
+"""Compares two classifiers on the same images: an interval of their difference, an exact test, Holm's correction.
 
-All of it works on differences: of one image under one training run, 1 where only the second classifier is right, -1
-where only the first is, 0 where they agree.
+Everything works on differences per image and training run: 1 where only the second classifier is right, -1 where only
+the first is, 0 where they agree.
+
+Written by hand: scipy.stats has no bootstrap of runs crossed with images, and its `permutation_test` draws signs where
+the exact test here counts all of them.
 """
 
 from __future__ import annotations
@@ -25,18 +28,24 @@ def compute_paired_interval(
 ) -> tuple[float, float]:
     """A percentile bootstrap interval (low, high) of the mean difference, in -1 to 1.
 
-    totals [run, image]: sums of differences; counts [run, image]: of how many tests (0: this run did not test this
-    image). A run is a training seed. What other images and what other runs would have changed is drawn each by
-    itself, with replacement, and added; an image that several runs tested is drawn with all its tests, since it is
-    one image still: counted once a run, the interval would shrink with every seed. Drawing both at once counts chance
-    in a single test three times (Owen, Annals of Applied Statistics 1 (2007)), this counts it up to twice, so the
-    interval is somewhat wide where that is what runs differ by, and somewhat narrow for the effect of the seed
-    itself where runs are few. A single run cannot be drawn anew: the interval then says nothing about other seeds.
+    Images and runs (training seeds) are resampled separately, with replacement, and the two changes are added. An image
+    is drawn with its tests by all runs, as it is one image: counted once per run, the interval would shrink with every
+    seed. Resampling both at once counts chance in a single test three times; this counts it up to twice. So the
+    interval is somewhat wide where that chance is what runs differ by, and somewhat narrow for the effect of the seed
+    where runs are few. A single run cannot be resampled: the interval then excludes variance between seeds.
 
-    Where no image is told differently the draws have no width; the interval is then the exact one of a rate of
-    which no case was seen, both ways.
+    Where the two never differ the draws have no width. The interval is then the exact one of a rate of which no case
+    was seen, in both directions.
 
-    Raises ValueError where the shapes disagree, nothing was tested or confidence is not between 0 and 1.
+    Args:
+        totals: [run, image], sums of differences. counts: [run, image], of how many tests; 0 where none was made.
+        draws: resamples. seed: of the draws.
+
+    Raises:
+        ValueError: where the shapes disagree, nothing was tested or confidence is not between 0 and 1.
+
+    References:
+        Owen, Annals of Applied Statistics 1 (2007) 386: the pigeonhole bootstrap, which resamples both at once.
     """
     totals, counts = _check_tables(totals, counts)
     if not 0 < confidence < 1:
@@ -45,8 +54,8 @@ def compute_paired_interval(
     totals, counts = totals[tested], counts[tested]
     runs, images = counts.shape
     if not totals.any():
-        reach = 1 - ((1 - confidence) / 2) ** (1 / images)
-        return -reach, reach
+        half_width = 1 - ((1 - confidence) / 2) ** (1 / images)
+        return -half_width, half_width
     random = np.random.default_rng(seed)
     changes = _draw_changes(totals, counts, draws, random)
     if runs > 1:
@@ -57,48 +66,56 @@ def compute_paired_interval(
 
 
 def _draw_changes(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """The change of the mean, [draw], when the columns are drawn anew."""
+    """The change of the mean, [draw], when the columns are resampled."""
     columns = np.vstack([totals.sum(axis=0), counts.sum(axis=0)])
-    # Equal columns are interchangeable: drawing how many of each kind is drawing them, and there are few kinds.
+    # Equal columns are interchangeable and there are few kinds, so the number of each kind is drawn.
     kinds, sizes = np.unique(columns, axis=1, return_counts=True)
     drawn = random.multinomial(sizes.sum(), sizes / sizes.sum(), size=draws) @ kinds.T
     return drawn[:, 0] / drawn[:, 1] - totals.sum() / counts.sum()
 
 
 def compute_sign_flip_p_value(totals: npt.ArrayLike) -> float:
-    """The exact two-sided p-value of "which of the two is which makes no difference to any image".
+    """The exact two-sided p-value of the hypothesis that swapping the two classifiers changes no image's distribution.
 
-    totals: whole numbers [image], an image's differences summed over all its tests; each is as likely to have come out
-    with the other sign. All 2**images signs are counted, by their sums. With one test an image this is McNemar's exact
-    test. Images are what is drawn: of other training seeds it says nothing.
+    Under it each total is as likely to have the other sign. All 2**images signs are counted, by their sums. With one
+    test per image this is McNemar's exact test. The images are the sample: it says nothing about other seeds.
 
-    Raises ValueError for totals that are not whole.
-    Source: Fisher's permutation test on paired differences; McNemar, Psychometrika 12 (1947).
+    Args:
+        totals: [image], whole numbers: the differences of an image, summed over its tests.
+
+    Raises:
+        ValueError: for totals that are not whole.
+
+    References:
+        Fisher's permutation test on paired differences; McNemar, Psychometrika 12 (1947) 153.
     """
     values = np.asarray(totals, dtype=np.float64)
     if not np.array_equal(values, np.round(values)):
         raise ValueError("totals must be whole numbers: sums of -1, 0 and 1")
     steps = np.abs(values[values != 0]).astype(int)
-    reach = int(steps.sum())
-    # chance[s]: of a sum of s - reach.
-    chance = np.zeros(2 * reach + 1)
-    chance[reach] = 1.0
+    largest = int(steps.sum())
+    # chance[s] is the probability of the sum s - largest.
+    chance = np.zeros(2 * largest + 1)
+    chance[largest] = 1.0
     done = 0
     for step in steps:
         done += int(step)
-        inner = slice(reach - done, reach + done + 1)
+        inner = slice(largest - done, largest + done + 1)
         before = np.pad(chance[inner], step)
         width = 2 * done + 1
         chance[inner] = 0.5 * (before[2 * step :][:width] + before[:width])
     observed = abs(int(values.sum()))
-    sums = np.abs(np.arange(-reach, reach + 1))
+    sums = np.abs(np.arange(-largest, largest + 1))
     return float(min(1.0, chance[sums >= observed].sum()))
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, each corrected for all of them, in their order (Holm, Scand. J. Statist. 6 (1979)).
+    """The p-values, each corrected for all of them, in their order.
 
-    The smallest is multiplied by their number, the next by one less, and so on; none falls below one before it.
+    The smallest is multiplied by their number, the next by one less, and so on; none may fall below a smaller one's.
+
+    References:
+        Holm, Scand. J. Statist. 6 (1979) 65.
     """
     corrected = [0.0] * len(p_values)
     largest = 0.0

@@ -1,4 +1,8 @@
-"""How well one list of numbers orders what another one orders: Kendall's tau, with an interval."""
+"""Rank agreement of two lists of numbers: Kendall's tau, with an interval.
+
+The point estimate is not SciPy's `kendalltau`: the interval needs the counts per thing, from which the estimate follows
+in one line, and importing scipy.stats takes 0.8 s.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ FEWEST_FOR_INTERVAL = 5
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """Kendall's tau-b, in -1 to 1, with its interval and the number of things that were ordered.
+    """Kendall's tau-b with its interval, all in -1 to 1, and the number of things that were ordered.
 
-    tau is NaN where one of the two lists says nothing (fewer than two things, or all of them equal).
+    tau is NaN where one of the two lists orders nothing: it has fewer than two things, or all are equal.
     """
 
     tau: float
@@ -32,25 +36,39 @@ class RankAgreement:
 
 
 def compute_kendall_tau(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Kendall's tau-b of two lists of numbers [thing], in -1 to 1; NaN where one of them orders nothing.
+    """Kendall's tau-b of two lists of numbers, in -1 to 1; NaN where one of them orders nothing.
 
-    Of the pairs of things, those that both lists order alike less those that they order differently, over the
-    geometric mean of the numbers of pairs that each list orders at all: so ties cost nothing where both have them.
-    O(n^2) in time. Raises ValueError unless both are vectors of one length without NaN.
-    Source: Kendall, Biometrika 33 (1945) 239.
+    It is the number of pairs that both lists order in the same way, minus those that they order differently, divided by
+    the geometric mean of the numbers of pairs that each list orders at all. So ties that both lists have cost nothing.
+    O(n^2) in time.
+
+    Args:
+        first, second: [thing], infinities allowed.
+
+    Raises:
+        ValueError: unless both are vectors of one length without NaN.
+
+    References:
+        Kendall, Biometrika 33 (1945) 239.
     """
     alike, in_first, in_second = _count_pairs(first, second)
     return _divide(alike.sum() / 2, in_first.sum() / 2, in_second.sum() / 2)
 
 
 def compute_rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> RankAgreement:
-    """Kendall's tau-b with an interval for what other things of the same kind would give.
+    """Kendall's tau-b with an interval, which is for other things of the same kind.
 
-    The interval is the jackknife's, each thing left out once, on Fisher's scale atanh(tau). It is never narrower than
-    the one of independent normal numbers (Fieller et al., Biometrika 44 (1957)): few things that all agree prove
-    little. Fewer than five things give -1 to 1.
+    The interval is the jackknife's, each thing left out once, on Fisher's scale atanh(tau). It is at least as wide as
+    that of independent normal numbers: few things that all agree prove little. Fewer than five things give -1 to 1.
 
-    Raises ValueError as `compute_kendall_tau` does.
+    Args:
+        first, second: [thing]. confidence: of the interval, in 0 to 1.
+
+    Raises:
+        ValueError: as `compute_kendall_tau` does.
+
+    References:
+        Fieller, Hartley and Pearson, Biometrika 44 (1957) 470: the variance for normal numbers.
     """
     alike, in_first, in_second = _count_pairs(first, second)
     total, total_first, total_second = (counts.sum() / 2 for counts in (alike, in_first, in_second))
@@ -68,16 +86,21 @@ def compute_rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike, confiden
     scaled = np.arctanh(np.clip(without[~np.isnan(without)], -bound, bound))
     jackknife = (count - 1) / count * float(((scaled - scaled.mean()) ** 2).sum())
     variance = max(jackknife, 0.437 / max(1, count - 4))
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance)
+    half_width = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance)
     centre = math.atanh(min(max(tau, -bound), bound))
-    return RankAgreement(tau, math.tanh(centre - reach), max(tau, math.tanh(centre + reach)), count)
+    return RankAgreement(tau, math.tanh(centre - half_width), max(tau, math.tanh(centre + half_width)), count)
 
 
 def compute_top_tau(guess: npt.ArrayLike, truth: npt.ArrayLike, fraction: float = 0.1) -> float:
-    """Kendall's tau-b of `guess` and `truth` among the best `fraction` of the things by `truth`, ties at its edge in.
+    """Kendall's tau-b of `guess` and `truth` among the best things by `truth`; ties at the edge are included.
 
-    What matters where the best is wanted, and lower than the tau of all: neighbours are closer than strangers.
-    Raises ValueError as `compute_kendall_tau` does, and unless 0 < fraction <= 1.
+    This is what counts where the best is wanted. It is lower than the tau of all things, whose differences are larger.
+
+    Args:
+        guess, truth: [thing]. fraction: how many of the things, above 0 and at most 1.
+
+    Raises:
+        ValueError: as `compute_kendall_tau` does, and for a fraction out of its range.
     """
     guess, truth = _check_lists(guess, truth)
     if not 0 < fraction <= 1:
@@ -99,7 +122,7 @@ def _check_lists(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarra
 
 
 def _count_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each thing, over its pairs with all others: those alike less those unlike; those that each list orders."""
+    """For each thing, over its pairs with all others: concordant minus discordant ones; those that each list orders."""
     first, second = _check_lists(first, second)
     alike, in_first, in_second = (np.empty(first.size) for _ in range(3))
     for start in range(0, first.size, CHUNK):

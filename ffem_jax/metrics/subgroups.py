@@ -1,4 +1,4 @@
-"""Accuracy by group: each with its interval, and whether the largest gap is more than chance. NumPy only."""
+"""Accuracy per group with its interval, and a test of the largest gap. NumPy only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ffem_jax.metrics.intervals import compute_clustered_interval
 
-# Fewer images or people than this are too few to tell anything of a group.
+# Below either number nothing is claimed of a group.
 FEWEST_IMAGES = 30
 FEWEST_PEOPLE = 5
 DRAWS = 10_000
@@ -17,9 +17,11 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One group. Rates are in 0 to 1; low and high are 95 %, of other people photographed as often as these.
+    """One group. Rates are in 0 to 1.
 
-    enough: whether it has FEWEST_IMAGES and FEWEST_PEOPLE.
+    Args:
+        low, high: the 95 % interval, for other people with as many images each.
+        enough: whether the group has FEWEST_IMAGES and FEWEST_PEOPLE.
     """
 
     name: str
@@ -33,9 +35,10 @@ class GroupAccuracy:
 
 @dataclass(frozen=True)
 class Gap:
-    """The largest gap between groups that are large enough: `best` less `worst`.
+    """The largest gap between groups that are large enough: the accuracy of `best` minus that of `worst`.
 
-    drawn: what the test deals anew: `people` where each person is in one group, else `images within people`.
+    Args:
+        drawn: what the test permutes: `people` where each person is in one group, else `images within people`.
     """
 
     best: str
@@ -50,8 +53,11 @@ def compute_group_accuracies(
 ) -> tuple[GroupAccuracy, ...]:
     """The accuracy of each group, in order of name.
 
-    rates [image]: the share of an image's tests that were right; groups [image]: a name, people [image]: whose image.
-    Raises ValueError where the shapes disagree.
+    Args:
+        rates: [image], the share of an image's tests that were right. groups: [image], names. people: [image], whose.
+
+    Raises:
+        ValueError: where the shapes disagree.
     """
     rates, groups, people = _check(rates, groups, people)
     found = []
@@ -70,13 +76,17 @@ def compute_largest_gap(
 ) -> Gap | None:
     """The largest gap among the groups that are large enough, tested by permutation; None with fewer than two.
 
-    Images of one person are right or wrong together more often than not, so what is dealt anew is never an image by
-    itself. Where each person is in one group (gender), people with all their images are: other people could have been
-    photographed. Where people are in several (glasses), the images of each person are, among that person's own: the
-    gap is then what the group changes within a person, and what people differ by is taken off it first. The statistic
-    is the largest gap, so looking for the largest among several costs nothing more.
+    The images of one person tend to be right or wrong together, so single images are never permuted. Where each person
+    is in one group (gender), people are permuted with all their images. Where people are in several groups (glasses),
+    the images of each person are permuted among themselves: the gap is then what the group changes within a person,
+    and differences between people are subtracted first. The statistic is the largest gap, so choosing the largest of
+    several needs no further correction.
 
-    Arrays as for `compute_group_accuracies`. Raises ValueError where the shapes disagree.
+    Args:
+        rates, groups, people: as of `compute_group_accuracies`. draws: permutations. seed: of the draws.
+
+    Raises:
+        ValueError: where the shapes disagree.
     """
     rates, groups, people = _check(rates, groups, people)
     large = [group.name for group in compute_group_accuracies(rates, groups, people) if group.enough]
@@ -99,11 +109,11 @@ def compute_largest_gap(
         )
         dealt[draw] = _average(rates, new, len(large))
     observed = _average(rates, member, len(large))
-    # What the deals come to on average: nothing is known of people, and all of what people differ by is of images.
+    # The mean over permutations: 0 for people, and what people differ by for images.
     by_person = np.bincount(who, rates) / np.bincount(who)
     centre = 0.0 if constant else _average(by_person[who], member, len(large))
     gap = np.ptp(observed - centre)
-    # The deal that happened is one of those possible. Equal gaps differ in the last digits.
+    # The observed order is one of the permutations. Equal gaps may differ in the last digits.
     reached = int((np.ptp(dealt - centre, axis=1) >= gap - 1e-9).sum())
     best, worst = int(observed.argmax()), int(observed.argmin())
     return Gap(

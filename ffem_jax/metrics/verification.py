@@ -1,8 +1,8 @@
-"""Are these two images the same person? ROC, its area, error rates and LFW View 2's accuracy, from pairs' distances.
+"""Verification of pairs of images: ROC, its area, error rates and LFW View 2's accuracy, from distances.
 
-A pair is accepted at distance <= threshold, so pairs of one distance are accepted together or not at all. Only the
-operating points that the pairs themselves show are reported: nothing is interpolated between two of them. Every number
-depends on the distances' order alone; for similarities pass them negated.
+A pair is accepted at distance <= threshold, so pairs of equal distance are accepted together. Only operating points
+that the pairs themselves have are reported; nothing is interpolated. Every number depends on the order of the distances
+alone; pass similarities negated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ffem_jax.metrics.identification import normalize_embeddings
 class Roc:
     """All operating points of some pairs, by rising threshold. Arrays are [point].
 
-    threshold: minus infinity, which accepts nothing, then every distance there is. far: the share of pairs of
-    different people accepted; tar: of pairs of the same person.
+    Args:
+        threshold: minus infinity, which accepts nothing, then every distance that occurs.
+        far: the share of pairs of different people that are accepted. tar: the share of pairs of the same person.
     """
 
     threshold: np.ndarray
@@ -30,10 +31,13 @@ class Roc:
 
 
 def compute_pair_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
-    """Half the Euclidean distance [pair], in 0 to 1, of unit-length embeddings, as `matching.py` has it.
+    """Half the Euclidean distance [pair], in 0 to 1, of unit-length embeddings, as in `matching`.
 
-    first, second: [pair, feature], normalised here. Raises ValueError for an embedding without direction and where
-    the shapes differ.
+    Args:
+        first, second: [pair, feature], normalised here.
+
+    Raises:
+        ValueError: for an embedding without a direction, and where the shapes differ.
     """
     first, second = normalize_embeddings(first), normalize_embeddings(second)
     if first.shape != second.shape:
@@ -42,9 +46,13 @@ def compute_pair_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> np.nd
 
 
 def compute_roc(distances: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """The ROC of pairs with `distances` [pair], of which `same` (bool [pair]) are of one person.
+    """The ROC of pairs.
 
-    Raises ValueError where shapes differ, a distance is not finite, or either kind of pair is missing.
+    Args:
+        distances: [pair]. same: bool [pair], whether both images are of one person.
+
+    Raises:
+        ValueError: where shapes differ, a distance is not finite, or either kind of pair is missing.
     """
     distances, same = _as_pairs(distances, same)
     order = np.argsort(distances, kind="stable")
@@ -59,15 +67,15 @@ def compute_roc(distances: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
 
 
 def compute_area(roc: Roc) -> float:
-    """The area under the ROC: how often a same pair is closer than a different one, a tie counting half."""
+    """The area under the ROC: how often a pair of one person is closer than one of two, a tie counting half."""
     return float(np.sum(np.diff(roc.far) * (roc.tar[1:] + roc.tar[:-1]) / 2))
 
 
 def compute_tar_at_far(roc: Roc, far: float) -> float:
-    """The largest TAR of an operating point whose FAR is at most `far`, in 0 to 1.
+    """The largest TAR of an operating point whose FAR is at most `far`; both in 0 to 1.
 
-    Where `far` is below one in so many different pairs, as 1e-3 is for the 300 of a fold of View 2, that is the TAR
-    without a single false accept.
+    Where `far` is below 1 / (pairs of different people), it is the TAR without any false accept. That holds for 1e-3
+    and the 300 such pairs of a fold of View 2.
     """
     if not 0 <= far <= 1:
         raise ValueError(f"far={far} must be between 0 and 1")
@@ -80,13 +88,16 @@ def compute_equal_error_rate(roc: Roc) -> float:
 
 
 def choose_threshold(distances: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The distance up to which accepting is right most often; of equals the smallest, which accepts least.
+    """The threshold of the highest accuracy; of equals the smallest, which accepts least.
 
-    Minus infinity where accepting nothing is best. Raises ValueError as `compute_roc` does.
+    It is minus infinity where accepting nothing is best.
+
+    Raises:
+        ValueError: as `compute_roc` does.
     """
     distances, same = _as_pairs(distances, same)
     roc = compute_roc(distances, same)
-    # In whole pairs, so that equals are equal.
+    # Counted in whole pairs, so that ties are exact.
     wrong = np.rint(roc.far * (~same).sum()) + np.rint((1 - roc.tar) * same.sum())
     return float(roc.threshold[np.argmin(wrong)])
 
@@ -94,11 +105,19 @@ def choose_threshold(distances: npt.ArrayLike, same: npt.ArrayLike) -> float:
 def compute_fold_hits(
     distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike, fold: int
 ) -> tuple[np.ndarray, float]:
-    """Whether each pair of `fold` is judged rightly (bool [pair of the fold]), and the threshold that judged.
+    """Whether each pair of `fold` is decided correctly, and the threshold, which the other folds choose.
 
-    folds: int [pair]. The threshold is chosen on the pairs of the other folds. Raises ValueError as `compute_roc`
-    does, and where no pair is of `fold`.
-    Source: Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
+    Args:
+        distances, same: as of `compute_roc`. folds: int [pair]. fold: the one to test.
+
+    Returns:
+        (bool [pair of the fold], threshold).
+
+    Raises:
+        ValueError: as `compute_roc` does, and where no pair is of `fold`.
+
+    References:
+        Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
     """
     distances, same = _as_pairs(distances, same)
     tested = np.asarray(folds) == fold
@@ -112,7 +131,7 @@ def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
     """The mean over folds and its standard error: the sample deviation / sqrt(folds); NaN for a single fold."""
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"accuracies have shape {values.shape}; give one number a fold")
+        raise ValueError(f"accuracies have shape {values.shape}; give one number per fold")
     error = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else math.nan
     return float(values.mean()), error
 
@@ -120,7 +139,8 @@ def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
 def compute_view2_accuracy(distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> tuple[float, float]:
     """View 2's accuracy of one network on all folds: the mean over folds and its standard error.
 
-    Raises ValueError as `compute_fold_hits` does.
+    Raises:
+        ValueError: as `compute_fold_hits` does.
     """
     rates = [compute_fold_hits(distances, same, folds, fold)[0].mean() for fold in np.unique(np.asarray(folds))]
     return compute_mean_and_error(rates)
@@ -130,7 +150,7 @@ def _as_pairs(distances: npt.ArrayLike, same: npt.ArrayLike) -> tuple[np.ndarray
     distances, same = np.asarray(distances, dtype=np.float64), np.asarray(same, dtype=bool)
     if distances.ndim != 1 or distances.shape != same.shape:
         raise ValueError(
-            f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each a pair"
+            f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each per pair"
         )
     if not np.isfinite(distances).all():
         raise ValueError("a pair's distance is not finite")

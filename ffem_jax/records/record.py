@@ -2,11 +2,16 @@
 
 Several processes may append to one file: each line goes out under a lock, after a newline where a
 killed writer left half a line, and reaches the disk before `append_record` returns.
+
+A killed writer costs its own line alone, a full disk leaves the file as it was, and a line from a newer version is
+skipped and not guessed at. Tested images stand there by index and never by name: a path names a person. No line is ever
+changed: `ffem latency` adds a measurement as another line of the same trial.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -18,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
-from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, TrialSpec
+from ffem_jax.records.view import GROUPS, TrialView, view_spec
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +46,9 @@ class TrialRecord:
         equal where two trials of different resolutions see the same pictures in the same order.
     pretraining_fingerprint: of the faces that a pretraining saw, as the key hashes them; empty without one, and in
         older records.
+    teaching_fingerprint: of what a teacher says of the images, as the key hashes it; empty without one. teacher: its
+        name, its file's sha256 or its model's id, and `measured`, how well it does by itself on the images that test.
+        A teacher has seen other data than the record names.
     bytes_*, peak_activation_bytes: of the deployed model, see `cost`.
     latency_ms_wasm: the median milliseconds of a call in TensorFlow.js' wasm backend in Node, one thread, as
         `ffem latency` measured it. latency_wasm: its quartiles_ms, calls, runtime, processor, and busy_cores and
@@ -55,13 +62,22 @@ class TrialRecord:
         classifier or of a gallery is None. verification: these pairs' threshold (chosen on the other folds; null
         where it accepts nothing), eer, auc, tar_at_far_1e2, tar_at_far_1e3, and distances_same and
         distances_different in the pairs' order, see `metrics/verification.py`; empty under other protocols.
+    Under the protocol open_set accuracy, correct, tested and hits are of rank-1 identification: of each of test_images,
+        whether the nearest other image of the tested fold shows the same person; the interval is for other people, and
+        what is of the classifier or of a gallery is None. test_identities: for each of test_images a number per person,
+        by which intervals draw people; empty under other protocols. open_set: rank1, tar_at_far_1e2, tar_at_far_1e3,
+        tar_at_far_1e4, eer and auc, each with its 95 % interval as *_low and *_high, see `metrics/open_set.py`; images
+        and people, how many the fold has; empty under other protocols.
     loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation chooses nothing.
     validated: images, held out of training and never tested, that validation_accuracy is of; 0: it is of the
-        *test images*, and whoever tunes by it tunes on the test (view2: there is none).
+        *test images*, and whoever tunes by it tunes on the test (view2, open_set: there is
+        none).
     train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
     compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before;
         with a pretraining that this trial was the first to ask for.
     started_at: UTC, ISO 8601.
+    cap_mb, cap_precision: the size limit that the trial was run under, in MB of 10**6 bytes, and the precision it is
+        of; None and empty in older records.
     """
 
     trial_key: str
@@ -74,6 +90,8 @@ class TrialRecord:
     data_fingerprint: str = ""
     pictures_fingerprint: str = ""
     pretraining_fingerprint: str = ""
+    teaching_fingerprint: str = ""
+    teacher: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
     protocol: str = ""
     recipe: str = ""
@@ -101,6 +119,8 @@ class TrialRecord:
     hits: str = ""
     hits_gallery: str = ""
     verification: dict[str, Any] = field(default_factory=dict)
+    test_identities: list[int] = field(default_factory=list)
+    open_set: dict[str, Any] = field(default_factory=dict)
     sigma: float | None = None
     accepted: float | None = None
     false_accept: float | None = None
@@ -120,7 +140,19 @@ class TrialRecord:
     started_at: str = ""
     error: str = ""
     trial_dir: str = ""
+    cap_mb: float | None = None
+    cap_precision: str = ""
     record_version: int = RECORD_VERSION
+
+    @functools.cached_property
+    def view(self) -> TrialView:
+        """The spec as dataclasses, read once; for another spec make another record (`dataclasses.replace`)."""
+        return view_spec(self.spec)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels per side that the network saw: of the spec, or of the record where the spec does not say."""
+        return int(self.view.data.resolution if self.view.has("data", "resolution") else self.resolution)
 
     def to_json(self) -> str:
         """The record as one line of JSON, without the newline; NaN and infinities become null."""
@@ -143,8 +175,7 @@ class TrialRecord:
             raise ValueError(f"status={row['status']!r} is none of {', '.join(STATUSES)}")
         if not isinstance(row["spec"], dict):
             raise ValueError("spec is not an object")
-        groups = ("arch", "data", "protocol", "recipe", "pretrain")
-        odd = [name for name in groups if not isinstance(row["spec"].get(name, {}), dict)]
+        odd = [name for name in GROUPS if not isinstance(row["spec"].get(name, {}), dict)]
         if odd:
             raise ValueError(f"spec.{odd[0]} is not an object")
         if row.get("record_version", RECORD_VERSION) > RECORD_VERSION:
@@ -224,26 +255,6 @@ def latest_records(
     return list(latest.values())
 
 
-def read_trial(row: dict[str, Any]) -> TrialSpec:
-    """The TrialSpec that spec.to_plain made `row` of. Raises SpecError, KeyError or TypeError for anything else."""
-    parts = {"arch": read_arch(row["arch"]), **_read_training(row)}
-    if "pretrain" in row:
-        parts["pretrain"] = PretrainSpec(**{**row["pretrain"], **_read_training(row["pretrain"])})
-    return TrialSpec(**{**row, **parts})
-
-
-def read_arch(arch: dict[str, Any]) -> ArchSpec:
-    """A network's spec from its nested dicts. Raises SpecError, TypeError or AttributeError where they are none."""
-    stages = tuple(StageSpec(**stage) for stage in arch["stages"]) if "stages" in arch else ArchSpec().stages
-    attention = AttentionSpec(**arch.get("attention", {}))
-    return ArchSpec(**{**arch, "stages": stages, "attention": attention})
-
-
-def _read_training(row: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"data": DataSpec, "protocol": ProtocolSpec, "recipe": RecipeSpec}
-    return {name: kind(**row[name]) for name, kind in kinds.items()}
-
-
 def load(*paths: str | os.PathLike[str]) -> pandas.DataFrame:
     """The trials of records files, or of folders that hold some, as a pandas frame: one row a trial, its latest record.
 
@@ -262,19 +273,19 @@ def load(*paths: str | os.PathLike[str]) -> pandas.DataFrame:
     records = latest_records(record for path in files for record in read_records(path))
     names = [f.name for f in dataclasses.fields(TrialRecord) if f.name != "spec"]
     # A record's `arch` and the group `arch.` of its spec stand side by side: the names differ.
-    rows = [{name: getattr(record, name) for name in names} | _flatten(record.spec) for record in records]
+    rows = [{name: getattr(record, name) for name in names} | flatten_spec(record.spec) for record in records]
     settings = list(dict.fromkeys(name for row in rows for name in row if name not in names))
     frame = pandas.DataFrame(rows, columns=[*names, *settings])
     return frame.assign(started_at=pandas.to_datetime(frame["started_at"], utc=True, errors="coerce"))
 
 
-def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_spec(spec: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted names; `arch.attention.` is `attention.`; the seed is a field already."""
     flat: dict[str, Any] = {}
     for name, value in spec.items():
         dotted = f"{prefix}{name}".removeprefix("arch." if name == "attention" else "")
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{dotted}.")
+            flat |= flatten_spec(value, f"{dotted}.")
         elif prefix:
             flat[dotted] = value
     return flat

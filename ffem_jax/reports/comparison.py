@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffem_jax.analysis.comparison import SIGNIFICANT, Comparison, ComparisonRow
-from ffem_jax.analysis.question import BYTES_PER_MB
 from ffem_jax.figures.forest import plot_comparison
-from ffem_jax.reports.wording import METRIC_NAMES
+from ffem_jax.records.costs import BYTES_PER_MB
+from ffem_jax.records.measures import MEASURES
+from ffem_jax.specs.trial import PRECISIONS
 from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, quote_code
 from ffem_jax.text.numbers import format_p, format_points
-from ffem_jax.text.tables import Column, make_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ffem_jax.text.tables import Column, Table, make_table
 
 FEW_SEEDS = 5  # fewer bound badly what another seed would change
+
+
+# What a narrow terminal goes without, the highest first: never what is compared, nor the difference.
+RANKS = {"pairs": 9, "seeds": 8, "images": 7, "p": 5, "accuracy, %": 4, "p, Holm": 2} | {
+    f"MB {precision}": 6 for precision in PRECISIONS
+}
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -35,7 +39,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
     """The comparison as nested dicts and lists, ready for JSON, each row with its sentence."""
     rows = [
-        {**dataclasses.asdict(row), "shown": row.shown, "sentence": write_sentence(row, comparison)}
+        {**dataclasses.asdict(row), "shown": row.significant, "sentence": write_sentence(row, comparison)}
         for row in comparison.rows
     ]
     fields = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(comparison) if f.name != "rows"}
@@ -47,7 +51,7 @@ def write_page(comparison: Comparison) -> str:
     lines = [f"# What {quote_code(comparison.factor)} changes: {escape(comparison.title)}", ""]
     if comparison.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
-    lines += [f"Measured: {METRIC_NAMES[comparison.metric]}.", "", "![The differences](compare.svg)", ""]
+    lines += [f"Measured: {MEASURES[comparison.metric].noun}.", "", "![The differences](compare.svg)", ""]
     lines += [
         *write_table(comparison),
         "",
@@ -69,12 +73,15 @@ def write_table(comparison: Comparison) -> list[str]:
 
 
 def render_comparison(comparison: Comparison) -> Table:
-    """One line a row, for the terminal; bold where a difference is shown."""
+    """One line per row, for the terminal; bold where a difference is significant."""
     mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
     titles, rows = _make_cells(comparison)
-    heads = [Column(title, right=number > 1, fold=number < 2, whole=number > 1) for number, title in enumerate(titles)]
+    heads = [
+        Column(title, right=number > 1, fold=number < 2, whole=number > 1, rank=RANKS.get(title, 0))
+        for number, title in enumerate(titles)
+    ]
     title = f"{mark}what {comparison.factor} changes: {comparison.title}"
-    return make_table(heads, rows, title=title, bold=[row.shown for row in comparison.rows])
+    return make_table(heads, rows, title=title, bold=[row.significant for row in comparison.rows])
 
 
 def describe_method(comparison: Comparison) -> list[str]:
@@ -87,11 +94,9 @@ def describe_method(comparison: Comparison) -> list[str]:
         ]
     seeds = {row.seeds for row in paired}
     if seeds == {1}:
-        drawn = (
-            "Images are drawn anew for the interval; with one seed, **what another seed would change is not in it**."
-        )
+        drawn = "Images are drawn anew for the interval; with one seed, **it excludes variance between seeds**."
     else:
-        few = " So few seeds bound what another seed would change only roughly." if min(seeds) < FEW_SEEDS else ""
+        few = " So few seeds bound the variance between seeds only roughly." if min(seeds) < FEW_SEEDS else ""
         drawn = (
             "For the interval images and seeds are drawn anew; an image that several seeds tested is one image, drawn "
             f"with all its tests.{few}"
@@ -109,11 +114,16 @@ def describe_method(comparison: Comparison) -> list[str]:
         f"difference is the mean over all tests of the pairs. {drawn}",
         "",
         f"The test: {'; '.join(tests)}. It asks about these trained networks on other such images; other seeds are in "
-        f"the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is called "
-        f"shown where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. That none is shown does "
-        "not show that there is none: what can be ruled out is what lies outside the interval. Images are taken as "
+        f"the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is "
+        f"significant where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. Without "
+        "significance there may still be a difference: the interval says how large it can be. Images are taken as "
         "independent and the people as given: of other people this says nothing.",
     ]
+
+
+def format_interval(row: ComparisonRow) -> str:
+    """The difference and its interval in points, the same on the page, in a table and in a figure."""
+    return f"{format_points(row.difference)} [{format_points(row.low)}, {format_points(row.high)}]"
 
 
 def _make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -150,46 +160,51 @@ def _format_size(sizes: tuple[int, int] | None) -> str:
 
 
 def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
-    """What may be said of the row, in one sentence. An interval that holds 0 says what it excludes, and no more."""
+    """What may be said of the row, in one sentence that names the factor, and no more than the interval allows."""
     place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
-    sentence = place + _judge(row, sum(other.p_value is not None for other in comparison.rows))
+    sentence = place + _judge(row, comparison.factor, sum(other.p_value is not None for other in comparison.rows))
     return sentence[0].upper() + sentence[1:]
 
 
-def _judge(row: ComparisonRow, tests: int) -> str:
-    first, second = quote_code(row.first), quote_code(row.second)
-    interval = f"95 % interval {format_points(row.low)} to {format_points(row.high)}"
-    if row.shown:
-        better = "better" if row.difference > 0 else "worse"
+def name_level(factor: str, level: str) -> str:
+    """A level with what it is of, such as "attention kind `se`"."""
+    group, _, setting = factor.rpartition(".")
+    words = {"arch.name": "network", "recipe.name": "recipe", "pretrain.name": "pretraining"}.get(factor, "")
+    if not words:
+        words = f"{group.split('.')[-1]} {setting}" if setting in ("kind", "name") else setting
+    return f"{words.replace('_', ' ')} {quote_code(level)}"
+
+
+def _judge(row: ComparisonRow, factor: str, tests: int) -> str:
+    first, second = name_level(factor, row.first), name_level(factor, row.second)
+    interval = f"95 % CI {format_points(row.low)} to {format_points(row.high)}"
+    by = f"{100 * abs(row.difference):.1f} points {'better' if row.difference > 0 else 'worse'}"
+    if row.significant:
+        return f"{second} is {by} than {first} ({interval}; {_say_p(row.p_corrected)} after Holm's correction)."
+    if row.low <= 0 <= row.high:
+        if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
+            return (
+                f"{second} and {first} differ as trained here ({format_points(row.difference)} points, "
+                f"{_say_p(row.p_corrected)} after Holm's correction), but seeds vary too much to generalise "
+                f"({interval})."
+            )
         return (
-            f"{second} is {100 * abs(row.difference):.1f} points {better} than {first} ({interval}; "
-            f"{_say_p(row.p_corrected)} after Holm's correction)."
+            f"{second} is statistically indistinguishable from {first} ({format_points(row.difference)} points, "
+            f"{interval})."
         )
-    ahead = f"{second} came out {format_points(row.difference)} points against {first} ({interval}), which"
-    if not row.low <= 0 <= row.high:
-        if row.p_value is None:
-            return f"{ahead} the unpaired interval alone supports: there is no paired test, and no correction."
-        if tests == 1 or row.p_value >= SIGNIFICANT:
-            return f"{ahead} the exact test does not support ({_say_p(row.p_value)}): a hint, not a finding."
+    if row.p_value is None:
+        return f"{second} came out {by} than {first} ({interval}), by an unpaired interval without a test: a hint."
+    if tests == 1 or row.p_value >= SIGNIFICANT:
         return (
-            f"{ahead} does not stand once all {tests} rows are counted ({_say_p(row.p_corrected)}): "
-            "a hint, not a finding."
+            f"{second} came out {by} than {first} ({interval}), but the exact test does not support it "
+            f"({_say_p(row.p_value)}): a hint, not a finding."
         )
-    excluded = (
-        f"that {second} is more than {_reach(row.high)} points better or more than {_reach(-row.low)} points worse"
+    return (
+        f"{second} came out {by} than {first} ({interval}), but this does not survive the correction for {tests} "
+        f"comparisons ({_say_p(row.p_corrected)}): a hint, not a finding."
     )
-    if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
-        return (
-            f"these trained networks differ on these images ({format_points(row.difference)} points), but seeds "
-            f"differ too much to say so of {second} and {first}; excluded is {excluded}."
-        )
-    return f"no difference is shown; what the interval excludes is {excluded} than {first}."
 
 
 def _say_p(p_value: float | None) -> str:
     text = format_p(p_value)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
-
-
-def _reach(rate: float) -> str:
-    return f"{100 * max(0.0, rate):.1f}"

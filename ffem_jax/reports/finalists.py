@@ -14,9 +14,11 @@ from typing import Any
 import yaml
 
 from ffem_jax.analysis.pareto import sort_points
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import FrontierError, NetworkSummary
+from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.records.record import TrialRecord
+from ffem_jax.records.view import TrialView
 from ffem_jax.reports.html.commands import find_settings
 
 SWEEP = "finalists"
@@ -62,17 +64,19 @@ def write_finalists(
     Raises FrontierError where the best differ in more than their network: a sweep has one recipe and one resolution.
     """
     finalists = choose_finalists(networks, question, count)
-    specs = {record.trial_key: record.spec for record in records}
-    own = [specs[network.trial_keys[0]] for network in finalists]
+    views = {record.trial_key: record.view for record in records}
+    own = [views[network.trial_keys[0]] for network in finalists]
     settings = _find_shared(own)
     names = [f"final_{number}" for number in range(1, len(own) + 1)]
     for kind in ("arch", "sweeps"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for old in (folder / "arch").glob("final_*.yaml"):
         old.unlink()
-    for name, spec, network in zip(names, own, finalists, strict=True):
+    for name, view, network in zip(names, own, finalists, strict=True):
         head = f"# {_describe(network)}\n#\n#   ffem train arch={name} --config-dir {shlex.quote(str(folder))}\n"
-        (folder / "arch" / f"{name}.yaml").write_text(head + _dump(spec["arch"] | {"name": name}), encoding="utf-8")
+        (folder / "arch" / f"{name}.yaml").write_text(
+            head + _dump(view.get_written("arch") | {"name": name}), encoding="utf-8"
+        )
     params = {"seed": "0,1,2", "protocol": "kfold", "protocol.fold": "0,1,2,3,4", **settings}
     params["arch"] = ",".join([*names, *beside])
     trained = sum(network.accuracy is not None for network in networks)
@@ -84,9 +88,9 @@ def write_finalists(
     return names
 
 
-def _find_shared(specs: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _find_shared(views: Sequence[TrialView]) -> dict[str, str]:
     """What all trials have in common but network and protocol, as overrides."""
-    first, *others = (find_settings({k: v for k, v in spec.items() if k not in ("arch", "protocol")}) for spec in specs)
+    first, *others = (find_settings(view, ("data", "recipe", "pretrain")) for view in views)
     differing = {key for other in others for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
     if differing:
         raise FrontierError(f"the best networks differ in {', '.join(sorted(differing))}; give records of one setting")

@@ -10,32 +10,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from ffem_jax.analysis.agreement import OrderAgreement, measure_agreement
+from ffem_jax.analysis.cap import Cap, find_cap
 from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.analysis.labels import describe_data
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary, summarize_records
 from ffem_jax.figures.frontier import plot_frontier
 from ffem_jax.figures.paper_figure import plot_column
+from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.reports.table import print_table, render_table
-from ffem_jax.reports.wording import write_reading
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ffem_jax.reports.wording import describe_agreement, write_reading
+from ffem_jax.text.tables import Table
 
 
 @dataclass(frozen=True)
 class FrontierResult:
-    """What `write_frontier` found and wrote.
+    """What `compute_frontier` found, and what `write_frontier` wrote of it.
 
     networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
     protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
     accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
-    order networks at all. notes: a line for each thing in the records that was left out.
+    order networks at all. latency: how milliseconds were measured, where they are the cost. notes: a line for each
+    thing in the records that was left out. warnings: a line for each thing to be known that leaves nothing out.
     """
 
     question: FrontierQuestion
@@ -45,13 +46,15 @@ class FrontierResult:
     synthetic: bool
     devices: dict[str, int]
     hypervolume: float | None
+    latency: str = ""
     agreement: OrderAgreement = field(default_factory=OrderAgreement)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = field(default=())
 
     @property
     def table(self) -> Table:
-        """The networks as a rich table; `print_table` writes it well where there is no terminal, too."""
+        """The networks as a table; `print_table` writes it well where there is no terminal, too."""
         return render_table(self.networks, self.on_frontier, self.question, self.title)
 
     def print_table(self, file: TextIO | None = None) -> None:
@@ -85,70 +88,111 @@ class FrontierResult:
         }
 
 
+def compute_frontier(
+    records: Sequence[TrialRecord],
+    *,
+    cap_mb: float | None = None,
+    precision: str | None = None,
+    against: str = "bytes",
+    metric: str = "accuracy",
+    faces: str = "",
+) -> FrontierResult:
+    """Summarise `records` and find the frontier; nothing is written.
+
+    Args:
+        cap_mb: the size limit in MB of 10**6 bytes at `precision` (float32, float16, int8). Where either is None, it is
+            the one that the records were made under, or else 10 MB and float32.
+        against: an axis of `records.costs.COST_AXES`; a latency is what `ffem latency` measured.
+        metric: one of `records.measures.MEASURES`.
+        faces: the fingerprint to take where records hold several versions of the faces; the newest else.
+
+    Raises:
+        FrontierError: a value outside its choices, records that cannot share an axis, or nothing that was trained.
+    """
+    records, notes = select_comparable(records, faces=faces)
+    question, several = ask_question(records, cap_mb, precision, against, metric)
+    networks = sorted(summarize_records(records, metric), key=_by_cost(question))
+    _check_trained(networks, metric)
+    return FrontierResult(
+        question=question,
+        networks=tuple(networks),
+        on_frontier=tuple(question.mark_frontier(networks)),
+        title=describe_data(records, (n.resolution for n in networks), (n.tested for n in networks)),
+        synthetic=any(record.synthetic or record.data == "synthetic" for record in records),
+        devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
+        hypervolume=_compute_share(networks, question),
+        latency=_describe_latency(records) if question.axis.measured_by else "",
+        agreement=measure_agreement(records, metric),
+        notes=tuple(notes),
+        warnings=tuple(several),
+    )
+
+
+def ask_question(
+    records: Sequence[TrialRecord],
+    cap_mb: float | None = None,
+    precision: str | None = None,
+    against: str = "bytes",
+    metric: str = "accuracy",
+) -> tuple[FrontierQuestion, list[str]]:
+    """The question of `compute_frontier`, and a note where the records have several limits and none is given.
+
+    Raises FrontierError for a value outside its choices.
+    """
+    recorded, notes = find_cap(records)
+    cap = recorded or Cap()
+    cap = Cap(cap.megabytes if cap_mb is None else cap_mb, cap.precision if precision is None else precision)
+    pairs = any(record.view.tests_pairs for record in records)
+    return FrontierQuestion(*cap, against, metric, pairs), notes if cap_mb is None else []
+
+
 def write_frontier(
     records: Sequence[TrialRecord],
     out: Path,
     *,
-    cap_mb: float = 10.0,
-    precision: str = "float32",
+    cap_mb: float | None = None,
+    precision: str | None = None,
     against: str = "bytes",
     metric: str = "accuracy",
     style: str = "screen",
     faces: str = "",
 ) -> FrontierResult:
-    """Summarise `records`, find the frontier and write it into the folder `out`.
+    """Compute the frontier of `records`, as `compute_frontier` does, and write it into the folder `out`.
 
     Writes frontier.png, .svg (against the cost asked for), frontier_params.png, .svg (against parameters, unless
-    that is it), frontier.json and frontier.md. cap_mb: MB of 10**6 bytes at `precision` (float32, float16, int8);
-    against: bytes, params, macs or latency_ms_wasm (as `ffem latency` measured it); metric: accuracy (the
-    classifier's) or accuracy_gallery (Eq. 6). style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
-    faces: the fingerprint to take where records hold several versions of the faces; the newest else.
+    that is it), frontier.json and frontier.md. style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
 
-    Raises FrontierError, with one line that says what to do, for a value outside its choices, for records that
-    cannot share an axis and where nothing was trained; OSError where `out` cannot be written.
+    Raises what `compute_frontier` raises, and OSError where `out` cannot be written.
     """
-    records, notes = select_comparable(records, faces=faces)
-    pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
-    question = FrontierQuestion(cap_mb, precision, against, metric, pairs)
-    networks = sorted(summarize_records(records, metric), key=_by_cost(question))
-    _check_trained(networks, metric)
-    latency = _describe_latency(records) if against == "latency_ms_wasm" else ""
+    found = compute_frontier(records, cap_mb=cap_mb, precision=precision, against=against, metric=metric, faces=faces)
+    return write_result(found, out, style)
 
-    title = describe_data(records, (n.resolution for n in networks), (n.tested for n in networks))
-    synthetic = any(record.synthetic or record.data == "synthetic" for record in records)
-    marks = question.mark_frontier(networks)
-    result = FrontierResult(
-        question=question,
-        networks=tuple(networks),
-        on_frontier=tuple(marks),
-        title=title,
-        synthetic=synthetic,
-        devices=dict(Counter(record.device for record in records if record.status == "done" and record.device)),
-        hypervolume=_compute_share(networks, question),
-        agreement=measure_agreement(records, metric),
-        notes=tuple(notes),
-    )
+
+def write_result(found: FrontierResult, out: Path, style: str = "screen") -> FrontierResult:
+    """Write `found` into the folder `out`, as `write_frontier` says; the same result with its files."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    files = plot_frontier(networks, out / "frontier", question, title=title, synthetic=synthetic)
-    if against != "params":
+    question, networks = found.question, found.networks
+    known: dict[str, Any] = {"title": found.title, "synthetic": found.synthetic}
+    files = plot_frontier(networks, out / "frontier", question, **known)
+    if question.against != "params":
         by_params = dataclasses.replace(question, against="params")
-        files += plot_frontier(networks, out / "frontier_params", by_params, title=title, synthetic=synthetic)
+        files += plot_frontier(networks, out / "frontier_params", by_params, **known)
     if style == "paper":
-        files += plot_column(networks, out / "frontier_paper", question, synthetic=synthetic)
+        files += plot_column(networks, out / "frontier_paper", question, synthetic=found.synthetic)
     files += [out / "frontier.json", out / "frontier.md"]
-    result = dataclasses.replace(result, files=tuple(files))
+    result = dataclasses.replace(found, files=tuple(files))
     (out / "frontier.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     reading = write_reading(
         networks,
-        marks,
+        found.on_frontier,
         question,
-        title,
-        synthetic=synthetic,
-        devices=result.devices,
-        latency=latency,
-        agreement=result.agreement.describe(),
-        notes=notes,
+        found.title,
+        synthetic=found.synthetic,
+        devices=found.devices,
+        latency=found.latency,
+        agreement=describe_agreement(found.agreement),
+        notes=found.notes,
     )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffem_jax.analysis.groups import NetworkGroups
 from ffem_jax.metrics.subgroups import FEWEST_IMAGES, FEWEST_PEOPLE
 from ffem_jax.text.display import show_unseen
 from ffem_jax.text.numbers import format_p
-from ffem_jax.text.tables import Column, make_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ffem_jax.text.tables import Column, Table, make_table
 
 
 def groups_to_dict(one: NetworkGroups) -> dict[str, Any]:
@@ -32,7 +29,7 @@ def write_gap(one: NetworkGroups) -> str:
     gap = one.gap
     size = f"{100 * gap.difference:.1f} points between {gap.best} and {gap.worst}"
     p = format_p(one.p_corrected)
-    verdict = "more than chance" if (one.p_corrected or 0.0) < 0.05 else "no gap is shown, and none is ruled out"
+    verdict = "more than chance" if (one.p_corrected or 0.0) < 0.05 else "statistically indistinguishable from no gap"
     return show_unseen(
         f"{one.network} by {one.column}: {size}; p {p if p.startswith('<') else f'= {p}'} by permutation of "
         f"{gap.drawn}, after Holm's correction: {verdict}."
@@ -42,7 +39,11 @@ def write_gap(one: NetworkGroups) -> str:
 def render_groups(found: Sequence[NetworkGroups], title: str) -> Table:
     """One line a group, for the terminal."""
     names = [Column(name, fold=True) for name in ("network", "by", "group")]
-    numbers = [Column(name, right=True, whole=True) for name in ("images", "people", "% [95 %]")]
+    numbers = [
+        Column("images", right=True, whole=True, rank=1),
+        Column("people", right=True, whole=True, rank=2),
+        Column("% [95 %]", right=True, whole=True),
+    ]
     rows = []
     for one in found:
         for group in one.groups:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
-from ffem_jax.text.tables import Column, make_table
+from ffem_jax.records.costs import BYTES_PER_MB
+from ffem_jax.text.tables import Column, Table, make_table
 from ffem_jax.text.tables import print_table as print_table
 
-if TYPE_CHECKING:
-    from rich.table import Table
+# What a narrow terminal goes without, the highest first. A network's name says what tells it from the others.
+RANKS = {
+    "seed sd": 8, "trials": 7, "recipe": 6, "pixels": 6, "attention": 5, "placement": 5, "params": 4, "fits": 3,
+}  # fmt: skip
 
 
 def render_table(
@@ -25,19 +27,17 @@ def render_table(
         ("recipe", lambda n: n.recipe),
     ]
     columns = [(name, get) for name, get in varying if len({get(network) for network in networks}) > 1]
-    # Only where it is what is asked for: parameters and bytes always stand there.
-    asked: dict[str, tuple[str, Callable[[NetworkSummary], str]]] = {
-        "macs": ("MACs", lambda n: "?" if n.macs is None else f"{n.macs:,}"),
-        "latency_ms_wasm": ("ms wasm", lambda n: "?" if n.latency_ms_wasm is None else f"{n.latency_ms_wasm:.2f}"),
-    }
-    costs = [asked[question.against]] if question.against in asked else []
+    # Parameters and bytes always stand there; another cost only where it is what is asked for.
+    costs = [] if question.against in ("bytes", "params") else [(question.axis.head, question.show_cost)]
     numbers = ("params", *(name for name, _ in costs), f"MB {question.precision}", "% [95 %]", "seed sd", "trials")
+    # The size goes where another cost was asked for, and stays where it is the cost.
+    ranks = RANKS | ({f"MB {question.precision}": 1} if costs else {})
     heads: list[Column | str] = [
         "",
         Column("network", fold=True),
-        *(Column(name, fold=True) for name, _ in columns),
-        *(Column(name, right=True, whole=True) for name in numbers),
-        "fits",
+        *(Column(name, fold=True, rank=RANKS[name]) for name, _ in columns),
+        *(Column(name, right=True, whole=True, rank=ranks.get(name, 0)) for name in numbers),
+        Column("fits", rank=RANKS["fits"]),
     ]
 
     def list_cells(network: NetworkSummary, marked: bool) -> list[str]:

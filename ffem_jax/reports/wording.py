@@ -6,23 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.agreement import OrderAgreement
+from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
+from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.reports.table import format_accuracy, format_trials
 from ffem_jax.text.display import escape, escape_sentence, quote_code
 
-COST_NAMES = {
-    "bytes": "bytes",
-    "params": "parameters",
-    "macs": "multiply-adds",
-    "latency_ms_wasm": "milliseconds in wasm",
-}
 LISTED = 8  # networks over the cap that are named one by one
-METRIC_NAMES = {
-    "accuracy": "closed-set accuracy of the classifier",
-    "accuracy_gallery": "closed-set accuracy of the nearest gallery image (Eq. 6)",
-    "verification": "verification accuracy on the pairs of LFW's View 2",
-}
 
 
 def write_reading(
@@ -43,7 +34,7 @@ def write_reading(
         networks at all.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
-    lines = [f"# Accuracy against {COST_NAMES[question.against]}: {escape(title)}", ""]
+    lines = [f"# Accuracy against {question.axis.noun}: {escape(title)}", ""]
     if synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += ["![The frontier](frontier.svg)", "", _describe_runs(networks, question, devices), ""]
@@ -58,6 +49,33 @@ def write_reading(
     return "\n".join(lines) + "\n"
 
 
+def describe_agreement(agreement: OrderAgreement) -> str:
+    """The taus in one sentence; empty where there are none."""
+    parts = []
+    if agreement.seeds or agreement.macs:
+        seeds = f"{agreement.seeds}" if agreement.seeds else "not known (one seed per network)"
+        parts.append(f"of one seed with another {seeds}")
+    if agreement.macs:
+        parts.append(f"of MACs alone with accuracy {agreement.macs}")
+    if agreement.epoch:
+        early = f"after {agreement.rung_epoch} of {agreement.epochs} epochs"
+        parts.append(f"of accuracy {early} with that at the end {agreement.epoch}")
+    if not parts:
+        return ""
+    count = max(part.count for part in (agreement.seeds, agreement.macs, agreement.epoch) if part)
+    return f"How reliably {count} networks are ordered, Kendall's tau [95 %]: {'; '.join(parts)}."
+
+
+def describe_chance(networks: Sequence[NetworkSummary]) -> str:
+    """That no trained network is shown to beat guessing, where that is so; else empty."""
+    trained = [n for n in networks if n.accuracy is not None]
+    if not trained or any(n.above_chance for n in trained):
+        return ""
+    chance = trained[0].chance or 0.0
+    which = "The network is" if len(trained) == 1 else f"All {len(trained)} networks are"
+    return f"{which} at chance ({100 * chance:.1f} %): train longer, the accuracies say nothing yet."
+
+
 def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestion, devices: Mapping[str, int]) -> str:
     status = Counter(network.status for network in networks)
     trials = sum(network.trials for network in networks)
@@ -69,21 +87,22 @@ def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestio
         f"{_count(len(networks), 'network')}: {status['done']} trained ({_count(trials, 'trial')}"
         f"{f'; on {ran_on}' if ran_on else ''}), {pruned}{status['over_cap']} over the cap and not trained, "
         f"{status['failed']} failed.{in_all} "
-        f"Measured: {METRIC_NAMES[question.measure]}; size: deployed {question.precision}."
+        f"Measured: {question.measure.noun}; size: deployed {question.precision}."
     )
 
 
 def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
-    timed = question.against == "latency_ms_wasm"
+    other = question.against not in ("bytes", "params")
+    head = f" {question.axis.head} |" if other else ""
     rows = [
-        f"| network | parameters | MB {question.precision} |{' ms |' if timed else ''} accuracy, % [95 %] | trials |",
-        f"|---|---|---|{'---|' if timed else ''}---|---|",
+        f"| network | parameters | MB {question.precision} |{head} accuracy, % [95 %] | trials |",
+        f"|---|---|---|{'---|' if other else ''}---|---|",
     ]
     for n in networks:
         params = "?" if n.params is None else f"{n.params:,}"
         size = f"{question.get_bytes(n) / BYTES_PER_MB:.3f}"
-        time = f" {question.get_cost(n):.2f} |" if timed else ""
-        rows.append(f"| {escape(n.label)} | {params} | {size} |{time} {format_accuracy(n)} | {format_trials(n)} |")
+        cost = f" {question.show_cost(n)} |" if other else ""
+        rows.append(f"| {escape(n.label)} | {params} | {size} |{cost} {format_accuracy(n)} | {format_trials(n)} |")
     return rows
 
 
@@ -92,6 +111,8 @@ def judge_frontier(
 ) -> list[str]:
     """What the intervals allow to be said, about the frontier and about everything trained, a line a thing."""
     fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
+    if chance := describe_chance(fitting):
+        return [chance]
     best = max(front, key=lambda n: n.accuracy or 0.0)
     rivals = [n for n in fitting if n is not best and _overlap(n, best)]
     lines = []
@@ -125,10 +146,11 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     refused = [n for n in networks if n.status == "over_cap"]
     failed = [n for n in networks if n.failed_trials]
     pruned = [n for n in networks if n.pruned_trials]
-    untimed = [n for n in networks if n.status == "done" and n.latency_ms_wasm is None]
-    if question.against == "latency_ms_wasm" and untimed:
-        names = ", ".join(_quote(n) for n in untimed)
-        lines.append(f"- Not timed, so not on the frontier (`ffem latency` times them): {names}.")
+    unknown = [n for n in networks if n.status == "done" and question.get_cost(n) != question.get_cost(n)]
+    if unknown:
+        names = ", ".join(_quote(n) for n in unknown)
+        how = f" (`{question.axis.measured_by}` measures it)" if question.axis.measured_by else ""
+        lines.append(f"- Not on the frontier, since the records have no {question.axis.noun}{how}: {names}.")
     if partial:
         names = ", ".join(f"{_quote(n)} ({_count(n.trials, 'trial')})" for n in partial)
         lines.append(f"- Seeds or folds are missing, so other test images or seeds are behind these numbers: {names}.")
@@ -160,10 +182,12 @@ def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuest
         f"Between seeds the accuracy has a standard deviation of {100 * min(spreads):.1f} to {100 * max(spreads):.1f} "
         "points, which the intervals do not include."
         if spreads
-        else "What another seed would change is not measured here and not in the intervals."
+        else "Each network was trained with one seed: the intervals exclude variance between seeds."
     )
     return [
         "## How to read it",
+        "",
+        f"{question.measure.meaning[0].upper()}{question.measure.meaning[1:]}",
         "",
         "An accuracy is the mean over seeds, pooled over folds. Its interval is Wilson's at 95 % for the number of "
         f"distinct test images, however many seeds saw them. {seeds} Networks are tested on the same images, so a "

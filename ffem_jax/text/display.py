@@ -1,4 +1,6 @@
-"""Text that others chose (names, groups, folders, errors) on its way out: shown as it is, and read as nothing else.
+"""Escapes text that others chose (names, groups, folders, errors), so that terminals and Markdown show it as it is.
+
+Written by hand: no library escapes Markdown and terminals alike.
 
 A sentence may quote a name as Markdown does, between backticks: `quote_code` writes that, and `split_code` reads it.
 """
@@ -9,10 +11,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# Control characters, what turns the writing around, line separators, and halves of characters: file names that
-# are in no encoding.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# An underscore within a word is a letter to Markdown.
+from ffem_jax.text.names import CONTROLS, HALVES, LINE_ENDS, SOFT_HYPHEN, SPACES, TURNS
+
+# Control characters, marks that change the direction of writing, line separators, and lone surrogates, which stand for
+# bytes of file names that are in no encoding.
+_UNSEEN = re.compile(f"[{CONTROLS}{LINE_ENDS}{TURNS}{SPACES}{SOFT_HYPHEN}{HALVES}]")
+# Markdown takes an underscore within a word for a letter.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|#&~!$]|(?<![^\W_])_|_(?![^\W_]))")
 # Some readers of Markdown turn `:smile:` into a picture, but not in code.
 _EMOJI = re.compile(r":(?=[\w+-]*[a-z+-]|100|1234)[\w+-]+:")
@@ -20,12 +24,12 @@ _CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 
 
 def show_unseen(text: str) -> str:
-    """`text` with what a reader would not see, and a terminal would obey, as escapes such as `\\x1b`."""
+    """`text` with invisible characters, which a terminal would obey, as escapes such as `\\x1b`."""
     return _UNSEEN.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to the file `path` in UTF-8; what no file can hold as `\\udce9`, which is an escape in JSON, too."""
+    """Write `text` to `path` in UTF-8; a lone surrogate becomes `\\udce9`, which is an escape in JSON too."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -33,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with every character that Markdown reads escaped."""
+    """`text` on one line, with every character that means something to Markdown escaped."""
     shown = show_unseen(" ".join(text.split()))
     parts, end = [], 0
     for found in _EMOJI.finditer(shown):
@@ -43,7 +47,7 @@ def escape(text: str) -> str:
 
 
 def quote_code(text: str) -> str:
-    """`text` between as many backticks as it takes."""
+    """`text` as Markdown code, between as many backticks as it needs."""
     shown = show_unseen(text) or " "
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     pad = " " if shown[0] == "`" or shown[-1] == "`" or (shown[0] == shown[-1] == " " and shown.strip()) else ""
@@ -51,7 +55,7 @@ def quote_code(text: str) -> str:
 
 
 def split_code(sentence: str) -> list[tuple[str, bool]]:
-    """The pieces of a sentence, each with whether it was quoted as code, its backticks gone."""
+    """The pieces of a sentence without backticks, each with whether it was quoted as code."""
     pieces, end = [], 0
     for found in _CODE.finditer(sentence):
         code = found[2]

@@ -1,4 +1,4 @@
-"""Numbers as people read them: differences in points, p-values."""
+"""Formats numbers for readers: differences in points, p-values."""
 
 from __future__ import annotations
 

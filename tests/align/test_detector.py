@@ -20,7 +20,7 @@ FRAMES = 24
 
 @pytest.fixture(scope="module")
 def detect() -> Detector:
-    pytest.importorskip("cv2", reason="no OpenCV: pip install 'ffem-jax[detect]'")
+    pytest.importorskip("cv2", reason="no OpenCV: pip install -c constraints.txt -e '.[detect]'")
     try:
         find_model()
     except DetectorError as error:
@@ -111,10 +111,10 @@ def test_a_missing_detector_is_one_line(
     if missing == "cv2":
         monkeypatch.setitem(sys.modules, "cv2", None)
     else:
-        pytest.importorskip("cv2", reason="no OpenCV: pip install 'ffem-jax[detect]'")
+        pytest.importorskip("cv2", reason="no OpenCV: pip install -c constraints.txt -e '.[detect]'")
         monkeypatch.setattr(detector.importlib.util, "find_spec", lambda name: None)
     (tmp_path / "photographs" / "ann").mkdir(parents=True)
     assert main(["align", str(tmp_path / "photographs"), str(tmp_path / "faces")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "pip install 'ffem-jax[detect]'" in line
+    assert "pip install -c constraints.txt -e '.[detect]'" in line
     assert not (tmp_path / "faces").exists()

@@ -8,6 +8,7 @@ from scipy import stats
 
 from ffem_jax.analysis.agreement import measure_agreement
 from ffem_jax.reports.frontier import write_frontier
+from ffem_jax.reports.wording import describe_agreement
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -61,8 +62,8 @@ def test_folds_of_a_seed_are_one_accuracy(make_record):
 
 def test_few_networks_order_nothing(make_record, tmp_path):
     records = make_seeds(make_record, [50, 60, 70, 80], [50, 60, 70, 80])
-    assert measure_agreement(records).describe() == ""
-    assert measure_agreement([]).describe() == ""
+    assert describe_agreement(measure_agreement(records)) == ""
+    assert describe_agreement(measure_agreement([])) == ""
     assert write_frontier(records, tmp_path).to_dict()["agreement"]["seed_to_seed"] is None
     assert "Kendall" not in (tmp_path / "frontier.md").read_text()
 
@@ -71,9 +72,7 @@ def test_the_report_says_so(make_record, tmp_path):
     column = [50, 60, 70, 80, 90, 95]
     result = write_frontier(make_seeds(make_record, column), tmp_path)
     text = (tmp_path / "frontier.md").read_text()
-    assert (
-        "of one seed with another not known (one seed a network); of multiply-adds alone with accuracy 1.00 [" in text
-    )
+    assert "of one seed with another not known (one seed per network); of MACs alone with accuracy 1.00 [" in text
     saved = json.loads((tmp_path / "frontier.json").read_text())
     assert saved["agreement"] == result.to_dict()["agreement"]
     assert saved["agreement"]["macs_only"]["networks"] == 6

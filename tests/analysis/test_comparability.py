@@ -14,7 +14,8 @@ from ffem_jax.analysis.comparability import MATCHING, FrontierError, check_compa
 from ffem_jax.analysis.compare import compare_records
 from ffem_jax.analysis.pairing import read_settings
 from ffem_jax.analysis.summary import summarize_records
-from ffem_jax.records.record import TrialRecord, read_trial
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.records.view import read_trial
 from ffem_jax.reports.frontier import write_frontier
 from ffem_jax.reports.html.partition import split_comparable
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
@@ -325,19 +326,18 @@ def test_seeds_with_splits_of_their_own_count_the_images_they_tested(make_record
 # ------------------------------------------------------------------------------------- attention
 
 
-def test_an_attention_that_is_declared_nowhere_raises(make_record, monkeypatch):
+def test_an_attention_that_is_declared_nowhere_raises(make_record):
     """Nothing tells which of its settings it reads: no width, no pair and no equality is made up."""
     from ffem_jax.specs import architecture
 
-    monkeypatch.setattr(architecture, "ATTENTION_KINDS", (*architecture.ATTENTION_KINDS, "cbam"))
     with pytest.raises(
-        architecture.SpecError, match=r"arch.attention.kind='cbam' is not known; choose one of: none, eca, se"
+        architecture.SpecError, match=r"arch.attention.kind='imagined' is not known; choose one of: none, eca, se"
     ):
-        AttentionSpec(kind="cbam")
+        AttentionSpec(kind="imagined")
     records = [make_record(arch={"width_multiplier": w}, attention={"kind": "se"}) for w in (0.5, 1.0)]
     for record, reduction in zip(records, (4, 16), strict=True):
-        record.spec["arch"]["attention"] |= {"kind": "cbam", "reduction": reduction}
-    with pytest.raises(FrontierError, match="attention.kind=cbam, which cannot be read here"):
+        record.spec["arch"]["attention"] |= {"kind": "imagined", "reduction": reduction}
+    with pytest.raises(FrontierError, match="attention.kind=imagined, which cannot be read here"):
         compare_records(records, "arch.width_multiplier")
     # Each is a network of its own all the same.
     assert len(summarize_records(records)) == 2

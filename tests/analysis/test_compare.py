@@ -59,7 +59,7 @@ def test_one_pair_by_hand(record):
     assert row.p_value == row.p_corrected == pytest.approx(binomtest(1, 8).pvalue)
     assert row.low < row.difference < row.high
     assert (row.bytes_first, row.bytes_second) == ((8_801_792,) * 2, (8_801_824,) * 2)
-    assert not row.shown  # p = 0.07
+    assert not row.significant  # p = 0.07
     assert comparison.notes == ()
 
 
@@ -268,9 +268,9 @@ def test_records_without_hits_are_compared_unpaired_and_say_so(make_record):
     # Two seeds on the same 104 images are no 208 images.
     assert (row.images, row.tests, row.test, row.p_value, row.p_corrected) == (104, 208, "", None, None)
     assert row.difference == pytest.approx(20 / 104)
-    assert not row.shown
+    assert not row.significant
     assert "2 of 2 pairs do not say which of the same images were right" in comparison.notes[0]
-    assert "the unpaired interval alone supports" in write_sentence(row, comparison)
+    assert "by an unpaired interval without a test: a hint" in write_sentence(row, comparison)
     assert "Newcombe" in write_page(comparison)
 
 
@@ -303,27 +303,30 @@ def make_row(**changes):
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({}, "`eca` is 1.2 points better than `none` (95 % interval +0.3 to +2.1; p = 0.01 after Holm's correction)."),
+        (
+            {},
+            "Attention kind `eca` is 1.2 points better than attention kind `none` (95 % CI +0.3 to +2.1; p = 0.01 "
+            "after Holm's correction).",
+        ),
         (
             {"difference": -0.012, "low": -0.021, "high": -0.003, "context": "placement all", "p_corrected": 1e-9},
-            "Placement all: `eca` is 1.2 points worse than `none` (95 % interval -2.1 to -0.3; p < 0.001 after Holm's "
-            "correction).",
+            "Placement all: attention kind `eca` is 1.2 points worse than attention kind `none` (95 % CI -2.1 to -0.3; "
+            "p < 0.001 after Holm's correction).",
         ),
         (
             {"low": -0.013, "p_value": 0.2, "p_corrected": 0.2},
-            "No difference is shown; what the interval excludes is that `eca` is more than 2.1 points better or more "
-            "than 1.3 points worse than `none`.",
+            "Attention kind `eca` is statistically indistinguishable from attention kind `none` (+1.2 points, 95 % CI "
+            "-1.3 to +2.1).",
         ),
         (
             {"p_corrected": 0.3},
-            "`eca` came out +1.2 points against `none` (95 % interval +0.3 to +2.1), which does not stand once all 2 "
-            "rows are counted (p = 0.3): a hint, not a finding.",
+            "Attention kind `eca` came out 1.2 points better than attention kind `none` (95 % CI +0.3 to +2.1), but "
+            "this does not survive the correction for 2 comparisons (p = 0.3): a hint, not a finding.",
         ),
         (
             {"low": -0.013, "overall": True, "context": "all 3"},
-            "Over all 3 contexts: these trained networks differ on these images (+1.2 points), but seeds differ too "
-            "much to say so of `eca` and `none`; excluded is that `eca` is more than 2.1 points better or more than "
-            "1.3 points worse.",
+            "Over all 3 contexts: attention kind `eca` and attention kind `none` differ as trained here (+1.2 points, "
+            "p = 0.01 after Holm's correction), but seeds vary too much to generalise (95 % CI -1.3 to +2.1).",
         ),
     ],
 )
@@ -364,7 +367,7 @@ def test_page_json_and_figure_are_written_and_repeat(record, tmp_path):
     assert [a.read_bytes() for a in paths] == [b.read_bytes() for b in again]
     page = paths[0].read_text()
     assert "Synthetic faces" in page
-    assert "what another seed would change is not in it" in page
+    assert "it excludes variance between seeds" in page
     assert "SYNTHETIC FACES" in paths[3].read_text()
     stored = json.loads(paths[1].read_text())
     assert stored == comparison_to_dict(comparison)

@@ -42,7 +42,7 @@ def test_seeds_are_averaged_by_image_and_networks_kept_apart(make_record):
     assert write_gap(eca).startswith("ffem_am by parity: 100.0 points between even and odd; p < 0.001 by permutation")
     assert write_gap(eca).endswith("more than chance.")
     assert groups_to_dict(plain)["sentence"] == write_gap(plain)
-    assert render_groups([plain, eca], "title").row_count == 6
+    assert len(render_groups([plain, eca], "title").rows) == 6
 
 
 def test_small_groups_are_said_to_be_small(make_record):

@@ -34,7 +34,7 @@ def find_chromium() -> str:
     """Chromium's executable, or a skip that says what is missing."""
     if not os.environ.get("FFEM_E2E"):
         pytest.skip("the page in a browser is tested by `make test-e2e`")
-    pytest.importorskip("playwright.sync_api", reason="pip install 'ffem-jax[e2e]'")
+    pytest.importorskip("playwright.sync_api", reason="pip install -c constraints.txt -e '.[e2e]'")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found:
         pytest.fail("no Chromium: apt-get install chromium")

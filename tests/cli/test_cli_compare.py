@@ -56,7 +56,7 @@ def test_compare_prints_a_table_and_what_may_be_said(capsys: pytest.CaptureFixtu
     assert (status, err) == (0, "")
     assert "SYNTHETIC FACES: what attention.kind changes: synthetic, 32 x 32, holdout, 72 test images" in out
     assert "eca - none" in out
-    assert out.splitlines()[-1].startswith("- `eca` is ")
+    assert out.splitlines()[-1].startswith("- Attention kind `eca` is ")
     assert sorted(path.name for path in Path("run").iterdir()) == ["records.jsonl", "records.jsonl.lock"]
 
 

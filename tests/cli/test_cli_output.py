@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from made_records import build_record
 
 from ffem_jax.cli import main
+from ffem_jax.cli.terminal import open_output
 from ffem_jax.records.record import append_record
 
 FFEM = [sys.executable, "-m", "ffem_jax.cli"]
@@ -77,6 +79,58 @@ def test_a_closed_pipe_is_the_end_and_no_fault() -> None:
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
         assert done.stderr == "", words
         assert done.stdout.strip() in ("0", "141")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("how", [socket.SHUT_RD, None])
+def test_a_socket_that_nobody_reads_is_no_fault_either(how: int | None, unbuffered: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        if how is None:
+            theirs.close()
+        else:
+            theirs.shutdown(how)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            [*FFEM, "sweep", "--list"], stdout=ours, stderr=subprocess.PIPE, text=True, timeout=120, env=environment
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_package_is_the_command() -> None:
+    words = [sys.executable, "-m", "ffem_jax", "sweep", "--list"]
+    done, same = (
+        subprocess.run(one, capture_output=True, text=True, timeout=120) for one in (words, [*FFEM, *words[3:]])
+    )
+    assert (done.returncode, done.stdout) == (0, same.stdout)
+
+
+def test_an_unknown_option_is_told_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "placement", "--lst", "data=folder"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "ffem: error: there is no option --lst; did you mean --list? see ffem sweep NAME --help\n"
+    )
+    assert main(["align", "a", "b", "c"]) == 2
+    assert "unrecognized arguments: c" in capsys.readouterr().err
+    assert main(["train", "--cfg", "-m", "seed=1,2"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+
+
+def test_a_folder_that_a_failed_command_made_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_output(tmp_path / "a" / "b"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ZeroDivisionError), open_output(tmp_path / "there"):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), open_output(tmp_path / "c" / "d"):
+        (tmp_path / "c" / "file").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["c", "file", "there"]
+    with open_output(tmp_path / "e"):
+        pass
+    assert (tmp_path / "e").is_dir()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")

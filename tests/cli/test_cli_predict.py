@@ -14,7 +14,8 @@ from made_records import build_record
 from ffem_jax.cli import main
 from ffem_jax.cli.predict import load_space, shorten
 from ffem_jax.cost.cost import compute_cost
-from ffem_jax.records.record import append_record, read_arch
+from ffem_jax.records.record import append_record
+from ffem_jax.records.view import read_arch
 from ffem_jax.search.model import prediction
 from ffem_jax.search.model.prediction import apply_point
 from ffem_jax.specs.trial import DataSpec, RecipeSpec, TrialSpec, to_plain, trial_key

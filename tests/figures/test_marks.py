@@ -16,7 +16,7 @@ from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import summarize_records
 from ffem_jax.figures.frontier import plot_frontier
 from ffem_jax.figures.paper_figure import plot_column
-from ffem_jax.figures.scales import UNITS, get_interval
+from ffem_jax.figures.scales import get_interval
 from ffem_jax.records.record import TrialRecord, read_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def check(plot, records, folder, monkeypatch, against="bytes") -> None:
     question = FrontierQuestion(against=against)
     networks = [s for s in summarize_records(records) if s.accuracy is not None]
     marks, whiskers, steps = measure(draw(plot, records, folder, question, monkeypatch))
-    points = [(question.get_cost(s) / UNITS[against][0], 100 * s.accuracy) for s in networks]
+    points = [(question.get_cost(s) / question.axis.scale, 100 * s.accuracy) for s in networks]
     ends = [tuple(100 * end for end in get_interval(s)) for s in networks]
     assert sorted(marks) == sorted(points)
     assert sorted(whiskers) == sorted((cost, *own) for (cost, _), own in zip(points, ends, strict=True))

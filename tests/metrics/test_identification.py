@@ -106,8 +106,8 @@ def test_bad_input_says_what_is_wrong(probes, gallery, message):
         find_nearest(probes, gallery)
 
 
-def test_labels_must_be_one_an_image():
-    with pytest.raises(ValueError, match="one label an image"):
+def test_labels_must_be_one_per_image():
+    with pytest.raises(ValueError, match="one label per image"):
         compute_closed_set_accuracy([[1.0]], [0, 1], [[1.0]], [0])
     with pytest.raises(ValueError, match="no probe"):
         compute_closed_set_accuracy(np.zeros((0, 1)), [], [[1.0]], [0])

@@ -180,7 +180,7 @@ def test_swapping_the_kinds_turns_the_curve_over(drawn):
 @pytest.mark.parametrize(
     ("distances", "same", "told"),
     [
-        ([0.1, 0.2], [True], "one of each a pair"),
+        ([0.1, 0.2], [True], "one of each per pair"),
         ([0.1, math.nan], [True, False], "not finite"),
         ([0.1, 0.2], [True, True], "both needed"),
         ([], [], "both needed"),
@@ -196,7 +196,7 @@ def test_other_mistakes_are_refused():
         compute_fold_hits(DISTANCES, SAME, [0] * 5, 3)
     with pytest.raises(ValueError, match="far=2"):
         compute_tar_at_far(compute_roc(DISTANCES, SAME), 2)
-    with pytest.raises(ValueError, match="one number a fold"):
+    with pytest.raises(ValueError, match="one number per fold"):
         compute_mean_and_error([])
     with pytest.raises(ValueError, match="give equal ones"):
         compute_pair_distances([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])

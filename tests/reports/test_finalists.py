@@ -14,7 +14,8 @@ from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import summarize_records
 from ffem_jax.cli import main
 from ffem_jax.config.compose import open_composer
-from ffem_jax.records.record import TrialRecord, append_record, read_arch
+from ffem_jax.records.record import TrialRecord, append_record
+from ffem_jax.records.view import read_arch
 from ffem_jax.reports.finalists import choose_finalists
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
 from ffem_jax.specs.architecture import SpecError, StageSpec, resolve_network

@@ -6,15 +6,15 @@ import dataclasses
 import functools
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ffem_jax.config.compose import find_conf_dir
 from ffem_jax.config.overrides import write_value
+from ffem_jax.records.view import GROUPS, TrialView
 from ffem_jax.specs.trial import TrialSpec, to_plain
 
-GROUPS = ("arch", "data", "protocol", "recipe", "pretrain")
 # Where the faces lie is the reader's to say, and where a cache lies decides nothing.
 PRIVATE = ("root", "cache_dir")
 # What a trial of a network has of its own.
@@ -22,24 +22,24 @@ RUN_SETTINGS = ("protocol.fold", "protocol.split_seed")
 FACES = "data.root=FACES"
 
 
-def make_overrides(spec: dict[str, Any]) -> list[str]:
-    """The words after `ffem train` that compose to the recorded `spec`, without seed, fold and split.
+def make_overrides(view: TrialView) -> list[str]:
+    """The words after `ffem train` that compose to the recorded spec, without seed, fold and split.
 
     A folder of faces is `data.root=FACES`, for the reader to fill in. Values are quoted for a shell.
     """
-    words = [shlex.quote(f"{key}={value}") for key, value in find_settings(spec).items()]
-    return [*words, FACES] if spec.get("data", {}).get("name") == "folder" else words
+    words = [shlex.quote(f"{key}={value}") for key, value in find_settings(view).items()]
+    return [*words, FACES] if view.get_name("data") == "folder" else words
 
 
-def find_settings(spec: dict[str, Any]) -> dict[str, str]:
-    """What composes to the recorded `spec`, without seed, fold and split, by key: values in Hydra's grammar.
+def find_settings(view: TrialView, groups: Sequence[str] = tuple(GROUPS)) -> dict[str, str]:
+    """What composes to the recorded `groups`, without seed, fold and split, by key: values in Hydra's grammar.
 
-    A group that `spec` does not have is left out, and so is where the faces lie.
+    A group that the record does not have is left out, and so is where the faces lie.
     """
     settings = {}
-    for group in GROUPS:
-        own = spec.get(group)
-        if not isinstance(own, dict) or (group == "pretrain" and own.get("name", "none") == "none"):
+    for group in groups:
+        own = view.get_written(group)
+        if group not in view.written or (group == "pretrain" and not view.is_pretrained):
             continue
         choice, base = _find_choice(group, str(own.get("name", "")))
         settings[group] = choice
@@ -47,11 +47,10 @@ def find_settings(spec: dict[str, Any]) -> dict[str, str]:
     return {key: value for key, value in settings.items() if key not in RUN_SETTINGS}
 
 
-def make_run_overrides(spec: dict[str, Any]) -> list[str]:
+def make_run_overrides(view: TrialView) -> list[str]:
     """The words of one trial of the network: seed, and fold and split where they are not 0."""
-    protocol = spec.get("protocol", {})
-    own = {"seed": spec.get("seed", 0), "protocol.fold": protocol.get("fold", 0)}
-    own["protocol.split_seed"] = protocol.get("split_seed", 0)
+    own = {"seed": view.seed, "protocol.fold": view.protocol.fold}
+    own["protocol.split_seed"] = view.protocol.split_seed
     return [f"{name}={value}" for name, value in own.items() if value or name == "seed"]
 
 

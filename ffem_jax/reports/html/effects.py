@@ -11,10 +11,13 @@ from ffem_jax.analysis.compare import compare_records
 from ffem_jax.analysis.comparison import Comparison
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.analysis.pairing import shorten
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
-from ffem_jax.analysis.summary import METRICS, FrontierError, NetworkSummary
+from ffem_jax.analysis.question import FrontierQuestion
+from ffem_jax.analysis.summary import FrontierError, NetworkSummary
+from ffem_jax.records.costs import BYTES_PER_MB
+from ffem_jax.records.measures import count_correct
 from ffem_jax.records.record import TrialRecord
-from ffem_jax.reports.comparison import write_sentence
+from ffem_jax.reports.comparison import format_interval, write_sentence
+from ffem_jax.text.numbers import format_p
 
 # Pairs grow with the square of the trials: beyond, `ffem compare` takes the time that it takes.
 MOST_COMPARED = 600
@@ -67,7 +70,8 @@ def _list_rows(comparison: Comparison) -> list[dict[str, Any]]:
     fields = ("first", "second", "context", "overall", "pairs", "images", "difference", "low", "high", "p_corrected")
     return [
         {name: getattr(row, name) for name in fields}
-        | {"shown": row.shown, "sentence": write_sentence(row, comparison)}
+        | {"shown": row.significant, "points": format_interval(row), "p": format_p(row.p_corrected)}
+        | {"sentence": write_sentence(row, comparison)}
         for row in comparison.rows
     ]
 
@@ -89,8 +93,7 @@ def follow_hypervolume(
     points = []
     for number, record in enumerate(done, 1):
         own, images = place[record.trial_key], record.tested or 0
-        counted = getattr(record, METRICS[question.metric])
-        right[own] += counted if counted is not None else getattr(record, question.metric) * images
+        right[own] += count_correct(record, question.metric)
         tested[own] += images
         if (len(done) - number) % step == 0:
             values = [a / n if n else float("nan") for a, n in zip(right, tested, strict=True)]

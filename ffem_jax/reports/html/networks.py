@@ -9,15 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from ffem_jax.analysis.pairing import list_levels, read_settings, shorten, sort_levels
-from ffem_jax.analysis.summary import METRICS, NetworkSummary, summarize_records
-from ffem_jax.records.record import TrialRecord, read_arch
+from ffem_jax.analysis.summary import NetworkSummary, summarize_records
+from ffem_jax.records.costs import COST_AXES
+from ffem_jax.records.measures import MEASURES
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.records.view import UNREADABLE
 from ffem_jax.reports.html.commands import make_overrides, make_run_overrides
 from ffem_jax.reports.html.privacy import remove_paths
-from ffem_jax.specs.architecture import resolve_network, scale_repeats
+from ffem_jax.specs.architecture import ArchSpec, scale_repeats
+from ffem_jax.specs.attention import get_attention_kind, get_title
+from ffem_jax.specs.trial import PRECISIONS
 
 LONGEST_LEVEL = 40  # letters; a stage table is a level, too, and none to choose from a list
 MANY_TRIALS = 1000  # beyond, a curve keeps CURVE_POINTS epochs, so that a page stays small
 CURVE_POINTS = 20
+RATE_DIGITS = 9  # so many that what the page rounds is what a command rounds
 CURVES = {"loss": "loss", "train": "train_accuracy", "validation": "validation_accuracy"}
 
 
@@ -50,7 +56,7 @@ def describe_networks(
     summaries = summarize_records(records, metric)
     by_key = {record.trial_key: record for record in records}
     rates: dict[str, list[list[float] | None]] = {metric: [_list_rate(s) for s in summaries]}
-    for other in METRICS:
+    for other in MEASURES:
         if other != metric and any(getattr(record, other) is not None for record in records):
             rates[other] = [_list_rate(s) for s in summarize_records(records, other)]
     rows = []
@@ -63,18 +69,15 @@ def describe_networks(
                 "attention": summary.attention,
                 "status": _find_status(summary, [by_key[key] for key in summary.trial_keys]),
                 "settings": [settings.get(name) for name in factors],
-                "params": summary.params,
-                "macs": summary.macs,
-                "bytes": [summary.bytes_float32, summary.bytes_float16, summary.bytes_int8],
-                "peak": summary.peak_activation_bytes,
-                "latency": summary.latency_ms_wasm,
+                "bytes": [getattr(summary, f"bytes_{precision}") for precision in PRECISIONS],
+                **{axis.name: getattr(summary, axis.field) for axis in COST_AXES.values() if not axis.by_precision},
                 "px": summary.resolution,
                 "rates": {name: own[number] for name, own in rates.items() if own[number]},
                 "seeds": len(summary.seeds),
                 "folds": len(summary.folds),
                 "complete": summary.complete,
                 "stages": words.number(describe_stages(record)),
-                "train": [words.number(word) for word in make_overrides(record.spec)],
+                "train": [words.number(word) for word in make_overrides(record.view)],
             }
         )
     return rows, summaries
@@ -86,7 +89,7 @@ def _list_rate(summary: NetworkSummary) -> list[float] | None:
         return None
     deviation = -1.0 if summary.seed_deviation is None else summary.seed_deviation
     rates = (summary.accuracy, summary.accuracy_low, summary.accuracy_high, deviation)
-    return [*(round(rate, 6) for rate in rates), summary.tested or 0]
+    return [*(round(rate, RATE_DIGITS) for rate in rates), summary.tested or 0]
 
 
 def _find_status(summary: NetworkSummary, own: Sequence[TrialRecord]) -> str:
@@ -103,17 +106,17 @@ def describe_stages(record: TrialRecord) -> str:
     Empty where the record's network is none that this package builds.
     """
     try:
-        network = resolve_network(read_arch(record.spec.get("arch", {})))
-    except (TypeError, ValueError, AttributeError):
+        network = record.view.network
+    except UNREADABLE:
         return ""
     extra = "" if network.stem_extra == "none" else f" + {network.stem_extra.replace('_', ' ')}"
     lines = [f"stem{extra}|1||{network.stem_channels}|{network.stem_total_stride}|"]
-    ends = itertools.accumulate(_count_blocks(record.spec["arch"]), initial=0)
+    ends = itertools.accumulate(_count_blocks(record.view.arch), initial=0)
     for number, (first, last) in enumerate(itertools.pairwise(ends), 1):
         blocks = network.blocks[first:last]
         hidden = "/".join(dict.fromkeys(str(block.hidden_channels) for block in blocks))
         attention = ", ".join(
-            f"{block.attention[0].upper()} in block {first + place} ({_say_size(block.attention)})"
+            f"{get_title(block.attention[0])} in block {first + place} ({_say_size(block.attention)})"
             for place, block in enumerate(blocks)
             if block.attention
         )
@@ -126,14 +129,13 @@ def describe_stages(record: TrialRecord) -> str:
     return "\n".join(lines)
 
 
-def _count_blocks(arch: dict[str, Any]) -> list[int]:
-    spec = read_arch(arch)
-    return [scale_repeats(stage.repeats, spec.depth_multiplier) for stage in spec.stages]
+def _count_blocks(arch: ArchSpec) -> list[int]:
+    return [scale_repeats(stage.repeats, arch.depth_multiplier) for stage in arch.stages]
 
 
-def _say_size(attention: tuple[str, str, str, int]) -> str:
-    kind, position, _, size = attention
-    return f"{'kernel' if kind == 'eca' else 'width'} {size}, on the {position}"
+def _say_size(attention: tuple[Any, ...]) -> str:
+    kind, position, _, *sizes = attention
+    return ", ".join(filter(None, (get_attention_kind(kind).describe_sizes(tuple(sizes)), f"on the {position}")))
 
 
 TRIAL_COLUMNS = (
@@ -153,25 +155,25 @@ def describe_trials(
             network[record.trial_key],
             record.trial_key,
             record.seed,
-            record.spec.get("protocol", {}).get("fold", 0),
+            record.view.protocol.fold,
             record.status,
-            *(_round(rate, 6) for rate in (record.accuracy, record.accuracy_low, record.accuracy_high)),
-            _round(record.accuracy_gallery, 6),
+            *(_round(rate, RATE_DIGITS) for rate in (record.accuracy, record.accuracy_low, record.accuracy_high)),
+            _round(record.accuracy_gallery, RATE_DIGITS),
             record.epochs,
             _round(record.wall_seconds, 1),
             _round(record.train_images_per_second, 1),
             record.started_at,
             _name_folder(record.trial_dir),
             remove_paths(record.error, _list_folders(record)),
-            words.number(" ".join(make_run_overrides(record.spec))),
+            words.number(" ".join(make_run_overrides(record.view))),
         ]
         for record in records
     ]
 
 
 def _list_folders(record: TrialRecord) -> list[str]:
-    data = [record.spec.get("data", {}), record.spec.get("pretrain", {}).get("data", {})]
-    return [record.trial_dir, *(str(one.get(name, "")) for one in data for name in ("root", "cache_dir"))]
+    data = [record.view.data, record.view.pretrain.data]
+    return [record.trial_dir, *(str(getattr(one, name)) for one in data for name in ("root", "cache_dir"))]
 
 
 def _name_folder(trial_dir: str) -> str:

@@ -1,8 +1,10 @@
-"""`ffem report`: records to one HTML file. Jinja and Vega (by vl-convert) are imported when a page is written."""
+"""`ffem report`: records to one HTML file. Jinja and Vega (by vl-convert), the extra `report`, are imported late."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import importlib.util
 import json
 import os
 from collections import Counter
@@ -15,10 +17,13 @@ from typing import Any
 from ffem_jax import __version__
 from ffem_jax.analysis.comparability import FrontierError, choose_faces, select_comparable
 from ffem_jax.analysis.labels import describe_data
-from ffem_jax.analysis.question import BYTES_PER_MB, FrontierQuestion
+from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
-from ffem_jax.errors import FfemError
+from ffem_jax.errors import FfemError, describe_install
+from ffem_jax.records.costs import BYTES_PER_MB, COST_AXES
+from ffem_jax.records.measures import MEASURES
 from ffem_jax.records.record import TrialRecord, latest_records
+from ffem_jax.reports.frontier import ask_question
 from ffem_jax.reports.html.effects import compare_factors, describe_levels, follow_hypervolume
 from ffem_jax.reports.html.networks import (
     TRIAL_COLUMNS,
@@ -32,7 +37,7 @@ from ffem_jax.reports.html.networks import (
 from ffem_jax.reports.html.partition import split_comparable
 from ffem_jax.reports.html.provenance import describe_provenance
 from ffem_jax.reports.table import format_accuracy
-from ffem_jax.reports.wording import METRIC_NAMES, judge_frontier
+from ffem_jax.reports.wording import judge_frontier
 from ffem_jax.text.display import quote_code, split_code, write_text
 
 SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
@@ -48,8 +53,8 @@ def write_report(
     *,
     title: str = "",
     question: str = "",
-    cap_mb: float = 10.0,
-    precision: str = "float32",
+    cap_mb: float | None = None,
+    precision: str | None = None,
     metric: str = "accuracy",
     mixed: bool = False,
     left_out: Sequence[str] = (),
@@ -58,15 +63,20 @@ def write_report(
 ) -> list[str]:
     """Write the page of `records` to `path`, whole or not at all.
 
-    question: what the sweep asks; empty asks for the most accurate network under the cap of `cap_mb` MB (10**6
-    bytes) at `precision`. mixed: records of several data sets or protocols become several parts of the page, each
-    with axes of its own. left_out: what the page says of records that are not on it. planned: how many trials a
-    sweep that is still running has; 0 where it is not. faces: the fingerprint to take where records hold several
-    versions of the faces; the newest else.
+    Args:
+        question: what the sweep asks; empty asks for the most accurate network under the cap.
+        cap_mb, precision: the cap in MB of 10**6 bytes, and the precision it is of; None takes what the records were
+            made under.
+        mixed: records of several data sets or protocols become several parts of the page, each with axes of its own.
+        left_out: what the page says of records that are not on it.
+        planned: how many trials a sweep that is still running has; 0 where it is not.
+        faces: the fingerprint to take where records hold several versions of the faces; the newest else.
 
     Returns a note for each thing in the records that is not on the page. Raises FrontierError for records that cannot
     share a page, ReportError where there are none, and OSError where `path` cannot be written.
     """
+    if missing := [name for name in ("jinja2", "vl_convert") if importlib.util.find_spec(name) is None]:
+        raise ReportError(f"the page needs {' and '.join(missing)}: {describe_install('report')}")
     records = latest_records(records)
     if not records:
         raise ReportError("there are no records; run `ffem sweep` or `ffem train` first")
@@ -81,9 +91,13 @@ def write_report(
     elif faces:
         records, notes = choose_faces(records, faces)
     groups = split_comparable(records) if mixed else [list(records)]
-    asked = FrontierQuestion(cap_mb, precision, "bytes", metric)
+    asked, several = ask_question(records, cap_mb, precision, metric=metric)
+    # Trials that share no axes may have been run under limits of their own.
+    questions = [ask_question(group, cap_mb, precision, metric=metric)[0] for group in groups]
     payload = {
-        "groups": [_describe_group(group, asked) for group in groups],
+        "groups": [_describe_group(*both) for both in zip(groups, questions, strict=True)],
+        "costs": {name: dataclasses.asdict(axis) for name, axis in COST_AXES.items()},
+        "measures": {name: measure.title for name, measure in MEASURES.items()},
         "columns": TRIAL_COLUMNS,
         "left_out": [*left_out, *notes],
         "version": __version__,
@@ -97,13 +111,11 @@ def write_report(
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return notes
+    return [*notes, *several]
 
 
-def _describe_group(records: Sequence[TrialRecord], asked: FrontierQuestion) -> dict[str, Any]:
+def _describe_group(records: Sequence[TrialRecord], question: FrontierQuestion) -> dict[str, Any]:
     """Everything the page shows of records that share their axes, ready for JSON."""
-    pairs = any(record.spec.get("protocol", {}).get("name") == "view2" for record in records)
-    question = FrontierQuestion(asked.cap_mb, asked.precision, asked.against, asked.metric, pairs)
     factors, words = list_factors(records), Words()
     networks, summaries = describe_networks(records, factors, words, question.metric)
     described = {
@@ -112,7 +124,9 @@ def _describe_group(records: Sequence[TrialRecord], asked: FrontierQuestion) -> 
         "cap_mb": question.cap_mb,
         "precision": question.precision,
         "metric": question.metric,
-        "measure": question.measure,
+        "measure": "verification" if question.pairs else question.metric,
+        "measured": question.measure.noun,
+        "chance": next((s.chance for s in summaries if s.chance is not None), None),
         "answer": answer(summaries, question),
         "counts": dict(Counter(record.status for record in records)),
         "factors": name_factors(factors),
@@ -136,7 +150,7 @@ def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> li
     if front:
         judged = judge_frontier(networks, front, question)
         fitting = [network for network in networks if network.accuracy is not None and question.fits(network)]
-        if len(fitting) > 1:
+        if len(fitting) > 1 or not fitting[0].above_chance:
             return judged
         (only,) = fitting
         size = question.get_bytes(only) / BYTES_PER_MB
@@ -167,7 +181,6 @@ def _render(payload: dict[str, Any], **known: Any) -> str:
     return environment.get_template("page.html").render(
         **known,
         groups=payload["groups"],
-        measures=METRIC_NAMES,
         recorded=sum(len(group["trials"]) for group in payload["groups"]),
         left_out=payload["left_out"],
         version=payload["version"],
@@ -197,10 +210,8 @@ def quote_json(value: Any) -> str:
 
 @functools.cache
 def _bundle_vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, as vl-convert carries them: nothing is downloaded."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ReportError("a report needs vl-convert-python: pip install vl-convert-python") from error
+    """Vega, Vega-Lite and Vega-Embed as one script, which vl-convert carries: nothing is downloaded."""
+    import vl_convert
+
     library: Any = vl_convert  # its stub asks for an argument that it does not need
     return library.javascript_bundle().replace("</script", "<\\/script")

@@ -41,5 +41,5 @@ def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 def _describe_axis(record: TrialRecord) -> str:
     """All that `check_comparable` looks at, as text."""
     fingerprints = [record.pictures_fingerprint, record.data_fingerprint, record.pretraining_fingerprint]
-    setting = [identify(record).setting, describe_pretraining(record.spec)]
+    setting = [identify(record).setting, describe_pretraining(record.view)]
     return json.dumps([setting, record.resolution, record.data_variant, record.synthetic, *fingerprints])

@@ -16,7 +16,7 @@ PRIVATE = ("root", "cache_dir")
 def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
     """(what, value) of all that the records say about how they came to be; of several values, the trials of each."""
     ran = [record for record in records if record.status != "over_cap"]
-    data, protocol = records[0].spec.get("data", {}), records[0].spec.get("protocol", {})
+    data, protocol = (records[0].view.get_written(group) for group in ("data", "protocol"))
     rows = [
         ["data set", _count(f"{r.data}{f' ({r.data_variant})' if r.data_variant else ''}" for r in records)],
         ["data settings", _list_settings(data, PRIVATE)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
-from ffem_jax.analysis.question import BYTES_PER_MB
+from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.reports.comparison import write_sentence
 from ffem_jax.reports.paper.published import NETWORKS, TITLES
 from ffem_jax.reports.paper.results import SettingResult
@@ -19,11 +19,11 @@ def write_answer(result: SettingResult) -> str:
     sentences = [_answer_attention(result), _answer_frontier(result)]
     compared = [one for one in (result.attention, result.networks) if isinstance(one, Comparison)]
     if {row.seeds for comparison in compared for row in comparison.rows} == {1}:
-        sentences.append("All of it with one seed: what another would change is in no interval here.")
+        sentences.append("All results are from one seed: the intervals exclude variance between seeds.")
     if result.setting.pretrained:
         sentences.append(
-            "Each network was pretrained once, and what another pretraining would change is in no interval: a "
-            "difference may be of the pretrainings and not of the networks."
+            "Each network was pretrained once: the intervals exclude variance between pretraining runs, which alone "
+            "may cause a difference."
         )
     if lacks_trials(result):
         sentences.append("Networks, folds or seeds are missing, named below: this is of what is there.")
@@ -56,8 +56,8 @@ def _answer_attention(result: SettingResult) -> str:
             "whether ECA in the first and last bottleneck helps cannot be said, for want of finished trials of FFEM "
             "and FFEM-AM with the same seed and split."
         )
-    verdict = "is not shown to help"
-    if row.shown:
+    verdict = "has no significant effect"
+    if row.significant:
         verdict = "helps" if row.difference > 0 else "costs accuracy"
         verdict += ", with one pretraining of each network" if result.setting.pretrained else ""
     count = f"{row.pairs} pair{'' if row.pairs == 1 else 's'} of trials, {row.images:,} images, {row.seeds} seed"
@@ -66,8 +66,8 @@ def _answer_attention(result: SettingResult) -> str:
         f"**ECA in the first and last bottleneck {verdict}**: FFEM-AM against FFEM comes to {describe_difference(row)}"
     )
     sentence += f" ({count})."
-    # Where nothing is shown, what the interval excludes is what has been learnt.
-    return sentence if row.shown else f"{sentence} {escape_sentence(write_sentence(row, comparison))}"
+    # Without significance the interval is what has been learnt.
+    return sentence if row.significant else f"{sentence} {escape_sentence(write_sentence(row, comparison))}"
 
 
 def _answer_frontier(result: SettingResult) -> str:
@@ -85,28 +85,30 @@ def _answer_frontier(result: SettingResult) -> str:
     dominators = frontier.find_dominators(SUBJECT)
     if dominators:
         rows = {name: _find_lead(result, name) for name in dominators}
-        shown = [name for name, row in rows.items() if row and row.shown and row.difference > 0]
+        shown = [name for name, row in rows.items() if row and row.significant and row.difference > 0]
         each = "; ".join(
             f"{TITLES[name]} ({_format_size(result, name)} against {size / BYTES_PER_MB:.2f} MB; "
             f"{describe_difference(row) if row else 'not compared in pairs'})"
             for name, row in rows.items()
         )
         if shown:
-            more = f", of which shown to be more accurate: {_join(shown)}" if len(shown) < len(dominators) else ""
+            more = f", of which significantly more accurate: {_join(shown)}" if len(shown) < len(dominators) else ""
             return f"**FFEM-AM is not {place}**: no larger and no less accurate is {each}{more}.{unless}"
         return (
-            f"By the accuracies measured **FFEM-AM is not {place}, but that it is beaten is not shown**: no larger and "
-            f"no less accurate is {each}.{unless}"
+            f"By the accuracies measured **FFEM-AM is not {place}, but no network beats it significantly**: no larger "
+            f"and no less accurate is {each}.{unless}"
         )
     smaller = frontier.find_smaller(SUBJECT)
     if not smaller:
         return f"**FFEM-AM is {place}**: it is the smallest of the {len(frontier.summaries)} networks.{unless}"
     rivals = [name for name in smaller if not _is_shown_worse(_find_lead(result, name))]
     if not rivals:
-        return f"**FFEM-AM is {place}**: all that is smaller is shown to be less accurate ({_join(smaller)}).{unless}"
+        return (
+            f"**FFEM-AM is {place}**: every smaller network is significantly less accurate ({_join(smaller)}).{unless}"
+        )
     return (
-        f"By the accuracies measured **FFEM-AM is {place}, but that it belongs there is not shown**: smaller, and not "
-        f"shown to be less accurate: {_join(rivals)}.{unless}"
+        f"By the accuracies measured **FFEM-AM is {place}, but not beyond chance**: smaller, and not "
+        f"significantly less accurate: {_join(rivals)}.{unless}"
     )
 
 
@@ -116,7 +118,7 @@ def _find_lead(result: SettingResult, name: str) -> ComparisonRow | None:
 
 
 def _is_shown_worse(row: ComparisonRow | None) -> bool:
-    return row is not None and row.shown and row.difference < 0
+    return row is not None and row.significant and row.difference < 0
 
 
 def _format_size(result: SettingResult, name: str) -> str:

@@ -40,7 +40,7 @@ OPEN = """\
 - **The length of the vector** is not given. Here 128.
 - **Its glasses** (Table 3): 97.2 % with and 97.0 % without cannot be the two parts of a set of which 98.1 % were right.
 - **Its photographs** are not public. This page asks the same questions of other faces: an order confirmed here is
-  confirmed on these, and one not told apart here may yet hold on the paper's."""
+  confirmed on these, and one that is not significant here may yet hold on the paper's."""
 
 
 def write_page(result: PaperResult, figures: Sequence[str]) -> str:
@@ -97,7 +97,8 @@ def _write_networks(result: SettingResult) -> list[str]:
     if result.frontier and not result.frontier.whole:
         note += " The frontier is of the trials that all networks have."
     if result.setting.pretrained:
-        note += " Each network was pretrained once, for all: what another pretraining would change is in no interval."
+        note += " Each network was pretrained once, for all trials: "
+        note += "the intervals exclude variance between pretraining runs."
     return [*make_markdown_table(head, rows), "", note]
 
 

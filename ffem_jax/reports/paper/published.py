@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ffem_jax.config.compose import find_conf_dir
-from ffem_jax.records.record import TrialRecord, read_arch
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.records.view import UNREADABLE, read_arch
 from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 
 
@@ -66,8 +67,8 @@ def load_arch(name: str) -> ArchSpec:
 def find_network(record: TrialRecord) -> PaperNetwork | None:
     """The paper's network that the trial built, whatever it was called; None for any other."""
     try:
-        built = resolve_network(read_arch(record.spec.get("arch", {})))
-    except (TypeError, ValueError, AttributeError):  # written by a package with other fields
+        built = record.view.network
+    except UNREADABLE:  # written by a package with other fields
         return None
     return _load_networks().get(built)
 

@@ -34,13 +34,12 @@ class Setting:
     @property
     def pretrained(self) -> bool:
         """Whether its trials began from pretrained weights, the same in each of a network's trials."""
-        return _read_pretraining(self.records[0]) != "none"
+        return self.records[0].view.is_pretrained
 
     @property
     def folds(self) -> int:
         """How many folds a whole set has."""
-        protocol = self.records[0].spec.get("protocol", {})
-        return int(protocol.get("folds", 1)) if protocol.get("name") == "kfold" else 1
+        return self.records[0].view.folds
 
     @property
     def wanted(self) -> list[Run]:
@@ -68,14 +67,14 @@ def find_settings(records: Iterable[TrialRecord]) -> tuple[list[Setting], int]:
             "them); ffem sweep paper trains them"
         )
     check_comparable([record for record, _ in named])
-    if any(record.spec.get("protocol", {}).get("name") == "view2" for record, _ in named):
+    if any(record.view.tests_pairs for record, _ in named):
         raise FrontierError("the paper's tables are of images and protocol=view2 is of pairs; ffem verify reads it")
     groups: dict[str, list[tuple[TrialRecord, PaperNetwork]]] = {}
     for record, network in sorted(named, key=lambda both: NETWORKS.index(both[1])):
         groups.setdefault(_identify(record), []).append((record, network))
     recipes = _name_recipes([group[0][0] for group in groups.values()])
     settings = [
-        Setting(recipe, _read_resolution(group[0][0]), tuple(_rename(*both, group[0][0]) for both in group))
+        Setting(recipe, group[0][0].pixels, tuple(_rename(*both, group[0][0]) for both in group))
         for recipe, group in zip(recipes, groups.values(), strict=True)
     ]
     return sorted(settings, key=lambda setting: (setting.recipe, setting.resolution)), len(latest) - len(named)
@@ -87,16 +86,8 @@ def is_done(record: TrialRecord) -> bool:
 
 
 def _identify(record: TrialRecord) -> str:
-    started_from = describe_pretraining(record.spec)
-    return json.dumps([_read_resolution(record), _read_recipe(record), started_from], sort_keys=True)
-
-
-def _read_resolution(record: TrialRecord) -> int:
-    return int(record.spec.get("data", {}).get("resolution", record.resolution))
-
-
-def _read_pretraining(record: TrialRecord) -> str:
-    return str(record.spec.get("pretrain", {}).get("name", "none"))
+    started_from = describe_pretraining(record.view)
+    return json.dumps([record.pixels, _read_recipe(record), started_from], sort_keys=True)
 
 
 def _read_recipe(record: TrialRecord) -> dict[str, str]:
@@ -112,12 +103,13 @@ def _name_recipes(firsts: Sequence[TrialRecord]) -> list[str]:
         peers = [_read_recipe(other) for other in firsts if other.recipe == record.recipe]
         differing = [name for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
         words = [record.recipe or "recipe", *(f"{name.replace('_', ' ')} {own[name]}" for name in differing)]
-        pretrain = _read_pretraining(record)
-        names.append(", ".join(words) + (f", pretrained on {pretrain}" if pretrain != "none" else ""))
+        names.append(
+            ", ".join(words) + (f", pretrained on {record.view.pretrain.name}" if record.view.is_pretrained else "")
+        )
     return names
 
 
 def _rename(record: TrialRecord, network: PaperNetwork, first: TrialRecord) -> TrialRecord:
     """The record with the paper's network and the recipe spelt one way, so that what is built alike reads alike."""
-    spec = {**record.spec, "arch": to_plain(load_arch(network.name)), "recipe": first.spec.get("recipe", {})}
+    spec = {**record.spec, "arch": to_plain(load_arch(network.name)), "recipe": first.view.get_written("recipe")}
     return dataclasses.replace(record, arch=network.name, spec=spec)

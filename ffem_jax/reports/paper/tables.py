@@ -182,7 +182,7 @@ def _judge(lower: PaperNetwork, higher: PaperNetwork, networks: Comparison | Non
     row = find_row(networks, lower.name, higher.name)
     if row is None:
         return OrderedPair(lower, higher, claimed, *ends, None, None, None, None, "not compared")
-    verdict = "not told apart" if not row.shown else "confirmed" if row.difference > 0 else "reversed"
+    verdict = "not told apart" if not row.significant else "confirmed" if row.difference > 0 else "reversed"
     return OrderedPair(lower, higher, claimed, *ends, row.difference, row.low, row.high, row.p_corrected, verdict)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ffem_jax.analysis.comparability import Run, check_comparable, identify
-from ffem_jax.analysis.labels import make_labels
+from ffem_jax.analysis.summary import label_networks
 from ffem_jax.errors import FfemError
 from ffem_jax.metrics.verification import (
     Roc,
@@ -67,7 +67,7 @@ def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
     Trials of other protocols are passed over. Raises View2Error where no fold of View 2 is done, and FrontierError
     where the records mix data sets or settings of one: their accuracies do not compare.
     """
-    folds = [record for record in latest_records(records) if record.spec.get("protocol", {}).get("name") == "view2"]
+    folds = [record for record in latest_records(records) if record.view.tests_pairs]
     if not any(_is_done(record) for record in folds):
         seen = f"; {len(folds)} trials of it failed, were pruned or refused" if folds else ""
         raise View2Error(
@@ -80,8 +80,7 @@ def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
         identity = identify(record)
         groups[identity.network, identity.run._replace(fold=0)].append(record)
     done = {key: group for key, group in groups.items() if any(_is_done(record) for record in group)}
-    networks = {network: group[0].spec for (network, _), group in done.items()}
-    labels = dict(zip(networks, make_labels(list(networks.values())), strict=True))
+    labels = label_networks(folds)
     runs = {run for _, run in done}
     return [_combine(group, labels[network] + _tell_run(run, runs), run.seed) for (network, run), group in done.items()]
 
@@ -101,10 +100,10 @@ def _is_done(record: TrialRecord) -> bool:
 
 def _combine(group: Sequence[TrialRecord], label: str, seed: int) -> View2Result:
     # The last record of a fold: an earlier one of another key saw other pixels or other pairs.
-    by_fold = {int(record.spec["protocol"]["fold"]): record for record in group if _is_done(record)}
+    by_fold = {record.view.protocol.fold: record for record in group if _is_done(record)}
     folds = tuple(sorted(by_fold))
     done = [by_fold[fold] for fold in folds]
-    wanted = range(int(done[0].spec["protocol"].get("folds", 10)))
+    wanted = range(done[0].view.folds)
     kinds = ("distances_same", "distances_different")
     distances, same, fold_of = zip(
         *((d, kind == kinds[0], fold) for kind in kinds for fold in folds for d in by_fold[fold].verification[kind]),

@@ -34,7 +34,7 @@ ATTACK = "<img src=x onerror='document.title=`broken`'><script>document.title='b
 def browser() -> Iterator[Browser]:
     if not os.environ.get("FFEM_E2E"):
         pytest.skip("the page in a browser is tested by `make test-e2e`")
-    pytest.importorskip("playwright.sync_api", reason="pip install 'ffem-jax[e2e]'")
+    pytest.importorskip("playwright.sync_api", reason="pip install -c constraints.txt -e '.[e2e]'")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found:
         pytest.skip("no Chromium: apt-get install chromium")

@@ -24,6 +24,7 @@ from ffem_jax.analysis.summary import summarize_records
 from ffem_jax.cli import main
 from ffem_jax.config.compose import open_composer, to_specs
 from ffem_jax.records.record import TrialRecord, append_record, read_records
+from ffem_jax.records.view import view_spec
 from ffem_jax.reports.frontier import write_frontier
 from ffem_jax.reports.html import ReportError, write_report
 from ffem_jax.reports.html.commands import make_overrides, make_run_overrides
@@ -313,8 +314,8 @@ def test_the_command_to_train_again_composes_to_the_recorded_trial() -> None:
             specs.append(build_record(**fields).spec)
     with open_composer() as composer:
         # One trial of each network: seeds and folds are spelt alike.
-        for spec in {tuple(make_overrides(spec)): spec for spec in specs}.values():
-            words = shlex.split(" ".join(make_overrides(spec) + make_run_overrides(spec)))
+        for spec in {tuple(make_overrides(view_spec(spec))): spec for spec in specs}.values():
+            words = shlex.split(" ".join(make_overrides(view_spec(spec)) + make_run_overrides(view_spec(spec))))
             trial, _ = to_specs(composer.compose(words))
             assert to_plain(trial) == spec, words
 
@@ -340,7 +341,7 @@ def test_the_command_to_train_again_composes_to_the_recorded_trial() -> None:
 def test_the_command_can_be_pasted_whatever_the_names(name: str) -> None:
     """Into a shell, which takes the words apart, and from there through Hydra's grammar."""
     recorded = build_record(arch={"name": name}, recipe={"name": name}, data={"name": "synthetic"}).spec
-    line = " ".join(make_overrides(recorded) + make_run_overrides(recorded))
+    line = " ".join(make_overrides(view_spec(recorded)) + make_run_overrides(view_spec(recorded)))
     words = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
     with open_composer() as composer:
         trial, _ = to_specs(composer.compose(words.decode().split("\0")[:-1]))
@@ -399,7 +400,7 @@ def test_the_page_s_script_reads_what_python_quotes(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_faces_is_for_the_reader_to_name() -> None:
-    words = make_overrides(build_record(data={"name": "folder", "root": "/home/ann/faces"}).spec)
+    words = make_overrides(build_record(data={"name": "folder", "root": "/home/ann/faces"}).view)
     assert "data.root=FACES" in words
     assert not any("ann" in word for word in words)
 
@@ -412,8 +413,8 @@ def test_the_stage_table_is_of_the_network_as_it_is_built() -> None:
     assert rows[1][5] == "ECA in block 0 (kernel 3, on the depthwise)"
     assert rows[7][5].startswith("ECA in block 13 ")
     assert rows[-1] == ["embedding", "1", "", "128", "", ""]
-    record.spec["arch"]["stages"] = "another package's"
-    assert describe_stages(record) == ""
+    strange = {**record.spec, "arch": {**record.spec["arch"], "stages": "another package's"}}
+    assert describe_stages(dataclasses.replace(record, spec=strange)) == ""
 
 
 # ------------------------------------------------------------------------------------ while a sweep runs

@@ -36,8 +36,8 @@ def test_better_and_on_the_frontier(make_set):
     assert "+10.0 points, 95 % interval " in text
     assert "after Holm's correction (10 pairs of trials, 100 images, 2 seeds)." in text
     assert text.endswith(
-        "**FFEM-AM is on the frontier of accuracy against bytes**: all that is smaller is shown to be less accurate "
-        "(FFEM and ShuffleNetV2 1.0x)."
+        "**FFEM-AM is on the frontier of accuracy against bytes**: every smaller network is significantly less "
+        "accurate (FFEM and ShuffleNetV2 1.0x)."
     )
 
 
@@ -51,47 +51,53 @@ def test_worse_and_beaten(make_set):
 def test_not_told_apart(make_set):
     text = answer(make_set({**ALL, "ffem": 79, "shufflenetv2": 81}))
     assert (
-        "**ECA in the first and last bottleneck is not shown to help**: FFEM-AM against FFEM comes to +1.0 points"
+        "**ECA in the first and last bottleneck has no significant effect**: FFEM-AM against FFEM comes to +1.0 points"
         in text
     )
-    assert "No difference is shown; what the interval excludes is that `eca` is more than" in text
+    assert (
+        "Attention kind `eca` is statistically indistinguishable from attention kind `none` (+1.0 points, 95 % CI"
+        in text
+    )
     assert "By the accuracies measured **FFEM-AM is not on the frontier" in text
-    assert "but that it is beaten is not shown**: no larger and no less accurate is ShuffleNetV2 1.0x (5.67" in text
+    assert "but no network beats it significantly**: no larger and no less accurate is ShuffleNetV2 1.0x (5.67" in text
 
 
 def test_on_the_frontier_by_luck_at_most(make_set):
     text = answer(make_set({**ALL, "ffem": 79}))
-    assert "By the accuracies measured **FFEM-AM is on the frontier of accuracy against bytes, but that it" in text
-    assert text.endswith("smaller, and not shown to be less accurate: FFEM.")
+    assert (
+        "By the accuracies measured **FFEM-AM is on the frontier of accuracy against bytes, but not beyond chance**"
+        in text
+    )
+    assert text.endswith("smaller, and not significantly less accurate: FFEM.")
 
 
 def test_one_of_two_that_beat_it_is_shown_to(make_set):
     text = answer(make_set({**ALL, "ffem": 81, "shufflenetv2": 95}))
-    assert "of which shown to be more accurate: ShuffleNetV2 1.0x." in text
+    assert "of which significantly more accurate: ShuffleNetV2 1.0x." in text
 
 
 def test_one_seed_says_nothing_of_another(make_set):
     text = answer(make_set(ALL, seeds=(0,)))
     assert "(5 pairs of trials, 100 images, 1 seed)" in text
-    assert text.endswith("All of it with one seed: what another would change is in no interval here.")
+    assert text.endswith("All results are from one seed: the intervals exclude variance between seeds.")
 
 
 def test_pretrained_once_is_said(make_set, tmp_path):
     records = make_set(ALL)
     assert "pretrained once" not in page(records, tmp_path)
-    for record in records:
-        record.spec["pretrain"] = {"name": "lfw_rest"}
+    pretrain = {"name": "lfw_rest"}
+    records = [dataclasses.replace(record, spec={**record.spec, "pretrain": pretrain}) for record in records]
     text = page(records, tmp_path)
-    assert "Each network was pretrained once, for all: what another pretraining would change is in no interval." in text
+    assert "pretrained once, for all trials: the intervals exclude variance between pretraining runs." in text
     told = answer(records)
     assert "**ECA in the first and last bottleneck helps, with one pretraining of each network**" in told
-    assert told.endswith("a difference may be of the pretrainings and not of the networks.")
+    assert told.endswith("which alone may cause a difference.")
 
 
 def test_records_that_do_not_say_who_was_right_claim_nothing(make_set):
     blind = [dataclasses.replace(record, hits="", test_images=[]) for record in make_set({**ALL, "ffem": 10})]
     text = answer(blind)
-    assert "is not shown to help" in text
+    assert "has no significant effect" in text
     assert "no paired test: these records do not say which images were right" in text
 
 

@@ -65,7 +65,7 @@ def test_the_command_prints_json_or_a_table(records, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "81.5 ± 0.6 %" in out
     assert "folds 3 are missing" in err
-    assert main(["frontier", str(tmp_path / "runs")]) == 0
+    assert main(["frontier", str(tmp_path / "runs"), "--out", str(tmp_path / "runs" / "frontier")]) == 0
     text = (tmp_path / "runs" / "frontier" / "frontier.md").read_text()
     assert "verification accuracy on the pairs" in text
     assert "test pairs" in text

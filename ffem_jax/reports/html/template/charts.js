@@ -86,6 +86,14 @@ function listTicks(low, high) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(1)));
 }
 
+// The level of guessing is drawn where it is near: far below all intervals it would squeeze them.
+function hasChance() {
+  if (group.chance === null) return false;
+  const rates = networks.filter(getRate).map(getRate);
+  const least = Math.min(...rates.map((rate) => rate[1])), most = Math.max(...rates.map((rate) => rate[2]));
+  return rates.length > 0 && group.chance >= least - 0.5 * (most - least) && group.chance <= most;
+}
+
 function layOutPoints() {
   const visible = networks.filter((n) => shown.has(n.id) && Number.isFinite(getCost(n)));
   const front = new Set(listFrontier().map((n) => n.id));
@@ -116,6 +124,7 @@ function makeFrontierData() {
     ghosts,
     steps,
     cap,
+    chance: hasChance() ? [{ y: 100 * group.chance }] : [],
     whiskers: points.filter((p) => few || p.front || pinned.has(p.id)),
     pinned: points.filter((p) => pinned.has(p.id)),
     pinnedGhosts: ghosts.filter((p) => pinned.has(p.id)),
@@ -136,10 +145,11 @@ async function drawFrontier() {
   let [least, most] = [100, 0];
   for (const n of trained) { least = Math.min(least, 100 * getRate(n)[1]); most = Math.max(most, 100 * getRate(n)[2]); }
   if (!trained.length) [least, most] = [0, 100];
+  if (hasChance()) least = Math.min(least, 100 * group.chance);
   const hasGhosts = networks.some((n) => !getRate(n) && n.status === "over_cap");
   const room = Math.max(1, most - least);
   const floor = least - (hasGhosts ? 0.14 : 0.04) * room;
-  const x = { field: "x", type: "quantitative", scale: { domain: chart.domain, nice: false, zero: false }, axis: { title: COSTS[state.against].axis(), grid: false, tickCount: 6 } };
+  const x = { field: "x", type: "quantitative", scale: { domain: chart.domain, nice: false, zero: false }, axis: { title: labelAxis(state.against), grid: false, tickCount: 6 } };
   const y = (field) => ({ field, type: "quantitative", scale: { domain: [floor, Math.min(100 + 0.02 * room, most + 0.04 * room)], nice: false, zero: false }, axis: { title: container.clientWidth < 500 ? null : group.measure === "verification" ? "verification accuracy, %" : "closed-set accuracy, %", values: listTicks(least, Math.min(100, most)) } });
   // The width of the plot alone is what the layout counts in, so margins are fixed.
   const padding = { left: container.clientWidth < 500 ? 38 : 58, right: 14, top: 10, bottom: 46 };
@@ -157,6 +167,8 @@ async function drawFrontier() {
     layer: [
       { data: { name: "cap" }, mark: { type: "rule", strokeDash: [5, 4], color: css("--soft") }, encoding: { x } },
       { data: { name: "cap" }, mark: { type: "text", align: "right", baseline: "top", dx: -6, dy: 2, color: css("--soft"), fontSize: 12 }, encoding: { x, y: { value: 0 }, text: { value: "size limit" } } },
+      { data: { name: "chance" }, mark: { type: "rule", strokeDash: [1, 3], color: css("--soft") }, encoding: { y: y("y") } },
+      { data: { name: "chance" }, mark: { type: "text", align: "left", baseline: "bottom", dx: 6, dy: -2, color: css("--soft"), fontSize: 12 }, encoding: { x: { value: 0 }, y: y("y"), text: { value: "chance" } } },
       { data: { name: "steps" }, mark: { type: "line", interpolate: "step-after", color: css("--ink"), strokeWidth: 1.3 }, encoding: { x, y: y("y") } },
       { data: { name: "whiskers" }, mark: { type: "rule", strokeWidth: 1.3 }, encoding: { x, y: y("low"), y2: { field: "high" }, color, opacity: { condition: { test: "datum.front", value: 1 }, value: 0.35 } } },
       {
@@ -193,7 +205,7 @@ async function renewFrontier() {
 function describeFrontier() {
   const front = listFrontier();
   const listed = front.slice(-6).map((n) => `${n.label}, ${formatCost(n)}, ${formatRate(getRate(n))} %`).join("; ");
-  return `Accuracy in percent against ${COSTS[state.against].axis()}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below has the same.`;
+  return `Accuracy in percent against ${labelAxis(state.against)}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below has the same.`;
 }
 
 function drawLegend(id, kinds, hasGhosts) {
@@ -213,11 +225,12 @@ function drawLegend(id, kinds, hasGhosts) {
 function writeFrontierTexts() {
   $("verdict").replaceChildren(...makeText(writeVerdict()));
   const beyond = networks.filter((n) => shown.has(n.id) && !getRate(n) && n.status === "over_cap" && getCost(n) > chart.domain[1]).length;
-  const untimed = state.against === "latency" ? networks.filter((n) => getRate(n) && n.latency === null).length : 0;
+  const unknown = networks.filter((n) => getRate(n) && readCost(n, state.against) === null).length;
+  const { noun, measured_by: command } = COSTS[state.against];
   $("frontier-note").textContent = [
     chart.points.length > WHISKERS_UP_TO ? "Intervals are drawn for the frontier and for pinned networks; pointing at a mark tells its own." : "",
     beyond ? `${countOf(beyond, "network")} over the limit ${beyond === 1 ? "lies" : "lie"} beyond the right edge.` : "",
-    untimed ? `${countOf(untimed, "trained network")} not timed: ffem latency RECORDS times them.` : "",
+    unknown ? `${countOf(unknown, "trained network")} without ${noun} in the records${command ? `: ${command} RECORDS measures it` : ""}.` : "",
   ].filter(Boolean).join(" ");
   const filtered = shown.size < networks.length;
   for (const line of document.querySelectorAll(".filtered")) {

@@ -1,13 +1,9 @@
 // The records as the page holds them, what the reader has chosen, and the numbers that follow from both.
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const PRECISIONS = ["float32", "float16", "int8"];
-const COSTS = {
-  bytes: { name: "Bytes", axis: () => `MB as deployed in ${state.precision}`, scale: 1e6, unit: "MB", digits: 2 },
-  params: { name: "Parameters", axis: () => "million parameters", scale: 1e6, unit: "million parameters", digits: 2 },
-  macs: { name: "MACs", axis: () => "million multiply-adds", scale: 1e6, unit: "million MACs", digits: 1 },
-  latency: { name: "Latency", axis: () => "milliseconds in wasm, one thread", scale: 1, unit: "ms", digits: 2 },
-};
-const METRICS = { accuracy: "Classifier", accuracy_gallery: "Nearest gallery image" };
+const COSTS = payload.costs; // as ffem_jax/records/costs.py declares them
+const labelAxis = (against) => COSTS[against].axis.replaceAll("{precision}", state.precision);
+const METRICS = payload.measures; // as ffem_jax/records/measures.py declares them
 const STATUSES = { done: "done", over_cap: "over the cap", failed: "failed", pruned: "stopped early" };
 const state = { group: 0, against: "bytes", precision: "float32", metric: "accuracy", cap: 10, curve: "validation", pins: [], filter: null };
 let group, networks, trials, shown;
@@ -61,8 +57,9 @@ function loadGroup(number) {
 }
 
 const getBytes = (network) => network.bytes[PRECISIONS.indexOf(state.precision)];
+const readCost = (network, against) => (against === "bytes" ? getBytes(network) : network[against]);
 function getCost(network) {
-  const cost = state.against === "bytes" ? getBytes(network) : network[state.against];
+  const cost = readCost(network, state.against);
   return cost === null ? NaN : cost / COSTS[state.against].scale;
 }
 const getRate = (network) => network.rates[state.metric] || null;
@@ -85,14 +82,24 @@ function findFrontier(candidates) {
   return front;
 }
 
+// Digits as Python writes them: a value halfway between two goes to the even one, where toFixed goes away from 0. The
+// commands and the page then give one number for one thing.
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  const exact = value.toFixed(60).replace(/0+$/, ""); // a double's decimals end before that
+  const halfway = exact.split(".")[1]?.length === digits + 1 && exact.endsWith("5");
+  if (!halfway || Number(text.slice(-1)) % 2 === 0) return text;
+  return `${value < 0 ? "-" : ""}${(Math.abs(Number(text)) - 10 ** -digits).toFixed(digits)}`;
+}
+
 const overlap = (a, b) => Math.max(getRate(a)[1], getRate(b)[1]) <= Math.min(getRate(a)[2], getRate(b)[2]);
-const percent = (rate, digits = 1) => (100 * rate).toFixed(digits);
+const percent = (rate, digits = 1) => fixed(100 * rate, digits);
 const formatCost = (network, against = state.against) => {
   const { scale, unit, digits } = COSTS[against];
-  const cost = against === "bytes" ? getBytes(network) : network[against];
-  return cost === null ? "not known" : `${(cost / scale).toFixed(digits)} ${unit}`;
+  const cost = readCost(network, against);
+  return cost === null ? "not known" : `${fixed(cost / scale, digits)} ${unit}`;
 };
-const formatMegabytes = (network) => (getBytes(network) === null ? "?" : (getBytes(network) / 1e6).toFixed(2));
+const formatMegabytes = (network) => (getBytes(network) === null ? "?" : fixed(getBytes(network) / 1e6, 2));
 const formatRate = (rate) => (rate ? `${percent(rate[0])} [${percent(rate[1])}, ${percent(rate[2])}]` : "–");
 const countOf = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -105,6 +112,8 @@ function writeVerdict() {
   const limit = `${formatNumber(state.cap)} MB at ${state.precision}`;
   const start = `${fitting.length.toLocaleString("en")} of ${trained.length.toLocaleString("en")} trained networks ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
   if (!front.length) return `${start}.`;
+  if (group.chance !== null && state.metric === group.metric && fitting.every((n) => getRate(n)[1] <= group.chance))
+    return `${start}: all at chance (${percent(group.chance)} %), so nothing orders them. Train longer.`;
   const best = front[front.length - 1];
   const rivals = fitting.filter((network) => network !== best && overlap(network, best));
   const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The highest accuracy is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;

@@ -7,7 +7,7 @@ function drawAll() {
   selectRows();
   drawTiles();
   const has = (cost) => networks.some((n) => (cost === "bytes" ? n.bytes.some((b) => b !== null) : n[cost] !== null));
-  drawSwitch("against", Object.keys(COSTS).filter(has).map((cost) => [cost, COSTS[cost].name]), state.against, (value) => { state.against = value; drawCosts(); });
+  drawSwitch("against", Object.keys(COSTS).filter(has).map((cost) => [cost, COSTS[cost].title]), state.against, (value) => { state.against = value; drawCosts(); });
   drawSwitch("precision", PRECISIONS.map((p) => [p, p]), state.precision, (value) => { state.precision = value; setCapRange(); drawCosts(); });
   const metrics = Object.keys(METRICS).filter((metric) => networks.some((n) => n.rates[metric]));
   $("metric-field").hidden = metrics.length < 2;

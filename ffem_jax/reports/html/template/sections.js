@@ -33,9 +33,7 @@ function describeNumbers(network) {
     if (rate[3] >= 0) listed.push(["Between seeds", `${percent(rate[3])} points (standard deviation)`]);
   } else listed.push(["Accuracy", `none: ${STATUSES[network.status] || network.status}`]);
   listed.push([`Size, ${state.precision}`, `${formatMegabytes(network)} MB`]);
-  if (network.params !== null) listed.push(["Parameters", network.params.toLocaleString("en")]);
-  if (network.macs !== null) listed.push(["MACs", network.macs.toLocaleString("en")]);
-  if (network.latency !== null) listed.push(["Latency, wasm", `${network.latency.toFixed(2)} ms`]);
+  for (const cost of Object.keys(COSTS)) if (cost !== "bytes" && readCost(network, cost) !== null) listed.push([COSTS[cost].title, formatCost(network, cost)]);
   return listed;
 }
 
@@ -117,7 +115,7 @@ function drawFrontTable() {
     make("thead", {}, make("tr", {}, ...heads.map(([head, kind]) => (head ? make("th", { scope: "col", class: kind }, head) : make("td", {}))))),
     make("tbody", {}, ...front.map((n) => make("tr", { class: state.pins.includes(n.id) ? "pinned" : "" },
       make("td", {}, makePin(n.id)), make("td", {}, n.label),
-      make("td", { class: "number" }, getCost(n).toFixed(COSTS[state.against].digits)),
+      make("td", { class: "number" }, fixed(getCost(n), COSTS[state.against].digits)),
       ...(state.against === "bytes" ? [] : [make("td", { class: "number" }, formatMegabytes(n))]),
       make("td", { class: "number" }, formatRate(getRate(n))), make("td", { class: "number" }, String(n.seeds))))),
   );
@@ -126,15 +124,13 @@ function drawFrontTable() {
 function drawComparison() {
   const entry = group.comparisons[Number($("factor").value)] || group.comparisons[0];
   if (!entry) return;
-  const points = (rate) => { const text = (100 * rate).toFixed(1); return Number(text) > 0 ? `+${text}` : Number(text) === 0 ? "0.0" : text; };
-  const p = (value) => (value === null ? "–" : value < 0.001 ? "< 0.001" : String(Number(value.toPrecision(2))));
   const overall = entry.rows.filter((row) => row.overall || !entry.rows.some((other) => other.overall && other.first === row.first && other.second === row.second));
   const table = make("table", {},
-    make("thead", {}, make("tr", {}, ...["level", "against", "where"].map((h) => make("th", { scope: "col" }, h)), ...["points [95 %]", "p, corrected", "pairs", "images"].map((h) => make("th", { scope: "col", class: "number" }, h)), make("th", { scope: "col" }, "shown"))),
+    make("thead", {}, make("tr", {}, ...["level", "against", "where"].map((h) => make("th", { scope: "col" }, h)), ...["points [95 %]", "p, corrected", "pairs", "images"].map((h) => make("th", { scope: "col", class: "number" }, h)), make("th", { scope: "col" }, "significant"))),
     make("tbody", {}, ...entry.rows.map((row) => make("tr", {},
       make("td", {}, row.second), make("td", {}, row.first), make("td", {}, row.context),
-      make("td", { class: "number" }, `${points(row.difference)} [${points(row.low)}, ${points(row.high)}]`),
-      make("td", { class: "number" }, p(row.p_corrected)), make("td", { class: "number" }, String(row.pairs)), make("td", { class: "number" }, String(row.images)),
+      make("td", { class: "number" }, row.points),
+      make("td", { class: "number" }, row.p), make("td", { class: "number" }, String(row.pairs)), make("td", { class: "number" }, String(row.images)),
       make("td", {}, row.shown ? (row.difference > 0 ? "better" : "worse") : "no")))));
   $("comparison").replaceChildren(
     ...(entry.rows.length ? [make("ul", { class: "sentences" }, ...overall.slice(0, 12).map((row) => make("li", {}, ...makeText(row.sentence)))), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Paired comparison of ${entry.factor}` }, table)] : []),
@@ -159,7 +155,7 @@ function drawUntrained() {
   const parts = [];
   for (const [status, own] of byStatus) {
     parts.push(make("h3", {}, `${STATUSES[status] || status}: ${countOf(own.length, "trial")}`));
-    const because = status === "over_cap" ? "Refused before training, for their size or their multiply-adds." : status === "pruned" ? "Stopped before their last epoch." : "";
+    const because = status === "over_cap" ? "Refused before training, for their size or their MACs." : status === "pruned" ? "Stopped before their last epoch." : "";
     if (because) parts.push(make("p", { class: "hint" }, because));
     const rows = own.slice(0, LISTED_UNTRAINED).map((trial) => {
       const network = networks[trial.network];

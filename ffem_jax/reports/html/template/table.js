@@ -137,7 +137,7 @@ function makeCsv() {
     ...settings,
     ...["accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery"].map((name) => [name, (t) => t[name]]),
     ...PRECISIONS.map((name, i) => [`bytes_${name}`, (t) => networks[t.network].bytes[i]]),
-    ["params", (t) => networks[t.network].params], ["macs", (t) => networks[t.network].macs], ["latency_ms_wasm", (t) => networks[t.network].latency],
+    ...Object.keys(COSTS).filter((name) => name !== "bytes").map((name) => [name, (t) => networks[t.network][name]]),
     ...["epochs", "wall_seconds", "images_per_second", "started_at", "error"].map((name) => [name, (t) => t[name]]),
   ];
   return [columns.map(([name]) => quoteCell(name)).join(","), ...table.rows.map((trial) => columns.map(([, get]) => quoteCell(get(trial))).join(","))].join("\r\n") + "\r\n";

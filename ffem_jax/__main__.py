@@ -1,0 +1,8 @@
+"""`python -m ffem_jax` is `ffem`."""
+
+import sys
+
+from ffem_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

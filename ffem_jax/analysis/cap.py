@@ -1,0 +1,56 @@
+"""Under which size limit trials were recorded, so that no report asks for another one than its sweep did."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ffem_jax.records.record import TrialRecord
+from ffem_jax.specs.trial import PRECISIONS
+
+# What a refused trial says of its size and its cap, for records that have no field of it.
+REFUSAL = re.compile(r"([\d.]+) MB is over the cap of ([\d.e+-]+) MB")
+
+
+class Cap(NamedTuple):
+    """A size limit in MB of 10**6 bytes, and the precision it is of."""
+
+    megabytes: float = 10.0
+    precision: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.megabytes:g} MB at {self.precision}"
+
+
+def find_cap(records: Iterable[TrialRecord]) -> tuple[Cap | None, list[str]]:
+    """The cap of the newest trial that has one, None where none has, and a note where several caps were recorded."""
+    counts: Counter[Cap] = Counter()
+    newest: tuple[str, Cap] | None = None
+    for record in records:
+        cap = read_cap(record)
+        if cap is None:
+            continue
+        counts[cap] += 1
+        # Of equal times the later line counts.
+        if newest is None or (record.started_at or "") >= newest[0]:
+            newest = record.started_at or "", cap
+    if newest is None:
+        return None, []
+    listed = ", ".join(f"{cap} ({count} trials)" for cap, count in counts.items())
+    notes = [f"trials were recorded under several size limits: {listed}; the newest, {newest[1]}, counts here; "
+             "--cap-mb takes another"] if len(counts) > 1 else []  # fmt: skip
+    return newest[1], notes
+
+
+def read_cap(record: TrialRecord) -> Cap | None:
+    """The cap that the trial was run under; None where the record does not say."""
+    if record.cap_mb and record.cap_precision in PRECISIONS:
+        return Cap(float(record.cap_mb), record.cap_precision)
+    found = REFUSAL.search(record.error) if record.status == "over_cap" else None
+    if not found:
+        return None
+    sizes = {precision: getattr(record, f"bytes_{precision}") for precision in PRECISIONS}
+    of = [precision for precision, size in sizes.items() if size and f"{size / 1e6:.2f}" == found[1]]
+    return Cap(float(found[2]), of[0] if of else Cap().precision)

@@ -1,0 +1,143 @@
+"""From a TeacherSpec to what each image of a data set is taught."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.cache import find_cache_folder, make_cache_folder
+from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.metrics.open_set import find_rank1_hits
+from ffem_jax.metrics.verification import compute_fold_hits, compute_pair_distances
+from ffem_jax.specs.data import DataSpec
+from ffem_jax.specs.teacher import TeacherSpec
+from ffem_jax.specs.trial import TrialSpec
+from ffem_jax.teachers import TeacherError, Teaching, make_teaching
+from ffem_jax.teachers.vectors import join_vectors, read_vectors
+
+# Below this, in 0 to 1, a teacher is warned about: its vectors may be of another alignment.
+WEAK = 0.8
+# Teachings that this process keeps: those of a sweep's folds.
+RECENT = 10
+_recent: OrderedDict[tuple[Any, ...], Teaching] = OrderedDict()
+
+
+def load_teaching(trial: TrialSpec, faces: Faces, split: Split) -> Teaching | None:
+    """What the images of a trial are taught, centred by those that train; None without a teacher.
+
+    Args:
+        trial: whose teacher it is.
+        faces, split: as `load_split` gives them for it.
+
+    Raises:
+        TeacherError: the teacher cannot be read or run, misses images, or gives no direction.
+        DataError: the faces cannot be loaded at the teacher's size.
+    """
+    spec = trial.teacher
+    if spec.name == "none":
+        return None
+    state = spec, _look_at(Path(spec.path).expanduser()), faces.fingerprint, split.train.tobytes()
+    if state not in _recent:
+        vectors, about = _ask(spec, trial, faces)
+        measured = measure_teacher(vectors, faces, split, trial)
+        _recent[state] = make_teaching(vectors, faces.names, split.train, {**about, "measured": measured})
+        while len(_recent) > RECENT:
+            _recent.popitem(last=False)
+    return _recent[state]
+
+
+def _look_at(path: Path) -> tuple[Any, ...]:
+    """What tells one state of the file, or of the files of the folder, from another."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    try:
+        return tuple((str(file), *(os.stat(file)[i] for i in (1, 6)), os.stat(file).st_mtime_ns) for file in files)
+    except OSError as error:
+        raise TeacherError(f"teacher.path={path} cannot be read ({error.strerror})") from None
+
+
+def _ask(spec: TeacherSpec, trial: TrialSpec, faces: Faces) -> tuple[np.ndarray, dict[str, Any]]:
+    """The teacher's vectors [image, feature] of the faces, and who it is."""
+    if spec.name == "vectors":
+        found = read_vectors(Path(spec.path).expanduser())
+        return join_vectors(found, faces.names), dict(found.about)
+    if spec.name == "onnx":
+        from ffem_jax.teachers.onnx_network import describe_settings, open_network
+
+        run, digest = open_network(spec)
+        shown = dataclasses.replace(trial.data, resolution=spec.size, crop=spec.crop)
+        about = {"name": Path(spec.path).stem, "sha256": digest}
+        return _embed(run, trial, faces, shown, [digest, describe_settings(spec)]), about
+    from ffem_jax.teachers.own_network import open_own_network
+
+    network = open_own_network(Path(spec.path).expanduser(), None if spec.seed < 0 else spec.seed)
+    shown = dataclasses.replace(trial.data, resolution=network.resolution, crop=network.crop)
+    about = {"name": network.name, "model_id": network.model_id}
+    return _embed(network.embed, trial, faces, shown, [network.model_id]), about
+
+
+def _embed(
+    run: Callable[[np.ndarray], np.ndarray], trial: TrialSpec, faces: Faces, shown: DataSpec, identity: list[str]
+) -> np.ndarray:
+    """What `run` gives for the images of `faces`, shown to it as the data set `shown`; from the cache where it is."""
+    seen, _ = load_split(shown, trial.protocol)
+    if seen.names != faces.names or seen.content != faces.content:
+        raise DataError("the faces changed while the teacher looked at them; start again when they are at rest")
+    digest = hashlib.sha256("\n".join([*identity, seen.fingerprint]).encode()).hexdigest()[:16]
+    path = find_cache_folder(shown) / f"teacher-{digest}.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        vectors = run(seen.images)
+    try:
+        make_cache_folder(shown)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.save(file, vectors)
+        os.replace(file.name, path)
+    except OSError:
+        pass  # without a cache the teacher is asked again next time
+    return vectors
+
+
+def measure_teacher(vectors: np.ndarray, faces: Faces, split: Split, trial: TrialSpec) -> dict[str, float]:
+    """How well the teacher itself does on the images that test: a name of the measure -> a rate in 0 to 1.
+
+    Under view2 its accuracy on the fold's pairs, as a network's is measured; else rank-1 identification among the test
+    images, leave-one-out. Empty where the test images say nothing, or a vector has no direction.
+    """
+    tests = split.test
+    try:
+        centred = vectors - vectors[split.train].mean(axis=0)
+        if split.pairs is not None:
+            pairs = split.pairs
+            distances = compute_pair_distances(centred[pairs.first], centred[pairs.second])
+            hits, _ = compute_fold_hits(distances, pairs.same, pairs.fold, trial.protocol.fold)
+            return {"view2": float(hits.mean())}
+        probes, hits = find_rank1_hits(centred[tests], faces.labels[tests])
+    except ValueError:
+        return {}
+    return {"rank1": float(hits.mean())} if len(probes) else {}
+
+
+def describe_teacher(teaching: Teaching) -> list[str]:
+    """What a user should know before anything trains: who teaches, how good it is, that it saw other data."""
+    about, measured = teaching.about, dict(teaching.about.get("measured", {}))
+    rates = ", ".join(f"{100 * rate:.1f} % {name}" for name, rate in measured.items()) or "not measured here"
+    lines = [
+        f"the teacher {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image): {rates} by itself on "
+        "the images that test; it saw other data, and possibly these people"
+    ]
+    if measured and min(measured.values()) < WEAK:
+        lines.append(
+            f"the teacher is right less often than {100 * WEAK:.0f} %: are its vectors of these images, and its crop, "
+            "colours and scale those it was trained with?"
+        )
+    return lines

@@ -1,0 +1,83 @@
+"""A file of vectors, by whatever framework: `.npz` with `paths` and `vectors`.
+
+- `paths` [image]: text, `person/file.jpg`, the image's path below the data set's folder, with `/` on every system.
+- `vectors` [image, feature]: floats of any precision, of any length.
+- `about`, if it is there: JSON as text, an object with whatever is to be known of the teacher (name, source, licence).
+
+Images that the data set does not have may stand in it; none that the data set has may be missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffem_jax.teachers import TeacherError, TeacherVectors, list_first
+from ffem_jax.text.names import find_name, index_names
+
+LAYOUT = "it must be a .npz with `paths` [image] and `vectors` [image, feature]; see docs/teacher.md"
+
+
+def read_vectors(path: Path) -> TeacherVectors:
+    """Read a file of vectors.
+
+    Raises:
+        TeacherError: where it is missing, is something else, or says two things of one image.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(str(name).replace("\\", "/") for name in file["paths"])
+            vectors = np.asarray(file["vectors"], np.float32)
+            about = json.loads(str(file["about"])) if "about" in file else {}
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TeacherError(f"teacher.path={path} cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise TeacherError(f"teacher.path={path} is no file of vectors ({error}); {LAYOUT}") from None
+    if vectors.ndim != 2 or len(vectors) != len(names) or not isinstance(about, dict):
+        raise TeacherError(f"teacher.path={path} has {len(names):,} paths and vectors {vectors.shape}; {LAYOUT}")
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if not np.array_equal(vectors[first.setdefault(name, row)], vectors[row], equal_nan=True):
+            raise TeacherError(f"teacher.path={path} has two different vectors of {name}; leave one")
+    return TeacherVectors(names, vectors, {"name": path.stem, **about, "sha256": digest})
+
+
+def write_vectors(path: Path, names: Sequence[str], vectors: np.ndarray, about: Mapping[str, Any]) -> None:
+    """Write a file of vectors: `names` [image], `vectors` [image, feature] in float32.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            paths=np.array(names),
+            vectors=np.asarray(vectors, np.float32),
+            about=np.array(json.dumps(dict(about))),
+        )
+    part.replace(path)
+
+
+def join_vectors(found: TeacherVectors, names: Sequence[str]) -> np.ndarray:
+    """The vectors [image, feature] of the images `names`, in their order.
+
+    Raises:
+        TeacherError: saying how many images have none, and which first.
+    """
+    index = index_names(found.names)
+    places = [find_name(name, index) for name in names]
+    missing = [row for row, place in enumerate(places) if place is None]
+    if missing:
+        raise TeacherError(
+            f"the teacher's file has no vector for {len(missing):,} of {len(names):,} images, "
+            f"{list_first(names, missing)}; write it again with ffem teach"
+        )
+    return found.vectors[np.asarray(places, np.int64)]
