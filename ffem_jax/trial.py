@@ -190,7 +190,7 @@ def _run(
 ) -> None:
     """Fill in `records`, one a seed: the cost and the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost import compute_cost
-    from ffem_jax.devices import use_cpu_cores
+    from ffem_jax.devices import use_cpu_cores, use_float32
     from ffem_jax.loggers import open_logger
     from ffem_jax.training_bar import say
 
@@ -198,7 +198,8 @@ def _run(
     try:
         use_cpu_cores(run.cores)
         enable_compilation_cache(find_cache_folder(trial.data) / "compiled")
-        cost = compute_cost(trial.arch, trial.data.resolution)
+        with use_float32():
+            cost = compute_cost(trial.arch, trial.data.resolution)
         for record in records:
             for name, value in cost.to_dict().items():
                 setattr(record, name, value)
@@ -207,7 +208,7 @@ def _run(
             for record in records:
                 record.status, record.error = "over_cap", over
         else:
-            with open_logger(run.logger, records, out_dir, say, retrain=run.retrain) as logger:
+            with use_float32(), open_logger(run.logger, records, out_dir, say, retrain=run.retrain) as logger:
                 _train(trial, run, records, faces, split, out_dir, pretraining_dir, logger)
     except SpecError:
         raise

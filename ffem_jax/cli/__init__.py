@@ -24,6 +24,7 @@ from ffem_jax.cli.terminal import (
     prepare_streams,
     say,
 )
+from ffem_jax.kernels import check_engine
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -54,6 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     nobody reads the output any more."""
     words = list(sys.argv[1:] if words is None else words)
     prepare_streams()
+    os.environ.pop("JAX_ENABLE_X64", None)  # everything here is float32
     try:
         try:
             return run_command(words)
@@ -82,6 +84,7 @@ def run_command(words: Sequence[str]) -> int:
         warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {' '.join(str(message).splitlines())}")
         if words[0] == "--version":
             return tell_version()
+        check_engine()
         return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
 
 

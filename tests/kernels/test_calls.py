@@ -239,7 +239,7 @@ def test_the_variance_of_large_numbers_close_together_is_not_lost():
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 1, 2)), rtol=1e-4)
 
 
-@few
+@settings(max_examples=8)
 @given(
     st.sampled_from([*HERE, "plain JAX"]),
     st.sampled_from([(64,), (8, 3, 5), (700, 3)]),

@@ -64,7 +64,7 @@ def test_without_its_library_plain_jax_is_taken_and_that_is_said_once(name, tmp_
     assert capsys.readouterr().out.endswith("on a CPU by plain JAX\n")
 
 
-def test_the_environment_chooses_the_engine(monkeypatch, capsys):
+def test_the_environment_chooses_the_engine(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FFEM_ENGINE", "jax")
     forget()
     with warnings.catch_warnings():
@@ -74,8 +74,14 @@ def test_the_environment_chooses_the_engine(monkeypatch, capsys):
     forget()
     with pytest.raises(EngineError, match="FFEM_ENGINE=torch is not known; choose one of: jax, avx512, avx2, baseline"):
         get_convolution_form()
-    assert main(["--version"]) == 2
-    assert "FFEM_ENGINE=torch" in capsys.readouterr().err
+    # Nothing is begun: neither a sweep's folder nor a trial's.
+    monkeypatch.chdir(tmp_path)
+    for words in (["--version"], ["train", "data=synthetic"], ["sweep", "quickstart"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("ffem: error: FFEM_ENGINE=torch is not known")
+        assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not calls.are_there(), reason="no compiled kernels")
