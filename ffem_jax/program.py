@@ -25,7 +25,7 @@ from ffem_jax.classifier import FaceClassifier, compute_loss
 from ffem_jax.data.augment import augment_images
 from ffem_jax.devices import release_memory
 from ffem_jax.models.convolutions import get_convolution_form
-from ffem_jax.models.draws import build_at_once
+from ffem_jax.models.draws import build_at_once, plan_draws
 from ffem_jax.models.vectors import cut, join
 from ffem_jax.recipes import Schedule, make_optimizer
 from ffem_jax.spec import RecipeSpec
@@ -200,11 +200,12 @@ def build_program(
         parts: Any = nnx.split(model, nnx.Param, ...)
         return parts[0], nnx.as_pure(parts[1]), nnx.as_pure(parts[2])
 
-    graph, *shapes = split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    planned, draws = plan_draws(build)
+    graph, *shapes = split(planned)
     optimizer = make_optimizer(recipe, _mark_kernels(shapes[0]))
 
     def init(key):
-        _, params, statistics = split(build_at_once(build, key))
+        _, params, statistics = split(build_at_once(build, key, draws))
         average = (params, statistics) if recipe.weight_averaging else ()
         return TrainState(params, statistics, optimizer.init(join(params)), average)
 

@@ -72,9 +72,12 @@ def _normalize_by_kernels(norm, activation, x):
     running = norm.mean[...], norm.var[...]
     if norm.use_running_average:
         return calls.normalize(x, *running, scale, bias, slope, name, norm.epsilon)
-    y, norm.mean[...], norm.var[...] = calls.batch_norm(
+    y, mean, variance = calls.batch_norm(
         x, running, scale, bias, slope, name, norm.epsilon, norm.momentum, norm.axis_name
     )
+    # Not by `norm.mean[...] =`, which asks a traced array for its sharding and waits for a long error message.
+    norm.mean.set_value(mean)
+    norm.var.set_value(variance)
     return y
 
 
