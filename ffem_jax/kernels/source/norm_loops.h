@@ -77,11 +77,11 @@ INLINE typename Lanes<N>::Float deactivate(typename Lanes<N>::Float z, typename 
   using L = Lanes<N>;
   const typename L::Float zero{}, six = L::fill(6), three = L::fill(3);
   if constexpr (kActivation == kRelu) return z > zero ? grad : zero;
-  if constexpr (kActivation == kRelu6) return (z > zero) & (z < six) ? grad : zero;
+  if constexpr (kActivation == kRelu6) return ((z > zero) & (z < six)) ? grad : zero;
   if constexpr (kActivation == kPRelu) return z > zero ? grad : grad * slope;
   if constexpr (kActivation == kHardSwish) {
     const typename L::Float up = z + three, low = up < zero ? zero : up;
-    const typename L::Float bend = (up > zero) & (up < six) ? z : zero;
+    const typename L::Float bend = ((up > zero) & (up < six)) ? z : zero;
     return grad * ((low > six ? six : low) + bend) * L::fill(1.0f / 6);
   }
   return grad;
