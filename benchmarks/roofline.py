@@ -24,7 +24,8 @@ os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THR
 
 import numpy as np
 
-# Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number it reads first.
+# Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
+# array.
 KINDS = {
     "ffem_depthwise": ("depthwise convolution, 3x3", 18),
     "ffem_global_depthwise": ("depthwise convolution as large as the map", 2),
@@ -154,7 +155,8 @@ def classify(name: str, equation: Any) -> tuple[str, float]:
         return KERNEL_GRADIENT, 2.0 * x.size * grad.shape[-1]
     for beginning, (kind, per_number) in KINDS.items():
         if name.startswith(beginning):
-            return kind, float(per_number * max(variable.aval.size for variable in equation.outvars))
+            arrays = [*equation.invars, *equation.outvars]
+            return kind, float(per_number * max(array.aval.size for array in arrays))
     raise ValueError(f"no kind for {name}")
 
 
@@ -180,7 +182,8 @@ def write_page(
         "# What bounds a training step?",
         "",
         f"`{options.network}`, {options.resolution} x {options.resolution} pixels, batch {options.batch}, float32, one "
-        f"core of {machine['processor']}. {machine['date']}.",
+        f"core of {machine['processor']}. {machine['date']}. Load average {os.getloadavg()[1]:.0f} on {os.cpu_count()} "
+        "cores: above one a core, other work was running.",
         "",
         "```",
         f"{command} --batch {options.batch}",
