@@ -11,7 +11,7 @@ from typing import Any
 
 from ffem_jax.analysis.comparability import Run, identify
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
-from ffem_jax.records.measures import count_correct
+from ffem_jax.records.measures import MEASURES, count_correct, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 
 FEWEST_NETWORKS = 5  # that an order is spoken of for
@@ -47,7 +47,7 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
 
     metric: as `summarize_records` has it. Fewer than five networks order nothing that is worth a number.
     """
-    done = [r for r in latest_records(records) if r.status == "done" and r.tested and getattr(r, metric) is not None]
+    done = [r for r in latest_records(records) if r.status == "done" and r.tested and read_rate(r, metric) is not None]
     # Network -> run -> its folds.
     networks: dict[str, dict[Run, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in done:
@@ -69,8 +69,8 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
     rung, epochs, early = _read_early(runs)
     return OrderAgreement(
         seeds=_compare_seeds(accuracies),
-        macs=_compare([macs[n] or 0 for n in known], [means[n] for n in known]),
-        epoch=_compare(list(early.values()), [means[network] for network in early]),
+        macs=_compare([macs[n] or 0 for n in known], [MEASURES[metric].score(means[n]) for n in known]),
+        epoch=_compare(list(early.values()), [MEASURES[metric].score(means[network]) for network in early]),
         rung_epoch=rung,
         epochs=epochs,
     )

@@ -16,15 +16,20 @@ from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
-from ffem_jax.analysis.summary import count_images
-from ffem_jax.metrics.intervals import compute_unpaired_interval
+from ffem_jax.analysis.pooling import (
+    compute_difference_interval,
+    compute_pooled_interval,
+    names_people,
+    read_hits,
+)
+from ffem_jax.analysis.summary import check_metric, count_images
 from ffem_jax.metrics.paired import (
     compute_mean_difference,
     compute_paired_interval,
     compute_sign_flip_p_value,
     correct_holm,
 )
-from ffem_jax.records.measures import MEASURES, count_correct
+from ffem_jax.records.measures import MEASURES, count_correct, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.specs.trial import PRECISIONS
 
@@ -51,6 +56,7 @@ def compare_records(
         if value not in choices:
             raise FrontierError(f"{name}={value!r} is not known; choose one of: {', '.join(choices)}")
     latest = latest_records(records)
+    check_metric(latest, metric)
     done = [record for record in latest if _is_done(record, metric)]
     if not done:
         raise FrontierError(
@@ -80,11 +86,12 @@ def compare_records(
         synthetic=any(record.synthetic or record.data == "synthetic" for record in used),
         rows=tuple(rows),
         notes=(*other_faces, *_describe_left_out(latest, alone, pairs, full, metric)),
+        protocol=done[0].view.protocol.name,
     )
 
 
 def _is_done(record: TrialRecord, metric: str) -> bool:
-    return record.status == "done" and getattr(record, metric) is not None and bool(record.tested)
+    return record.status == "done" and read_rate(record, metric) is not None and bool(record.tested)
 
 
 def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
@@ -125,7 +132,8 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
         values |= _measure_paired(known, metric)
     else:
         images = count_images([pair.first for pair in pairs])
-        low, high = compute_unpaired_interval((accuracy[0] * images, images), (accuracy[1] * images, images))
+        ends = [compute_pooled_interval(side, metric, rate, images) for side, rate in zip(sides, accuracy, strict=True)]
+        low, high = compute_difference_interval((accuracy[0], *ends[0]), (accuracy[1], *ends[1]))
         values |= {"images": images, "low": low, "high": high, "only_first": None, "only_second": None}
         values |= {"test": "", "p_value": None}
     return ComparisonRow(
@@ -147,9 +155,8 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
 
 def has_hits(pair: Pair, metric: str) -> bool:
     """Whether both trials say which of the same images they got right."""
-    name = MEASURES[metric].hits
     images = pair.first.test_images
-    whole = all(len(getattr(record, name)) == len(images) > 0 for record in (pair.first, pair.second))
+    whole = all(len(read_hits(record, metric)) == len(images) > 0 for record in (pair.first, pair.second))
     return bool(pair.pictures) and whole and images == pair.second.test_images
 
 
@@ -157,31 +164,39 @@ def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
     runs = list(dict.fromkeys(pair.run for pair in pairs))
     # Seen at several resolutions a picture is one picture still.
     pictures = [pair.first.pictures_fingerprint or pair.pictures for pair in pairs]
-    names = sorted({(p, i) for p, pair in zip(pictures, pairs, strict=True) for i in pair.first.test_images})
+    images = len({(p, i) for p, pair in zip(pictures, pairs, strict=True) for i in pair.first.test_images})
+    # Where the records say whose images are whose, a person's are drawn together and change their sign together.
+    clustered = all(names_people(pair.first) for pair in pairs)
+    units = [pair.first.test_identities if clustered else pair.first.test_images for pair in pairs]
+    names = sorted({(p, i) for p, own in zip(pictures, units, strict=True) for i in own})
     column = {name: number for number, name in enumerate(names)}
     totals, counts = np.zeros((2, len(runs), len(names)))
     only = np.zeros(2, int)
-    for own, pair in zip(pictures, pairs, strict=True):
-        first, second = (
-            np.frombuffer(getattr(record, MEASURES[metric].hits).encode(), np.uint8) == ord("1")
-            for record in (pair.first, pair.second)
-        )
-        columns = [column[own, image] for image in pair.first.test_images]
+    for own, unit, pair in zip(pictures, units, pairs, strict=True):
+        first, second = (read_hits(record, metric) for record in (pair.first, pair.second))
+        columns = [column[own, one] for one in unit]
         run = runs.index(pair.run)
-        totals[run, columns] += second.astype(int) - first.astype(int)
-        counts[run, columns] += 1
+        np.add.at(totals[run], columns, second.astype(int) - first.astype(int))
+        np.add.at(counts[run], columns, 1)
         only += [(first & ~second).sum(), (second & ~first).sum()]
     low, high = compute_paired_interval(totals, counts)
     return {
         "difference": compute_mean_difference(totals, counts),
-        "images": len(names),
+        "images": images,
+        "people": len(names) if clustered else None,
         "low": low,
         "high": high,
         "only_first": int(only[0]),
         "only_second": int(only[1]),
-        "test": "mcnemar" if counts.sum(axis=0).max() == 1 else "sign flip",
+        "test": _name_test(clustered, counts),
         "p_value": compute_sign_flip_p_value(totals.sum(axis=0)),
     }
+
+
+def _name_test(clustered: bool, counts: np.ndarray) -> str:
+    if clustered:
+        return "sign flip of people"
+    return "mcnemar" if counts.sum(axis=0).max() == 1 else "sign flip"
 
 
 def _find_sizes(records: Sequence[TrialRecord], precision: str) -> tuple[int, int] | None:
@@ -204,7 +219,13 @@ def _describe_left_out(
 ) -> list[str]:
     notes = []
     blind = [pair for pair in pairs if not has_hits(pair, metric)]
-    if blind:
+    if blind and not MEASURES[metric].hits:
+        notes.append(
+            f"{metric} is no share of tests: the two levels are treated as tested on different people, which makes the "
+            "intervals wider than a paired comparison would, and they exclude variance between seeds; "
+            "--metric accuracy compares the same networks image by image"
+        )
+    elif blind:
         how = (
             "left out of the rows that have others"
             if len(blind) < len(pairs)

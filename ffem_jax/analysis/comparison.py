@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ffem_jax.records.measures import Measure, find_measure
+
 SIGNIFICANT = 0.05
 
 
@@ -13,10 +15,11 @@ class ComparisonRow:
 
     context: the settings that tell it from the other rows of these two levels.
     pairs, seeds, images, tests: pairs of trials, training seeds (each on its split), distinct images, and images
-    times trials. only_first, only_second: tests that one of the two alone got right; None where not known.
+    times trials. people: how many these images are of, where people are drawn and not images; else None. only_first,
+    only_second: tests that one of the two alone got right; None where not known.
     low, high: the 95 % interval of `difference`. p_value: of `test`; p_corrected: by Holm, over all rows.
-    test: `mcnemar`, `sign flip`, or empty where the records do not say which images were right: the interval then
-    treats the two levels' images as different ones.
+    test: `mcnemar`, `sign flip`, `sign flip of people`, or empty where the records do not say which images were right:
+    the interval then treats the two levels' images as different ones.
     bytes_first, bytes_second: smallest and largest deployed size in the row.
     """
 
@@ -40,6 +43,7 @@ class ComparisonRow:
     p_corrected: float | None
     bytes_first: tuple[int, int] | None
     bytes_second: tuple[int, int] | None
+    people: int | None = None
 
     @property
     def significant(self) -> bool:
@@ -49,7 +53,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are of. notes: one line for each thing left out or to be known."""
+    """All rows, and what they are of. protocol: the records'. notes: one line for each thing left out or to be known."""
 
     factor: str
     metric: str
@@ -58,3 +62,9 @@ class Comparison:
     synthetic: bool
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
+    protocol: str = ""
+
+    @property
+    def measure(self) -> Measure:
+        """What was compared."""
+        return find_measure(self.metric, self.protocol)

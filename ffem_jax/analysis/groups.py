@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffem_jax.analysis.comparability import FrontierError, check_comparable, identify_network
+from ffem_jax.analysis.pooling import read_hits
 from ffem_jax.analysis.summary import label_networks
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.metrics.subgroups import (
@@ -40,9 +41,21 @@ class NetworkGroups:
 
 
 def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
-    """The trials that say which test images were right. Raises FrontierError for none, or of several data sets."""
+    """The trials that say which test images were right. Raises FrontierError for none, or of several data sets, and for
+    a metric that is no share of images."""
+    if not MEASURES[metric].hits:
+        counted = ", ".join(name for name, measure in MEASURES.items() if measure.hits)
+        raise FrontierError(
+            f"--metric {metric} is no share of images, which groups are made of; choose one of: {counted}"
+        )
     done = [record for record in latest_records(records) if record.status == "done"]
-    chosen = [r for r in done if len(getattr(r, MEASURES[metric].hits)) == len(r.test_images) > 0]
+    chosen = [r for r in done if len(read_hits(r, metric)) == len(r.test_images) > 0]
+    strangers = [record for record in done if record.view.tests_strangers]
+    if not chosen and strangers:
+        raise FrontierError(
+            f"no record of protocol={strangers[0].view.protocol.name} says of which images {metric} is right; "
+            "choose --metric accuracy and records of images"
+        )
     if not chosen:
         raise FrontierError(
             f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
@@ -76,8 +89,7 @@ def compute_groups(
         label = labels[network]
         right, tests = np.zeros((2, len(people)))
         for record in group:
-            hits = np.frombuffer(getattr(record, MEASURES[metric].hits).encode(), np.uint8) == ord("1")
-            right[record.test_images] += hits
+            right[record.test_images] += read_hits(record, metric)
             tests[record.test_images] += 1
         for column, names in columns.items():
             kept = (tests > 0) & (names != "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ffem_jax.analysis.pareto import find_pareto
 from ffem_jax.analysis.summary import FrontierError, NetworkSummary
 from ffem_jax.records.costs import BYTES_PER_MB, COST_AXES, CostAxis
-from ffem_jax.records.measures import MEASURES, PAIRS, Measure
+from ffem_jax.records.measures import MEASURES, Measure, find_measure
 from ffem_jax.specs.trial import PRECISIONS
 
 
@@ -18,8 +18,8 @@ class FrontierQuestion:
     """The two axes and the cap.
 
     cap_mb: in MB of 10**6 bytes, against the bytes at `precision`, whichever cost is asked for: what does not fit
-        is never on a frontier. pairs: `accuracy` is of pairs (View 2) and not of images. Raises FrontierError for a
-        value outside its choices.
+        is never on a frontier. pairs: `accuracy` is of pairs (View 2) and not of images. protocol: of the records,
+        which says what `accuracy` is. Raises FrontierError for a value outside its choices.
     """
 
     cap_mb: float = 10.0
@@ -27,6 +27,7 @@ class FrontierQuestion:
     against: str = "bytes"
     metric: str = "accuracy"
     pairs: bool = False
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         for name, choices in (("precision", PRECISIONS), ("against", tuple(COST_AXES)), ("metric", tuple(MEASURES))):
@@ -38,7 +39,7 @@ class FrontierQuestion:
     @property
     def measure(self) -> Measure:
         """What the accuracy is of."""
-        return PAIRS if self.pairs else MEASURES[self.metric]
+        return find_measure(self.metric, "view2" if self.pairs else self.protocol)
 
     @property
     def axis(self) -> CostAxis:
@@ -69,7 +70,7 @@ class FrontierQuestion:
     def mark_frontier(self, summaries: Sequence[NetworkSummary]) -> list[bool]:
         """Which of the trained networks that fit no other such network beats."""
         costs = [self.get_cost(s) if s.accuracy is not None and self.fits(s) else math.nan for s in summaries]
-        values = [math.nan if s.accuracy is None else s.accuracy for s in summaries]
+        values = [math.nan if s.accuracy is None else self.measure.score(s.accuracy) for s in summaries]
         return [bool(stands) for stands in find_pareto(costs, values)]
 
 

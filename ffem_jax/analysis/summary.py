@@ -11,8 +11,8 @@ from typing import Any
 
 from ffem_jax.analysis.comparability import FrontierError, Run, check_comparable, identify, identify_network
 from ffem_jax.analysis.labels import describe_placement, make_labels
-from ffem_jax.metrics.intervals import compute_wilson_interval
-from ffem_jax.records.measures import MEASURES, compute_chance, count_correct
+from ffem_jax.analysis.pooling import compute_pooled_interval
+from ffem_jax.records.measures import MEASURES, compute_chance, count_correct, list_metrics, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 
 
@@ -23,12 +23,12 @@ class NetworkSummary:
     label: what tells it apart from the others of the same call. attention: its kind; placement: empty where none.
     status: `done` (accuracy and interval are known), `pruned` (every training stopped early, so none is known),
         `over_cap` (refused for its size, never trained) or `failed`.
-    accuracy: the mean over seeds, pooled over folds by their number of images.
-    accuracy_low, accuracy_high: its 95 % Wilson interval with n = `tested`, the number of distinct test images.
-        Seeds see the same images, so counting an image once a seed would make the interval too narrow; what
-        another seed would change is `seed_deviation`: the sample standard deviation over runs, a run being a seed
-        on its split; None for a single run, or where a run lacks a fold.
-    chance: the accuracy of guessing; None where the records do not tell.
+    accuracy: the measure that was asked for, its mean over seeds, pooled over folds by their number of images.
+    accuracy_low, accuracy_high: its 95 % interval, see `pooling`; of closed-set accuracy Wilson's with n = `tested`,
+        the number of distinct test images. Seeds see the same images, so counting an image once a seed would make the
+        interval too narrow; what another seed would change is `seed_deviation`: the sample standard deviation over
+        runs, a run being a seed on its split; None for a single run, or where a run lacks a fold.
+    chance: the accuracy of guessing; None where the records do not tell. lower_is_better: of the measure.
     latency_ms_wasm: the median of its trials' measurements; None where none was measured.
     seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
         their messages.
@@ -60,34 +60,48 @@ class NetworkSummary:
     seed_deviation: float | None = None
     tested: int | None = None
     chance: float | None = None
+    lower_is_better: bool = False
     trial_keys: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
 
     @property
     def above_chance(self) -> bool:
-        """Whether its interval lies above the accuracy of guessing; true where that is not known."""
-        return self.chance is None or self.accuracy_low is None or self.accuracy_low > self.chance
+        """Whether its interval lies above (below, of an error rate) that of guessing; true where that is not known."""
+        if self.chance is None or self.accuracy_low is None or self.accuracy_high is None:
+            return True
+        return self.accuracy_high < self.chance if self.lower_is_better else self.accuracy_low > self.chance
 
 
 def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") -> list[NetworkSummary]:
     """One summary a network, in order of first appearance; a trial recorded twice counts once.
 
-    metric: `accuracy` (the classifier) or `accuracy_gallery` (nearest gallery embedding, Eq. 6); it becomes the
-    summaries' `accuracy`.
+    metric: one of MEASURES; it becomes the summaries' `accuracy`.
 
-    Raises FrontierError for an unknown metric, and for records of several data sets or protocols, or of real and
-    synthetic faces: their accuracies cannot share an axis.
+    Raises FrontierError for a metric that is unknown or of another protocol, and for records of several data sets or
+    protocols, or of real and synthetic faces: their accuracies cannot share an axis.
     """
     if metric not in MEASURES:
         raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(MEASURES)}")
     records = latest_records(records)
     check_comparable(records)
+    check_metric(records, metric)
     records = latest_records(records, identify)
     labels = label_networks(records)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         groups[identify_network(record)].append(record)
     return [_summarize(group, labels[network], metric) for network, group in groups.items()]
+
+
+def check_metric(records: Sequence[TrialRecord], metric: str) -> None:
+    """Raise FrontierError, naming the metrics there are, where `metric` is of another protocol than the records'."""
+    protocol = MEASURES[metric].protocol
+    done = [record for record in records if record.status == "done"]
+    if protocol and done and all(record.view.protocol.name != protocol for record in done):
+        raise FrontierError(
+            f"--metric {metric} is of protocol={protocol}, and these records are of {done[0].view.protocol.name}; "
+            f"choose one of: {', '.join(list_metrics(done)) or 'accuracy'}"
+        )
 
 
 def label_networks(records: Iterable[TrialRecord]) -> dict[str, str]:
@@ -99,7 +113,7 @@ def label_networks(records: Iterable[TrialRecord]) -> dict[str, str]:
 
 
 def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> NetworkSummary:
-    done = [r for r in group if r.status == "done" and getattr(r, metric) is not None and r.tested]
+    done = [r for r in group if r.status == "done" and read_rate(r, metric) is not None and r.tested]
     statuses = Counter(r.status for r in group)
     failed = [r for r in group if r.status == "failed"]
     sized = next((r for r in (*done, *group) if r.params is not None), group[0])
@@ -122,6 +136,7 @@ def _summarize(group: Sequence[TrialRecord], label: str, metric: str) -> Network
         bytes_int8=sized.bytes_int8,
         peak_activation_bytes=sized.peak_activation_bytes,
         latency_ms_wasm=_find_latency(group),
+        lower_is_better=MEASURES[metric].lower_is_better,
         trial_keys=tuple(r.trial_key for r in group),
         errors=tuple(dict.fromkeys(r.error or "no message" for r in failed)),
     )
@@ -140,7 +155,7 @@ def _find_latency(group: Sequence[TrialRecord]) -> float | None:
 def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     """Accuracy and interval over seeds and folds, as NetworkSummary's fields."""
     # (split seed, fold) -> run -> (right, tested).
-    cells: dict[tuple[int, int], dict[Run, tuple[int, int]]] = defaultdict(dict)
+    cells: dict[tuple[int, int], dict[Run, tuple[float, int]]] = defaultdict(dict)
     for record in done:
         run = identify(record).run
         cells[run.split_seed, run.fold][run] = (count_correct(record, metric), record.tested or 0)
@@ -151,13 +166,13 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         images += cell_images
         right += cell_images * sum(c for c, _ in cell.values()) / sum(n for _, n in cell.values())
     accuracy, tested = right / images, count_images(done)
-    low, high = compute_wilson_interval(accuracy * tested, tested)
+    low, high = compute_pooled_interval(done, metric, accuracy, tested)
 
     wanted = done[0].view.folds
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
     # All folds of a run count as one; a sweep may give each seed a split of its own.
-    runs: dict[Run, list[tuple[int, int]]] = defaultdict(list)
+    runs: dict[Run, list[tuple[float, int]]] = defaultdict(list)
     for cell in cells.values():
         for run, counts in cell.items():
             runs[run._replace(fold=0)].append(counts)
@@ -172,8 +187,16 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         "accuracy_high": high,
         "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
         "tested": tested,
-        "chance": compute_chance(done[0]),
+        "chance": _find_chance(done, metric),
     }
+
+
+def _find_chance(done: Sequence[TrialRecord], metric: str) -> float | None:
+    """That of the first trial; where folds have a chance of their own, its mean."""
+    known = [chance for record in done if (chance := compute_chance(record, metric)) is not None]
+    if compute_chance(done[0], metric) is None:
+        return None
+    return known[0] if len(set(known)) == 1 or not done[0].test_identities else statistics.fmean(known)
 
 
 def count_images(records: Sequence[TrialRecord]) -> int:

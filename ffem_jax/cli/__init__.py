@@ -24,6 +24,8 @@ from ffem_jax.cli.terminal import (
     say,
 )
 from ffem_jax.errors import FfemError
+from ffem_jax.kernels import check_engine
+from ffem_jax.kernels.huge_pages import use_huge_pages
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -58,8 +60,11 @@ COMMANDS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 a trial failed, 2 bad usage, 130 interrupted, 141 where
     nobody reads the output any more."""
+    if words is None:
+        use_huge_pages()
     words = list(sys.argv[1:] if words is None else words)
     prepare_streams()
+    os.environ.pop("JAX_ENABLE_X64", None)  # everything here is float32
     try:
         try:
             return run_command(words)
@@ -88,6 +93,7 @@ def run_command(words: Sequence[str]) -> int:
         warnings.showwarning = lambda message, *_, **__: say(f"ffem: warning: {' '.join(str(message).splitlines())}")
         if words[0] == "--version":
             return tell_version()
+        check_engine()
         return int(importlib.import_module(COMMANDS[words[0]][0]).run(words[1:]))
 
 

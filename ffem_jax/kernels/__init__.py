@@ -13,7 +13,7 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-from ffem_jax.errors import FfemError
+from ffem_jax.specs.fields import SpecError
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libffem_kernels.so"
@@ -23,8 +23,14 @@ JAX = "jax"
 INSTRUCTIONS = ("avx512", "avx2", "baseline")
 
 
-class EngineError(FfemError):
-    """FFEM_ENGINE asks for what there is not."""
+class EngineError(SpecError):
+    """FFEM_ENGINE asks for what there is not: a mistake in the request, and no trial fails of it."""
+
+
+def check_engine() -> None:
+    """Raise EngineError where FFEM_ENGINE asks for what there is not."""
+    if os.environ.get("FFEM_ENGINE"):
+        load_library()
 
 
 @lru_cache(maxsize=1)

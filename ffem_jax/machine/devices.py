@@ -34,6 +34,11 @@ def use_cpu_cores(cores: int = 0) -> None:
         jax.config.update("jax_num_cpu_devices", cores or joblib.cpu_count(only_physical_cores=True))
 
 
+def use_float32() -> contextlib.AbstractContextManager[None]:
+    """Trace and call programs with 32-bit numbers, even if JAX_ENABLE_X64 asks for 64: the same draws and results."""
+    return jax.enable_x64(False)
+
+
 def make_batch_mesh(axis: str, batch: int) -> Mesh:
     """The devices that each batch of a training is split over: one accelerator, or as many CPU cores as pay.
 

@@ -53,15 +53,41 @@ class _Recorder:
         return jax.random.key(0)
 
 
-def build_at_once(build: Callable[[Any], Any], key: jax.Array) -> Any:
-    """build(nnx.Rngs(params=key)), every `kernel_init` of it drawn by one loop."""
+class _Keys:
+    """nnx.Rngs(params=key) without its Variables: setting these is a third of what tracing a network takes."""
+
+    def __init__(self, key: jax.Array) -> None:
+        self.key, self.count = key, 0
+
+    def params(self) -> jax.Array:
+        self.count += 1
+        return jax.random.fold_in(self.key, np.uint32(self.count - 1))
+
+
+def plan_draws(build: Callable[[Any], Any]) -> tuple[Any, list[Draw]]:
+    """What `build`, which takes an nnx.Rngs, makes, with shapes for arrays, and the draws of every `kernel_init` in it.
+
+    Returns:
+        The abstract module, and for each draw the number of its key and its shape, in order.
+    """
     recorder = _Recorder()
     token: Any = _recorder.set(recorder)
     try:
-        nnx.eval_shape(lambda: build(recorder))
+        module = nnx.eval_shape(lambda: build(recorder))
     finally:
         _recorder.reset(token)
-    numbers, shapes = zip(*recorder.draws, strict=True)
+    return module, recorder.draws
+
+
+def build_at_once(build: Callable[[Any], Any], key: jax.Array, draws: list[Draw]) -> Any:
+    """build(nnx.Rngs(params=key)), every `kernel_init` of it drawn by one loop.
+
+    Args:
+        build: makes the module of an nnx.Rngs.
+        key: what everything is drawn from.
+        draws: as `plan_draws(build)` has them.
+    """
+    numbers, shapes = zip(*draws, strict=True)
     longest = max(map(math.prod, shapes))
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.asarray(numbers, jnp.uint32))
     scales = jnp.asarray([_spread(np.float32(1), shape) for shape in shapes])
@@ -72,6 +98,6 @@ def build_at_once(build: Callable[[Any], Any], key: jax.Array) -> Any:
     ]
     token = _drawn.set(iter([part for part, _ in cut(rows.reshape(-1), parts)]))
     try:
-        return build(nnx.Rngs(params=key))
+        return build(_Keys(key))
     finally:
         _drawn.reset(token)

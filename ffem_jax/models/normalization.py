@@ -50,8 +50,10 @@ def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array
 
 
 def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves a step."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves per step."""
+    # The fast variance is the mean of squares less the square of the mean: nothing is left of it where the mean is a
+    # thousand deviations.
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
 def normalize(norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
@@ -70,9 +72,12 @@ def _normalize_by_kernels(norm, activation, x):
     running = norm.mean[...], norm.var[...]
     if norm.use_running_average:
         return calls.normalize(x, *running, scale, bias, slope, name, norm.epsilon)
-    y, norm.mean[...], norm.var[...] = calls.batch_norm(
+    y, mean, variance = calls.batch_norm(
         x, running, scale, bias, slope, name, norm.epsilon, norm.momentum, norm.axis_name
     )
+    # Not by `norm.mean[...] =`, which asks a traced array for its sharding and waits for a long error message.
+    norm.mean.set_value(mean)
+    norm.var.set_value(variance)
     return y
 
 

@@ -63,8 +63,8 @@ class TrialView:
     """A record's spec, typed.
 
     Args:
-        arch, data, protocol, recipe, pretrain, teacher, seed: as `TrialSpec` has them; what the record leaves out is at its
-            default.
+        arch, data, protocol, recipe, pretrain, teacher, seed: as `TrialSpec` has them; what the record leaves out is
+            at its default.
         written: the spec as the record has it: what may be compared or repeated, fields of other versions among it.
         inexact: the groups that this package cannot read strictly.
     """

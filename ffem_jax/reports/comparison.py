@@ -10,7 +10,6 @@ from typing import Any
 from ffem_jax.analysis.comparison import SIGNIFICANT, Comparison, ComparisonRow
 from ffem_jax.figures.forest import plot_comparison
 from ffem_jax.records.costs import BYTES_PER_MB
-from ffem_jax.records.measures import MEASURES
 from ffem_jax.specs.trial import PRECISIONS
 from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, quote_code
 from ffem_jax.text.numbers import format_p, format_points
@@ -51,7 +50,7 @@ def write_page(comparison: Comparison) -> str:
     lines = [f"# What {quote_code(comparison.factor)} changes: {escape(comparison.title)}", ""]
     if comparison.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
-    lines += [f"Measured: {MEASURES[comparison.metric].noun}.", "", "![The differences](compare.svg)", ""]
+    lines += [f"Measured: {comparison.measure.noun}.", "", "![The differences](compare.svg)", ""]
     lines += [
         *write_table(comparison),
         "",
@@ -87,21 +86,24 @@ def render_comparison(comparison: Comparison) -> Table:
 def describe_method(comparison: Comparison) -> list[str]:
     """How the numbers were made, as paragraphs."""
     paired = [row for row in comparison.rows if row.test]
+    if not paired and not comparison.measure.hits:
+        return [
+            "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
+            f"{comparison.measure.word} is no share of tests, so the interval is Newcombe's, of the two levels' own "
+            "intervals as if they had been tested on different people: wider than a paired one, and without a test."
+        ]
     if not paired:
         return [
             "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. Which "
             "images were right is not in these records, so the interval is Newcombe's for two different sets of images."
         ]
-    seeds = {row.seeds for row in paired}
-    if seeds == {1}:
-        drawn = "Images are drawn anew for the interval; with one seed, **it excludes variance between seeds**."
-    else:
-        few = " So few seeds bound the variance between seeds only roughly." if min(seeds) < FEW_SEEDS else ""
-        drawn = (
-            "For the interval images and seeds are drawn anew; an image that several seeds tested is one image, drawn "
-            f"with all its tests.{few}"
-        )
+    drawn, by_people = _describe_draws(paired), all(row.people is not None for row in paired)
     tests = []
+    if any(row.test == "sign flip of people" for row in paired):
+        tests.append(
+            "exact, by people: a person's differences are summed over images, seeds and contexts, and all ways to turn "
+            "their signs are counted"
+        )
     if any(row.test == "mcnemar" for row in paired):
         tests.append("McNemar's exact test where each image was tested once (folds together)")
     if any(row.test == "sign flip" for row in paired):
@@ -113,8 +115,8 @@ def describe_method(comparison: Comparison) -> list[str]:
         "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
         f"difference is the mean over all tests of the pairs. {drawn}",
         "",
-        f"The test: {'; '.join(tests)}. It asks about these trained networks on other such images; other seeds are in "
-        f"the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is "
+        f"The test: {'; '.join(tests)}. It asks about these trained networks on other such "
+        f"{'people' if by_people else 'images'}; other seeds are in the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is "
         f"significant where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. Without "
         "significance there may still be a difference: the interval says how large it can be. Images are taken as "
         "independent and the people as given: of other people this says nothing.",

@@ -143,7 +143,8 @@ def ask_question(
     cap = recorded or Cap()
     cap = Cap(cap.megabytes if cap_mb is None else cap_mb, cap.precision if precision is None else precision)
     pairs = any(record.view.tests_pairs for record in records)
-    return FrontierQuestion(*cap, against, metric, pairs), notes if cap_mb is None else []
+    protocol = records[0].view.protocol.name if records else ""
+    return FrontierQuestion(*cap, against, metric, pairs, protocol), notes if cap_mb is None else []
 
 
 def write_frontier(
@@ -249,5 +250,5 @@ def _compute_share(networks: Sequence[NetworkSummary], question: FrontierQuestio
         return None
     cap = question.cap_mb * BYTES_PER_MB
     costs = [question.get_bytes(network) for network in networks]
-    values = [math.nan if network.accuracy is None else network.accuracy for network in networks]
+    values = [math.nan if n.accuracy is None else question.measure.score(n.accuracy) for n in networks]
     return compute_hypervolume(costs, values, cap, 0.0) / cap

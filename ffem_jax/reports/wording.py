@@ -34,7 +34,8 @@ def write_reading(
         networks at all.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
-    lines = [f"# Accuracy against {question.axis.noun}: {escape(title)}", ""]
+    word = question.measure.word
+    lines = [f"# {word[0].upper()}{word[1:]} against {question.axis.noun}: {escape(title)}", ""]
     if synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
     lines += ["![The frontier](frontier.svg)", "", _describe_runs(networks, question, devices), ""]
@@ -95,7 +96,7 @@ def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) ->
     other = question.against not in ("bytes", "params")
     head = f" {question.axis.head} |" if other else ""
     rows = [
-        f"| network | parameters | MB {question.precision} |{head} accuracy, % [95 %] | trials |",
+        f"| network | parameters | MB {question.precision} |{head} {question.measure.word}, % [95 %] | trials |",
         f"|---|---|---|{'---|' if other else ''}---|---|",
     ]
     for n in networks:
@@ -113,7 +114,8 @@ def judge_frontier(
     fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
     if chance := describe_chance(fitting):
         return [chance]
-    best = max(front, key=lambda n: n.accuracy or 0.0)
+    measure = question.measure
+    best = max(front, key=lambda n: measure.score(n.accuracy or 0.0))
     rivals = [n for n in fitting if n is not best and _overlap(n, best)]
     lines = []
     if len(fitting) == 1:
@@ -122,14 +124,15 @@ def judge_frontier(
         # A network whose cost is not known cannot be the cheapest.
         smallest = min([n for n in (*rivals, best) if question.get_cost(n) >= 0], key=question.get_cost)
         lines.append(
-            f"The highest accuracy, {_quote(best)}, is not shown to be the best: the intervals of {len(rivals)} of the "
-            f"{len(fitting) - 1} others that fit overlap its own, and these data do not order them. The highest of "
-            "many noisy numbers is also partly luck."
+            f"The {measure.best} {measure.word}, {_quote(best)}, is not shown to be the best: the intervals of "
+            f"{len(rivals)} of the {len(fitting) - 1} others that fit overlap its own, and these data do not order "
+            f"them. The {measure.best} of many noisy numbers is also partly luck."
         )
         if smallest is not best:
             lines.append(f"The cheapest whose interval overlaps it is {_quote(smallest)}.")
     else:
-        lines.append(f"The interval of {_quote(best)} lies above those of all the others that fit.")
+        side = "below" if measure.lower_is_better else "above"
+        lines.append(f"The interval of {_quote(best)} lies {side} those of all the others that fit.")
     apart = [(a, b) for a, b in itertools.pairwise(front) if not _overlap(a, b)]
     if len(front) > 1:
         steps = "; ".join(f"{_quote(a)} to {_quote(b)}" for a, b in apart) or "none"
@@ -189,8 +192,8 @@ def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuest
         "",
         f"{question.measure.meaning[0].upper()}{question.measure.meaning[1:]}",
         "",
-        "An accuracy is the mean over seeds, pooled over folds. Its interval is Wilson's at 95 % for the number of "
-        f"distinct test images, however many seeds saw them. {seeds} Networks are tested on the same images, so a "
+        f"The {question.measure.word} is the mean over seeds, pooled over folds. {question.measure.interval} {seeds} "
+        "Networks are tested on the same images, so a "
         "paired comparison can tell apart what overlapping intervals cannot. Intervals that do not overlap are no "
         "proof either where many pairs are looked at.",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from ffem_jax.specs.protocol import ProtocolSpec
 # Protocols whose split follows from labels and contents alone.
 PLAIN_PROTOCOLS = ("holdout", "kfold")
 LFW_SETS = ("lfw", "lfw52", "lfw_rest")
+
+
+class AbsentFacesError(DataError):
+    """Faces that are not on this machine. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ def count_faces(data: DataSpec, protocol: ProtocolSpec) -> FaceCount:
     duplicates; files that are no readable picture count. Other data sets are loaded.
 
     Raises:
-        DataError: the faces are not on this machine, or cannot be split so.
+        AbsentFacesError: the faces are not on this machine, and would be downloaded.
+        DataError: they cannot be split so.
     """
     listed = _list_faces(data) if protocol.name in PLAIN_PROTOCOLS else None
     if listed is None:
@@ -69,13 +75,13 @@ def _count(split: Split, labels: np.ndarray, counted: bool) -> FaceCount:
 
 
 def check_present(data: DataSpec) -> None:
-    """Raise DataError where loading `data` would begin with a download."""
+    """Raise AbsentFacesError where loading `data` would begin with a download."""
     from ffem_jax.data.lfw import FUNNELED
 
     if data.name not in LFW_SETS or data.root or os.environ.get("FFEM_LFW_ROOT"):
         return
     if not (find_cache_folder(data) / FUNNELED.name).exists():
-        raise DataError(
+        raise AbsentFacesError(
             f"data={data.name} is not on this machine and a plan downloads nothing; set data.root or FFEM_LFW_ROOT"
         )
 
@@ -122,8 +128,6 @@ def _list_folder(data: DataSpec) -> dict[str, list[Path]]:
 
 
 def _list_lfw(data: DataSpec) -> dict[str, list[Path]] | None:
-    import dataclasses
-
     from ffem_jax.data import lfw
 
     check_present(data)

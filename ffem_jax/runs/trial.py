@@ -180,10 +180,10 @@ def _make_blank_records(inputs: TrialInputs) -> list[TrialRecord]:
     first = trial.pretraining
     pretraining_fingerprint = ""
     if first:
-        known, taught = load_split(first.data, first.protocol)
-        pretraining_fingerprint = identify_faces(known, taught)
+        known, seen = load_split(first.data, first.protocol)
+        pretraining_fingerprint = identify_faces(known, seen)
         if split.probes is not None:
-            check_strangers(faces, split.test, known, taught.train, f"pretrain.data={first.data.name}")
+            check_strangers(faces, split.test, known, seen.train, f"pretrain.data={first.data.name}")
     fingerprint, identities = identify_faces(faces, split), set(faces.labels[split.train].tolist())
     taught = inputs.teaching.fingerprint if inputs.teaching else ""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -225,21 +225,23 @@ def _count_tested(trial: TrialSpec, split: Split) -> int:
 def _run(inputs: TrialInputs, blank: Sequence[TrialRecord], pretraining_dir: Path) -> list[TrialRecord]:
     """`blank`, one record per seed, with the cost and then the refusal, or what training gave, or why it failed."""
     from ffem_jax.cost.cost import compute_cost
-    from ffem_jax.machine.devices import use_cpu_cores
+    from ffem_jax.machine.devices import use_cpu_cores, use_float32
 
     started = time.perf_counter()
     trial, run, records = inputs.trial, inputs.run, list(blank)
     try:
         use_cpu_cores(run.cores)
         enable_compilation_cache(find_cache_folder(trial.data) / "compiled")
-        cost = compute_cost(trial.arch, trial.data.resolution)
+        with use_float32():
+            cost = compute_cost(trial.arch, trial.data.resolution)
         known: dict[str, Any] = {**cost.to_dict(), "cap_mb": run.cap_mb, "cap_precision": run.cap_precision}
         records = [dataclasses.replace(record, **known) for record in records]
         _, excess = run.measure_excess(cost.get_bytes(run.cap_precision), cost.macs)
         if excess and not run.train_over_cap:
             records = [dataclasses.replace(record, status="over_cap", error=excess) for record in records]
         else:
-            records = _train(inputs, records, pretraining_dir)
+            with use_float32():
+                records = _train(inputs, records, pretraining_dir)
     except SpecError:
         raise
     except Exception as error:

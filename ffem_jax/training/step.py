@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 
 from ffem_jax.data.augment import augment_images
-from ffem_jax.models.draws import build_at_once
+from ffem_jax.models.draws import build_at_once, plan_draws
 from ffem_jax.models.vectors import cut, join
 from ffem_jax.specs.architecture import NetworkSpec
 from ffem_jax.specs.trial import RecipeSpec
@@ -105,11 +105,12 @@ class PureClassifier:
         self, network: NetworkSpec, resolution: int, num_classes: int, recipe: RecipeSpec, teacher_features: int = 0
     ):
         self._build = lambda rngs: FaceClassifier(network, resolution, num_classes, recipe, teacher_features, rngs=rngs)
-        self._graph, self.params, self.statistics = _split(nnx.eval_shape(lambda: self._build(nnx.Rngs(0))))
+        planned, self._draws = plan_draws(self._build)
+        self._graph, self.params, self.statistics = _split(planned)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Params and statistics drawn with `key`."""
-        return _split(build_at_once(self._build, key))[1:]
+        return _split(build_at_once(self._build, key, self._draws))[1:]
 
     def apply(
         self, params: Any, statistics: Any, pixels: jax.Array, *, train: bool

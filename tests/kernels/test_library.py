@@ -64,7 +64,7 @@ def test_without_its_library_plain_jax_is_taken_and_that_is_said_once(name, tmp_
     assert capsys.readouterr().out.endswith("on a CPU by plain JAX\n")
 
 
-def test_the_environment_chooses_the_engine(monkeypatch, capsys):
+def test_the_environment_chooses_the_engine(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FFEM_ENGINE", "jax")
     forget()
     with warnings.catch_warnings():
@@ -74,8 +74,14 @@ def test_the_environment_chooses_the_engine(monkeypatch, capsys):
     forget()
     with pytest.raises(EngineError, match="FFEM_ENGINE=torch is not known; choose one of: jax, avx512, avx2, baseline"):
         get_convolution_form()
-    assert main(["--version"]) == 2
-    assert "FFEM_ENGINE=torch" in capsys.readouterr().err
+    # Nothing is begun: neither a sweep's folder nor a trial's.
+    monkeypatch.chdir(tmp_path)
+    for words in (["--version"], ["train", "data=synthetic"], ["sweep", "quickstart"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("ffem: error: FFEM_ENGINE=torch is not known")
+        assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not calls.are_there(), reason="no compiled kernels")
@@ -97,12 +103,22 @@ def test_a_library_of_other_sources_is_not_taken(monkeypatch):
         assert kernels.load_library() is None
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
-def test_the_interface_is_that_of_the_jax_that_is_installed():
+# The last one compiles for a processor whose types have other sizes and signs.
+COMPILERS = ["g++", "clang++", "aarch64-linux-gnu-g++"]
+
+
+def find(compiler):
+    if not (found := shutil.which(compiler)):
+        pytest.skip(f"no {compiler}")
+    return found
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_the_interface_is_that_of_the_jax_that_is_installed(compiler):
     """Each size, offset and code that the handlers rely on; the compiler itself compares them."""
     flags = ["-std=c++17", "-fsyntax-only", f"-I{SOURCE}", f"-I{jax.ffi.include_dir()}"]
     ours = Path(__file__).with_name("interface.cpp")
-    result = subprocess.run(["g++", *flags, str(ours)], capture_output=True, text=True)
+    result = subprocess.run([find(compiler), *flags, str(ours)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -146,12 +162,25 @@ def test_programs_with_kernels_are_found_in_the_cache_by_another_process(tmp_pat
 MACROS = ["-DFFEM_LOOPS=kBaseline", "-DFFEM_WIDTH=16", '-DFFEM_INSTRUCTIONS="baseline"', f"-I{SOURCE}"]
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("name", ["handlers.cpp", "loops.cpp"])
-def test_the_sources_compile_without_a_warning(name):
+def test_the_sources_compile_without_a_warning(compiler, name):
     flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-fsyntax-only", *MACROS]
-    result = subprocess.run(["g++", *flags, str(SOURCE / name)], capture_output=True, text=True)
+    result = subprocess.run([find(compiler), *flags, str(SOURCE / name)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="no qemu-aarch64")
+def test_the_loops_run_on_aarch64(tmp_path):
+    """All of them, in an emulator: compiled for it, nothing crashes. Values are held on the machines themselves."""
+    program = tmp_path / "driver"
+    files = [str(SOURCE / "loops.cpp"), str(Path(__file__).with_name("sanitized_loops.cpp"))]
+    flags = ["-std=c++17", "-O2", "-static", "-Wno-psabi", *MACROS, "-o", str(program)]
+    made = subprocess.run([find("aarch64-linux-gnu-g++"), *flags, *files], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    result = subprocess.run(["qemu-aarch64", str(program)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 1000
 
 
 @pytest.mark.slow

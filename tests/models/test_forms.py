@@ -11,7 +11,7 @@ from flax import nnx
 from ffem_jax.kernels import calls
 from ffem_jax.models import build_model
 from ffem_jax.models.convolutions import depthwise_conv, get_convolution_form, list_forms, use_convolution_form
-from ffem_jax.models.draws import build_at_once
+from ffem_jax.models.draws import build_at_once, plan_draws
 from ffem_jax.specs.architecture import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.specs.attention import ATTENTIONS
 
@@ -127,8 +127,9 @@ def test_kernels_drawn_at_once_are_those_drawn_one_by_one(form):
         return build_model(arch, 16, rngs=rngs)
 
     wanted = nnx.as_pure(nnx.state(build(nnx.Rngs(params=key)), nnx.Param))
+    draws = plan_draws(build)[1]
     with use_convolution_form(form):
-        found = jax.jit(lambda key: nnx.as_pure(nnx.state(build_at_once(build, key), nnx.Param)))(key)
+        found = jax.jit(lambda key: nnx.as_pure(nnx.state(build_at_once(build, key, draws), nnx.Param)))(key)
     for (path, left), right in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
         # Those of attention, drawn by themselves, are rounded otherwise where they are compiled.
         np.testing.assert_allclose(left, right, rtol=1e-6, err_msg=jax.tree_util.keystr(path))

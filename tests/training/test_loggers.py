@@ -145,7 +145,9 @@ def test_an_end_that_cannot_be_written_is_said(records: list[TrialRecord]) -> No
     assert said == ["the logger lacks the end of the trial (OSError: disk full)"]
 
 
-@pytest.mark.parametrize(("name", "library"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
+@pytest.mark.parametrize(
+    ("name", "library"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
 def test_a_library_that_is_missing_is_named_with_the_way_to_it(
     records: list[TrialRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str
 ) -> None:

@@ -61,15 +61,15 @@ def relate(vectors: np.ndarray, targets: np.ndarray) -> float:
 def test_the_cosine_loss_is_one_minus_the_cosine() -> None:
     vectors, targets = draw()
     wanted = np.mean(1 - (unit(vectors) * targets).sum(axis=1))
-    assert compute_cosine_loss(vectors, targets) == pytest.approx(wanted, abs=1e-6)
-    assert compute_cosine_loss(3 * targets, targets) == pytest.approx(0, abs=1e-6)
+    assert float(compute_cosine_loss(vectors, targets)) == pytest.approx(wanted, abs=1e-6)
+    assert float(compute_cosine_loss(3 * targets, targets)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_relations_are_those_of_the_whole_batch(devices: int) -> None:
     vectors, targets = draw()
     loss = partial(compute_relation_loss, axis_name="batch")
-    assert on_devices(loss, devices, vectors, targets) == pytest.approx(relate(vectors, targets), rel=1e-5)
+    assert float(on_devices(loss, devices, vectors, targets)) == pytest.approx(relate(vectors, targets), rel=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -87,7 +87,7 @@ def test_the_gradient_of_the_relations_is_that_of_the_whole_batch(devices: int) 
         up[place] += step
         down[place] -= step
         slope = (relate(vectors @ up, targets) - relate(vectors @ down, targets)) / (2 * step)
-        assert found[place] == pytest.approx(slope, abs=2e-4)
+        assert float(found[place]) == pytest.approx(slope, abs=2e-4)
 
 
 def test_the_centres_are_the_mean_targets_of_those_who_train() -> None:
@@ -105,7 +105,7 @@ def test_the_classifier_of_centres_is_a_softmax_of_scaled_cosines() -> None:
     labels, centres = np.arange(8) % 3, targets[:3]
     logits = 16 * unit(vectors) @ centres.T
     wanted = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels])
-    assert compute_centre_loss(vectors, jnp.asarray(labels), centres, 16.0, 0.0) == pytest.approx(wanted, rel=1e-4)
+    assert float(compute_centre_loss(vectors, jnp.asarray(labels), centres, 16.0, 0.0)) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("part", ["distill_cosine", "distill_relation", "distill_centres"])
@@ -117,7 +117,7 @@ def test_every_part_counts_by_its_weight_and_falls_as_it_is_followed(part: str) 
         recipe = RecipeSpec(**{part: weight}, label_smoothing=0.0)
         return on_devices(lambda v: compute_teaching_loss(v, targets, centres, labels, recipe, "batch"), 1, vectors)
 
-    assert loss(vectors, 3.0) == pytest.approx(3 * loss(vectors), rel=1e-5)
+    assert float(loss(vectors, 3.0)) == pytest.approx(3 * float(loss(vectors)), rel=1e-5)
     slope = jax.grad(loss)(vectors)
     assert np.isfinite(slope).all()
     assert loss(vectors - 0.05 * slope / np.abs(slope).max()) < loss(vectors)

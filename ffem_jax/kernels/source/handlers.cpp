@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "call_interface.h"
+#include "call.h"
 #include "loops.h"
 
 #ifndef FFEM_SOURCES
@@ -38,118 +36,6 @@ std::atomic<const Loops*> chosen{nullptr};
 const Loops& loops() {
   if (chosen.load() == nullptr) chosen.store(select_loops(""));
   return *chosen.load();
-}
-
-// ---------------------------------------------------------------------------------- arguments and results
-
-std::string write_shape(const Buffer& buffer) {
-  std::string text = buffer.dtype == Type::kFloat32 ? "float32[" : "other type[";
-  for (int64_t i = 0; i < buffer.rank; ++i) text += (i ? "," : "") + std::to_string(buffer.dims[i]);
-  return text + "]";
-}
-
-// One call's arguments and results. Whatever `require` misses ends the call with an error that shows all shapes.
-class Call {
- public:
-  // With -1 there may be any number of arguments, or of results.
-  Call(const char* name, const Frame& frame, int64_t arguments, int64_t results)
-      : name_(name), frame_(frame) {
-    require(arguments < 0 || frame.arguments.size == arguments, "takes " + std::to_string(arguments) + " arguments");
-    require(results < 0 || frame.results.size == results, "gives " + std::to_string(results) + " results");
-    for (int64_t i = 0; i < count_arrays(); ++i) {
-      require(get(i).dtype == Type::kFloat32, "takes and gives float32 alone");
-    }
-  }
-
-  int64_t count_arrays() const { return frame_.arguments.size + frame_.results.size; }
-
-  // Argument i, or, counted on, a result.
-  const Buffer& get(int64_t i) const {
-    const bool is_argument = i < frame_.arguments.size;
-    return *static_cast<Buffer*>(is_argument ? frame_.arguments.values[i] : frame_.results.values[i - frame_.arguments.size]);
-  }
-
-  float* data(int64_t i) const { return static_cast<float*>(get(i).data); }
-
-  void require(bool fits, const std::string& what) const {
-    if (fits) return;
-    std::string shapes;
-    for (int64_t i = 0; i < count_arrays(); ++i) {
-      shapes += (i == 0 ? "" : i == frame_.arguments.size ? " -> " : ", ") + write_shape(get(i));
-    }
-    throw std::invalid_argument("ffem kernel " + name_ + " " + what + "; it got " + shapes);
-  }
-
-  // The leading axes of an array whose own axes are `own`: how many seeds. All arrays of a call have the same.
-  int64_t count_seeds(int64_t i, int64_t own) {
-    const Buffer& buffer = get(i);
-    require(buffer.rank >= own, "takes an array of at least " + std::to_string(own) + " axes");
-    const std::vector<int64_t> leading(buffer.dims, buffer.dims + buffer.rank - own);
-    if (!known_) leading_ = leading;
-    known_ = true;
-    require(leading == leading_, "takes arrays with the same leading axes");
-    int64_t seeds = 1;
-    for (const int64_t size : leading) seeds *= size;
-    return seeds;
-  }
-
-  // The own axes of an array, after those of seeds.
-  std::vector<int64_t> shape(int64_t i, int64_t own) {
-    count_seeds(i, own);
-    const Buffer& buffer = get(i);
-    return {buffer.dims + buffer.rank - own, buffer.dims + buffer.rank};
-  }
-
-  int64_t integer(const char* name) const {
-    return *static_cast<const int64_t*>(attribute(name, Type::kInt64));
-  }
-
-  float number(const char* name) const { return *static_cast<const float*>(attribute(name, Type::kFloat32)); }
-
- private:
-  const void* attribute(const char* name, Type type) const {
-    for (int64_t i = 0; i < frame_.attributes.size; ++i) {
-      const Text& span = *frame_.attributes.names[i];
-      if (std::string(span.start, span.length) != name || frame_.attributes.kinds[i] != AttributeKind::kScalar) continue;
-      const auto& scalar = *static_cast<Scalar*>(frame_.attributes.values[i]);
-      if (scalar.dtype == type) return scalar.value;
-    }
-    throw std::invalid_argument("ffem kernel " + name_ + " takes an attribute " + name);
-  }
-
-  std::string name_;
-  const Frame& frame_;
-  std::vector<int64_t> leading_;
-  bool known_ = false;
-};
-
-Error* make_error(const Frame* frame, Code code, const char* message) {
-  ErrorRequest args{};
-  args.struct_size = kErrorRequestSize;
-  args.message = message;
-  args.code = code;
-  return frame->functions->create_error(&args);
-}
-
-// Answer XLA's question for the version, or run `body`; what it throws becomes XLA's error.
-template <class Body>
-Error* handle(const char* name, Frame* frame, int64_t arguments, int64_t results, Body body) {
-  auto* extension = frame->extensions;
-  if (extension != nullptr && extension->kind == kAsksForMetadata) {
-    Metadata& metadata = *reinterpret_cast<MetadataQuestion*>(extension)->metadata;
-    metadata.version.major_number = kMajor;
-    metadata.version.minor_number = kMinor;
-    return nullptr;
-  }
-  try {
-    Call call(name, *frame, arguments, results);
-    body(call);
-    return nullptr;
-  } catch (const std::invalid_argument& error) {
-    return make_error(frame, Code::kInvalidArgument, error.what());
-  } catch (const std::exception& error) {
-    return make_error(frame, Code::kInternal, error.what());
-  }
 }
 
 // ------------------------------------------------------------------------------------------- the calls
@@ -222,6 +108,26 @@ Norm read_norm(const Call& call, int64_t first, int64_t seed, int64_t channels) 
   const auto vector = [&](int64_t i) { return call.data(first + i) + seed * channels; };
   return {vector(0), vector(1), vector(2),
           vector(3), vector(4), call.number("epsilon"), static_cast<Activation>(activation)};
+}
+
+// Arrays and the vector of all their numbers, one array after another: copied from the arrays, or to them.
+void copy_parts(Call& call, int64_t vector, int64_t first, int64_t last, bool joins) {
+  const int64_t seeds = call.count_seeds(vector, 1), length = call.shape(vector, 1)[0];
+  const int64_t leading = call.get(vector).rank - 1;
+  int64_t at = 0;
+  for (int64_t i = first; i < last; ++i) {
+    const Buffer& part = call.get(i);
+    call.require(part.rank >= leading, "takes arrays with the same leading axes");
+    int64_t count = 1;
+    for (const int64_t size : call.shape(i, part.rank - leading)) count *= size;
+    call.require(at + count <= length, "takes a vector as long as its parts are together");
+    for (int64_t s = 0; s < seeds; ++s) {
+      float *own = call.data(i) + s * count, *place = call.data(vector) + s * length + at;
+      std::copy_n(joins ? own : place, count, joins ? place : own);
+    }
+    at += count;
+  }
+  call.require(at == length, "takes a vector as long as its parts are together");
 }
 
 }  // namespace
@@ -319,7 +225,7 @@ FFEM_HANDLER(moments, 1, 2, [](Call& call) {
 // x, mean, variance, scale, bias, slope -> y
 FFEM_HANDLER(normalize, 6, 1, [](Call& call) {
   const auto m = ffem::read_map(call, {0, 6}, {1, 2, 3, 4, 5});
-  std::vector<float> scratch(static_cast<size_t>(2 * m.channels));
+  std::vector<float> scratch(static_cast<size_t>(m.channels));
   for (int64_t s = 0; s < m.seeds; ++s) {
     const int64_t at = s * m.positions * m.channels;
     loops().normalize(m.positions, m.channels, ffem::read_norm(call, 1, s, m.channels), call.data(0) + at,
@@ -331,7 +237,7 @@ FFEM_HANDLER(normalize, 6, 1, [](Call& call) {
 FFEM_HANDLER(batch_norm, 8, 3, [](Call& call) {
   const auto m = ffem::read_map(call, {0, 8}, {1, 2, 3, 4, 5, 6, 7, 9, 10});
   const float momentum = call.number("momentum");
-  std::vector<float> scratch(static_cast<size_t>(2 * m.channels));
+  std::vector<float> scratch(static_cast<size_t>(m.channels));
   for (int64_t s = 0; s < m.seeds; ++s) {
     const int64_t at = s * m.positions * m.channels;
     loops().normalize(m.positions, m.channels, ffem::read_norm(call, 1, s, m.channels), call.data(0) + at,
@@ -347,7 +253,7 @@ FFEM_HANDLER(batch_norm, 8, 3, [](Call& call) {
 // x, mean, variance, scale, bias, slope, gradient of y -> gradients of bias, scale and slope
 FFEM_HANDLER(normalize_sums, 7, 3, [](Call& call) {
   const auto m = ffem::read_map(call, {0, 6}, {1, 2, 3, 4, 5, 7, 8, 9});
-  std::vector<float> scratch(static_cast<size_t>(2 * m.channels)), sums(static_cast<size_t>(3 * m.channels));
+  std::vector<float> scratch(static_cast<size_t>(m.channels)), sums(static_cast<size_t>(3 * m.channels));
   std::vector<double> totals(static_cast<size_t>(3 * m.channels));
   for (int64_t s = 0; s < m.seeds; ++s) {
     const int64_t at = s * m.positions * m.channels;
@@ -364,7 +270,7 @@ FFEM_HANDLER(normalize_sums, 7, 3, [](Call& call) {
 FFEM_HANDLER(normalize_gradient, 9, 1, [](Call& call) {
   const auto m = ffem::read_map(call, {0, 6, 9}, {1, 2, 3, 4, 5, 7, 8});
   const int64_t count = call.integer("count");
-  std::vector<float> scratch(static_cast<size_t>(4 * m.channels)), sums(static_cast<size_t>(2 * m.channels));
+  std::vector<float> scratch(static_cast<size_t>(3 * m.channels)), sums(static_cast<size_t>(2 * m.channels));
   for (int64_t s = 0; s < m.seeds; ++s) {
     const int64_t at = s * m.positions * m.channels;
     for (int64_t i = 0; i < 2; ++i) {
@@ -374,30 +280,6 @@ FFEM_HANDLER(normalize_gradient, 9, 1, [](Call& call) {
                                call.data(6) + at, sums.data(), count, scratch.data(), call.data(9) + at);
   }
 })
-
-// Arrays and the vector of all their numbers, one array after another: copied from the arrays, or to them.
-namespace ffem {
-namespace {
-void copy_parts(Call& call, int64_t vector, int64_t first, int64_t last, bool joins) {
-  const int64_t seeds = call.count_seeds(vector, 1), length = call.shape(vector, 1)[0];
-  const int64_t leading = call.get(vector).rank - 1;
-  int64_t at = 0;
-  for (int64_t i = first; i < last; ++i) {
-    const Buffer& part = call.get(i);
-    call.require(part.rank >= leading, "takes arrays with the same leading axes");
-    int64_t count = 1;
-    for (const int64_t size : call.shape(i, part.rank - leading)) count *= size;
-    call.require(at + count <= length, "takes a vector as long as its parts are together");
-    for (int64_t s = 0; s < seeds; ++s) {
-      float *own = call.data(i) + s * count, *place = call.data(vector) + s * length + at;
-      std::copy_n(joins ? own : place, count, joins ? place : own);
-    }
-    at += count;
-  }
-  call.require(at == length, "takes a vector as long as its parts are together");
-}
-}  // namespace
-}  // namespace ffem
 
 // arrays -> vector
 FFEM_HANDLER(join, -1, 1, [](Call& call) {

@@ -41,15 +41,15 @@ struct Loops {
                                     const float* grad, float* grad_kernel);
   // Of x [positions, channels]: mean and variance, the mean of squared distances from it. `sums` holds 2 * channels.
   void (*moments)(int64_t positions, int64_t channels, const float* x, double* sums, float* mean, float* variance);
-  // y = activation((x - mean) / sqrt(variance + epsilon) * scale + bias). `scratch` holds 2 * channels.
+  // y = activation((x - mean) / sqrt(variance + epsilon) * scale + bias). `scratch` holds channels.
   void (*normalize)(int64_t positions, int64_t channels, const Norm&, const float* x, float* scratch, float* y);
   // With g the gradient before the activation: sums [3, channels] of g, g * normalized x, and the slope's gradient: the
   // gradients of bias, scale and slope.
-  // `scratch` holds 2 * channels, `totals` 3 * channels.
+  // `scratch` holds channels, `totals` 3 * channels.
   void (*normalize_sums)(int64_t positions, int64_t channels, const Norm&, const float* x, const float* grad,
                          float* scratch, double* totals, float* sums);
   // Of BatchNorm with these sums over the whole batch's `count` positions: the gradient of x. With count 0 mean and
-  // variance are constants. `scratch` holds 4 * channels.
+  // variance are constants. `scratch` holds 3 * channels.
   void (*normalize_gradient)(int64_t positions, int64_t channels, const Norm&, const float* x, const float* grad,
                              const float* sums, int64_t count, float* scratch, float* grad_x);
 };

@@ -25,7 +25,7 @@ class WandbRun:
     """A run of the project `ffem`, in `wandb/` in the trial's folder.
 
     WANDB_MODE says whether it goes to the server at once. Where it is not set, a key does: without one the run is
-    offline, and nobody is asked to log in. Neither code, console, host nor load of the machine is logged.
+    offline, and nobody is asked to log in. Neither code, console, packages, host nor load of the machine is logged.
 
     A trial that goes on in its folder goes on in its run. Offline, the run is written anew with all steps, and replaces
     the files of before. On the server no step can be changed: where a number is not what stands there (the checkpoint
@@ -72,6 +72,7 @@ class WandbRun:
             x_disable_meta=True,
             x_disable_machine_info=True,
             x_disable_stats=True,
+            x_save_requirements=False,
             init_timeout=START_SECONDS,
             finish_timeout=FINISH_SECONDS,
         )

@@ -1,0 +1,226 @@
+"""What bounds a training step on one core: bytes and operations by kind, against the machine's bandwidth and peak.
+
+    python -m benchmarks.roofline [--network ffem_am] [--resolution 96] [--batch 32]
+
+From the repository root. The step's compiled calls and matrix products are read off its trace, and each is run alone on
+arrays of its shapes; what is left of the whole step's time is XLA's other work. Times are of CPU, the least of several
+runs: other work on the machine lengthens them less than it does others. Writes results/speed/roofline.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# One core for all of it, libraries' threads included; before they start.
+os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+
+import numpy as np
+
+# Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
+# array.
+KINDS = {
+    "ffem_depthwise": ("depthwise convolution, 3x3", 18),
+    "ffem_global_depthwise": ("depthwise convolution as large as the map", 2),
+    "ffem_moments": ("BatchNorm, statistics", 4),
+    "ffem_batch_norm": ("BatchNorm and activation", 4),
+    "ffem_normalize_sums": ("BatchNorm's gradient, sums", 7),
+    "ffem_normalize_gradient": ("BatchNorm's gradient", 7),
+    "ffem_join": ("parameters to and from a vector", 0),
+    "ffem_split": ("parameters to and from a vector", 0),
+}
+KERNEL_GRADIENT, PRODUCT = "1x1 convolution's kernel gradient", "1x1 convolution and its input's gradient"
+REPEATS = 5
+
+
+@dataclass
+class Work:
+    """What a kind of work comes to in a step."""
+
+    calls: int = 0
+    bytes: float = 0.0
+    operations: float = 0.0
+    seconds: float = 0.0
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="ffem_am", help="a preset (default: ffem_am)")
+    parser.add_argument("--resolution", type=int, default=96, help="pixels a side (default: 96)")
+    parser.add_argument("--batch", type=int, default=32, help="images (default: 32)")
+    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="default: results/speed")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    bandwidth, peak = measure_bandwidth(), measure_peak()
+    equations, step_seconds = run_step(options.network, options.resolution, options.batch)
+    kinds: dict[str, Work] = defaultdict(Work)
+    for name, equation, count in equations:
+        kind, operations = classify(name, equation)
+        work, arrays = kinds[kind], [*equation.invars, *equation.outvars]
+        work.calls += count
+        work.bytes += count * sum(4.0 * array.aval.size for array in arrays)
+        work.operations += count * operations
+        work.seconds += count * time_alone(equation)
+    write_page(options, kinds, bandwidth, peak, step_seconds)
+
+
+def measure_bandwidth() -> float:
+    """Bytes per second of a sum of two arrays written to a third, larger than any cache of a core's own."""
+    first, second, total = (np.ones(64_000_000, np.float32) for _ in range(3))
+    return 3 * first.nbytes / find_least(lambda: np.add(first, second, out=total))
+
+
+def measure_peak() -> float:
+    """Operations per second of a product of two square matrices."""
+    matrix = np.ones((2048, 2048), np.float32)
+    return 2 * 2048**3 / find_least(lambda: matrix @ matrix)
+
+
+def find_least(work: Callable[[], Any]) -> float:
+    """The least CPU seconds of several calls."""
+    work()
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        work()
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, Any, int]], float]:
+    """The compiled calls and products of a training step, each with how often it is made, and the step's seconds."""
+    import jax
+
+    from ffem_jax.machine.devices import make_batch_mesh
+    from ffem_jax.config.presets import PRESETS
+    from ffem_jax.specs.architecture import resolve_network
+    from ffem_jax.specs.trial import RecipeSpec
+    from ffem_jax.training.program import build_program
+    from ffem_jax.training.step import BATCH_AXIS
+    from ffem_jax.training.recipes import Schedule
+    from ffem_jax.training.trainer import Trainer
+
+    images = np.random.default_rng(0).integers(0, 255, (4 * batch, resolution, resolution, 3)).astype(np.uint8)
+    labels = np.arange(len(images)) % 52
+    recipe = RecipeSpec(name="benchmark", epochs=1, batch_size=batch, optimizer="sgd", flip=False)
+    network = resolve_network(PRESETS[preset])
+    trainer = Trainer(network, recipe, [0], images, labels, np.arange(len(images)), labels[:0])
+    schedule = Schedule(*(values[0] for values in trainer.schedule))
+    state, steps = trainer.init(), trainer.steps_per_epoch
+
+    def run() -> None:
+        nonlocal state
+        state, _ = trainer.run_steps(state, trainer.zero_metrics(), 0, 0, steps)
+        jax.block_until_ready(state)
+
+    seconds = find_least(run) / steps
+    program = build_program(network, resolution, 52, recipe, make_batch_mesh(BATCH_AXIS, batch))
+    arguments = state, trainer.zero_metrics(), trainer.keys, trainer.faces, schedule, 0, 0, steps
+    found: dict[Any, list[Any]] = {}
+    for equation in walk(program.train_steps.trace(*arguments).jaxpr):
+        name = equation.params.get("target_name", equation.primitive.name)
+        if name.startswith("ffem_") or name == "dot_general":
+            shapes = tuple(variable.aval.str_short() for variable in equation.invars)
+            entry = found.setdefault((name, shapes, str(equation.params)), [name, equation, 0])
+            entry[2] += 1
+    return [tuple(entry) for entry in found.values()], seconds
+
+
+def walk(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a program, those of its loops' bodies and calls in their place."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for value in equation.params.values():
+            if hasattr(getattr(value, "jaxpr", value), "eqns"):
+                yield from walk(value)
+
+
+def classify(name: str, equation: Any) -> tuple[str, float]:
+    """The kind of an equation and how many operations it takes."""
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        return PRODUCT, 2.0 * terms * equation.outvars[0].aval.size
+    if name == "ffem_pointwise_kernel_gradient":
+        x, grad = (variable.aval for variable in equation.invars)
+        return KERNEL_GRADIENT, 2.0 * x.size * grad.shape[-1]
+    for beginning, (kind, per_number) in KINDS.items():
+        if name.startswith(beginning):
+            arrays = [*equation.invars, *equation.outvars]
+            return kind, float(per_number * max(array.aval.size for array in arrays))
+    raise ValueError(f"no kind for {name}")
+
+
+def time_alone(equation: Any) -> float:
+    """Seconds of an equation run by itself on numbers of its shapes."""
+    import jax
+
+    random = np.random.default_rng(0)
+    arrays = [jax.device_put(1 + random.random(variable.aval.shape, np.float32)) for variable in equation.invars]
+    call = jax.jit(lambda *arguments: equation.primitive.bind(*arguments, **equation.params))
+    return find_least(lambda: jax.block_until_ready(call(*arrays)))
+
+
+def write_page(
+    options: argparse.Namespace, kinds: dict[str, Work], bandwidth: float, peak: float, step_seconds: float
+) -> None:
+    """roofline.md."""
+    from benchmarks.harness import describe_machine, tell
+
+    machine = describe_machine()
+    command = f"python -m benchmarks.roofline --network {options.network} --resolution {options.resolution}"
+    lines = [
+        "# What bounds a training step?",
+        "",
+        f"`{options.network}`, {options.resolution} x {options.resolution} pixels, batch {options.batch}, float32, one "
+        f"core of {machine['processor']}. {machine['date']}. Load average {os.getloadavg()[1]:.0f} on {os.cpu_count()} "
+        "cores: above one a core, other work was running.",
+        "",
+        "```",
+        f"{command} --batch {options.batch}",
+        "```",
+        "",
+        f"The core moves {bandwidth / 1e9:.1f} GB/s (a sum of two arrays into a third) and computes "
+        f"{peak / 1e9:.0f} GFLOP/s (a product of two matrices). The step takes {1000 * step_seconds:.0f} ms.",
+        "",
+        "| work | calls | share of the step | GB/s | GFLOP/s | bound by | could take |",
+        "|---|---:|---:|---:|---:|---|---:|",
+    ]
+    measured, possible = 0.0, 0.0
+    for kind, work in sorted(kinds.items(), key=lambda item: -item[1].seconds):
+        moving, computing = work.bytes / bandwidth, work.operations / peak
+        bound = "memory" if moving > computing else "arithmetic"
+        floor = max(moving, computing)
+        measured, possible = measured + work.seconds, possible + floor
+        lines.append(
+            f"| {kind} | {work.calls} | {work.seconds / step_seconds:.0%} | {work.bytes / work.seconds / 1e9:.1f} | "
+            f"{work.operations / work.seconds / 1e9:.1f} | {bound} | {floor / step_seconds:.0%} |"
+        )
+    rest = step_seconds - measured
+    lines += [
+        f"| XLA's other work, by difference | | {rest / step_seconds:.0%} | | | | |",
+        "",
+        "Bytes are those of the arrays that a call reads and writes, each counted once; operations are those of its "
+        "definition. `could take` is the larger of bytes over bandwidth and operations over peak, as a share of the "
+        "step. A rate above the bandwidth says that arrays lay in a cache.",
+        "",
+        f"At these bounds the calls would take {1000 * possible:.0f} of their {1000 * measured:.0f} ms. Each call was "
+        "timed alone, so the shares are a model: they need not add up exactly.",
+        "",
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "roofline.md").write_text("\n".join(lines), encoding="utf-8")
+    tell(f"{options.out / 'roofline.md'}")
+
+
+if __name__ == "__main__":
+    main()

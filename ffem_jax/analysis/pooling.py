@@ -1,0 +1,82 @@
+"""The interval of a measure over several trials of one network: seeds see the same images, folds see different ones."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ffem_jax.analysis.comparability import identify
+from ffem_jax.metrics.intervals import compute_clustered_interval, compute_wilson_interval
+from ffem_jax.records.measures import MEASURES, read_interval, read_rate
+from ffem_jax.records.record import TrialRecord
+
+
+def read_hits(record: TrialRecord, metric: str) -> np.ndarray:
+    """Which of the record's test images were right by `metric`, bool [image]; empty where it does not say."""
+    hits = getattr(record, MEASURES[metric].hits) if MEASURES[metric].hits else ""
+    return np.frombuffer(hits.encode(), np.uint8) == ord("1")
+
+
+def names_people(record: TrialRecord) -> bool:
+    """Whether the record says which of its test images are of one person, so that people are drawn and not images."""
+    return len(record.test_identities) == len(record.test_images) > 0
+
+
+def compute_pooled_interval(
+    trials: Sequence[TrialRecord], metric: str, rate: float, tested: int
+) -> tuple[float, float]:
+    """The 95 % interval (low, high), in 0 to 1, of `rate`, which is pooled over `trials`.
+
+    A share of tests has Wilson's, for `tested` distinct tests; where the records name people (open_set), divided by
+    their design effect. Another measure has intervals in the records: those of one fold are averaged over its seeds,
+    and those of folds, which share nobody, are combined as of independent numbers.
+    """
+    if not MEASURES[metric].counted:
+        return _combine(trials, metric, rate)
+    if all(names_people(record) and len(read_hits(record, metric)) == len(record.test_images) for record in trials):
+        low, high = _cluster(trials, metric)
+        return min(low, rate), max(high, rate)  # where folds are missing for some seeds, the rates differ a little
+    return compute_wilson_interval(rate * tested, tested)
+
+
+def compute_difference_interval(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float]:
+    """The interval of `second` less `first`, each (rate, low, high), taken as independent.
+
+    References:
+        Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
+    """
+    (a, low_a, high_a), (b, low_b, high_b) = first, second
+    return b - a - math.hypot(b - low_b, high_a - a), b - a + math.hypot(high_b - b, a - low_a)
+
+
+def _cluster(trials: Sequence[TrialRecord], metric: str) -> tuple[float, float]:
+    size = 1 + max(max(record.test_images) for record in trials)
+    right, tests, people = np.zeros((3, size))
+    for record in trials:
+        right[record.test_images] += read_hits(record, metric)
+        tests[record.test_images] += 1
+        people[record.test_images] = record.test_identities
+    seen = tests > 0
+    return compute_clustered_interval(right[seen] / tests[seen], people[seen])
+
+
+def _combine(trials: Sequence[TrialRecord], metric: str, rate: float) -> tuple[float, float]:
+    # split seed -> fold -> of each trial its tests, and how far the interval reaches down and up.
+    splits: dict[int, dict[int, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for record in trials:
+        value = read_rate(record, metric) or 0.0
+        low, high = read_interval(record, metric) or (0.0, 1.0)
+        run = identify(record).run
+        splits[run.split_seed][run.fold].append((record.tested or 0, value - low, high - value))
+    reaches = []
+    for folds in splits.values():
+        cells = np.array([np.mean(cell, axis=0) for cell in folds.values()])
+        reaches.append(np.hypot.reduce(cells[:, 1:] * cells[:, :1] / cells[:, 0].sum(), axis=0))
+    # Another split deals the same people anew: it is no new sample.
+    down, up = np.mean(reaches, axis=0)
+    return max(0.0, rate - float(down)), min(1.0, rate + float(up))

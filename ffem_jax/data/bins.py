@@ -1,0 +1,164 @@
+"""insightface's evaluation sets, `lfw.bin` and others: pairs of encoded images, and which are of one person.
+
+Such a file is a pickle of (2 n encoded images, n truth values). A pickle can name any function to be called; here it is
+read by an unpickler that knows none, so that it can build nothing but plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ffem_jax.data import DataError, Faces
+from ffem_jax.data.cache import hash_text, load_cached, stat_files
+from ffem_jax.data.decode import PictureError, decode_picture, hash_picture
+from ffem_jax.data.listing import list_names
+from ffem_jax.data.preprocessing import crop_face
+from ffem_jax.data.source import check_memory
+from ffem_jax.specs.data import DataSpec
+from ffem_jax.specs.protocol import ProtocolSpec
+from ffem_jax.text.progress import track
+
+ENDING = ".bin"
+# As many folds are tested, so as many pairs are the least.
+LEAST_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class BinSet:
+    """A set of pairs. images: uint8 [2 pair, R, R, 3], the two of each pair together; same: bool [pair]."""
+
+    name: str
+    images: np.ndarray
+    same: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bins:
+    """All sets that are tested. digest: 16 hexadecimal digits over their names, pixels and pairs; content: hashes."""
+
+    sets: tuple[BinSet, ...]
+    digest: str
+    content: tuple[str, ...]
+
+
+def load_bins(data: DataSpec, protocol: ProtocolSpec) -> Bins:
+    """The sets `protocol.bins` in `protocol.bins_root`, else in `data.root`, at `data.resolution`; whole, with no crop.
+
+    Raises:
+        DataError: a file is missing, is no such pickle or asks for code to be run, or one of its images cannot be read:
+            a rate of some of the pairs would compare with no published one.
+    """
+    paths = find_bins(data, protocol)
+    names = [path.name.removesuffix(ENDING) for path in paths]
+    whole = dataclasses.replace(data, people=0, min_images=1, max_images=0, crop=1.0)
+    faces = load_cached(whole, lambda: ["bins", names, stat_files(paths)], lambda: _decode_bins(paths, data.resolution))
+    counts = Counter(name.rpartition("/")[0] for name in faces.names)
+    sets, start = [], 0
+    for name in names:
+        end = start + counts[name]
+        sets.append(BinSet(name, faces.images[start:end], faces.labels[start:end:2].astype(bool)))
+        start = end
+    return Bins(tuple(sets), hash_text([faces.fingerprint, names, list(counts.values())]), faces.content)
+
+
+def find_bins(data: DataSpec, protocol: ProtocolSpec) -> list[Path]:
+    """The files to test on, by name. Raises DataError where one is missing or there is none."""
+    named = protocol.bins_root or data.root
+    if not named:
+        raise DataError("protocol=bins needs protocol.bins_root=DIR, the folder of lfw.bin and others")
+    root = Path(named).expanduser().absolute()
+    there = sorted(path for path in root.glob(f"*{ENDING}") if path.is_file())
+    has = list_names([path.name for path in there]) or "no .bin file"
+    if not protocol.bins:
+        if not there:
+            raise DataError(f"{root} has {has}; set protocol.bins_root=DIR to the folder of lfw.bin and others")
+        return there
+    paths = [root / f"{name}{ENDING}" for name in protocol.bins]
+    for path in paths:
+        if path not in there:
+            raise DataError(f"protocol.bins: {path} is not there; {root} has {has}")
+    return paths
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds what pickle itself knows: numbers, bytes, texts, lists, tuples. Whatever names code is refused."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and it may hold bytes, lists and truth values alone")
+
+    def persistent_load(self, identifier: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it refers to something outside itself")
+
+
+def read_bin(path: Path) -> tuple[list[bytes], np.ndarray]:
+    """The encoded images, two for each pair, and bool [pair], whether both are of one person.
+
+    Raises:
+        DataError: the file cannot be read, or is not as insightface writes it; nothing in it is run.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
+    try:
+        # Python 2 wrote the published files; its texts are bytes.
+        held = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle raises almost every built-in type
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is refused: {reason}; fetch it anew from a place that you trust") from None
+    fault = _find_fault(held)
+    if fault:
+        raise DataError(f"{path} is not as insightface writes it: {fault}")
+    images, same = held
+    return [bytes(image) for image in images], np.array([bool(one) for one in same])
+
+
+def _find_fault(held: Any) -> str:
+    """What is wrong with an unpickled value, in one line; empty where nothing is."""
+    if not (isinstance(held, tuple | list) and len(held) == 2):
+        return "it holds no pair of two lists"
+    images, same = held
+    if not (isinstance(images, tuple | list) and all(isinstance(image, bytes | bytearray) for image in images)):
+        return "its first part is no list of encoded images"
+    if not (isinstance(same, tuple | list) and all(isinstance(one, int) and one in (0, 1) for one in same)):
+        return "its second part is no list of truth values"
+    if len(images) != 2 * len(same):
+        return f"{len(images):,} images make no {len(same):,} pairs"
+    if len(same) < LEAST_PAIRS:
+        return f"{len(same)} pairs make no {LEAST_PAIRS} folds"
+    if all(same) or not any(same):
+        return "its pairs are all of one kind; pairs of one person and of two people are both needed"
+    return ""
+
+
+def _decode_bins(paths: Sequence[Path], resolution: int) -> Faces:
+    """The images of all files, one after another; a label says whether the image's pair is of one person."""
+    read = [(path, *read_bin(path)) for path in paths]
+    total = sum(len(images) for _, images, _ in read)
+    check_memory(total, resolution)
+    pixels = np.empty((total, resolution, resolution, 3), np.uint8)
+    content: list[str] = []
+    encoded = [(path, place, image) for path, images, _ in read for place, image in enumerate(images)]
+    for row, (path, place, image) in enumerate(track(encoded, "decoding pairs", total)):
+        try:
+            picture = decode_picture(image)
+        except PictureError as error:
+            raise DataError(f"{path}: image {place:,} cannot be read ({error}); fetch the file anew") from None
+        pixels[row] = crop_face(picture, 1.0, resolution)
+        content.append(hash_picture(picture))
+    return Faces(
+        images=pixels,
+        labels=np.concatenate([np.repeat(same, 2) for _, _, same in read]).astype(np.int32),
+        people=(),
+        names=tuple(f"{path.name.removesuffix(ENDING)}/{place}" for path, place, _ in encoded),
+        content=tuple(content),
+    )
