@@ -2,8 +2,10 @@
 # where it is missing or older than what it is made from.
 #   make quickstart PYTHON=python3.12 VENV=/some/folder
 #   make test WORKERS=4 MARK="not slow"
+#   make test-wheel PYTHONS="python3.11 python3.12 python3.13"
 
 PYTHON ?= python3
+PYTHONS ?= $(PYTHON)
 VENV ?= .venv
 WORKERS ?= auto
 MARK ?= not slow
@@ -15,16 +17,18 @@ MINIPROGRAM := applet/miniprogram
 COMPILED := hatch_build.py $(wildcard ffem_jax/kernels/source/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-e2e test-miniprogram lint format node clean
+.PHONY: help quickstart test test-slow test-wheel test-e2e test-miniprogram lint format node settings clean
 
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
 	@echo "make test-slow    the tests that take more than about ten seconds each"
+	@echo "make test-wheel   the wheel, installed into an empty environment and used from another folder"
 	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
 	@echo "make test-e2e     the page and the report in a browser, with a server (needs Node and Chromium)"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter and its safe fixes"
+	@echo "make settings     docs/settings.md anew, from the declarations of the settings"
 	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
 	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
 
@@ -37,6 +41,9 @@ test: lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow
+
+test-wheel: $(VENV)/.installed-dev
+	.ci/wheel $(BIN)/python $(PYTHONS)
 
 test-miniprogram: $(MINIPROGRAM)/node_modules/.installed
 	cd $(MINIPROGRAM) && npm test --silent
@@ -57,6 +64,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+settings: $(VENV)/.installed
+	$(BIN)/ffem settings --markdown > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 node:
 	cd ffem_jax/export/node && npm install --no-audit --no-fund

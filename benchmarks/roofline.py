@@ -100,13 +100,13 @@ def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, 
     """The compiled calls and products of a training step, each with how often it is made, and the step's seconds."""
     import jax
 
-    from ffem_jax.machine.devices import make_batch_mesh
     from ffem_jax.config.presets import PRESETS
+    from ffem_jax.machine.devices import make_batch_mesh
     from ffem_jax.specs.architecture import resolve_network
     from ffem_jax.specs.trial import RecipeSpec
     from ffem_jax.training.program import build_program
-    from ffem_jax.training.step import BATCH_AXIS
     from ffem_jax.training.recipes import Schedule
+    from ffem_jax.training.step import BATCH_AXIS
     from ffem_jax.training.trainer import Trainer
 
     images = np.random.default_rng(0).integers(0, 255, (4 * batch, resolution, resolution, 3)).astype(np.uint8)

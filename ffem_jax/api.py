@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -211,37 +212,40 @@ def train_network(
         DataError: faces that cannot be used. TrainingError: training failed.
     """
     from ffem_jax.cli.trials import find_folders
-    from ffem_jax.config.compose import open_composer
+    from ffem_jax.config.compose import check_writable, open_composer, place_faces
     from ffem_jax.config.overrides import ConfigError, quote_value
-    from ffem_jax.runs.sweep import make_job, run_one
+    from ffem_jax.runs.interrupts import answer_interrupts
+    from ffem_jax.runs.sweep import check_data, make_job
+    from ffem_jax.runs.trial import run_trials
 
     if not isinstance(data, DataSpec):
         raise ConfigError(f"data is {type(data).__name__}; give faces_from_folder(...) or faces_from_arrays(...)")
-    root = Path(out).absolute()
     for word in settings:
-        key = word.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] == "data" or key in _PLACED:
-            raise ConfigError(f"{word} is no setting here: faces are chosen by `data`, and folders by `out`")
+        if re.match(_PLACED, word):
+            raise ConfigError(
+                f"{word} is no setting here: `data` chooses the faces, `out` the folder; nothing is launched"
+            )
+    root = Path(os.path.expanduser(out)).absolute()
     records_path = root / "records.jsonl"
     words = [*settings, *_write_data(data), f"run.records={quote_value(records_path)}"]
-    with open_composer(Path(config_dir) if config_dir else None) as composer:
+    # Composed with Hydra and run without it: it would put its own logging in the place of the script's.
+    with open_composer(Path(os.path.expanduser(config_dir)) if config_dir else None) as composer:
         composer.parse(words)
-        folder = root / make_job(composer, words).folder
-        notes: list[str] = []
-        result = run_one(composer, [*words, f"hydra.run.dir={quote_value(folder)}"], notes.append)
-    _warn(notes)
-    if result.error:
-        raise (ConfigError if result.bad_input else TrainingError)(result.error)
-    failed = [record for record in result.records if record.status == "failed"]
+        job = make_job(composer, words)
+    folder = root / job.folder
+    check_writable(folder, "out=DIR")
+    _warn(check_data(job.trials)[0])
+    with answer_interrupts():
+        records = run_trials(place_faces(job.trial), job.run, folder, records_path)
+    failed = [record for record in records if record.status == "failed"]
     if failed:
         raise TrainingError(f"{failed[0].arch} seed {failed[0].seed} failed: {failed[0].error}")
-    # Under another name of the same faces it may have been trained before.
-    known = find_folders(root)
-    folder = known.get(result.records[0].trial_key, folder)
-    return TrainedTrial(result.records, folder, records_path)
+    # The same faces in another folder are the same trial: it lies where it was trained.
+    return TrainedTrial(tuple(records), find_folders(root).get(records[0].trial_key, folder), records_path)
 
 
-_PLACED = ("run.records", "hydra.run.dir")
+# Words that choose what `data` and `out` do, or how a sweep is launched.
+_PLACED = r"[+~]*(data|hydra|launcher|sweep|run\.records)([./=]|$)"
 
 
 def _write_data(data: DataSpec) -> list[str]:
@@ -304,9 +308,9 @@ def draw_frontier(
     Args:
         out: a folder for frontier.png, .svg, .json and .md; files of an earlier frontier there are replaced. None
             writes nothing.
-        cap_mb: the size limit in MB of 10**6 bytes at `precision` (float32, float16, int8). Where either is None, it is
-            the one that the records were made under, or else 10 MB and float32.
-        against: the cost: bytes, params, macs, peak_activation_bytes, or latency_wasm once `ffem latency` measured it.
+        cap_mb: the size limit in MB of 10**6 bytes. None takes the one that the records were made under, or else 10.
+        precision: of the bytes: float32, float16 or int8. None takes the records' own, or else float32.
+        against: the cost: bytes, params, macs, peak_activation_bytes, or latency_ms_wasm that `ffem latency` measured.
         metric: accuracy or accuracy_gallery.
 
     Returns:

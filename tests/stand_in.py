@@ -17,6 +17,7 @@ from typing import Any
 from ffem_jax.records.record import TrialRecord, append_record, read_records
 from ffem_jax.reports import frontier
 from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.text.tables import make_table
 
 
 def run_trials(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: Path) -> list[TrialRecord]:
@@ -61,7 +62,8 @@ class Drawn:
     """As the real FrontierResult."""
 
     def __init__(self, records: list[TrialRecord]) -> None:
-        self.table = f"a frontier of {sum(record.status == 'done' for record in records)}"
+        done = sum(record.status == "done" for record in records)
+        self.table = make_table(["network"], [], title=f"a frontier of {done}")
         self.records = records
         self.agreement, self.notes = types.SimpleNamespace(describe=lambda: ""), ()
 

@@ -13,14 +13,16 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from ffem_jax import __version__
 from ffem_jax.cli import COMMANDS, main
-from ffem_jax.config.compose import find_sweeps, list_groups, open_composer, to_application
+from ffem_jax.config.compose import Composer, find_sweeps, list_groups, open_composer, to_application
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
@@ -53,7 +55,8 @@ def name_anchors(page: Path) -> set[str]:
 
 @each_page
 def test_every_link_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r' src="([^"]+)"', text)]
     for link in links:
         if re.match(r"(https?|mailto):", link):
             continue
@@ -77,7 +80,7 @@ def test_the_index_leads_to_every_page_and_the_readme_to_the_index() -> None:
 def list_paragraphs(text: str) -> list[str]:
     """Prose alone: no code block, table, heading or image; an item of a list is a paragraph."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    text = re.sub(r"^(\||#|!\[).*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\||#|!\[|<img).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return [
         " ".join(part.split())
@@ -138,8 +141,14 @@ def read_help(*words: str) -> str:
     return out.getvalue()
 
 
-def find_fault(words: list[str]) -> str:
-    """What is wrong with a command of a page, or nothing."""
+@pytest.fixture
+def composer() -> Iterator[Composer]:
+    with open_composer() as opened:
+        yield opened
+
+
+def find_fault(words: list[str], composer: Composer, whole: bool = True) -> str:
+    """What is wrong with a command of a page, or nothing. whole: compose its settings, and not their names alone."""
     if words[0].startswith("--") or words[0] == "COMMAND":
         return "" if words[0] in ("--help", "--version", "COMMAND") else f"ffem {words[0]}"
     if words[0] not in COMMANDS:
@@ -153,10 +162,14 @@ def find_fault(words: list[str]) -> str:
         choices = re.search(rf"{option} \{{([^}}]*)\}}", read_help(*action)) if option in options else None
         if choices and not set(value.split("|")) <= set(re.split(r",\s*", choices[1])):
             return f"{option} {value} is none of {choices[1]}"
-    return "" if words[0] not in ("train", "sweep", "cost") or "--config-dir" in words else find_wrong_setting(words)
+    return (
+        ""
+        if words[0] not in ("train", "sweep", "cost", "teach") or "--config-dir" in words
+        else find_wrong_setting(words, composer, whole)
+    )
 
 
-def find_wrong_setting(words: list[str]) -> str:
+def find_wrong_setting(words: list[str], composer: Composer, whole: bool) -> str:
     sweep = next((word for word in words[1:] if not word.startswith("-")), "") if words[0] == "sweep" else ""
     if sweep and sweep not in (*find_sweeps(), "NAME"):
         return f"there is no sweep {sweep}"
@@ -168,18 +181,29 @@ def find_wrong_setting(words: list[str]) -> str:
             return f"{group}={name}"
     others = [word for word in settings if word not in named and not word.startswith(("hydra", "+hydra", "launcher."))]
     try:
-        with open_composer() as composer:
-            composer.parse(others)
-            if words[0] != "sweep" and not {"-m", "--multirun"} & set(words):
-                to_application(composer.compose(others))
+        composer.parse(others)
+        if whole and words[0] in ("train", "cost") and not {"-m", "--multirun"} & set(words):
+            to_application(composer.compose(others))
     except ValueError as error:
         return f"{error}"
     return ""
 
 
 @each_page
-def test_every_command_can_be_typed(page: Path) -> None:
-    faults = {shlex.join(words): find_fault(words) for words in list_commands(page.read_text(encoding="utf-8"))}
+def test_every_command_can_be_typed(page: Path, composer: Composer) -> None:
+    commands = list_commands(page.read_text(encoding="utf-8"))
+    faults = {shlex.join(words): find_fault(words, composer) for words in commands}
+    assert {command: fault for command, fault in faults.items() if fault} == {}
+
+
+@pytest.mark.parametrize("folder", ["sweeps", *(f"conf/{group}" for group in list_groups())])
+def test_every_command_at_the_head_of_a_config_can_be_typed(folder: str, composer: Composer) -> None:
+    faults = {}
+    for path in sorted((REPOSITORY / folder).rglob("*.yaml")):
+        lines = re.findall(r"^#   (ffem .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        commands = list_commands("```\n" + "\n".join(lines) + "\n```")
+        faults |= {f"{path.name}: {shlex.join(words)}": find_fault(words, composer, whole=False) for words in commands}
+    assert faults
     assert {command: fault for command, fault in faults.items() if fault} == {}
 
 
@@ -205,8 +229,8 @@ def test_commands_are_found_in_blocks_and_spans() -> None:
         "serve keys add --scope x",
     ],
 )
-def test_the_check_of_commands_sees_a_fault(command: str) -> None:
-    assert find_fault(command.split())
+def test_the_check_of_commands_sees_a_fault(command: str, composer: Composer) -> None:
+    assert find_fault(command.split(), composer)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +243,8 @@ def test_the_check_of_commands_sees_a_fault(command: str) -> None:
         "sweep search launcher=ray hydra.sweeper.n_trials=3",
     ],
 )
-def test_the_check_of_commands_lets_the_right_ones_pass(command: str) -> None:
-    assert find_fault(command.split()) == ""
+def test_the_check_of_commands_lets_the_right_ones_pass(command: str, composer: Composer) -> None:
+    assert find_fault(command.split(), composer) == ""
 
 
 def read_extras() -> set[str]:
@@ -228,17 +252,15 @@ def read_extras() -> set[str]:
     return set(project["optional-dependencies"])
 
 
-@pytest.mark.parametrize(
-    "folder", ["", "docs", "results", "ffem_jax", "conf", "sweeps", "benchmarks", "applet", "tests"]
-)
+@pytest.mark.parametrize("folder", ["", "docs", "results", "benchmarks", "applet"])
 def test_every_install_line_names_an_extra_that_exists_and_no_index(folder: str) -> None:
+    """Of what people read; tests/test_packaging.py looks at messages and configs."""
     top = REPOSITORY / folder
-    paths = [path for path in (top.rglob("*") if folder else top.glob("*")) if path.suffix in (".md", ".py", ".yaml")]
+    paths = [path for path in (top.rglob("*") if folder else top.glob("*")) if path.suffix in (".md", ".py")]
     texts = {path: path.read_text(encoding="utf-8") for path in paths if "node_modules" not in path.parts}
-    texts.pop(Path(__file__), None)
     assert texts
-    assert [path for path, text in texts.items() if re.search(r"ffem-jax\\?\[\w+", text)] == []
-    named = re.compile(r"""(?:pip install .*['"]\.\\?\[|describe_install\(['"])([\w,]+)""")
+    assert [path for path, text in texts.items() if re.search(r"ffem-jax\[\w+", text)] == []
+    named = re.compile(r"""pip install .*['"]\.\[([\w,]+)""")
     extras = {extra for text in texts.values() for found in named.findall(text) for extra in found.split(",")}
     assert extras - read_extras() == set()
 
@@ -280,7 +302,60 @@ def test_the_readmes_table_has_every_command() -> None:
     assert set(COMMANDS) - set(table) == {"completion"}
 
 
-def test_the_example_of_records_runs_and_draws_the_readmes_figure(tmp_path: Path) -> None:
+def read_differences(path: str) -> list[dict[str, Any]]:
+    """The rows of a compare.json, or of the comparisons of attention in paper.json with their recipe as context."""
+    read = json.loads((REPOSITORY / "results" / path).read_text(encoding="utf-8"))
+    if "rows" in read:
+        return list(read["rows"])
+    return [
+        {**row, "context": setting["recipe"]} for setting in read["settings"] for row in setting["attention"]["rows"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "path", "first", "second", "context"),
+    [
+        ("match FFEM-AM (8.77 MB)", "search/pretrained/compare.json", "ffem_am", "final_10", ""),
+        ("How small can it be", "search/pretrained/compare.json", "ffem_am", "final_1", ""),
+        ("by the paper's recipe", "paper/paper.json", "none", "eca", "paper"),
+        ("after pretraining", "paper/paper.json", "none", "eca", "fine_tuning, pretrained on lfw_rest"),
+        ("Is SE better than ECA", "paper/paper.json", "eca", "se", "fine_tuning, pretrained on lfw_rest"),
+    ],
+)
+def test_a_difference_in_the_readme_is_that_of_the_results(
+    question: str, path: str, first: str, second: str, context: str
+) -> None:
+    (line,) = [line for line in README.read_text(encoding="utf-8").splitlines() if question in line]
+    (row,) = [
+        row
+        for row in read_differences(path)
+        if (row["first"], row["second"], row["context"]) == (first, second, context)
+    ]
+    answer, interval = line.split("|")[2:4]
+    assert f"{100 * row['difference']:+.1f} points".removeprefix("+") in answer
+    assert interval.strip() == f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    assert ("not shown" in answer or "indistinguishable" in answer) != row["shown"]
+
+
+def test_the_readmes_speed_is_that_of_the_results() -> None:
+    page = (REPOSITORY / "results" / "speed" / "train_step.md").read_text(encoding="utf-8")
+    speeds = re.findall(r"^- Against (\w+).*?: ([\d.]+) times its speed \(.*?, ([\d.]+) to", page, re.MULTILINE)
+    (line,) = [line for line in README.read_text(encoding="utf-8").splitlines() if "training step?" in line]
+    assert len(speeds) == 2
+    assert all(f"{speed} times {library}" in line for library, speed, _ in speeds)
+    assert f"at least {min(least for *_, least in speeds)} per cell" in line
+
+
+def test_the_small_network_of_the_pages_has_the_bytes_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (REPOSITORY / "docs" / "phone.md").read_text(encoding="utf-8")
+    found = re.search(r"^\| FFEM with `([^`]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    assert found
+    assert found[1] in README.read_text(encoding="utf-8")
+    assert main(["cost", "arch=ffem", *found[1].split(), "data.resolution=112", "--json"]) == 0
+    assert f"{json.loads(capsys.readouterr().out)['bytes_float32'] / 1e6:.2f}" == found[2]
+
+
+def test_the_example_of_records_runs_and_draws_the_figure_of_placement(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="pip install -c constraints.txt -e '.[frame]'")
     (tmp_path / "results").symlink_to(REPOSITORY / "results")
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "records.md").read_text("utf-8"), re.DOTALL)

@@ -37,8 +37,11 @@ def read_interface(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     commands = [*([name] for name in COMMANDS), *SUBCOMMANDS]
     groups = list_groups()
     chosen = [f"{group}={name}" for group in ("arch", "recipe") for name in groups[group]]
+    needed = {"recipe=distill": ["teacher=vectors", "teacher.path=teacher.npz"]}
     with open_composer() as composer:
-        trials = {words: to_specs(composer.compose([words, "data=synthetic"]))[0] for words in chosen}
+        trials = {
+            words: to_specs(composer.compose([words, "data=synthetic", *needed.get(words, [])]))[0] for words in chosen
+        }
     network = trials["arch=ffem_am"].arch
     weights = name_leaves(nnx.state(nnx.eval_shape(lambda: build_model(network, 96, rngs=nnx.Rngs(0)))))
     return {

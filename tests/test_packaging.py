@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+
+import ffem_jax
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -46,17 +50,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# What a module reads or runs beside itself; whatever else lies in the package is there by mistake.
+SHIPPED_ENDINGS = {".py", ".pyi", ".typed", ".bash", ".cjs", ".css", ".html", ".js"}
+SHIPPED_NAMES = {"package.json", ".npmrc"}
+
+
+def list_package_files() -> list[Path]:
+    """The files of the package and of its Hydra plugin that an installation needs."""
+    found = [
+        path
+        for folder in ("ffem_jax", "hydra_plugins")
+        for path in (REPOSITORY / folder).rglob("*")
+        if not {"node_modules", "__pycache__"} & set(path.parts)
+        and ((path.suffix or path.name) in SHIPPED_ENDINGS or path.name in SHIPPED_NAMES)
+    ]
+    assert {"__init__.pyi", "py.typed", "page.html", "run_tfjs.cjs"} <= {path.name for path in found}
+    return found
+
+
 def test_the_wheel_holds_every_module_config_and_sweep_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     packed = {name for name in names if ".dist-info/" not in name}
-    sources = [path for folder in ("ffem_jax", "hydra_plugins") for path in (REPOSITORY / folder).rglob("*.py")]
-    expected = {path.relative_to(REPOSITORY).as_posix() for path in sources}
-    node = REPOSITORY / "ffem_jax" / "export" / "node"
-    scripts = {path.relative_to(REPOSITORY).as_posix() for path in node.glob("*.cjs")}
-    assert scripts
-    expected |= {"ffem_jax/py.typed", "ffem_jax/export/node/package.json", "ffem_jax/export/node/.npmrc", *scripts}
-    template = REPOSITORY / "ffem_jax" / "report" / "template"
-    expected |= {path.relative_to(REPOSITORY).as_posix() for path in template.iterdir()}
+    expected = {path.relative_to(REPOSITORY).as_posix() for path in list_package_files()}
     if shutil.which("c++") or shutil.which("g++"):
         expected.add("ffem_jax/kernels/libffem_kernels.so")
     for folder in ("conf", "sweeps"):
@@ -86,6 +101,70 @@ def test_an_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_pat
     assert result.returncode == 0, result.stderr
     package = installed / "ffem_jax"
     assert result.stdout.split() == [str(package / "conf"), str(package / "sweeps" / "quickstart.yaml")]
+
+
+def read_metadata(wheel: Path) -> Message:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    return email.message_from_string(archive.read(name).decode())
+
+
+def test_the_wheel_is_ready_to_publish(wheel: Path) -> None:
+    metadata = read_metadata(wheel)
+    assert metadata["Version"] == ffem_jax.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert (REPOSITORY / "README.md").read_text(encoding="utf-8").strip() in str(metadata.get_payload())
+    assert set(metadata.get_all("Provides-Extra") or []) == set(EXTRAS)
+    classifiers = metadata.get_all("Classifier") or []
+    assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
+    # An index refuses what does not stand in its list.
+    known = pytest.importorskip("trove_classifiers").classifiers
+    assert set(classifiers) <= known
+
+
+def test_every_classifier_of_a_python_is_one_that_the_package_takes() -> None:
+    least = int(PROJECT["requires-python"].removeprefix(">=3."))
+    named = [int(line.rpartition(".")[2]) for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
+    assert named == list(range(least, max(named) + 1))
+
+
+# ---------------------------------------------------------------------------------- install lines
+
+
+def read_install_lines() -> dict[str, str]:
+    """Every `pip install ...` of the package's messages and docstrings -> its file."""
+    lines = {}
+    for path in [*(REPOSITORY / "ffem_jax").rglob("*.py"), *(REPOSITORY / "conf").rglob("*.yaml")]:
+        for words in re.findall(r"pip install ([^`\"\n)]+)", path.read_text(encoding="utf-8")):
+            lines[words.strip().rstrip(".;, ")] = path.relative_to(REPOSITORY).as_posix()
+    return lines
+
+
+def find_fault(words: str) -> str:
+    """What keeps the install line from working, or nothing."""
+    if "'.[" in words:
+        names = words.partition("[")[2].partition("]")[0]
+        wanted = set() if names == "{extra}" else set(names.split(","))
+        if wanted - set(EXTRAS):
+            return f"there is no extra {wanted - set(EXTRAS)}"
+        return "" if "-c constraints.txt" in words else "it takes no constraints"
+    declared = {normalise(one.name) for one in [*CORE, *(one for lines in EXTRAS.values() for one in lines)]}
+    names = {normalise(re.sub(r"\[.*", "", word.strip("'"))) for word in words.split() if not word.startswith("-")}
+    return f"nothing here declares {names - declared}" if names - declared else ""
+
+
+def test_every_install_line_of_a_message_works() -> None:
+    lines = read_install_lines()
+    assert len(lines) > 5
+    assert {words: path for words, path in lines.items() if find_fault(words)} == {}
+
+
+@pytest.mark.parametrize(
+    "words", ["'ffem-jax[export]'", "-e '.[export]'", "-c constraints.txt -e '.[exprot]'", "ffem-jax", "pandsa"]
+)
+def test_the_check_of_install_lines_sees_a_fault(words: str) -> None:
+    assert find_fault(words)
 
 
 def test_the_wheel_installs_the_command(wheel: Path) -> None:

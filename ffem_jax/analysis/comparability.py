@@ -194,6 +194,12 @@ def _check_data_sets(records: Sequence[TrialRecord]) -> None:
 def _check_protocols(records: Sequence[TrialRecord]) -> None:
     protocols = [json.loads(identify(record).setting)[1] for record in records]
     _refuse_several("protocols", Counter(_describe_protocol(protocol, protocols) for protocol in protocols))
+    tested = [record.bins for record in records if record.bins]
+    _refuse_several("evaluation sets", Counter(_describe_bins(bins) for bins in tested))
+
+
+def _describe_bins(bins: Mapping[str, Mapping[str, Any]]) -> str:
+    return " and ".join(f"{name} [{row.get('fingerprint', '?')}]" for name, row in sorted(bins.items()))
 
 
 def _describe_protocol(protocol: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:

@@ -53,7 +53,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are of. protocol: the records'. notes: one line for each thing left out or to be known."""
+    """All rows, and what they are of. protocol: the records'. notes: a line for each thing left out or to be known."""
 
     factor: str
     metric: str
@@ -68,3 +68,7 @@ class Comparison:
     def measure(self) -> Measure:
         """What was compared."""
         return find_measure(self.metric, self.protocol)
+
+    def is_better(self, row: ComparisonRow) -> bool:
+        """Whether the second level of `row` came out better than the first."""
+        return row.difference < 0 if self.measure.lower_is_better else row.difference > 0

@@ -62,7 +62,7 @@ def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], te
     size = f"{pixels[0]} x {pixels[0]}" if len(pixels) == 1 else f"{pixels[0]} to {pixels[-1]} pixels"
     protocol = records[0].view.get_written("protocol")
     name = f"{protocol.get('folds', '?')}-fold" if protocol.get("name") == "kfold" else protocol.get("name", "?")
-    noun = "pairs" if protocol.get("name") == "view2" else "images"
+    noun = "pairs" if protocol.get("name") in ("view2", "bins") else "images"
     tested = sorted({images for images in tests if images})
     images = f"{tested[0]:,}" if len(tested) == 1 else f"{tested[0]:,} to {tested[-1]:,}" if tested else "no"
     return f"{data}{f' ({variants[0]})' if variants else ''}, {size}, {name}, {images} test {noun}"

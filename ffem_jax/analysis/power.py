@@ -8,7 +8,6 @@ measures that in records; `find_smallest_difference` looks for the true differen
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ffem_jax.analysis.comparability import Run, identify
 from ffem_jax.analysis.comparison import SIGNIFICANT
+from ffem_jax.analysis.pooling import names_people
 from ffem_jax.metrics.paired import compute_sign_flip_p_value
 from ffem_jax.records.record import TrialRecord
 
@@ -57,7 +58,8 @@ ASSUMED = Chance(
     by_image=0.2,
     by_person=0.02,
     run_sd=0.005,
-    source="assumed, for want of records: two levels disagree on 25 % of the tests, as networks did in results/paper",
+    source="assumed, for want of records of these faces: two levels disagree on 25 % of the tests, as networks did in "
+    "results/paper",
 )
 
 
@@ -77,6 +79,7 @@ class Design:
     images: np.ndarray
     people: np.ndarray
     rows: int = 1
+    clustered: bool = False
 
 
 def make_design(
@@ -88,6 +91,7 @@ def make_design(
     repeats: int = 1,
     people: Sequence[int] | np.ndarray = (),
     rows: int = 1,
+    clustered: bool = False,
 ) -> Design:
     """The design of a row of which only the numbers are known.
 
@@ -112,7 +116,7 @@ def make_design(
     training = np.repeat(np.arange(runs * repeats), own) * folds + folded
     order = np.argsort(places, kind="stable")
     numbers = np.unique(whose, return_inverse=True)[1]
-    return Design(run[order], training[order], places[order], numbers, rows)
+    return Design(run[order], training[order], places[order], numbers, rows, clustered)
 
 
 # ---------------------------------------------------------------------------------- simulation
@@ -150,8 +154,9 @@ def find_smallest_difference(
 def compute_power(design: Design, chance: Chance, difference: float, *, draws: int = DRAWS, seed: int = 0) -> float:
     """How often `compare` would call a true `difference` (in 0 to 1) significant, in its direction.
 
-    As there, the test turns signs by image and is corrected for all rows, of which this is taken for the one that
-    differs; and the interval must exclude 0. Where differences cluster by person the interval is taken over people.
+    As there, the test turns signs by image, or by person where the records say whose images are whose, and is corrected
+    for all rows, of which this is taken for the one that differs; and the interval must exclude 0. Where differences
+    cluster by person the interval is taken over people.
     """
     random = np.random.default_rng(seed)
     size = max(1, CHUNK // len(design.runs))
@@ -191,7 +196,7 @@ def _decide(design: Design, chance: Chance, drawn: np.ndarray) -> np.ndarray:
     by_image = _sum(drawn, design.images, images)
     mean = by_image.sum(axis=1) / count
     units, sums = design.images, by_image
-    if chance.by_person:
+    if chance.by_person or design.clustered:
         units = design.people[design.images]
         sums = _sum(by_image, design.people, int(design.people.max()) + 1)
     variance = _compute_variance(sums, np.bincount(units, minlength=sums.shape[1]), mean)
@@ -199,7 +204,7 @@ def _decide(design: Design, chance: Chance, drawn: np.ndarray) -> np.ndarray:
         by_run = _sum(drawn, design.runs, runs)
         variance = variance + _compute_variance(by_run, np.bincount(design.runs, minlength=runs), mean)
     outside = mean > NormalDist().inv_cdf(1 - SIGNIFICANT / 2) * np.sqrt(variance)
-    return outside & (_compute_p_values(by_image) * design.rows < SIGNIFICANT)
+    return outside & (_compute_p_values(sums if design.clustered else by_image) * design.rows < SIGNIFICANT)
 
 
 def _sum(drawn: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -225,8 +230,12 @@ def _compute_p_values(totals: np.ndarray) -> np.ndarray:
     scores = np.maximum(sums - 1, 0) / np.sqrt(squares)
     normal = NormalDist()
     values = np.array([2 * (1 - normal.cdf(float(score))) for score in scores])
+    known: dict[tuple[int, ...], float] = {}  # it depends on how large the totals are, and on their sum
     for row in np.flatnonzero(np.abs(totals).sum(axis=1) < EXACT_BELOW):
-        values[row] = compute_sign_flip_p_value(totals[row])
+        kind = int(sums[row]), *np.bincount(np.abs(totals[row]))[1:].tolist()
+        if kind not in known:
+            known[kind] = compute_sign_flip_p_value(totals[row])
+        values[row] = known[kind]
     return values
 
 
@@ -236,7 +245,7 @@ def _compute_p_values(totals: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class _Answers:
     network: str
-    seed: int
+    run: Run
     hits: np.ndarray
 
 
@@ -248,18 +257,22 @@ def estimate_chance(
     Two networks of one seed count; where there are no two networks, two seeds of one, which differ on fewer tests.
 
     Args:
-        people: test images -> whose they are, int [image]; without it clustering by person is not known and 0.
+        people: test images -> whose they are, int [image]; without it, and where the records name nobody, clustering by
+            person is not known and 0.
     """
     groups: dict[tuple[str, tuple[int, ...]], list[_Answers]] = defaultdict(list)
+    named: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
     for record in records:
         if record.status == "done" and record.hits and len(record.hits) == len(record.test_images):
             hits = (np.frombuffer(record.hits.encode(), np.uint8) == ord("1")).astype(np.int8)
             faces = record.pictures_fingerprint or record.data_fingerprint
-            place = faces, tuple(record.test_images)
-            groups[place].append(_Answers(_name_network(record), record.seed, hits))
+            place, identity = (faces, tuple(record.test_images)), identify(record)
+            groups[place].append(_Answers(identity.network, identity.run, hits))
+            if names_people(record):
+                named[place] = np.asarray(record.test_identities)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)  # what -> (value, weight)
-    for (_, images), answers in groups.items():
-        whose = None if people is None else people.get(images)
+    for place, answers in groups.items():
+        whose = named.get(place, (people or {}).get(place[1]))
         _measure_pairs(answers, whose, found)
     levels = len(found["levels"])
     kind = "levels" if levels else "seeds"
@@ -279,19 +292,13 @@ def estimate_chance(
     )
 
 
-def _name_network(record: TrialRecord) -> str:
-    spec = {name: value for name, value in record.spec.items() if name not in ("seed", "protocol")}
-    spec["data"] = {k: v for k, v in record.view.get_written("data").items() if k not in ("root", "cache_dir")}
-    return json.dumps(spec, sort_keys=True)
-
-
 def _measure_pairs(
     answers: Sequence[_Answers], whose: np.ndarray | None, found: dict[str, list[tuple[float, float]]]
 ) -> None:
     """Add to `found` what the trainings that answered one set of tests say."""
-    by_network: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    by_network: dict[str, dict[Run, np.ndarray]] = defaultdict(dict)
     for answer in answers:
-        by_network[answer.network][answer.seed] = answer.hits
+        by_network[answer.network][answer.run] = answer.hits
     for own in by_network.values():
         for first, second in itertools.islice(itertools.combinations(own.values(), 2), PAIRS_AT_MOST):
             _add_pair(second - first, whose, "seeds", found)
@@ -303,8 +310,7 @@ def _measure_pairs(
         chosen = np.random.default_rng(0).choice(len(pairs), PAIRS_AT_MOST, replace=False)
         pairs = [pairs[index] for index in chosen]
     for one, other in pairs:
-        shared = sorted(one.keys() & other.keys())
-        differences = [other[seed] - one[seed] for seed in shared]
+        differences = [other[run] - one[run] for run in sorted(one.keys() & other.keys())]
         for difference in differences:
             _add_pair(difference, whose, "levels", found)
         for first, second in itertools.combinations(differences, 2):

@@ -39,7 +39,7 @@ class FrontierQuestion:
     @property
     def measure(self) -> Measure:
         """What the accuracy is of."""
-        return find_measure(self.metric, "view2" if self.pairs else self.protocol)
+        return find_measure(self.metric, self.protocol or ("view2" if self.pairs else ""))
 
     @property
     def axis(self) -> CostAxis:

@@ -44,6 +44,7 @@ COMMANDS = {
     "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
     "effects": ("ffem_jax.cli.effects", "what each choice of a search changes: main effects with intervals"),
     "list": ("ffem_jax.cli.list_trials", "every recorded trial: network, key, status, accuracy, bytes, folder"),
+    "settings": ("ffem_jax.cli.settings", "every setting that is typed as key=value: values, default, meaning"),
     "show": ("ffem_jax.cli.show_trials", "one recorded trial or network: settings, accuracy, cost, files"),
     "groups": ("ffem_jax.cli.groups", "accuracy by group of test images, such as with and without glasses"),
     "paper": ("ffem_jax.cli.paper", "the paper's tables and curves from records of its networks: one page"),
@@ -52,6 +53,7 @@ COMMANDS = {
         "one HTML page of a sweep: answer, frontier, comparisons, curves, failures, table",
     ),
     "predict": ("ffem_jax.cli.predict", "which untrained networks are worth training, from records of some"),
+    "teach": ("ffem_jax.cli.teach", "a large network's vectors of a folder of faces, for small ones to learn from"),
     "serve": ("ffem_jax.cli.serve", "the recognition server: vectors in, names out; serve keys manages who may ask"),
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.cli.terminal import UsageError, say
-from ffem_jax.records.measures import MEASURES
+from ffem_jax.records.measures import ACCURACIES, MEASURES
 from ffem_jax.specs.trial import PRECISIONS
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def add_where(parser: argparse.ArgumentParser) -> None:
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
     """The argument --metric, with what each choice means."""
-    meanings = " ".join(measure.meaning for measure in MEASURES.values())
+    first, *others = MEASURES.values()
+    meanings = ". ".join(one.meaning.removesuffix(".") for one in (first, *ACCURACIES.values(), *others))
     parser.add_argument("--metric", choices=tuple(MEASURES), default="accuracy", help=meanings.replace("%", "%%"))
 
 

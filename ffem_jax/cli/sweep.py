@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.cli.sweep_plan import add_plan, check_plan, print_plan
 from ffem_jax.cli.terminal import (
     DONE,
     FAILED,
@@ -36,13 +38,20 @@ def run(words: Sequence[str]) -> int:
         "sweep NAME", "Train the networks of sweeps/NAME.yaml. Killed and started again, it goes on."
     )
     parser.add_argument("--list", action="store_true", help="the sweeps there are, and what each of them asks")
+    parser.add_argument("--cfg", action="store_true", help="print the composed config and the values swept over; stop")
+    add_plan(parser)
     options = parser.parse_intermixed_args(words)
+    check_plan(options)
     if options.list:
         return list_sweeps(options)
     if not options.overrides or "=" in options.overrides[0]:
         raise UsageError("which sweep? ffem sweep NAME [key=value ...]; ffem sweep --list names them")
     name = options.overrides.pop(0)
     find_sweep(name, options.config_dir)
+    if options.cfg:
+        return print_config(name, options)
+    if options.plan:
+        return print_plan(name, options)
     return run_sweep(name, options, ["sweep", *words])
 
 
@@ -56,6 +65,29 @@ def list_sweeps(options: argparse.Namespace) -> int:
     else:
         for name, question in questions.items():
             show(f"{name:12} {question}")
+    return DONE
+
+
+def print_config(name: str, options: argparse.Namespace) -> int:
+    """Print the config that the sweep's trials share, checked, and what it sweeps over, as YAML or JSON."""
+    from omegaconf import OmegaConf
+
+    from ffem_jax.config.compose import SWEEP_GROUP, find_sweep, open_composer, register_sweep, to_application
+
+    with open_composer(options.config_dir) as composer:
+        register_sweep(name, find_sweep(name, options.config_dir))
+        user = composer.parse(options.overrides)
+        fixed = [str(one.input_line) for one in user if not one.is_sweep_override()]
+        config = composer.compose([f"+{SWEEP_GROUP}={name}", *fixed], multirun=True)
+        sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        plain = dataclasses.asdict(to_application(config))
+    # An override of the user's replaces the sweep's values of the same key.
+    taken = {one.key_or_group for one in user}
+    params = {key: values for key, values in (sweeper.get("params") or {}).items() if key not in taken}
+    params |= {one.key_or_group: str(one.input_line).partition("=")[2] for one in user if one.is_sweep_override()}
+    shown = {key: value for key, value in sweeper.items() if not key.startswith("_") and key != "max_batch_size"}
+    plain["hydra"] = {"sweeper": {**shown, "params": params}}
+    print(json.dumps(plain) if options.json else OmegaConf.to_yaml(OmegaConf.create(plain)).rstrip())
     return DONE
 
 

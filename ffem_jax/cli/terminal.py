@@ -58,7 +58,10 @@ class OverridesParser(Parser):
         from ffem_jax.config.compose import list_groups
 
         groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in list_groups().items())
-        values = "values: any key that ffem train --cfg prints, such as arch.width_multiplier=0.5 or seed=1"
+        values = (
+            "values: any setting, such as arch.width_multiplier=0.5 or seed=1; ffem settings [PATTERN] says what\n"
+            "there is and what it means (docs/settings.md), ffem train --cfg prints those of a command"
+        )
         super().__init__(command, description, epilog=f"choices:\n{groups}\n\n{values}")
         self.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, such as arch=ffem_am")
         add_config_dir(self, "config files")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ffem_jax.cli.sweep_plan import add_plan, check_plan, print_plan
 from ffem_jax.cli.terminal import (
     DONE,
     FAILED,
@@ -28,11 +29,17 @@ def run(words: Sequence[str]) -> int:
     parser = OverridesParser("train", "Train and evaluate one network; with -m, every combination of values.")
     parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b means both: a sweep without a name")
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
+    add_plan(parser)
     options = parser.parse_intermixed_args(words)
+    check_plan(options)
     if options.cfg and options.multirun:
         raise UsageError("--cfg prints one config and -m trains several; leave one of them out")
     if options.cfg:
         return print_config(options)
+    if options.plan:
+        if not options.multirun:
+            refuse_several(options)
+        return print_plan("", options)
     if options.multirun:
         from ffem_jax.cli.sweep import run_sweep
 
@@ -55,6 +62,16 @@ def run(words: Sequence[str]) -> int:
     if result.error:
         say(f"ffem: failed: {result.error}")
     return FAILED if result.error or any(record.status == "failed" for record in result.records) else DONE
+
+
+def refuse_several(options: argparse.Namespace) -> None:
+    """Raise ConfigError where a key has several values, as training one network does."""
+    from ffem_jax.config.compose import open_composer
+    from ffem_jax.config.overrides import refuse_sweeps
+
+    with open_composer(options.config_dir) as composer:
+        composer.parse(options.overrides)
+        refuse_sweeps(composer.settle(options.overrides))
 
 
 def print_config(options: argparse.Namespace) -> int:

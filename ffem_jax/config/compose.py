@@ -7,6 +7,7 @@ Hydra composes `conf/` over the schema below; `to_specs` turns the result into t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.config.overrides import (
+    FOLDERS,
     ConfigError,
     explain_error,
     list_values,
@@ -29,7 +31,7 @@ from ffem_jax.config.plugins import check_launcher, check_logger
 from ffem_jax.config.schema import ApplicationSpec, check_key, check_listed, explain_word
 from ffem_jax.specs.fields import name_below
 from ffem_jax.specs.own_code import add_folder
-from ffem_jax.specs.trial import DataSpec, RunSpec, TrialSpec
+from ffem_jax.specs.trial import RunSpec, TrialSpec
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -41,7 +43,6 @@ SWEEP_GROUP = "sweep"
 AUTO_DIR = "auto"  # what hydra.run.dir and hydra.sweep.dir say until the user chooses
 # One value of one row of the stage table: its number from 0, its column, the value.
 STAGE_ROW = re.compile(r"arch\.stages\.(\d+)\.(\w+)=(.*)")
-# ------------------------------------------------------------------------------------ folders
 
 
 def find_conf_dir() -> Path:
@@ -365,30 +366,23 @@ def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, 
 
 def place_faces(trial: TrialSpec) -> TrialSpec:
     """`trial` with the folders of its faces, and its teacher's path, as absolute paths."""
-    first = dataclasses.replace(trial.pretrain, data=_place_data(trial.pretrain.data))
-    teacher = trial.teacher
-    if teacher.path:
-        teacher = dataclasses.replace(teacher, path=_make_absolute(teacher.path))
-    return dataclasses.replace(trial, data=_place_data(trial.data), pretrain=first, teacher=teacher)
+    return functools.reduce(_place, FOLDERS, trial)
 
 
-def _place_data(data: DataSpec) -> DataSpec:
-    return dataclasses.replace(data, root=_make_absolute(data.root)) if data.root else data
-
-
-def _make_absolute(root: str) -> str:
+def _place(spec: Any, setting: str) -> Any:
+    """`spec` with what `setting` names, unless it is empty, as an absolute path."""
+    name, _, rest = setting.partition(".")
+    value = getattr(spec, name)
     # Path.expanduser raises where there is no such user: `~x` is then the folder's name.
-    return str(Path(os.path.expanduser(root)).absolute())
+    placed = _place(value, rest) if rest else value and str(Path(os.path.expanduser(value)).absolute())
+    return dataclasses.replace(spec, **{name: placed})
 
 
 def write_places(trial: TrialSpec) -> list[str]:
     """The overrides that give the folders of `trial`'s faces to a job, whatever folder it works in."""
-    roots = {
-        "data.root": trial.data.root,
-        "pretrain.data.root": trial.pretraining and trial.pretrain.data.root,
-        "teacher.path": trial.teacher.path,
-    }
-    return [f"{key}={quote_value(_make_absolute(root))}" for key, root in roots.items() if root]
+    used = [name for name in FOLDERS if trial.pretraining or not name.startswith("pretrain.")]
+    roots: list[Any] = [functools.reduce(getattr, name.split("."), place_faces(trial)) for name in used]
+    return [f"{name}={quote_value(root)}" for name, root in zip(used, roots, strict=True) if root]
 
 
 # ----------------------------------------------------------------------------------- messages

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 # Where faces lie: of several values, a sweep. Where something is written: one value always.
-SOURCES = ("data.root", "pretrain.data.root")
+SOURCES = ("data.root", "protocol.bins_root", "pretrain.data.root", "pretrain.protocol.bins_root")
+# What a job must find from any working folder.
+FOLDERS = (*SOURCES, "teacher.path")
 PLACES = ("run.records", "data.cache_dir", "pretrain.data.cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 # What Hydra's own node holds that users name; the rest of its keys are left to its grammar.
 TEXTS_OF_HYDRA = ("hydra.sweeper.study", "hydra.sweeper.storage")

@@ -34,11 +34,15 @@ LEAST_PAIRS = 10
 
 @dataclass(frozen=True)
 class BinSet:
-    """A set of pairs. images: uint8 [2 pair, R, R, 3], the two of each pair together; same: bool [pair]."""
+    """A set of pairs. images: uint8 [2 pair, R, R, 3], the two of each pair together; same: bool [pair].
+
+    fingerprint: 16 hexadecimal digits over its pictures, before they were resized, and its pairs.
+    """
 
     name: str
     images: np.ndarray
     same: np.ndarray
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ def load_bins(data: DataSpec, protocol: ProtocolSpec) -> Bins:
     sets, start = [], 0
     for name in names:
         end = start + counts[name]
-        sets.append(BinSet(name, faces.images[start:end], faces.labels[start:end:2].astype(bool)))
+        same = faces.labels[start:end:2].astype(bool)
+        fingerprint = hash_text([faces.content[start:end], same.tolist()])
+        sets.append(BinSet(name, faces.images[start:end], same, fingerprint))
         start = end
     return Bins(tuple(sets), hash_text([faces.fingerprint, names, list(counts.values())]), faces.content)
 
@@ -93,7 +99,12 @@ class _PlainUnpickler(pickle.Unpickler):
     """Builds what pickle itself knows: numbers, bytes, texts, lists, tuples. Whatever names code is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and it may hold bytes, lists and truth values alone")
+        """Refuse it."""
+        # Python 3 writes bytes so in the protocols of Python 2.
+        hint = ": pickled by Python 3, it must be with protocol=4" if module == "_codecs" else ""
+        raise pickle.UnpicklingError(
+            f"it asks for {module}.{name}, and it may hold bytes, lists and truth values alone{hint}"
+        )
 
     def persistent_load(self, identifier: Any) -> NoReturn:
         raise pickle.UnpicklingError("it refers to something outside itself")

@@ -6,7 +6,8 @@ names, or a name.
 
 from __future__ import annotations
 
-import functools
+import bisect
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ class TableSource:
                 self._notes.append(f"skipped {table.path.name}, whose labels cannot be read: {_shorten(error)}")
                 continue
             self.labels += labels
-            self.names += [f"{stem}/{row}" for row in range(len(labels))]
+            self.names += [f"{stem}/{row:08d}" for row in range(len(labels))]
             self._places += [(place, row) for row in range(len(labels))]
 
     @property
@@ -121,13 +122,13 @@ class _Table:
         import pyarrow.parquet
 
         self.path = path
-        self._groups: list[int] = []
+        self._whole: Any = None
         if path.suffix.lower() == ".parquet":
-            self._file = pyarrow.parquet.ParquetFile(path, memory_map=True)
+            self._file = pyarrow.parquet.ParquetFile(path)
             self.schema = self._file.schema_arrow
-            for group in range(self._file.num_row_groups):
-                self._groups += [group] * self._file.metadata.row_group(group).num_rows
-            self._read_group = functools.lru_cache(maxsize=1)(self._read_group)  # type: ignore[method-assign]
+            sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+            self._starts = list(itertools.accumulate(sizes, initial=0))[:-1]
+            self._group, self._rows = -1, None
             return
         source = pyarrow.memory_map(str(path))
         try:
@@ -138,19 +139,20 @@ class _Table:
 
     def read_column(self, name: str) -> list[Any]:
         """All values of a column."""
-        table = self._file.read(columns=[name]) if self._groups else None
-        values: list[Any] = (self._whole if table is None else table).column(name).to_pylist()
+        table = self._file.read(columns=[name]) if self._whole is None else self._whole
+        values: list[Any] = table.column(name).to_pylist()
         return values
 
     def read_cell(self, name: str, row: int) -> Any:
-        """One value."""
-        if not self._groups:
+        """One value of the column of images."""
+        if self._whole is not None:
             return self._whole.column(name)[row].as_py()
-        group = self._groups[row]
-        return self._read_group(group, name)[row - self._groups.index(group)].as_py()
-
-    def _read_group(self, group: int, name: str) -> Any:
-        return self._file.read_row_group(group, columns=[name]).column(name)
+        # Groups without rows start where the next one does.
+        group = bisect.bisect_right(self._starts, row) - 1
+        if group != self._group:
+            self._rows = self._file.read_row_group(group, columns=[name]).column(name)
+            self._group = group
+        return self._rows[row - self._starts[group]].as_py()  # type: ignore[index]
 
 
 def _get_types(schema: pyarrow.Schema, source: TableSource) -> list[Any]:

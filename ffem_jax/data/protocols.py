@@ -1,5 +1,6 @@
 """Which images train and which test, with no image on both sides: `holdout` and `kfold`, drawn by `split_seed`; LFW's
-`view2` and `open_set` (see `open_set.py`), where no person is on both sides either.
+`view2` and `open_set` (see `open_set.py`), where no person is on both sides either; and `bins` (see `bins.py`), which
+tests other sets than the one that trains.
 
 Images of the same content are one group and stay on one side. Content that stands under several people cannot be
 tested fairly, since one of the labels is wrong: such images always train.
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.data.bins import Bins, load_bins
 from ffem_jax.data.decode import select_people
 from ffem_jax.data.open_set import draw_people_fold
 from ffem_jax.data.pairs import Pairs, read_pairs
@@ -37,6 +39,7 @@ class Split:
         `test` that are asked about; the others are of people with one image, and None under the other protocols.
         digest: 16 hexadecimal digits over who trains, the pairs and the probes, where these follow from neither the
         faces nor the protocol; else empty.
+    bins: the sets of pairs that are tested under the protocol of that name, of no image of the faces; `test` is empty.
     notes: one line for each thing the user should know about duplicates, or about who trains.
     """
 
@@ -47,11 +50,12 @@ class Split:
     pairs: Pairs | None = None
     digest: str = ""
     probes: np.ndarray | None = None
+    bins: Bins | None = None
 
     @property
     def tests_strangers(self) -> bool:
         """Whether nobody who is tested trains: neither the classifier nor a gallery of those who do knows them."""
-        return self.pairs is not None or self.probes is not None
+        return self.pairs is not None or self.probes is not None or self.bins is not None
 
     @property
     def asked(self) -> np.ndarray:
@@ -78,6 +82,8 @@ def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
     faces = load_faces(data)
     if protocol.name == "open_set":
         return faces, make_open_set_split(faces, protocol)
+    if protocol.name == "bins":
+        return faces, make_bins_split(faces, load_bins(data, protocol), protocol)
     return faces, make_split(faces.labels, faces.content, protocol, faces.people)
 
 
@@ -149,6 +155,22 @@ def make_open_set_split(faces: Faces, protocol: ProtocolSpec) -> Split:
     # Who is tested also follows from names and contents, which a fingerprint of pixels does not have.
     digest = _hash_arrays(fold.train, fold.test, fold.probes)
     return Split(fold.train, fold.test, fold.notes, digest=digest, probes=fold.probes)
+
+
+def make_bins_split(faces: Faces, bins: Bins, protocol: ProtocolSpec) -> Split:
+    """Everybody trains, and the pairs of `bins` test; images of one content in both are said and not left out.
+
+    Raises DataError as `make_split` does for the validation images.
+    """
+    everything = np.arange(len(faces.labels))
+    train, validation = _hold_out(everything, faces.labels, faces.content, protocol, dict(enumerate(faces.people)))
+    notes = [f"bins: {', '.join(f'{one.name} ({len(one.same):,} pairs)' for one in bins.sets)} test; everybody trains"]
+    shared = len(set(bins.content) & set(faces.content))
+    if shared:
+        notes.append(
+            f"bins: {shared:,} pictures that test are among those that train; rates on them are too high, take them out"
+        )
+    return Split(train, np.zeros(0, np.intp), tuple(notes), validation, digest=bins.digest, bins=bins)
 
 
 def _hash_arrays(*arrays: np.ndarray) -> str:

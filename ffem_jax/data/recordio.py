@@ -19,7 +19,6 @@ References:
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from pathlib import Path
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, find_root, load_source
+from ffem_jax.data.source import FileBytes, Label, find_root, load_source, open_bytes
 from ffem_jax.specs.data import DataSpec
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -69,13 +68,13 @@ class Record:
 
 
 class RecordSource:
-    """The images of a record file; see `source.ImageSource`. Names are `label/key`."""
+    """The images of a record file; see `source.ImageSource`. Names are `label/key`, the key in eight digits."""
 
     label_names: Mapping[int, str] = {}
 
     def __init__(self, path: Path) -> None:
         self._path, self._notes = path, []
-        self._data = _map_file(path)
+        self._data = open_bytes(path)
         # Without an index nothing else tells of a record that another one's false length covers.
         starts, damaged = scan_records(self._data, thorough=not path.with_suffix(".idx").is_file())
         keys = self._match_index(starts, damaged)
@@ -115,7 +114,7 @@ class RecordSource:
                 record = parse_header(read_record(self._data, start, HEADER.size + 8), length)
                 if length > record.image_at:
                     label = images[key] = _read_label(record.labels[0])
-                    self.names.append(f"{label}/{key}")
+                    self.names.append(f"{label}/{key:08d}")
                     self.labels.append(label)
                     self._starts.append(start)
                 elif key == 0 and len(record.labels) == 2:
@@ -141,7 +140,8 @@ class RecordSource:
                 f"{path.name} {reason}: {self._path.name} was read through instead, and holds {len(starts):,} records"
             )
             return _number(starts, damaged)
-        known = {*starts, *(start for start in keys if _starts_record(self._data, start))}
+        known = set(starts)
+        known |= {start for start in keys if start not in known and _starts_record(self._data, start)}
         lying = [start for start in keys if start not in known and start not in damaged]
         unlisted = known - set(keys)
         repeated = len(keys) - len(set(keys.values()))
@@ -199,17 +199,7 @@ class RecordSource:
         return notes
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
-    except ValueError:
-        raise DataError(f"{path} is empty; {WANTED}") from None
-
-
-def scan_records(data: mmap.mmap | bytes, thorough: bool = False) -> tuple[list[int], dict[int, str]]:
+def scan_records(data: FileBytes | bytes, thorough: bool = False) -> tuple[list[int], dict[int, str]]:
     """Where records start, in bytes, by reading from one to the next; and where there is a broken one, with the reason.
 
     After a broken one it goes on where the magic number is next: at a multiple of 4 bytes it stands nowhere else.
@@ -238,11 +228,11 @@ def scan_records(data: mmap.mmap | bytes, thorough: bool = False) -> tuple[list[
 
 def _number(starts: Collection[int], damaged: Collection[int]) -> dict[int, int]:
     """{start: key} where the key is the place among all records, the broken ones among them."""
-    keys = {start: key for key, start in enumerate(sorted({*starts, *damaged}))}
-    return {start: key for start, key in keys.items() if start in set(starts)}
+    whole = set(starts)
+    return {start: key for key, start in enumerate(sorted({*starts, *damaged})) if start in whole}
 
 
-def _walk(data: mmap.mmap | bytes, start: int) -> tuple[int, int]:
+def _walk(data: FileBytes | bytes, start: int) -> tuple[int, int]:
     """Where the record at `start` ends, its padding included, and how many bytes it holds.
 
     Raises:
@@ -250,11 +240,12 @@ def _walk(data: mmap.mmap | bytes, start: int) -> tuple[int, int]:
     """
     place, expected, held = start, (WHOLE, FIRST), 0
     while True:
-        if place + 8 > len(data):
+        head = data[place : place + 8]
+        if len(head) < 8:
             raise RecordError("the file ends in it")
-        if data[place : place + 4] != MAGIC:
+        if head[:4] != MAGIC:
             raise RecordError("no record starts there" if place == start else "a part of it is missing")
-        (word,) = struct.unpack_from("<I", data, place + 4)
+        (word,) = struct.unpack("<I", head[4:])
         flag, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
         if flag not in expected:
             raise RecordError("its parts are out of order")
@@ -268,12 +259,13 @@ def _walk(data: mmap.mmap | bytes, start: int) -> tuple[int, int]:
         expected = (MIDDLE, LAST)
 
 
-def _is_start(data: mmap.mmap | bytes, place: int) -> bool:
+def _is_start(data: FileBytes | bytes, place: int) -> bool:
     """Whether the magic number at `place` begins a record and not a later part of one."""
-    return place + 8 > len(data) or data[place + 7] >> 5 in (WHOLE, FIRST)
+    head = data[place : place + 8]
+    return len(head) < 8 or head[7] >> 5 in (WHOLE, FIRST)
 
 
-def _find_magic(data: mmap.mmap | bytes, place: int) -> int:
+def _find_magic(data: FileBytes | bytes, place: int) -> int:
     """The next multiple of 4 from `place` on where the magic number stands, or the end of `data`."""
     while (place := data.find(MAGIC, place)) >= 0:
         if place % 4 == 0:
@@ -282,14 +274,14 @@ def _find_magic(data: mmap.mmap | bytes, place: int) -> int:
     return len(data)
 
 
-def _starts_record(data: mmap.mmap | bytes, start: int) -> bool:
+def _starts_record(data: FileBytes | bytes, start: int) -> bool:
     try:
         return start % 4 == 0 and _walk(data, start)[0] > start
     except RecordError:
         return False
 
 
-def read_record(data: mmap.mmap | bytes, start: int, at_least: int = 0) -> bytes:
+def read_record(data: FileBytes | bytes, start: int, at_least: int = 0) -> bytes:
     """The content of the record at `start`, its parts joined; at_least: how many bytes suffice, 0 asks for all.
 
     Raises:
@@ -298,10 +290,12 @@ def read_record(data: mmap.mmap | bytes, start: int, at_least: int = 0) -> bytes
     end, _ = _walk(data, start)
     content, place = b"", start
     while place < end:
-        (word,) = struct.unpack_from("<I", data, place + 4)
+        (word,) = struct.unpack("<I", data[place + 4 : place + 8])
         length = word & ((1 << LENGTH_BITS) - 1)
         taken = min(length, max(at_least - len(content), 0)) if at_least else length
-        part = bytes(data[place + 8 : place + 8 + taken])
+        part = data[place + 8 : place + 8 + taken]
+        if len(part) < taken:
+            raise RecordError("the file ends in it")
         if not at_least and _find_magic(part, 0) < len(part):
             raise RecordError("another record begins within it")
         content += part

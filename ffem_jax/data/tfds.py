@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, choose_field, find_root, load_source
+from ffem_jax.data.source import FileBytes, Label, choose_field, find_root, load_source, open_bytes
 from ffem_jax.specs.data import DataSpec
 
 WANTED = (
@@ -47,6 +48,9 @@ def load(spec: DataSpec) -> Faces:
     builder = _open_builder(root, spec.builder)
     split = _find_split(builder, spec.split)
     files = [Path(instruction.filename) for instruction in split.file_instructions]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise DataError(f"data.builder={spec.builder} lacks files in {builder.data_path}: {list_names(missing)}")
     described = [path for path in Path(builder.data_path).iterdir() if path.suffix in (".json", ".txt")]
     return load_source(spec, root, [*files, *sorted(described)], lambda: TfdsSource(builder, split, spec))
 
@@ -62,7 +66,7 @@ def _open_builder(root: Path, name: str) -> Any:
     try:
         # TFDS announces itself on standard output, which belongs to `--json`.
         with contextlib.redirect_stdout(io.StringIO()):
-            return read_only_builder.builder_from_files(name, data_dir=str(root), try_gcs=False)
+            return read_only_builder.builder_from_files(name, data_dir=str(root))
     except Exception as error:  # the readers of names, JSON and features each raise their own types
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
@@ -91,7 +95,14 @@ class TfdsSource:
         self._examples: Sequence[dict[str, Any]] | TFRecords
         format_name = builder.info.file_format.value
         if format_name == "array_record":
-            self._examples = builder.as_data_source(split=spec.split, decoders=decoders)
+            try:
+                self._examples = builder.as_data_source(split=spec.split, decoders=decoders)
+                len(self._examples)
+            except Exception as error:  # ArrayRecord raises its own types where a file is missing or cut off
+                raise DataError(
+                    f"data.builder={spec.builder}: the files of {spec.split} in {builder.data_path} cannot be read: "
+                    f"{(str(error).splitlines() or [type(error).__name__])[0]}; prepare the set again"
+                ) from None
         elif format_name == "tfrecord":
             self._examples = TFRecords(
                 split.file_instructions, lambda data: features.deserialize_example_np(data, decoders=decoders)
@@ -104,7 +115,7 @@ class TfdsSource:
         self.names: list[str] = []
         self.labels: list[Label] = []
         self._places: list[int] = []
-        self._broken: list[str] = []
+        self._broken: dict[str, list[str]] = defaultdict(list)
         for place in range(len(self._examples)):
             self._add(place, label)
 
@@ -112,23 +123,27 @@ class TfdsSource:
         try:
             value = self._get(place)[label]
         except PictureError as error:
-            self._broken.append(f"{place} ({error})")
+            self._broken[str(error)].append(str(place))
             return
         who: Label = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        who = who if isinstance(who, str) else int(value)
-        self.names.append(f"{self.label_names.get(who, who) if isinstance(who, int) else who}/{place}")
+        who = who if who is None or isinstance(who, str) else int(who)
+        self.names.append(f"{self.label_names.get(who, who) if isinstance(who, int) else who}/{place:08d}")
         self.labels.append(who)
         self._places.append(place)
 
     def _get(self, place: int) -> dict[str, Any]:
         try:
-            return self._examples[place]
+            example = self._examples[place]
         except (PictureError, MemoryError):
             raise
         except Exception as error:  # ArrayRecord and protobuf each raise their own types on damaged input
             raise PictureError(
                 f"its record is broken: {(str(error).splitlines() or [type(error).__name__])[0]}"
             ) from None
+        # ArrayRecord gives an empty record where a file is cut off, and TFDS an example of nothing for it.
+        if example.get(self._image) is None:
+            raise PictureError("its record is empty")
+        return example
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -142,8 +157,8 @@ class TfdsSource:
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """The records that could not be read."""
         notes = list(self._examples.notes) if isinstance(self._examples, TFRecords) else []
-        if self._broken:
-            notes.append(f"skipped broken records ({len(self._broken):,}): {list_names(self._broken)}")
+        for reason, places in self._broken.items():
+            notes.append(f"skipped {len(places):,} records, for {reason}: {list_names(places)}")
         return notes
 
 
@@ -162,7 +177,7 @@ def find_fields(features: Any, supervised: Sequence[str] | None, spec: DataSpec)
     numbers = [
         name for name, feature in features.items()
         if type(feature) in (tfds.features.Scalar, tfds.features.Tensor) and feature.shape == ()
-        and str(feature.dtype).removeprefix("<class 'numpy.").startswith(("int", "uint"))
+        and np.issubdtype(feature.np_dtype, np.integer)  # its dtype would import TensorFlow
     ]  # fmt: skip
     first, last = supervised[:2] if supervised and len(supervised) >= 2 else ("", "")
     image = choose_field("image_field", spec.image_field, images, (first, "image"), spec)
@@ -176,17 +191,11 @@ class TFRecords:
 
     def __init__(self, instructions: Sequence[Any], parse: Callable[[bytes], dict[str, Any]]) -> None:
         self._parse = parse
-        self._records: list[tuple[mmap.mmap, int, int]] = []
+        self._records: list[tuple[FileBytes, int, int]] = []
         self.notes: list[str] = []
         for one in instructions:
             path = Path(one.filename)
-            try:
-                with open(path, "rb") as file:
-                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise DataError(
-                    f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is empty'})"
-                ) from None
+            data = open_bytes(path)
             places, fault = scan_tfrecords(data)
             wanted = one.skip + one.examples_in_shard if one.take == -1 else one.skip + one.take
             if fault or len(places) < wanted:
@@ -202,20 +211,21 @@ class TFRecords:
         """One example. Raises PictureError where its bytes are not those that were written."""
         data, start, length = self._records[index]
         content = data[start : start + length]
-        if CHECK.unpack_from(data, start + length)[0] != compute_masked_crc(content):
+        if data[start + length : start + length + CHECK.size] != CHECK.pack(compute_masked_crc(content)):
             raise PictureError("its record is broken: the checksum is another")
         return self._parse(content)
 
 
-def scan_tfrecords(data: mmap.mmap | bytes) -> tuple[list[tuple[int, int]], str]:
+def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]:
     """(first byte, length) of each record's content, and what ended the file early; empty where nothing did."""
     places: list[tuple[int, int]] = []
     start = 0
     while start < len(data):
-        if start + HEAD.size > len(data):
+        head = data[start : start + HEAD.size]
+        if len(head) < HEAD.size:
             return places, "the file ends in a record"
-        length, check = HEAD.unpack_from(data, start)
-        if check != compute_masked_crc(data[start : start + 8]):
+        length, check = HEAD.unpack(head)
+        if check != compute_masked_crc(head[:8]):
             return places, f"the record at byte {start:,} is broken, and where the next one starts is not known"
         end = start + HEAD.size + length + CHECK.size
         if end > len(data):

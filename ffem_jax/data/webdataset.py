@@ -149,6 +149,8 @@ class TarSource:
             if "cls" in sample.files:
                 return _to_label(_read_part(path, *sample.files["cls"]).decode("utf-8").strip())
             row = json.loads(_read_part(path, *sample.files["json"]))
+        except PictureError:  # a ValueError too
+            raise
         except UnicodeDecodeError:
             raise PictureError("its label is no text") from None
         except ValueError:

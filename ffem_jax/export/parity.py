@@ -15,11 +15,14 @@ import jax
 import numpy as np
 
 from ffem_jax.data import Faces
+from ffem_jax.data.bins import Bins
+from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import Split
 from ffem_jax.machine.processor import describe_processor
 from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.matching import calibrate_sigma
+from ffem_jax.metrics.open_set import find_rank1_hits
 from ffem_jax.metrics.verification import choose_threshold, compute_pair_distances
 from ffem_jax.models import normalize_pixels
 from ffem_jax.training.weights import FinishedTrial
@@ -57,12 +60,29 @@ class Reference:
 
 
 def embed_reference(finished: FinishedTrial, faces: Faces, split: Split) -> Reference:
-    """Embeddings of the held-out faces and, but under view2, of those that train, by the network itself."""
+    """Embeddings of the held-out faces and, where those who train are tested, of theirs, by the network itself."""
+    if split.bins:
+        faces, split = take_pairs(split.bins, finished.trial.protocol.fold)
     tests = split.test
-    if split.pairs is None and len(tests) > IMAGES_AT_MOST:
+    if split.probes is not None:
+        tests = tests[:IMAGES_AT_MOST]  # the first: people stay whole
+    elif split.pairs is None and len(tests) > IMAGES_AT_MOST:
         tests = tests[np.linspace(0, len(tests) - 1, IMAGES_AT_MOST).astype(int)]
-    images = np.sort(tests if split.pairs else np.concatenate([tests, split.train]))
+    images = np.sort(tests if split.tests_strangers else np.concatenate([tests, split.train]))
     return Reference(finished, faces, split, images, embed(finished, faces.images[images]))
+
+
+def take_pairs(bins: Bins, fold: int) -> tuple[Faces, Split]:
+    """Pairs of the sets of `bins`, spread over them, as faces of nobody who trains and as pairs of that fold."""
+    same = np.concatenate([one.same for one in bins.sets])
+    # Drawn, for sets alternate between the two kinds of pairs, in blocks or one by one.
+    taken = np.sort(np.random.default_rng(0).permutation(len(same))[: IMAGES_AT_MOST // 2])
+    images = np.concatenate([one.images for one in bins.sets])[np.repeat(2 * taken, 2) + np.tile([0, 1], len(taken))]
+    everything = np.arange(len(images))
+    pairs = Pairs(everything[0::2], everything[1::2], same[taken], np.full(len(taken), fold))
+    names = tuple(map(str, everything))
+    faces = Faces(images, everything, names, names, names)
+    return faces, Split(everything[:0], everything, pairs=pairs)
 
 
 def embed(finished: FinishedTrial, images: np.ndarray) -> np.ndarray:
@@ -96,7 +116,8 @@ def measure_parity(reference: Reference, run: Callable[[np.ndarray], tuple[np.nd
         "images": len(tested),
         **compare_embeddings(reference.embeddings[tested], exported),
     }
-    judge = _judge_pairs if reference.split.pairs else _judge_people
+    split = reference.split
+    judge = _judge_pairs if split.pairs else _judge_strangers if split.probes is not None else _judge_people
     return {"parity": parity, "accuracy": judge(reference, exported)}
 
 
@@ -148,6 +169,13 @@ def _judge_pairs(reference: Reference, exported: np.ndarray) -> dict[str, Any]:
     return {"measure": "pairs", **_compare_hits((before <= threshold) == same, (after <= threshold) == same)}
 
 
+def _judge_strangers(reference: Reference, exported: np.ndarray) -> dict[str, Any]:
+    """Of the tested people, by the most similar other image."""
+    people = reference.faces.labels[reference.images[reference.tested]]
+    before, after = (find_rank1_hits(e, people)[1] for e in (reference.embeddings[reference.tested], exported))
+    return {"measure": "rank-1", **_compare_hits(before, after)}
+
+
 def _compare_hits(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     return {
         "reference": float(before.mean()),
@@ -161,10 +189,10 @@ def _compare_hits(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 def calibrate_thresholds(reference: Reference) -> dict[str, float]:
     """The distance (Eq. 7) at which so many training faces would be taken for somebody else, by false-accept rate.
 
-    Empty under view2, where nobody who is tested is enrolled.
+    Empty where nobody who is tested is enrolled: those who trained are no strangers.
     """
     gallery = reference.gallery
-    if reference.split.pairs or not len(gallery):
+    if reference.split.tests_strangers or not len(gallery):
         return {}
     images = reference.images[gallery]
     labels, embeddings = reference.faces.labels[images], reference.embeddings[gallery]

@@ -83,13 +83,16 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
             _write(figure, 0.93, y, format_p(row.p_corrected), **look)
     _write(figure, 0.755, top + 0.1 / height, "points [95 %]", color="#606060", size=8)
     _write(figure, 0.93, top + 0.1 / height, "p, Holm", color="#606060", size=8)
-    metric = "" if comparison.metric == "accuracy" else " (nearest gallery image)"
-    axes.set_xlabel(f"difference of accuracy{metric}, points", color="#202020")
+    metric = " (nearest gallery image)" if comparison.metric == "accuracy_gallery" else ""
+    better = ", lower is better" if comparison.measure.lower_is_better else ""
+    axes.set_xlabel(f"difference of {comparison.measure.word}{metric}, points{better}", color="#202020")
     figure.text(0.012, 1 - 0.22 / height, f"{comparison.factor}: {comparison.title}", size=11, weight="bold")
     if comparison.synthetic:
         mark_synthetic(figure, 0.985, 1 - 0.22 / height, size=9)
     unpaired = not any(row.test for row in comparison.rows)
-    note = "unpaired intervals: these records do not say which images were right" if unpaired else _describe_marks()
+    known = comparison.measure.hits
+    why = "these records do not say which images were right" if known else "this measure is no share of images"
+    note = f"unpaired intervals: {why}" if unpaired else _describe_marks()
     figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")
 
 

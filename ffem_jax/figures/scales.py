@@ -44,6 +44,8 @@ def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
     chance = next((100 * s.chance for s in trained if s.chance is not None), None)
     if chance is not None and bottom - 0.5 * span <= chance < bottom:  # near: a reader compares with it
         bottom, span = chance, max(top - chance, 1.0)
+    elif chance is not None and top < chance <= top + 0.5 * span:  # of an error rate it lies above
+        top, span = chance, max(chance - bottom, 1.0)
     axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()

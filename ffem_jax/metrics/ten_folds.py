@@ -1,7 +1,8 @@
-"""Verification as insightface measures it: thresholds on a grid, chosen on nine folds of pairs and tested on the tenth.
+"""Verification as insightface measures it: thresholds on a grid, chosen on nine folds of pairs, tested on the tenth.
 
-Unlike `verification`, which knows the thresholds that the pairs themselves have, and interpolates nothing. These numbers
-compare with published ones.
+Its numbers compare with published ones; `verification` takes the thresholds that the pairs themselves have and
+interpolates nothing. insightface interpolates the threshold of a FAR by SciPy, which in today's versions (1.17) refuses
+the repeated FARs that such a grid has: here the line runs between the two thresholds where the FAR passes the target.
 
 References:
     insightface, recognition/arcface_torch/eval/verification.py: calculate_roc, calculate_val, evaluate.
@@ -57,7 +58,9 @@ def measure_folds(first: npt.ArrayLike, second: npt.ArrayLike, same: npt.ArrayLi
     same = np.asarray(same, dtype=bool)
     first, second = normalize_embeddings(first), normalize_embeddings(second)
     if first.shape != second.shape or same.shape != (len(first),):
-        raise ValueError(f"the sides of the pairs and `same` have shapes {first.shape}, {second.shape} and {same.shape}")
+        raise ValueError(
+            f"the sides of the pairs and `same` have shapes {first.shape}, {second.shape} and {same.shape}"
+        )
     if len(same) < FOLDS:
         raise ValueError(f"{len(same)} pairs make no {FOLDS} folds")
     distances = np.sum(np.square(first - second), axis=1)
@@ -79,7 +82,7 @@ def _choose_threshold(distances: np.ndarray, same: np.ndarray) -> float:
 
 
 def _find_threshold(distances: np.ndarray) -> float:
-    """The threshold at which FAR_TARGET of pairs of two people are accepted, between two of the grid by a straight line.
+    """The threshold at which FAR_TARGET of pairs of two people are accepted, on a straight line between two of the grid.
 
     Where FAR rises over the target from one threshold to the next, these are the two. 0 where it never gets there; NaN
     without such a pair.

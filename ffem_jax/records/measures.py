@@ -136,11 +136,20 @@ ACCURACIES: dict[str, Measure] = {
         "among all of the fold shows the same person, none of whom was trained on.",
         interval=PEOPLE, protocol="open_set",
     ),
+    "bins": Measure(
+        name="accuracy", counted="correct", hits="hits", title="Pairs",
+        noun="verification accuracy on the pairs of insightface's evaluation sets",
+        axis="verification accuracy, pairs of all sets (%)", short="accuracy (%)",
+        meaning="accuracy under protocol=bins is the share of pairs of images for which the distance of their "
+        "embeddings tells whether both show one person, over all sets, at the threshold chosen on the other nine folds "
+        "of each.",
+        interval=PAIRED, protocol="bins", chance=0.5,
+    ),
 }  # fmt: skip
 
 
 def find_measure(metric: str, protocol: str = "") -> Measure:
-    """What `metric`, one of MEASURES, is in records of `protocol`; of an unknown protocol, what it is of classifiers."""
+    """What `metric`, one of MEASURES, is in records of `protocol`; of an unknown one, what it is of classifiers."""
     return ACCURACIES.get(protocol, MEASURES[metric]) if metric == "accuracy" else MEASURES[metric]
 
 

@@ -68,6 +68,11 @@ class TrialRecord:
         by which intervals draw people; empty under other protocols. open_set: rank1, tar_at_far_1e2, tar_at_far_1e3,
         tar_at_far_1e4, eer and auc, each with its 95 % interval as *_low and *_high, see `metrics/open_set.py`; images
         and people, how many the fold has; empty under other protocols.
+    Under the protocol bins accuracy, correct and tested are of the pairs of all sets, each decided when its fold was
+        tested, and what is of the classifier or of a gallery is None. bins: for each set by name accuracy and
+        accuracy_std (mean and deviation over ten folds), tar_at_far_1e3, its _std and far_at_far_1e3, the false-accept
+        rate at its threshold, pairs, correct, threshold (the mean over folds) and fingerprint (of pictures and pairs),
+        see `metrics/ten_folds.py`; empty under other protocols.
     loss, train_accuracy, validation_accuracy: one number an epoch, in order. Validation chooses nothing.
     validated: images, held out of training and never tested, that validation_accuracy is of; 0: it is of the
         *test images*, and whoever tunes by it tunes on the test (view2, open_set: there is
@@ -121,6 +126,7 @@ class TrialRecord:
     verification: dict[str, Any] = field(default_factory=dict)
     test_identities: list[int] = field(default_factory=list)
     open_set: dict[str, Any] = field(default_factory=dict)
+    bins: dict[str, dict[str, Any]] = field(default_factory=dict)
     sigma: float | None = None
     accepted: float | None = None
     false_accept: float | None = None

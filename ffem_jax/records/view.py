@@ -116,8 +116,8 @@ class TrialView:
 
     @property
     def tests_strangers(self) -> bool:
-        """Whether nobody who is tested was trained on (View 2, open_set)."""
-        return self.protocol.name in ("view2", "open_set")
+        """Whether nobody who is tested was trained on (View 2, open_set, bins)."""
+        return self.protocol.name in ("view2", "open_set", "bins")
 
     @property
     def folds(self) -> int:

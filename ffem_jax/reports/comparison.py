@@ -75,8 +75,9 @@ def render_comparison(comparison: Comparison) -> Table:
     """One line per row, for the terminal; bold where a difference is significant."""
     mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
     titles, rows = _make_cells(comparison)
+    ranks = RANKS | {f"{comparison.measure.word}, %": RANKS["accuracy, %"]}
     heads = [
-        Column(title, right=number > 1, fold=number < 2, whole=number > 1, rank=RANKS.get(title, 0))
+        Column(title, right=number > 1, fold=number < 2, whole=number > 1, rank=ranks.get(title, 0))
         for number, title in enumerate(titles)
     ]
     title = f"{mark}what {comparison.factor} changes: {comparison.title}"
@@ -98,6 +99,11 @@ def describe_method(comparison: Comparison) -> list[str]:
             "images were right is not in these records, so the interval is Newcombe's for two different sets of images."
         ]
     drawn, by_people = _describe_draws(paired), all(row.people is not None for row in paired)
+    sample = (
+        "People are taken as independent, and the people who trained as given."
+        if by_people
+        else "Images are taken as independent and the people as given: of other people this says nothing."
+    )
     tests = []
     if any(row.test == "sign flip of people" for row in paired):
         tests.append(
@@ -116,11 +122,25 @@ def describe_method(comparison: Comparison) -> list[str]:
         f"difference is the mean over all tests of the pairs. {drawn}",
         "",
         f"The test: {'; '.join(tests)}. It asks about these trained networks on other such "
-        f"{'people' if by_people else 'images'}; other seeds are in the interval alone. p is corrected by Holm over the {len(paired)} rows of the table. A difference is "
-        f"significant where the corrected p is under {SIGNIFICANT} and the interval leaves out 0. Without "
-        "significance there may still be a difference: the interval says how large it can be. Images are taken as "
-        "independent and the people as given: of other people this says nothing.",
+        f"{'people' if by_people else 'images'}; other seeds are in the interval alone. p is corrected by Holm over "
+        f"the {len(paired)} rows of the table. A difference is significant where the corrected p is under "
+        f"{SIGNIFICANT} and the interval leaves out 0. Without significance there may still be a difference: the "
+        f"interval says how large it can be. {sample}",
     ]
+
+
+def _describe_draws(paired: list[ComparisonRow]) -> str:
+    what, one = ("people", "a person") if all(row.people is not None for row in paired) else ("images", "an image")
+    seeds = {row.seeds for row in paired}
+    if seeds == {1}:
+        together = ", with all their images" if what == "people" else ""
+        drawn = f"{what.title()} are drawn anew for the interval{together}"
+        return f"{drawn}; with one seed, **it excludes variance between seeds**."
+    few = " So few seeds bound the variance between seeds only roughly." if min(seeds) < FEW_SEEDS else ""
+    return (
+        f"For the interval {what} and seeds are drawn anew; {one} that several seeds tested is one {one.split()[1]}, "
+        f"drawn with all {'their images and' if what == 'people' else 'its'} tests.{few}"
+    )
 
 
 def format_interval(row: ComparisonRow) -> str:
@@ -130,7 +150,17 @@ def format_interval(row: ComparisonRow) -> str:
 
 def _make_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     size = f"MB {comparison.precision}"
-    titles = ["second - first", "where", "points", "95 %", "p", "p, Holm", "accuracy, %", size, "pairs"]
+    titles = [
+        "second - first",
+        "where",
+        "points",
+        "95 %",
+        "p",
+        "p, Holm",
+        f"{comparison.measure.word}, %",
+        size,
+        "pairs",
+    ]
     titles += ["images", "seeds"]
     rows = []
     for row in comparison.rows:
@@ -164,7 +194,7 @@ def _format_size(sizes: tuple[int, int] | None) -> str:
 def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
     """What may be said of the row, in one sentence that names the factor, and no more than the interval allows."""
     place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
-    sentence = place + _judge(row, comparison.factor, sum(other.p_value is not None for other in comparison.rows))
+    sentence = place + _judge(row, comparison, sum(other.p_value is not None for other in comparison.rows))
     return sentence[0].upper() + sentence[1:]
 
 
@@ -177,10 +207,10 @@ def name_level(factor: str, level: str) -> str:
     return f"{words.replace('_', ' ')} {quote_code(level)}"
 
 
-def _judge(row: ComparisonRow, factor: str, tests: int) -> str:
-    first, second = name_level(factor, row.first), name_level(factor, row.second)
+def _judge(row: ComparisonRow, comparison: Comparison, tests: int) -> str:
+    first, second = (name_level(comparison.factor, level) for level in (row.first, row.second))
     interval = f"95 % CI {format_points(row.low)} to {format_points(row.high)}"
-    by = f"{100 * abs(row.difference):.1f} points {'better' if row.difference > 0 else 'worse'}"
+    by = f"{100 * abs(row.difference):.1f} points {'better' if comparison.is_better(row) else 'worse'}"
     if row.significant:
         return f"{second} is {by} than {first} ({interval}; {_say_p(row.p_corrected)} after Holm's correction)."
     if row.low <= 0 <= row.high:

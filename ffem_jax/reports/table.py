@@ -29,7 +29,9 @@ def render_table(
     columns = [(name, get) for name, get in varying if len({get(network) for network in networks}) > 1]
     # Parameters and bytes always stand there; another cost only where it is what is asked for.
     costs = [] if question.against in ("bytes", "params") else [(question.axis.head, question.show_cost)]
-    numbers = ("params", *(name for name, _ in costs), f"MB {question.precision}", "% [95 %]", "seed sd", "trials")
+    word = "" if question.measure.word == "accuracy" else f"{question.measure.word}, "
+    rate = f"{word}% [95 %]"
+    numbers = ("params", *(name for name, _ in costs), f"MB {question.precision}", rate, "seed sd", "trials")
     # The size goes where another cost was asked for, and stays where it is the cost.
     ranks = RANKS | ({f"MB {question.precision}": 1} if costs else {})
     heads: list[Column | str] = [

@@ -10,6 +10,7 @@ from ffem_jax.analysis.agreement import OrderAgreement
 from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
 from ffem_jax.records.costs import BYTES_PER_MB
+from ffem_jax.records.measures import Measure
 from ffem_jax.reports.table import format_accuracy, format_trials
 from ffem_jax.text.display import escape, escape_sentence, quote_code
 
@@ -182,21 +183,25 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
 def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
     spreads = [n.seed_deviation for n in networks if n.seed_deviation is not None]
     seeds = (
-        f"Between seeds the accuracy has a standard deviation of {100 * min(spreads):.1f} to {100 * max(spreads):.1f} "
-        "points, which the intervals do not include."
+        f"Between seeds the {question.measure.word} has a standard deviation of {100 * min(spreads):.1f} to "
+        f"{100 * max(spreads):.1f} points, which the intervals do not include."
         if spreads
         else "Each network was trained with one seed: the intervals exclude variance between seeds."
     )
     return [
         "## How to read it",
         "",
-        f"{question.measure.meaning[0].upper()}{question.measure.meaning[1:]}",
+        _explain_measure(question.measure),
         "",
         f"The {question.measure.word} is the mean over seeds, pooled over folds. {question.measure.interval} {seeds} "
-        "Networks are tested on the same images, so a "
-        "paired comparison can tell apart what overlapping intervals cannot. Intervals that do not overlap are no "
-        "proof either where many pairs are looked at.",
+        "Networks are tested on the same images, so a paired comparison can tell apart what overlapping intervals "
+        "cannot. Intervals that do not overlap are no proof either where many pairs are looked at.",
     ]
+
+
+def _explain_measure(measure: Measure) -> str:
+    explained = f"{measure.word}{measure.meaning.removeprefix(measure.name)}"
+    return f"{explained[0].upper()}{explained[1:]}"
 
 
 def _quote(network: NetworkSummary) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 from ffem_jax.data import DataError
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.decode import select_people
+from ffem_jax.data.open_set import draw_people_fold
 from ffem_jax.data.protocols import Split, load_split, make_split
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.specs.protocol import ProtocolSpec
 
-# Protocols whose split follows from labels and contents alone.
-PLAIN_PROTOCOLS = ("holdout", "kfold")
+# Protocols whose split follows from labels, contents and names alone.
+PLAIN_PROTOCOLS = ("holdout", "kfold", "open_set")
 LFW_SETS = ("lfw", "lfw52", "lfw_rest")
 
 
@@ -31,19 +32,22 @@ class FaceCount:
     """The sizes of one split.
 
     Args:
-        train, validation: how many images.
+        train: how many images. watched: those looked at after each epoch. embedded: those embedded at the end.
         test: indices of the images that test, in the data set's order. people: int [test image], whose they are.
         num_classes: identities of the classifier.
         paired: whether records will say for each test image whether it was right.
+        names_people: whether records will say which test images are of one person.
         counted: whether files were counted; else the images were decoded, or are in the cache.
     """
 
     train: int
-    validation: int
+    watched: int
+    embedded: int
     num_classes: int
     test: np.ndarray = field(repr=False)
     people: np.ndarray = field(repr=False)
     paired: bool = True
+    names_people: bool = False
     counted: bool = False
 
 
@@ -62,15 +66,31 @@ def count_faces(data: DataSpec, protocol: ProtocolSpec) -> FaceCount:
         check_present(data)
         faces, split = load_split(data, protocol)
         return _count(split, np.asarray(faces.labels), counted=False)
-    labels, content, people = listed
-    return _count(make_split(labels, content, protocol, people), labels, counted=True)
+    labels, content, people, names = listed
+    if protocol.name == "open_set":
+        fold = draw_people_fold(labels, content, people, protocol, names)
+        split = Split(fold.train, fold.test, probes=fold.probes)
+    else:
+        split = make_split(labels, content, protocol, people)
+    return _count(split, labels, counted=True)
 
 
 def _count(split: Split, labels: np.ndarray, counted: bool) -> FaceCount:
-    classes = len(np.unique(labels[split.train]))
-    paired = split.pairs is None
+    asked = split.asked
+    watched = len(split.validation) or (0 if split.tests_strangers else len(split.test))
+    embedded = len(split.test) + (0 if split.tests_strangers else len(split.train))
+    if split.bins is not None:  # each image and its mirror image
+        embedded = 2 * sum(len(one.images) for one in split.bins.sets)
     return FaceCount(
-        len(split.train), len(split.validation), classes, split.test, labels[split.test], paired, counted
+        train=len(split.train),
+        watched=watched,
+        embedded=embedded,
+        num_classes=len(np.unique(labels[split.train])),
+        test=asked,
+        people=labels[asked],
+        paired=len(asked) > 0,
+        names_people=split.probes is not None,
+        counted=counted,
     )
 
 
@@ -86,26 +106,23 @@ def check_present(data: DataSpec) -> None:
         )
 
 
-def _list_faces(data: DataSpec) -> tuple[np.ndarray, list[str], list[str]] | None:
-    """Labels, a digest of each image's file, and people; None where only loading tells."""
+def _list_faces(data: DataSpec) -> tuple[np.ndarray, list[str], list[str], list[str]] | None:
+    """Labels, a digest of each image's file, people, and the images' names; None where only loading tells."""
     if data.name == "synthetic":
         from ffem_jax.data.synthetic import DEFAULT_PEOPLE
 
         count = data.people or DEFAULT_PEOPLE
         each = min(data.images_per_person, data.max_images or data.images_per_person)
         people = [f"person_{person:05d}" for person in range(count)]
-        return np.repeat(np.arange(count), each), [str(index) for index in range(count * each)], people
-    if data.name == "folder":
-        files = _list_folder(data)
-    elif data.name in LFW_SETS:
-        files = _list_lfw(data)
-    else:
-        files = None
+        names = [f"{person}/{index:05d}" for person in people for index in range(each)]
+        return np.repeat(np.arange(count), each), names, people, names
+    files = _list_folder(data) if data.name == "folder" else _list_lfw(data) if data.name in LFW_SETS else None
     if files is None:
         return None
     people = list(files)
     labels = np.repeat(np.arange(len(people)), [len(files[person]) for person in people])
-    return labels, [_hash_file(path) for person in people for path in files[person]], people
+    paths = [path for person in people for path in files[person]]
+    return labels, list(map(_hash_file, paths)), people, [f"{path.parent.name}/{path.name}" for path in paths]
 
 
 def _list_folder(data: DataSpec) -> dict[str, list[Path]]:
@@ -132,9 +149,7 @@ def _list_lfw(data: DataSpec) -> dict[str, list[Path]] | None:
 
     check_present(data)
     if data.name == "lfw52":
-        data = dataclasses.replace(
-            data, people=lfw.LFW52_PEOPLE, max_images=lfw.LFW52_MAX_IMAGES, min_images=1
-        )
+        data = dataclasses.replace(data, people=lfw.LFW52_PEOPLE, max_images=lfw.LFW52_MAX_IMAGES, min_images=1)
     source = lfw.find_source(data)
     if not source.path.is_dir():
         return None  # an archive: loading unpacks it once for all

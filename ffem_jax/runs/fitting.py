@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.data import Faces
+from ffem_jax.data.bins import Bins
 from ffem_jax.data.protocols import Split
 from ffem_jax.data.recorded import KnownFaces, describe_faces
 from ffem_jax.machine.processor import find_processor
@@ -49,8 +50,8 @@ class Embedded:
     """What a trained network makes of the images that it is evaluated on.
 
     Args:
-        indices: int [image], which images: under view2 those of all pairs, under open_set the test images, else the
-            test images and then the training images.
+        indices: int [image], which images: under view2 those of all pairs, under open_set the test images, under bins
+            those of all its sets, else the test images and then the training images.
         embeddings: float32 [seed, image, embedding_dim].
         logits: float32 [seed, image, num_classes].
     """
@@ -119,6 +120,8 @@ def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:
     """Embed all images that the trained network is evaluated on."""
     import numpy as np
 
+    if split.bins:
+        return _embed_bins(trainer, training, split.bins)
     if split.pairs:
         indices = np.unique([split.pairs.first, split.pairs.second])
     elif split.probes is not None:
@@ -128,6 +131,21 @@ def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:
     embeddings, logits = trainer.embed(training.state, indices)
     shape = (len(trainer.seeds), len(indices), -1)
     return Embedded(indices, embeddings.reshape(shape), logits.reshape(shape))
+
+
+def _embed_bins(trainer: Trainer, training: Training, bins: Bins) -> Embedded:
+    """Each image and its mirror image, added, of all sets one after another; no logits."""
+    import numpy as np
+
+    parts = [
+        trainer.embed_images(training.state, one.images).astype(np.float64)
+        + trainer.embed_images(training.state, one.images[:, :, ::-1])
+        for one in bins.sets
+    ]
+    embeddings = np.concatenate(parts, axis=-2)
+    count = embeddings.shape[-2]
+    shape = (len(trainer.seeds), count, -1)
+    return Embedded(np.arange(count), embeddings.reshape(shape), np.zeros((len(trainer.seeds), count, 0)))
 
 
 def fill_record(
@@ -176,10 +194,17 @@ def measure(inputs: TrialInputs, embedded: Embedded, place: int) -> dict[str, An
     import numpy as np
 
     from ffem_jax.metrics.duplicates import find_duplicates
-    from ffem_jax.training.evaluate import compute_metrics, compute_open_set_metrics, compute_pair_metrics
+    from ffem_jax.training.evaluate import (
+        compute_bins_metrics,
+        compute_metrics,
+        compute_open_set_metrics,
+        compute_pair_metrics,
+    )
 
     faces, split, protocol = inputs.faces, inputs.split, inputs.trial.protocol
     embeddings, logits, tests = embedded.embeddings[place], embedded.logits[place], len(split.test)
+    if split.bins:
+        return compute_bins_metrics(embeddings, split.bins.sets)
     if pairs := split.pairs:
         first, second = (embeddings[np.searchsorted(embedded.indices, side)] for side in (pairs.first, pairs.second))
         return compute_pair_metrics(first, second, pairs.same, pairs.fold, protocol)

@@ -107,7 +107,14 @@ def measure_pace(trials: Sequence[tuple[TrialSpec, int, int]], cores: int) -> Pa
         points.append((float(macs), seconds))
         compiling.append(compile_seconds)
     what = "the smallest and the largest network" if len(trials) > 1 else "the network"
-    return fit_pace(points, sum(compiling) / len(compiling), f"from training steps of {what}, timed now")
+    source = f"from training steps of {what}, timed now{_describe_load()}"
+    return fit_pace(points, sum(compiling) / len(compiling), source)
+
+
+def _describe_load() -> str:
+    """What others did to the processor in the last minute, where that was much."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f" on a busy machine ({load:.1f} processes for {cores} cores): less on a quiet one" if load > cores else ""
 
 
 def _time_steps(trial: TrialSpec, num_classes: int) -> tuple[float, float]:

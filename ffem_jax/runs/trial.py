@@ -218,7 +218,9 @@ def _make_blank_records(inputs: TrialInputs) -> list[TrialRecord]:
 
 
 def _count_tested(trial: TrialSpec, split: Split) -> int:
-    """The images that are right or wrong, or the pairs of the tested fold."""
+    """The images that are right or wrong, the pairs of the tested fold, or those of all sets of `bins`."""
+    if split.bins:
+        return sum(len(one.same) for one in split.bins.sets)
     return len(split.asked) if split.pairs is None else int((split.pairs.fold == trial.protocol.fold).sum())
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ffem_jax.records.costs import COST_FIELDS, MEASURED_FIELDS
 from ffem_jax.search.halving import compute_rungs
-from ffem_jax.specs.architecture import SpecError, check_choice, check_range
+from ffem_jax.specs.fields import SpecError, check_fields, check_range, setting
 
 # Names alone, so that a wrong one is refused without Optuna.
 SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid", "surrogate")
@@ -24,13 +24,17 @@ class HalvingSettings:
     (results/halving). reduction: one in so many goes on from a rung, and the next rung is so many times as late.
     """
 
-    enabled: bool = False
-    min_epochs: int = 0
-    reduction: int = 3
+    enabled: bool = setting(
+        False, "Whether bad networks are stopped early.", source="Li et al., A System for Massively Parallel "
+        "Hyperparameter Tuning, MLSys 2020",
+    )  # fmt: skip
+    min_epochs: int = setting(0, "The first rung; 0 is a quarter of recipe.epochs, rounded up.", low=0, unit="epochs")
+    reduction: int = setting(
+        3, "Of so many networks one goes on from a rung; the next rung is so many times as late.", low=2
+    )
 
     def __post_init__(self) -> None:
-        check_range("hydra.sweeper.halving.min_epochs", self.min_epochs, 0)
-        check_range("hydra.sweeper.halving.reduction", self.reduction, 2)
+        check_fields(self, "hydra.sweeper.halving")
 
     def get_rungs(self, epochs: int) -> tuple[int, ...]:
         """The rungs of a schedule of `epochs` epochs; none where halving is off. Raises SpecError."""
@@ -60,25 +64,42 @@ class SearchSettings:
     """
 
     _target_: str = "hydra_plugins.ffem_search.search_sweeper.SearchSweeper"
-    params: dict[str, Any] = field(default_factory=dict)
-    when: dict[str, Any] = field(default_factory=dict)
-    sampler: str = "nsga2"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    n_trials: int = 50
-    n_epochs: int = 0
-    halving: HalvingSettings = field(default_factory=HalvingSettings)
-    objectives: list[str] = field(default_factory=lambda: [ACCURACY, "bytes_float32"])
-    storage: str = ""
-    study: str = ""
-    heartbeat_seconds: float = 10.0
-    stale_seconds: float = 60.0
+    params: dict[str, Any] = setting(  # noqa: RUF009
+        factory=dict, meaning="The space: an override's key and its values, such as `arch.width_multiplier: 0.5,1.0`."
+    )
+    when: dict[str, Any] = setting(  # noqa: RUF009
+        factory=dict, meaning="Conditions: a choice counts only where another has one of the values given here."
+    )
+    sampler: str = setting("nsga2", "Who proposes networks.", choices=SAMPLER_NAMES, source="surrogate: ours; Optuna")
+    sampler_options: dict[str, Any] = setting(factory=dict, meaning="Keyword arguments of Optuna's sampler.")  # noqa: RUF009
+    seed: int = setting(0, "The seed of the sampler; a network's own is the key seed.", low=0, high=2**31 - 1)
+    n_trials: int = setting(
+        50, "Networks with a result, in total; those refused or repeated do not count.", low=1, unit="networks"
+    )
+    n_epochs: int = setting(
+        0, "Nothing more is begun once so many epochs are trained, of all networks together; 0 is no limit.",
+        low=0, unit="epochs",
+    )  # fmt: skip
+    halving: HalvingSettings = setting(factory=HalvingSettings)  # noqa: RUF009
+    objectives: list[str] = setting(  # noqa: RUF009
+        factory=lambda: [ACCURACY, "bytes_float32"],
+        meaning="Accuracy, which goes up, and one or two costs, which go down.",
+        choices=(ACCURACY, *COST_FIELDS),
+    )
+    storage: str = setting(
+        "", "Where the study is kept: empty for a journal file, or postgresql+psycopg://USER@HOST/DATABASE."
+    )
+    study: str = setting("", "The study's name in its storage; empty takes the name of the sweep's folder.")
+    heartbeat_seconds: float = setting(
+        10.0, "How often a worker says that it is alive.", low=0.05, high=3600.0, unit="seconds"
+    )
+    stale_seconds: float = setting(
+        60.0, "A worker that has said nothing for so long loses its network to another; at least three heartbeats.",
+        unit="seconds",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_choice("hydra.sweeper.sampler", self.sampler, SAMPLER_NAMES)
-        check_range("hydra.sweeper.seed", self.seed, 0, 2**31 - 1)
-        check_range("hydra.sweeper.n_trials", self.n_trials, 1)
-        check_range("hydra.sweeper.n_epochs", self.n_epochs, 0)
+        check_fields(self, "hydra.sweeper")
         if isinstance(self.halving, dict):  # as YAML has it
             self.halving = HalvingSettings(**self.halving)
         measured = [name for name in self.objectives if name in MEASURED_FIELDS]
@@ -87,8 +108,6 @@ class SearchSettings:
                 f"hydra.sweeper.halving judges networks half trained, and {measured[0]} is measured at the end; take "
                 f"macs for {measured[0]} in hydra.sweeper.objectives, or hydra.sweeper.halving.enabled=false"
             )
-        for name in self.objectives:
-            check_choice("hydra.sweeper.objectives", name, (ACCURACY, *COST_FIELDS))
         if ACCURACY not in self.objectives or not 2 <= len(set(self.objectives)) == len(self.objectives) <= 3:
             listed = ", ".join(COST_FIELDS)
             raise SpecError(
@@ -100,7 +119,6 @@ class SearchSettings:
                 f"hydra.sweeper.storage={self.storage!r} is not known; leave it empty for a journal file, or write "
                 "postgresql+psycopg://USER@HOST/DATABASE"
             )
-        check_range("hydra.sweeper.heartbeat_seconds", self.heartbeat_seconds, 0.05, 3600)
         check_range("hydra.sweeper.stale_seconds", self.stale_seconds, 3 * self.heartbeat_seconds)
 
     @property

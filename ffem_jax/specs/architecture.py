@@ -71,7 +71,9 @@ class AttentionSpec:
     """
 
     kind: str = setting("none", "Which attention.", choices=lambda: ATTENTIONS.names)
-    placement: Any = setting("first_last", "Which blocks have it: a name, or a list of indices from 0.")  # noqa: RUF009
+    placement: Any = setting(  # noqa: RUF009
+        "first_last", "Which blocks have it: first, last, first_last, all, or a list of indices from 0, such as [0,13]."
+    )
     position: str = setting("depthwise", "After which convolution of the block.", choices=ATTENTION_POSITIONS)
     fusion: str = setting("scale", "Whether its output replaces its input or is added to it.", choices=FUSIONS)
     kernel: str = setting(

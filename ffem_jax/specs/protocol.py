@@ -9,11 +9,14 @@ from ffem_jax.specs.fields import SpecError, check_fields, check_range, select_u
 
 # What each kind of split and test does not read.
 _UNREAD = {
-    "holdout": {"folds", "fold"},
-    "kfold": {"test_per_person", "test_people"},
-    "view2": {"test_per_person", "test_people", "folds", "sigma", "far_target"},
-    "open_set": {"test_per_person", "test_people", "sigma", "far_target", "validation_per_person"},
-}
+    "holdout": {"folds", "fold", "bins", "bins_root"},
+    "kfold": {"test_per_person", "test_people", "bins", "bins_root"},
+    "view2": {"test_per_person", "test_people", "folds", "sigma", "far_target", "bins", "bins_root"},
+    "open_set": {
+        "test_per_person", "test_people", "sigma", "far_target", "validation_per_person", "bins", "bins_root",
+    },
+    "bins": {"test_per_person", "test_people", "folds", "fold", "sigma", "far_target", "bins_root"},
+}  # fmt: skip
 PROTOCOLS = tuple(_UNREAD)
 
 
@@ -25,14 +28,15 @@ class ProtocolSpec:
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
     view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
     open_set: `folds` folds of people drawn by `split_seed`; those of fold number `fold` test, the others train.
+    bins: everybody trains; the pairs of insightface's evaluation sets test, ten folds of each.
     """
 
     name: str = setting(
         "holdout",
-        "How images are split: some of each person (holdout), stratified folds (kfold), LFW's pairs (view2) or folds "
-        "of people (open_set).",
+        "How images are split: some of each person (holdout), stratified folds (kfold), LFW's pairs (view2), folds "
+        "of people (open_set) or not at all, with insightface's evaluation sets to test (bins).",
         choices=PROTOCOLS,
-        source="view2: Huang et al., Labeled Faces in the Wild, 2007, section III",
+        source="view2: Huang et al., Labeled Faces in the Wild, 2007, section III; bins: insightface, verification.py",
     )
     test_per_person: int = setting(
         2,
@@ -58,7 +62,7 @@ class ProtocolSpec:
     validation_per_person: int = setting(
         0,
         "The images of each person held out of training for the accuracy after each epoch; with 0 that accuracy is "
-        "of the test images, and view2 has none.",
+        "of the test images, and view2 and bins have none.",
         low=0,
         unit="images per person",
         added=True,
@@ -70,9 +74,25 @@ class ProtocolSpec:
         unit="people",
         added=True,
     )
+    bins: tuple[str, ...] = setting(
+        (), "Of bins: the evaluation sets, such as [lfw,cfp_fp,agedb_30]; empty tests all in the folder.", added=True
+    )
+    bins_root: str = setting(
+        "", "Of bins: the folder that holds lfw.bin and others; empty looks in data.root.", added=True
+    )
 
     def __post_init__(self) -> None:
         check_fields(self, "protocol")
+        # A text is a sequence of texts, one letter each.
+        bins: Any = self.bins
+        odd = [name for name in bins if name in ("", ".", "..") or "/" in name or "\\" in name]
+        if odd or isinstance(bins, str) or len(set(bins)) < len(bins):
+            raise SpecError(
+                f"protocol.bins={bins if isinstance(bins, str) else list(bins)} must name each set once, "
+                "as its file is called without .bin: [lfw,agedb_30]; the folder is protocol.bins_root"
+            )
+        # The order of sets changes nothing, and is no other protocol.
+        object.__setattr__(self, "bins", tuple(sorted(bins)))
         check_range("protocol.fold", self.fold, 0, self.folds - 1)
         if self.name == "open_set" and self.validation_per_person:
             raise SpecError(
@@ -84,6 +104,6 @@ class ProtocolSpec:
 def select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
     """The protocol's values that its kind of split and test read."""
     unread = _UNREAD[protocol.name]
-    if protocol.name == "view2" and not protocol.validation_per_person:
+    if protocol.name in ("view2", "bins") and not protocol.validation_per_person:
         unread = unread | {"split_seed"}
     return {name: value for name, value in select_used(protocol).items() if name not in unread}

@@ -16,6 +16,7 @@ import numpy as np
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.cache import find_cache_folder, make_cache_folder
 from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.open_set import find_rank1_hits
 from ffem_jax.metrics.verification import compute_fold_hits, compute_pair_distances
 from ffem_jax.specs.data import DataSpec
@@ -26,6 +27,11 @@ from ffem_jax.teachers.vectors import join_vectors, read_vectors
 
 # Below this, in 0 to 1, a teacher is warned about: its vectors may be of another alignment.
 WEAK = 0.8
+_MEASURED = {
+    "view2": "of the tested fold's pairs are right",
+    "rank1": "of the test images find their person among each other",
+    "accuracy_gallery": "of the test images find their person among those that train",
+}
 # Teachings that this process keeps: those of a sweep's folds.
 RECENT = 10
 _recent: OrderedDict[tuple[Any, ...], Teaching] = OrderedDict()
@@ -47,7 +53,7 @@ def load_teaching(trial: TrialSpec, faces: Faces, split: Split) -> Teaching | No
         return None
     state = spec, _look_at(Path(spec.path).expanduser()), faces.fingerprint, split.train.tobytes()
     if state not in _recent:
-        vectors, about = _ask(spec, trial, faces)
+        vectors, about = ask_teacher(spec, trial.data, faces, lambda data: load_split(data, trial.protocol)[0])
         measured = measure_teacher(vectors, faces, split, trial)
         _recent[state] = make_teaching(vectors, faces.names, split.train, {**about, "measured": measured})
         while len(_recent) > RECENT:
@@ -64,8 +70,18 @@ def _look_at(path: Path) -> tuple[Any, ...]:
         raise TeacherError(f"teacher.path={path} cannot be read ({error.strerror})") from None
 
 
-def _ask(spec: TeacherSpec, trial: TrialSpec, faces: Faces) -> tuple[np.ndarray, dict[str, Any]]:
-    """The teacher's vectors [image, feature] of the faces, and who it is."""
+def ask_teacher(
+    spec: TeacherSpec, data: DataSpec, faces: Faces, load: Callable[[DataSpec], Faces]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The teacher's vectors [image, feature] of `faces`, in their order, and who it is.
+
+    Args:
+        data: what `faces` are.
+        load: gives the same faces at another size and crop.
+
+    Raises:
+        TeacherError, DataError: as `load_teaching` does.
+    """
     if spec.name == "vectors":
         found = read_vectors(Path(spec.path).expanduser())
         return join_vectors(found, faces.names), dict(found.about)
@@ -73,22 +89,21 @@ def _ask(spec: TeacherSpec, trial: TrialSpec, faces: Faces) -> tuple[np.ndarray,
         from ffem_jax.teachers.onnx_network import describe_settings, open_network
 
         run, digest = open_network(spec)
-        shown = dataclasses.replace(trial.data, resolution=spec.size, crop=spec.crop)
+        shown = dataclasses.replace(data, resolution=spec.size, crop=spec.crop)
         about = {"name": Path(spec.path).stem, "sha256": digest}
-        return _embed(run, trial, faces, shown, [digest, describe_settings(spec)]), about
+        return _embed(run, faces, load(shown), shown, [digest, describe_settings(spec)]), about
     from ffem_jax.teachers.own_network import open_own_network
 
     network = open_own_network(Path(spec.path).expanduser(), None if spec.seed < 0 else spec.seed)
-    shown = dataclasses.replace(trial.data, resolution=network.resolution, crop=network.crop)
+    shown = dataclasses.replace(data, resolution=network.resolution, crop=network.crop)
     about = {"name": network.name, "model_id": network.model_id}
-    return _embed(network.embed, trial, faces, shown, [network.model_id]), about
+    return _embed(network.embed, faces, load(shown), shown, [network.model_id]), about
 
 
 def _embed(
-    run: Callable[[np.ndarray], np.ndarray], trial: TrialSpec, faces: Faces, shown: DataSpec, identity: list[str]
+    run: Callable[[np.ndarray], np.ndarray], faces: Faces, seen: Faces, shown: DataSpec, identity: list[str]
 ) -> np.ndarray:
-    """What `run` gives for the images of `faces`, shown to it as the data set `shown`; from the cache where it is."""
-    seen, _ = load_split(shown, trial.protocol)
+    """What `run` gives for `seen`, the images of `faces` as the data set `shown`; from the cache where it is there."""
     if seen.names != faces.names or seen.content != faces.content:
         raise DataError("the faces changed while the teacher looked at them; start again when they are at rest")
     digest = hashlib.sha256("\n".join([*identity, seen.fingerprint]).encode()).hexdigest()[:16]
@@ -108,32 +123,32 @@ def _embed(
 
 
 def measure_teacher(vectors: np.ndarray, faces: Faces, split: Split, trial: TrialSpec) -> dict[str, float]:
-    """How well the teacher itself does on the images that test: a name of the measure -> a rate in 0 to 1.
+    """How well the teacher itself does on the images that test: a measure's name -> a rate in 0 to 1.
 
-    Under view2 its accuracy on the fold's pairs, as a network's is measured; else rank-1 identification among the test
-    images, leave-one-out. Empty where the test images say nothing, or a vector has no direction.
+    As a network is measured: under view2 the accuracy on the fold's pairs, under open_set rank-1 identification among
+    the test images, else the accuracy by the nearest training image. Empty where a vector has no direction.
     """
-    tests = split.test
     try:
         centred = vectors - vectors[split.train].mean(axis=0)
-        if split.pairs is not None:
-            pairs = split.pairs
+        if (pairs := split.pairs) is not None:
             distances = compute_pair_distances(centred[pairs.first], centred[pairs.second])
-            hits, _ = compute_fold_hits(distances, pairs.same, pairs.fold, trial.protocol.fold)
-            return {"view2": float(hits.mean())}
-        probes, hits = find_rank1_hits(centred[tests], faces.labels[tests])
+            return {"view2": float(compute_fold_hits(distances, pairs.same, pairs.fold, trial.protocol.fold)[0].mean())}
+        tests, gallery = (centred[side] for side in (split.test, split.train))
+        if trial.protocol.name == "open_set":
+            return {"rank1": float(find_rank1_hits(tests, faces.labels[split.test])[1].mean())}
+        hits = compute_closed_set_hits(tests, faces.labels[split.test], gallery, faces.labels[split.train])
+        return {"accuracy_gallery": float(hits.mean())}
     except ValueError:
         return {}
-    return {"rank1": float(hits.mean())} if len(probes) else {}
 
 
 def describe_teacher(teaching: Teaching) -> list[str]:
     """What a user should know before anything trains: who teaches, how good it is, that it saw other data."""
     about, measured = teaching.about, dict(teaching.about.get("measured", {}))
-    rates = ", ".join(f"{100 * rate:.1f} % {name}" for name, rate in measured.items()) or "not measured here"
+    rates = ", ".join(f"{100 * rate:.1f} % {_MEASURED[name]}" for name, rate in measured.items())
     lines = [
-        f"the teacher {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image): {rates} by itself on "
-        "the images that test; it saw other data, and possibly these people"
+        f"the teacher {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image) by itself: "
+        f"{rates or 'not measured'}; it saw other data, and possibly these people"
     ]
     if measured and min(measured.values()) < WEAK:
         lines.append(

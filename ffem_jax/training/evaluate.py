@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ffem_jax.data.bins import BinSet
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.intervals import compute_clustered_interval, compute_wilson_interval
 from ffem_jax.metrics.matching import calibrate_sigma, compute_acceptance
 from ffem_jax.metrics.open_set import measure_open_set
+from ffem_jax.metrics.ten_folds import measure_folds
 from ffem_jax.metrics.verification import (
     compute_area,
     compute_equal_error_rate,
@@ -110,6 +113,48 @@ def compute_open_set_metrics(embeddings: np.ndarray, people: np.ndarray) -> dict
         "hits": _write_hits(report.hits),
         "test_identities": probes.tolist(),
         "open_set": open_set | {"images": len(people), "people": len(np.unique(people))},
+    }
+
+
+def compute_bins_metrics(embeddings: np.ndarray, sets: Sequence[BinSet]) -> dict[str, Any]:
+    """The measured fields of a TrialRecord under bins.
+
+    Args:
+        embeddings: of each image and its mirror image, added, [image, feature], of all sets one after another.
+        sets: in which the images are two by two.
+
+    Raises:
+        ValueError: as `measure_folds` does, naming the set.
+    """
+    bins: dict[str, dict[str, Any]] = {}
+    start = 0
+    for one in sets:
+        own = embeddings[start : start + 2 * len(one.same)]
+        start += len(own)
+        try:
+            report = measure_folds(own[0::2], own[1::2], one.same)
+        except ValueError as error:
+            raise ValueError(f"{one.name}: {error}") from None
+        bins[one.name] = {
+            "accuracy": float(report.accuracy.mean()),
+            "accuracy_std": float(report.accuracy.std()),
+            "tar_at_far_1e3": float(report.tar.mean()),
+            "tar_at_far_1e3_std": float(report.tar.std()),
+            "far_at_far_1e3": float(report.far.mean()),
+            "threshold": float(report.threshold.mean()),
+            "pairs": len(one.same),
+            "correct": int(report.hits.sum()),
+            "fingerprint": one.fingerprint,
+        }
+    correct, tested = (sum(one[name] for one in bins.values()) for name in ("correct", "pairs"))
+    low, high = compute_wilson_interval(correct, tested)
+    return {
+        "accuracy": correct / tested,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "correct": correct,
+        "tested": tested,
+        "bins": bins,
     }
 
 

@@ -185,6 +185,25 @@ def get_trace_context() -> tuple[Any, ...]:
     return get_convolution_form(), jax.default_matmul_precision.value
 
 
+def build_embed(
+    network: NetworkSpec,
+    recipe: RecipeSpec,
+    mesh: Mesh,
+    seeds: int,
+    resolution: int,
+    num_classes: int,
+    teacher_features: int = 0,
+) -> Wrapped:
+    """`Program.embed` alone, for images that are no part of the faces; it is compiled when it is first called."""
+    context = get_trace_context()
+    return _build_embed(network, drop_schedule(recipe), mesh, seeds, resolution, num_classes, teacher_features, context)
+
+
+@lru_cache(maxsize=2)
+def _build_embed(network, recipe, mesh, seeds, resolution, num_classes, teacher_features, context):
+    return build_program(network, resolution, num_classes, recipe, mesh, seeds, teacher_features).embed
+
+
 # A program holds 0.3 GB: the last two are kept.
 @lru_cache(maxsize=2)
 def _compile_program(network, recipe, mesh, seeds, image_shape, num_classes, embed_batch, teacher_features, context):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ffem_jax.machine.devices import make_batch_mesh
 from ffem_jax.specs.architecture import NetworkSpec, SpecError
 from ffem_jax.specs.trial import RecipeSpec
-from ffem_jax.training.program import compile_program
+from ffem_jax.training.program import build_embed, compile_program
 from ffem_jax.training.recipes import Schedule, compute_schedule
 from ffem_jax.training.step import BATCH_AXIS, EpochMetrics, TrainingFaces, TrainState
 from ffem_jax.training.teaching import compute_centres
@@ -133,6 +134,9 @@ class Trainer:
         teacher_features = 0 if targets is None else targets.shape[1]
         shapes = len(self.seeds), images.shape, len(identities), self._embed_batch, teacher_features
         self._program = compile_program(network, recipe, mesh, *shapes)
+        self._build_embed = partial(
+            build_embed, network, recipe, mesh, len(self.seeds), images.shape[1], len(identities), teacher_features
+        )
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = self._program.abstract_state
 
@@ -235,3 +239,19 @@ class Trainer:
         ]
         embeddings, logits = (np.concatenate(parts, axis=-2) for parts in zip(*jax.device_get(batches), strict=True))
         return embeddings[..., : len(indices), :], logits[..., : len(indices), :]
+
+    def embed_images(self, state: TrainState, images: np.ndarray) -> np.ndarray:
+        """Embed images that are no part of the faces, uint8 [image, R, R, 3], not augmented.
+
+        Returns:
+            Embeddings [(seed,) image, embedding_dim], float32; [seed] with several seeds alone.
+        """
+        embed, size = self._build_embed(), self._embed_batch
+        parts = []
+        for start in range(0, len(images), size):
+            batch = np.zeros((size, *images.shape[1:]), np.uint8)
+            batch[: len(images) - start] = images[start : start + size]
+            parts.append(
+                jax.device_get(embed(state, jax.device_put(batch, self._whole), np.arange(size, dtype=np.int32))[0])
+            )
+        return np.concatenate(parts, axis=-2)[..., : len(images), :]

@@ -35,10 +35,11 @@ BASES = [
         ("eca", "fixed", "kfold", "softmax", "exponential"),
         ("se", "adaptive", "view2", "normalized_softmax", "constant"),
         ("none", "adaptive", "holdout", "cosface", "exponential"),
+        ("eca", "fixed", "bins", "softmax", "constant"),
     )
 ]
 # Names and paths, which decide nothing; and what another of leads to another pixel or label, which a fingerprint says.
-LABELS = ("name", "root", "cache_dir")
+LABELS = ("name", "root", "bins_root", "cache_dir")
 OTHERS: dict[str, list[Any]] = {
     "schedule": ["one_cycle", "exponential", "constant"],
     "loss": ["softmax", "normalized_softmax", "arcface", "cosface"],
@@ -61,6 +62,7 @@ OTHERS: dict[str, list[Any]] = {
     "width_multiplier": [1.0, 0.5],
     "depth_multiplier": [1.0, 0.3],
     "crop": [1.0, 0.5],
+    "bins": [(), ("lfw",), ("agedb_30", "lfw")],
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from made_sets import (
 from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
-from ffem_jax.data.recordio import read_record, scan_records
+from ffem_jax.data.recordio import RecordError, RecordSource, read_record, scan_records
+from ffem_jax.data.source import open_bytes
 from ffem_jax.specs.data import DataSpec
 
 
@@ -37,7 +40,7 @@ def test_a_whole_set_is_read_to_the_pixel_and_nothing_is_said(tmp_path: Path) ->
     np.testing.assert_array_equal(faces.images, pixels)
     np.testing.assert_array_equal(faces.labels, labels)
     assert (faces.people, faces.notes, faces.unread) == (("0", "1", "2"), (), ())
-    assert faces.names[:2] == ("0/1", "0/2")
+    assert faces.names[:2] == ("0/00000001", "0/00000002")
 
 
 def test_jpeg_label_vectors_and_other_orders_of_the_index_are_read(tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_one_broken_record_costs_that_record_and_is_named(tmp_path: Path, fault:
     faces = load(tmp_path)
     np.testing.assert_array_equal(faces.images, np.delete(pixels, broken - 1, axis=0))
     np.testing.assert_array_equal(faces.labels, np.delete(labels, broken - 1))
-    named = [note for note in faces.notes if f"{starts[broken]:,}" in note or "/3:" in note]
+    named = [note for note in faces.notes if f"{starts[broken]:,}" in note or "/00000003:" in note]
     assert named, faces.notes
 
 
@@ -169,7 +172,7 @@ def test_empty_records_and_labels_that_are_none_are_named_and_counted(tmp_path: 
         assert reason in text
     assert "skipped records without an image (1): record 14" in text
     assert "skipped 1 images whose label is nobody's (-1)" in text
-    assert "skipped 2/19: in no format that is known" in text
+    assert "skipped 2/00000019: in no format that is known" in text
 
 
 def test_labels_with_gaps_are_counted_anew_and_said(tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_odd_pixels_are_read_and_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces.images[1, ..., 0], grey // 257)
     assert abs(faces.images[0].astype(int) - pixels[0]).mean() < 12
     text = "; ".join(faces.notes)
-    assert "images in mode CMYK (1), which are converted to 8-bit RGB: 0/1" in text
+    assert "images in mode CMYK (1), which are converted to 8-bit RGB: 0/00000001" in text
     assert "I;16 (1)" in text
 
 
@@ -236,7 +239,7 @@ def test_people_and_images_are_selected_as_in_a_folder(tmp_path: Path) -> None:
     write_records(tmp_path, make_contents(images, labels[kept].tolist()))
     faces = load(tmp_path, min_images=3, max_images=2)
     assert faces.people == ("1", "2")
-    assert faces.names == ("1/3", "1/5", "2/8", "2/9")
+    assert faces.names == ("1/00000003", "1/00000005", "2/00000008", "2/00000009")
     assert any("left out 2 of 4 people, with fewer than data.min_images=3" in note for note in faces.notes)
     assert load(tmp_path, people=3).people == ("0", "1", "2")
     with pytest.raises(DataError, match="0 of the at least 2 people"):
@@ -264,3 +267,50 @@ def test_bad_places_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_bytes_of_a_file_are_found_across_blocks_and_a_file_that_shrinks_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc" * 10 + MAGIC + b"end")
+    data = open_bytes(path)
+    for size in range(4, 40):
+        monkeypatch.setattr("ffem_jax.data.source.BLOCK_BYTES", size)
+        assert data.find(MAGIC, 0) == 30
+        assert data.find(b"none", 0) == -1
+    path.write_bytes(b"abc")
+    assert (data[0:10], data[20:30], data.find(MAGIC, 0)) == (b"abc", b"", -1)
+
+
+def test_a_record_file_that_shrinks_while_it_is_read_costs_no_more_than_its_images(tmp_path: Path) -> None:
+    write_recordio(tmp_path)
+    path = tmp_path / "train.rec"
+    source = RecordSource(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    source.read(0)
+    with pytest.raises(RecordError, match="the file ends in it"):
+        source.read(len(source) - 1)
+
+
+def test_a_disk_that_goes_away_is_one_line_or_leaves_the_images_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recordio(tmp_path)
+    read, read_image, calls = os.pread, RecordSource.read, iter(range(100))
+
+    def fail(*arguments: Any) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fail_once(source: RecordSource, index: int) -> bytes:
+        return fail() if next(calls) == 2 else read_image(source, index)
+
+    monkeypatch.setattr("ffem_jax.data.source.os.pread", fail)
+    with pytest.raises(DataError, match=r"cannot be read \(Input/output error\)"):
+        load(tmp_path)
+    monkeypatch.setattr("ffem_jax.data.source.os.pread", read)
+    monkeypatch.setattr(RecordSource, "read", fail_once)
+    faces = load(tmp_path)
+    assert faces.unread == ("0/00000003",)
+    assert len(faces.names) == 11

@@ -77,7 +77,8 @@ from ffem_jax.specs.trial import (
         (lambda: ArchSpec(embedding_dim=0), "arch.embedding_dim=0 must be at least 1"),
         (
             lambda: DataSpec(name="casia"),
-            "data.name='casia' is not known; choose one of: lfw52, lfw, lfw_rest, folder, synthetic",
+            "data.name='casia' is not known; choose one of: lfw52, lfw, lfw_rest, folder, recordio, tfds, webdataset, "
+            "parquet, synthetic",
         ),
         (lambda: DataSpec(resolution=8), "data.resolution=8 must be between 16 and 512"),
         (lambda: DataSpec(crop=1.5), "data.crop=1.5 must be between 0.05 and 1.0"),

@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from ffem_jax.metrics.intervals import compute_clustered_interval
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.trial import ProtocolSpec
-from ffem_jax.training.evaluate import compute_metrics, compute_pair_metrics
+from ffem_jax.training.evaluate import compute_metrics, compute_open_set_metrics, compute_pair_metrics
 
 # Person 0 twice, then person 1 twice. Nearest of the other person, as half the distance:
 # sqrt(2) / 2, sqrt(0.8) / 2, sqrt(0.8) / 2, sqrt(2) / 2.
@@ -123,3 +124,23 @@ def test_the_pairs_of_a_fold_have_no_say_in_their_threshold():
     assert compute_pair_metrics(FIRST, moved, SAME, FOLDS, view2)["verification"]["threshold"] == before
     other = compute_pair_metrics(FIRST, SECOND, SAME, FOLDS, dataclasses.replace(view2, fold=1))
     assert other["verification"]["threshold"] != before
+
+
+def test_strangers_worked_by_hand():
+    # Two people of two images, and one of one image that lies nearest to the second of person 4.
+    embeddings = np.asarray([[1.0, 0.0], [4.0, 0.4], [0.0, 1.0], [0.6, 0.8], [1.0, 1.0]])
+    people = np.asarray([4, 4, 9, 9, 7])
+    found = compute_open_set_metrics(embeddings, people)
+    # Nearest others, by cosine: 0 -> 1, 1 -> 0, 2 -> 3 (0.8), 3 -> 4 (0.99, the distractor, which is not asked itself).
+    assert (found["hits"], found["test_identities"]) == ("1110", [4, 4, 9, 9])
+    assert (found["correct"], found["tested"], found["accuracy"]) == (3, 4, 0.75)
+    interval = compute_clustered_interval([1, 1, 1, 0], [4, 4, 9, 9])
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(interval)
+    report = found["open_set"]
+    assert (report["images"], report["people"], report["rank1"]) == (5, 3, 0.75)
+    # Genuine pairs at cosine 0.995 and 0.8; one impostor pair, 0.99, lies between them, of weight 1/2 of three.
+    assert report["tar_at_far_1e2"] == pytest.approx(0.5)
+    assert 0 <= report["auc_low"] <= report["auc"] <= report["auc_high"] <= 1
+    assert {name for name in found if name not in {f.name for f in dataclasses.fields(TrialRecord)}} == set()
+    with pytest.raises(ValueError, match="both must be at least 2"):
+        compute_open_set_metrics(embeddings[:3], np.asarray([1, 2, 3]))

@@ -105,7 +105,9 @@ def test_the_classifier_of_centres_is_a_softmax_of_scaled_cosines() -> None:
     labels, centres = np.arange(8) % 3, targets[:3]
     logits = 16 * unit(vectors) @ centres.T
     wanted = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels])
-    assert float(compute_centre_loss(vectors, jnp.asarray(labels), centres, 16.0, 0.0)) == pytest.approx(wanted, rel=1e-4)
+    assert float(compute_centre_loss(vectors, jnp.asarray(labels), centres, 16.0, 0.0)) == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("part", ["distill_cosine", "distill_relation", "distill_centres"])

@@ -14,7 +14,7 @@ from ffem_jax.analysis.pairing import shorten
 from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import FrontierError, NetworkSummary
 from ffem_jax.records.costs import BYTES_PER_MB
-from ffem_jax.records.measures import count_correct
+from ffem_jax.records.measures import count_correct, read_rate
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.reports.comparison import format_interval, write_sentence
 from ffem_jax.text.numbers import format_p
@@ -70,7 +70,12 @@ def _list_rows(comparison: Comparison) -> list[dict[str, Any]]:
     fields = ("first", "second", "context", "overall", "pairs", "images", "difference", "low", "high", "p_corrected")
     return [
         {name: getattr(row, name) for name in fields}
-        | {"shown": row.significant, "points": format_interval(row), "p": format_p(row.p_corrected)}
+        | {
+            "shown": row.significant,
+            "better": comparison.is_better(row),
+            "points": format_interval(row),
+            "p": format_p(row.p_corrected),
+        }
         | {"sentence": write_sentence(row, comparison)}
         for row in comparison.rows
     ]
@@ -84,7 +89,7 @@ def follow_hypervolume(
     A network counts with the images of its trials so far. At most MOST_STEPS points, the last among them.
     """
     place = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
-    done = [r for r in records if r.status == "done" and getattr(r, question.metric) is not None and r.tested]
+    done = [r for r in records if r.status == "done" and read_rate(r, question.metric) is not None and r.tested]
     done.sort(key=lambda record: record.started_at)
     cap = question.cap_mb * BYTES_PER_MB
     costs = [question.get_bytes(summary) for summary in summaries]
@@ -96,6 +101,7 @@ def follow_hypervolume(
         right[own] += count_correct(record, question.metric)
         tested[own] += images
         if (len(done) - number) % step == 0:
-            values = [a / n if n else float("nan") for a, n in zip(right, tested, strict=True)]
+            score = question.measure.score
+            values = [score(a / n) if n else float("nan") for a, n in zip(right, tested, strict=True)]
             points.append([number, round(compute_hypervolume(costs, values, cap, 0.0) / cap, 6)])
     return points

@@ -56,7 +56,8 @@ class LivePage:
             complaint = str(error) if expected else f"{type(error).__name__}: {error}"
             if complaint != self.complaint:
                 self.say(f"no report: {complaint}")
-                log.log(logging.INFO if expected else logging.ERROR, "no report", exc_info=True)
+                if not expected:
+                    log.error("no report", exc_info=True)
             self.complaint = complaint
             return False
         return True

@@ -11,7 +11,7 @@ from typing import Any
 from ffem_jax.analysis.pairing import list_levels, read_settings, shorten, sort_levels
 from ffem_jax.analysis.summary import NetworkSummary, summarize_records
 from ffem_jax.records.costs import COST_AXES
-from ffem_jax.records.measures import MEASURES
+from ffem_jax.records.measures import MEASURES, list_metrics, read_interval, read_rate
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.records.view import UNREADABLE
 from ffem_jax.reports.html.commands import make_overrides, make_run_overrides
@@ -56,8 +56,8 @@ def describe_networks(
     summaries = summarize_records(records, metric)
     by_key = {record.trial_key: record for record in records}
     rates: dict[str, list[list[float] | None]] = {metric: [_list_rate(s) for s in summaries]}
-    for other in MEASURES:
-        if other != metric and any(getattr(record, other) is not None for record in records):
+    for other in list_metrics(records):
+        if other != metric:
             rates[other] = [_list_rate(s) for s in summarize_records(records, other)]
     rows = []
     for number, summary in enumerate(summaries):
@@ -140,7 +140,7 @@ def _say_size(attention: tuple[Any, ...]) -> str:
 
 TRIAL_COLUMNS = (
     "network", "key", "seed", "fold", "status", "accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery",
-    "epochs", "wall_seconds", "images_per_second", "started_at", "folder", "error", "run",
+    "epochs", "wall_seconds", "images_per_second", "started_at", "folder", "error", "run", "others",
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def describe_trials(
     records: Sequence[TrialRecord], summaries: Sequence[NetworkSummary], words: Words
 ) -> list[list[Any]]:
     """A row of TRIAL_COLUMNS a trial; errors without paths; `folder` is the trial's own, in the sweep's, quoted for a
-    shell."""
+    shell; `others`: the measures that have no column, each with its interval."""
     network = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
     return [
         [
@@ -166,9 +166,18 @@ def describe_trials(
             _name_folder(record.trial_dir),
             remove_paths(record.error, _list_folders(record)),
             words.number(" ".join(make_run_overrides(record.view))),
+            _list_others(record),
         ]
         for record in records
     ]
+
+
+def _list_others(record: TrialRecord) -> dict[str, list[float]]:
+    found = {}
+    for name, measure in MEASURES.items():
+        if measure.within and (rate := read_rate(record, name)) is not None:
+            found[name] = [round(one, RATE_DIGITS) for one in (rate, *(read_interval(record, name) or ()))]
+    return found
 
 
 def _list_folders(record: TrialRecord) -> list[str]:

@@ -21,7 +21,7 @@ from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
 from ffem_jax.errors import FfemError, describe_install
 from ffem_jax.records.costs import BYTES_PER_MB, COST_AXES
-from ffem_jax.records.measures import MEASURES
+from ffem_jax.records.measures import MEASURES, compute_chance, find_measure
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.reports.frontier import ask_question
 from ffem_jax.reports.html.effects import compare_factors, describe_levels, follow_hypervolume
@@ -97,7 +97,6 @@ def write_report(
     payload = {
         "groups": [_describe_group(*both) for both in zip(groups, questions, strict=True)],
         "costs": {name: dataclasses.asdict(axis) for name, axis in COST_AXES.items()},
-        "measures": {name: measure.title for name, measure in MEASURES.items()},
         "columns": TRIAL_COLUMNS,
         "left_out": [*left_out, *notes],
         "version": __version__,
@@ -126,6 +125,8 @@ def _describe_group(records: Sequence[TrialRecord], question: FrontierQuestion) 
         "metric": question.metric,
         "measure": "verification" if question.pairs else question.metric,
         "measured": question.measure.noun,
+        "interval": question.measure.interval,
+        "measures": {name: _describe_measure(name, question, records) for name in MEASURES},
         "chance": next((s.chance for s in summaries if s.chance is not None), None),
         "answer": answer(summaries, question),
         "counts": dict(Counter(record.status for record in records)),
@@ -140,6 +141,14 @@ def _describe_group(records: Sequence[TrialRecord], question: FrontierQuestion) 
         "provenance": describe_provenance(records),
     }
     return described | {"words": list(words.texts)}
+
+
+def _describe_measure(name: str, question: FrontierQuestion, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What the page says of a measure; under View 2 and open_set `accuracy` is another than of a classifier."""
+    measure = find_measure(name, question.protocol)
+    chance = next((c for r in records if r.status == "done" and (c := compute_chance(r, name)) is not None), None)
+    words = {"title": measure.title, "word": measure.word, "axis": measure.axis, "best": measure.best}
+    return words | {"lower": measure.lower_is_better, "chance": chance}
 
 
 def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:

@@ -67,6 +67,11 @@ def find_settings(records: Iterable[TrialRecord]) -> tuple[list[Setting], int]:
             "them); ffem sweep paper trains them"
         )
     check_comparable([record for record, _ in named])
+    if any(record.view.protocol.name == "open_set" for record, _ in named):
+        raise FrontierError(
+            "the paper's tables are of people whom the classifier knows, and protocol=open_set tests others; "
+            "ffem frontier and ffem compare read it"
+        )
     if any(record.view.tests_pairs for record, _ in named):
         raise FrontierError("the paper's tables are of images and protocol=view2 is of pairs; ffem verify reads it")
     groups: dict[str, list[tuple[TrialRecord, PaperNetwork]]] = {}

@@ -88,10 +88,11 @@ function listTicks(low, high) {
 
 // The level of guessing is drawn where it is near: far below all intervals it would squeeze them.
 function hasChance() {
-  if (group.chance === null) return false;
+  const { chance } = getMeasure();
+  if (chance === null) return false;
   const rates = networks.filter(getRate).map(getRate);
   const least = Math.min(...rates.map((rate) => rate[1])), most = Math.max(...rates.map((rate) => rate[2]));
-  return rates.length > 0 && group.chance >= least - 0.5 * (most - least) && group.chance <= most;
+  return rates.length > 0 && chance >= least - 0.5 * (most - least) && chance <= most + 0.5 * (most - least);
 }
 
 function layOutPoints() {
@@ -124,7 +125,7 @@ function makeFrontierData() {
     ghosts,
     steps,
     cap,
-    chance: hasChance() ? [{ y: 100 * group.chance }] : [],
+    chance: hasChance() ? [{ y: 100 * getMeasure().chance }] : [],
     whiskers: points.filter((p) => few || p.front || pinned.has(p.id)),
     pinned: points.filter((p) => pinned.has(p.id)),
     pinnedGhosts: ghosts.filter((p) => pinned.has(p.id)),
@@ -145,12 +146,12 @@ async function drawFrontier() {
   let [least, most] = [100, 0];
   for (const n of trained) { least = Math.min(least, 100 * getRate(n)[1]); most = Math.max(most, 100 * getRate(n)[2]); }
   if (!trained.length) [least, most] = [0, 100];
-  if (hasChance()) least = Math.min(least, 100 * group.chance);
+  if (hasChance()) [least, most] = [Math.min(least, 100 * getMeasure().chance), Math.max(most, 100 * getMeasure().chance)];
   const hasGhosts = networks.some((n) => !getRate(n) && n.status === "over_cap");
   const room = Math.max(1, most - least);
   const floor = least - (hasGhosts ? 0.14 : 0.04) * room;
   const x = { field: "x", type: "quantitative", scale: { domain: chart.domain, nice: false, zero: false }, axis: { title: labelAxis(state.against), grid: false, tickCount: 6 } };
-  const y = (field) => ({ field, type: "quantitative", scale: { domain: [floor, Math.min(100 + 0.02 * room, most + 0.04 * room)], nice: false, zero: false }, axis: { title: container.clientWidth < 500 ? null : group.measure === "verification" ? "verification accuracy, %" : "closed-set accuracy, %", values: listTicks(least, Math.min(100, most)) } });
+  const y = (field) => ({ field, type: "quantitative", scale: { domain: [floor, Math.min(100 + 0.02 * room, most + 0.04 * room)], nice: false, zero: false }, axis: { title: container.clientWidth < 500 ? null : getMeasure().axis, values: listTicks(least, Math.min(100, most)) } });
   // The width of the plot alone is what the layout counts in, so margins are fixed.
   const padding = { left: container.clientWidth < 500 ? 38 : 58, right: 14, top: 10, bottom: 46 };
   chart.width = container.clientWidth - padding.left - padding.right;
@@ -375,10 +376,10 @@ function drawLevels() {
       height: 24 * own.length + 44,
       data: { values: own },
       layer: [
-        { mark: { type: "rule", strokeWidth: 5, opacity: 0.3, color: css("--accent") }, encoding: { y, x: { field: "low", type: "quantitative", scale, axis: { title: "accuracy, %", tickCount: 5 } }, x2: { field: "high" } } },
+        { mark: { type: "rule", strokeWidth: 5, opacity: 0.3, color: css("--accent") }, encoding: { y, x: { field: "low", type: "quantitative", scale, axis: { title: `${getMeasure(group.metric).word}, %`, tickCount: 5 } }, x2: { field: "high" } } },
         { mark: { type: "point", filled: true, size: 70, color: css("--accent") }, encoding: { y, x: { field: "mean", type: "quantitative", scale } } },
       ],
-    }, `Mean accuracy by ${factor}: ${own.map((row) => `${row.level} ${row.mean.toFixed(1)} % of ${row.networks}`).join(", ")}.`);
+    }, `Mean ${getMeasure(group.metric).word} by ${factor}: ${own.map((row) => `${row.level} ${row.mean.toFixed(1)} % of ${row.networks}`).join(", ")}.`);
   }));
 }
 
@@ -394,17 +395,17 @@ async function drawCoordinates() {
   let lines = kept;
   if (kept.length > LINES_UP_TO) {
     // Evenly by rank, the best among them: the whole picture in lines that can be drawn.
-    const ranked = [...kept].sort((a, b) => getRate(b)[0] - getRate(a)[0]);
+    const ranked = [...kept].sort((a, b) => scoreOf(b) - scoreOf(a));
     lines = Array.from({ length: LINES_UP_TO }, (_, i) => ranked[Math.floor((i * ranked.length) / LINES_UP_TO)]);
   }
-  $("coordinates-note").textContent = `A line is a network, the stronger its colour the more accurate${lines.length < kept.length ? `; ${LINES_UP_TO.toLocaleString("en")} of ${kept.length.toLocaleString("en")}, evenly by accuracy` : ""}. A line passes by a setting that its network does not have.`;
+  $("coordinates-note").textContent = `A line is a network, the stronger its colour the better${lines.length < kept.length ? `; ${LINES_UP_TO.toLocaleString("en")} of ${kept.length.toLocaleString("en")}, evenly by ${getMeasure().word}` : ""}. A line passes by a setting that its network does not have.`;
   const rates = kept.map((n) => 100 * getRate(n)[0]);
   const costs = kept.map((n) => (getBytes(n) === null ? NaN : getBytes(n) / 1e6)).filter(Number.isFinite);
   const ends = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
   const place = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
   const [costEnds, rateEnds] = [ends(costs), ends(rates)];
-  const size = `MB ${state.precision}`;
-  const names = [...dimensions.map((d) => d.name), size, "accuracy, %"];
+  const size = `MB ${state.precision}`, measured = `${getMeasure().word}, %`;
+  const names = [...dimensions.map((d) => d.name), size, measured];
   const rows = [], labels = [];
   for (const network of lines) {
     const rate = 100 * getRate(network)[0];
@@ -415,20 +416,20 @@ async function drawCoordinates() {
       if (level >= 0) rows.push({ id: network.id, name: d.name, place: level / (d.levels.length - 1) + fan, rate });
     }
     if (getBytes(network) !== null) rows.push({ id: network.id, name: size, place: place(getBytes(network) / 1e6, costEnds), rate });
-    rows.push({ id: network.id, name: "accuracy, %", place: place(rate, rateEnds), rate });
+    rows.push({ id: network.id, name: measured, place: place(rate, rateEnds), rate });
   }
   for (const d of dimensions) {
     const listed = d.levels.length <= 10 ? d.levels : [d.levels[0], d.levels[d.levels.length - 1]];
     for (const level of listed) labels.push({ name: d.name, place: d.levels.indexOf(level) / (d.levels.length - 1), text: level.length > 16 ? `${level.slice(0, 15)}…` : level });
   }
   if (costs.length) costEnds.forEach((value, i) => labels.push({ name: size, place: i, text: value.toFixed(2) }));
-  if (rates.length) rateEnds.forEach((value, i) => labels.push({ name: "accuracy, %", place: i, text: value.toFixed(1) }));
+  if (rates.length) rateEnds.forEach((value, i) => labels.push({ name: measured, place: i, text: value.toFixed(1) }));
   const x = { field: "name", type: "ordinal", sort: names, scale: { domain: names, padding: 0.25 }, axis: { title: null, orient: "top", labelAngle: 0, labelLimit: 130, domain: false, ticks: false, grid: true, labelColor: css("--ink"), labelExpr: "split(datum.label, '.')[length(split(datum.label, '.')) - 1]" } };
   const y = { field: "place", type: "quantitative", scale: { domain: [-0.06, 1.06], nice: false }, axis: null };
   await embed("coordinates-chart", {
     height: 340,
     layer: [
-      { data: { values: rows }, mark: { type: "line", strokeWidth: lines.length > 200 ? 1 : 1.8, opacity: lines.length > 200 ? 0.25 : 0.8 }, encoding: { x, y, detail: { field: "id" }, color: { field: "rate", type: "quantitative", scale: { range: [css("--faint"), css("--strong")] }, legend: null } } },
+      { data: { values: rows }, mark: { type: "line", strokeWidth: lines.length > 200 ? 1 : 1.8, opacity: lines.length > 200 ? 0.25 : 0.8 }, encoding: { x, y, detail: { field: "id" }, color: { field: "rate", type: "quantitative", scale: { range: getMeasure().lower ? [css("--strong"), css("--faint")] : [css("--faint"), css("--strong")] }, legend: null } } },
       { data: { values: labels }, mark: { type: "text", dx: 8, align: "left", fontSize: 12, color: css("--ink"), stroke: css("--paper"), strokeWidth: 4, strokeOpacity: 0.85 }, encoding: { x, y, text: { field: "text" } } },
       { data: { values: labels }, mark: { type: "text", dx: 8, align: "left", fontSize: 12, color: css("--ink") }, encoding: { x, y, text: { field: "text" } } },
     ],
@@ -438,7 +439,7 @@ async function drawCoordinates() {
 async function drawProgress() {
   const rows = group.hypervolume.map(([number, share]) => ({ number, share: 100 * share }));
   $("progress-note").textContent = rows.length
-    ? `The share of the rectangle of ${formatNumber(group.cap_mb)} MB (${group.precision}) and perfect accuracy that the frontier covers (hypervolume), training by training, in the order in which they started. It falls where a further seed or fold brings a mean down. After all ${countOf(rows[rows.length - 1].number, "training")}: ${rows[rows.length - 1].share.toFixed(2)} %.`
+    ? `The share of the rectangle of ${formatNumber(group.cap_mb)} MB (${group.precision}) and perfect ${getMeasure(group.metric).word} that the frontier covers (hypervolume), training by training, in the order in which they started. It falls where a further seed or fold brings a mean down. After all ${countOf(rows[rows.length - 1].number, "training")}: ${rows[rows.length - 1].share.toFixed(2)} %.`
     : "No training is done yet.";
   if (rows.length < 2) return $("progress-chart").replaceChildren();
   await embed("progress-chart", {

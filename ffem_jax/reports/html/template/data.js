@@ -3,7 +3,8 @@ const payload = JSON.parse(document.getElementById("payload").textContent);
 const PRECISIONS = ["float32", "float16", "int8"];
 const COSTS = payload.costs; // as ffem_jax/records/costs.py declares them
 const labelAxis = (against) => COSTS[against].axis.replaceAll("{precision}", state.precision);
-const METRICS = payload.measures; // as ffem_jax/records/measures.py declares them
+const getMeasure = (metric = state.metric) => group.measures[metric]; // as ffem_jax/records/measures.py declares them
+const scoreOf = (network) => (getMeasure().lower ? -1 : 1) * getRate(network)[0]; // the larger the better
 const STATUSES = { done: "done", over_cap: "over the cap", failed: "failed", pruned: "stopped early" };
 const state = { group: 0, against: "bytes", precision: "float32", metric: "accuracy", cap: 10, curve: "validation", pins: [], filter: null };
 let group, networks, trials, shown;
@@ -72,12 +73,12 @@ const forgetFrontier = () => { standing = null; };
 const listFrontier = () => (standing ??= findFrontier(networks.filter((network) => shown.has(network.id))));
 function findFrontier(candidates) {
   const known = candidates.filter((n) => getRate(n) && fits(n) && Number.isFinite(getCost(n)));
-  known.sort((a, b) => getCost(a) - getCost(b) || getRate(b)[0] - getRate(a)[0] || a.id - b.id);
+  known.sort((a, b) => getCost(a) - getCost(b) || scoreOf(b) - scoreOf(a) || a.id - b.id);
   const front = [];
   for (const network of known) {
     const last = front[front.length - 1];
     const equal = last && getCost(last) === getCost(network) && getRate(last)[0] === getRate(network)[0];
-    if (!last || getRate(network)[0] > getRate(last)[0] || equal) front.push(network);
+    if (!last || scoreOf(network) > scoreOf(last) || equal) front.push(network);
   }
   return front;
 }
@@ -112,14 +113,15 @@ function writeVerdict() {
   const limit = `${formatNumber(state.cap)} MB at ${state.precision}`;
   const start = `${fitting.length.toLocaleString("en")} of ${trained.length.toLocaleString("en")} trained networks ${fitting.length === 1 ? "fits" : "fit"} ${limit}`;
   if (!front.length) return `${start}.`;
-  if (group.chance !== null && state.metric === group.metric && fitting.every((n) => getRate(n)[1] <= group.chance))
-    return `${start}: all at chance (${percent(group.chance)} %), so nothing orders them. Train longer.`;
+  const { word, best: highest, lower, chance } = getMeasure();
+  if (chance !== null && fitting.every((n) => (lower ? getRate(n)[2] >= chance : getRate(n)[1] <= chance)))
+    return `${start}: all at chance (${percent(chance)} %), so nothing orders them. Train longer.`;
   const best = front[front.length - 1];
   const rivals = fitting.filter((network) => network !== best && overlap(network, best));
-  const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The highest accuracy is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;
+  const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The ${highest} ${word} is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;
   if (fitting.length === 1) return `${high}; one network alone is a point and no trade-off.`;
   if (rivals.length) return `${high}; it is not shown to be the best, since the intervals of ${rivals.length.toLocaleString("en")} of the ${(fitting.length - 1).toLocaleString("en")} others overlap its own.`;
-  return `${high}; its interval lies above those of all the others that fit.`;
+  return `${high}; its interval lies ${lower ? "below" : "above"} those of all the others that fit.`;
 }
 
 const formatNumber = (value) => String(Number(value.toPrecision(4)));

@@ -9,9 +9,9 @@ function drawAll() {
   const has = (cost) => networks.some((n) => (cost === "bytes" ? n.bytes.some((b) => b !== null) : n[cost] !== null));
   drawSwitch("against", Object.keys(COSTS).filter(has).map((cost) => [cost, COSTS[cost].title]), state.against, (value) => { state.against = value; drawCosts(); });
   drawSwitch("precision", PRECISIONS.map((p) => [p, p]), state.precision, (value) => { state.precision = value; setCapRange(); drawCosts(); });
-  const metrics = Object.keys(METRICS).filter((metric) => networks.some((n) => n.rates[metric]));
+  const metrics = Object.keys(group.measures).filter((metric) => networks.some((n) => n.rates[metric]));
   $("metric-field").hidden = metrics.length < 2;
-  drawSwitch("metric", metrics.map((metric) => [metric, METRICS[metric]]), state.metric, (value) => { state.metric = value; drawCosts(); });
+  drawSwitch("metric", metrics.map((metric) => [metric, getMeasure(metric).title]), state.metric, (value) => { state.metric = value; forgetFrontier(); drawCosts(); });
   const curves = Object.keys(CURVES).filter((name) => group.curves[name].some((curve) => curve.length));
   if (!curves.includes(state.curve)) state.curve = curves[0] || "loss";
   drawSwitch("curve", curves.map((name) => [name, CURVES[name]]), state.curve, (value) => { state.curve = value; drawCurves(); });

@@ -24,12 +24,14 @@ function drawSwitch(id, choices, chosen, choose) {
   }, name)));
 }
 
+const capitalize = (text) => text[0].toUpperCase() + text.slice(1);
+
 function describeNumbers(network) {
   const rate = getRate(network);
   const listed = [];
   if (rate) {
     const runs = network.folds > 1 ? `${countOf(network.seeds, "seed")}, ${countOf(network.folds, "fold")}` : countOf(network.seeds, "seed");
-    listed.push(["Accuracy", `${formatRate(rate)} %`], ["Tested", `${countOf(rate[4], group.measure === "verification" ? "pair" : "image")}, ${runs}${network.complete ? "" : " (folds are missing)"}`]);
+    listed.push([capitalize(getMeasure().word), `${formatRate(rate)} %`], ["Tested", `${countOf(rate[4], group.measure === "verification" ? "pair" : "image")}, ${runs}${network.complete ? "" : " (folds are missing)"}`]);
     if (rate[3] >= 0) listed.push(["Between seeds", `${percent(rate[3])} points (standard deviation)`]);
   } else listed.push(["Accuracy", `none: ${STATUSES[network.status] || network.status}`]);
   listed.push([`Size, ${state.precision}`, `${formatMegabytes(network)} MB`]);
@@ -110,7 +112,7 @@ function drawPins() {
 
 function drawFrontTable() {
   const front = listFrontier();
-  const heads = [["", ""], ["network", ""], [COSTS[state.against].unit, "number"], ...(state.against === "bytes" ? [] : [[`MB ${state.precision}`, "number"]]), ["accuracy, % [95 %]", "number"], ["seeds", "number"]];
+  const heads = [["", ""], ["network", ""], [COSTS[state.against].unit, "number"], ...(state.against === "bytes" ? [] : [[`MB ${state.precision}`, "number"]]), [`${getMeasure().word}, % [95 %]`, "number"], ["seeds", "number"]];
   $("front-table").replaceChildren(
     make("thead", {}, make("tr", {}, ...heads.map(([head, kind]) => (head ? make("th", { scope: "col", class: kind }, head) : make("td", {}))))),
     make("tbody", {}, ...front.map((n) => make("tr", { class: state.pins.includes(n.id) ? "pinned" : "" },
@@ -131,7 +133,7 @@ function drawComparison() {
       make("td", {}, row.second), make("td", {}, row.first), make("td", {}, row.context),
       make("td", { class: "number" }, row.points),
       make("td", { class: "number" }, row.p), make("td", { class: "number" }, String(row.pairs)), make("td", { class: "number" }, String(row.images)),
-      make("td", {}, row.shown ? (row.difference > 0 ? "better" : "worse") : "no")))));
+      make("td", {}, row.shown ? (row.better ? "better" : "worse") : "no")))));
   $("comparison").replaceChildren(
     ...(entry.rows.length ? [make("ul", { class: "sentences" }, ...overall.slice(0, 12).map((row) => make("li", {}, ...makeText(row.sentence)))), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Paired comparison of ${entry.factor}` }, table)] : []),
     ...entry.notes.map((note) => make("p", { class: "hint" }, note)));

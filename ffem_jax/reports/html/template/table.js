@@ -3,6 +3,12 @@ const ROWS_A_PAGE = 50;
 const MOST_CHOICES = 24; // levels of a setting that can be chosen from a list
 const table = { rows: [], ordered: [], sort: "network", descending: false, page: 0, columns: [] };
 
+// A trial's own number by the measure chosen, and the ends of its interval; null where the record has none.
+function readTrial(trial, metric = state.metric) {
+  if (metric in trial) return [trial[metric], trial[`${metric}_low`] ?? null, trial[`${metric}_high`] ?? null];
+  return trial.others[metric] || [null, null, null];
+}
+
 function listColumns() {
   const settings = group.factors.map((factor, i) => ({ name: factor.name.split(".").pop().replaceAll("_", " "), csv: factor.name, get: (t) => networks[t.network].settings[i] ?? "", text: true })).slice(0, 6);
   const folds = trials.some((t) => t.fold);
@@ -12,7 +18,7 @@ function listColumns() {
     { name: "status", csv: "status", get: (t) => STATUSES[t.status] || t.status, text: true },
     { name: "seed", csv: "seed", get: (t) => t.seed },
     ...(folds ? [{ name: "fold", csv: "fold", get: (t) => t.fold }] : []),
-    { name: "accuracy, % [95 %]", csv: "accuracy", get: (t) => (t.status === "done" ? t[state.metric] : null), show: (t) => (t.status !== "done" || t[state.metric] === null ? "–" : state.metric === "accuracy" && t.accuracy_low !== null ? `${percent(t.accuracy)} [${percent(t.accuracy_low)}, ${percent(t.accuracy_high)}]` : percent(t[state.metric])) },
+    { name: `${getMeasure().word}, % [95 %]`, csv: "accuracy", get: (t) => (t.status === "done" ? readTrial(t)[0] : null), show: (t) => (t.status !== "done" || readTrial(t)[0] === null ? "–" : readTrial(t)[1] === null ? percent(readTrial(t)[0]) : formatRate(readTrial(t))) },
     { name: `MB ${state.precision}`, csv: `bytes_${state.precision}`, get: (t) => getBytes(networks[t.network]), show: (t) => formatMegabytes(networks[t.network]) },
     { name: "parameters", csv: "params", get: (t) => networks[t.network].params, show: (t) => networks[t.network].params?.toLocaleString("en") ?? "?" },
     { name: "MACs", csv: "macs", get: (t) => networks[t.network].macs, show: (t) => networks[t.network].macs?.toLocaleString("en") ?? "?" },
@@ -136,6 +142,7 @@ function makeCsv() {
     ["trial_key", (t) => t.key], ["network", (t) => networks[t.network].label], ["status", (t) => t.status], ["seed", (t) => t.seed], ["fold", (t) => t.fold],
     ...settings,
     ...["accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery"].map((name) => [name, (t) => t[name]]),
+    ...Object.keys(group.measures).filter((name) => trials.some((t) => name in t.others)).flatMap((name) => ["", "_low", "_high"].map((end, i) => [name + end, (t) => readTrial(t, name)[i]])),
     ...PRECISIONS.map((name, i) => [`bytes_${name}`, (t) => networks[t.network].bytes[i]]),
     ...Object.keys(COSTS).filter((name) => name !== "bytes").map((name) => [name, (t) => networks[t.network][name]]),
     ...["epochs", "wall_seconds", "images_per_second", "started_at", "error"].map((name) => [name, (t) => t[name]]),

@@ -1,0 +1,52 @@
+"""LFW's vectors by npm's `@vladmandic/face-api`, as a file for teacher=vectors; see `face_api.mjs` beside it.
+
+python -m benchmarks.peers.face_api LFW_FOLDER teacher.npz, where `npm install` put the packages. LFW_FOLDER holds the
+people's folders. Each image is cut to pixels 70 to 180 across and 78 to 188 down, and resized to 150 x 150.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ffem_jax.teachers.vectors import write_vectors
+
+BOX = (70, 78, 180, 188)
+SIZE = 150
+ABOUT = {
+    "name": "face-api",
+    "source": "npm @vladmandic/face-api 1.7.15, the recognition network of dlib",
+    "licence": "MIT",
+    "crop": list(BOX),
+    "size": SIZE,
+}
+
+
+def write_lines(paths: list[Path], root: Path) -> Iterator[str]:
+    """One JSON line per image, as the script takes them."""
+    for path in paths:
+        face = Image.open(path).convert("RGB").crop(BOX).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        pixels = base64.b64encode(face.tobytes()).decode()
+        yield json.dumps({"path": path.relative_to(root).as_posix(), "size": SIZE, "pixels": pixels})
+
+
+def main(root: Path, out: Path) -> None:
+    """Write the vectors of every image below `root` to `out`."""
+    paths = sorted(root.glob("*/*.jpg"))
+    script = Path(__file__).with_suffix(".mjs")
+    text = "\n".join(write_lines(paths, root))
+    done = subprocess.run(["node", str(script)], input=text, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    write_vectors(out, [row["path"] for row in rows], np.array([row["vector"] for row in rows]), ABOUT)
+    print(f"{out}: {len(rows):,} vectors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
