@@ -82,7 +82,7 @@ def _choose_threshold(distances: np.ndarray, same: np.ndarray) -> float:
 
 
 def _find_threshold(distances: np.ndarray) -> float:
-    """The threshold at which FAR_TARGET of pairs of two people are accepted, on a straight line between two of the grid.
+    """The threshold at which FAR_TARGET of pairs of two people are accepted, on a line between two of the grid.
 
     Where FAR rises over the target from one threshold to the next, these are the two. 0 where it never gets there; NaN
     without such a pair.

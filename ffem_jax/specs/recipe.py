@@ -232,6 +232,10 @@ def select_effective(recipe: RecipeSpec) -> dict[str, Any]:
     """The recipe's values that training reads, each of the type it is declared with: 1 and 1.0 are one rate."""
     unread = {"name"} | {name for group in LOSS_SETTINGS.values() for name in group}
     unread -= set(LOSSES[recipe.loss].settings)
+    if recipe.distill_centres:
+        unread -= {"scale", "label_smoothing"}
+    if not recipe.distills:
+        unread.add("distill_labels")
     if recipe.schedule != "exponential":
         unread.add("decay")
     if recipe.schedule != "one_cycle":

@@ -69,7 +69,8 @@ COMMANDS = (["frontier"], ["compare", "--factor", "attention.kind"], ["report"],
 def test_the_newest_faces_count_and_it_is_said(edited, command, capsys):
     folder, older = edited
     name, *more = command
-    assert main([name, str(folder), *more, "--json"]) == 0
+    out = {"frontier": ["--out", str(folder / "frontier")], "report": ["--out", str(folder / "report.html")]}
+    assert main([name, str(folder), *more, *out.get(name, []), "--json"]) == 0
     printed = capsys.readouterr()
     told = f"2 trials of others are left out, by fingerprint: {older} (2); --faces {older} takes those instead"
     newest = "the newest that something was trained on count"
@@ -93,7 +94,8 @@ def test_the_newest_faces_count_and_it_is_said(edited, command, capsys):
 def test_others_are_taken_where_they_are_chosen(edited, command, capsys):
     folder, older = edited
     name, *more = command
-    assert main([name, str(folder), *more, "--json", "--faces", older[:6]]) == 0
+    out = ["--out", str(folder / "older.html")] if name == "report" else []
+    assert main([name, str(folder), *more, *out, "--json", "--faces", older[:6]]) == 0
     printed = capsys.readouterr()
     assert f"2 trials of other faces are left out, by --faces {older[:6]}" in printed.err
     if name == "compare":

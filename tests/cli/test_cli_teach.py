@@ -38,6 +38,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "faces" / Path(name).parent.name / f"{Path(name).stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
+    # The "large" model: a network trained on labels, exported.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run("train data=folder data.root=faces arch=ffem recipe=modern", *SMALL) == DONE
+        assert run(f"export {find_trial('*')} --format onnx --dtype float32 --out big") == DONE
     return folder
 
 
@@ -54,10 +59,7 @@ def test_from_a_large_model_to_a_small_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
-    # The "large" model: a network trained on labels, exported.
-    assert run("train data=folder data.root=faces arch=ffem recipe=modern", *SMALL) == DONE
     trained = find_trial("*")
-    assert run(f"export {trained} --format onnx --dtype float32 --out big") == DONE
     big = next(Path("big").glob("*.onnx"))
 
     as_ours = "teacher=onnx teacher.size=16"
@@ -68,7 +70,7 @@ def test_from_a_large_model_to_a_small_file(
     assert all(re.fullmatch(r"[^/]+/[^/]+\.png", name) for name in found.names)
 
     # The three ways to be taught by it: its vectors, itself, and the trial that it was made of.
-    keys = set()
+    keys = []
     for teacher in (
         "vectors teacher.path=teacher.npz",
         f"onnx teacher.size=16 teacher.path={big}",
@@ -80,8 +82,8 @@ def test_from_a_large_model_to_a_small_file(
         record = read_records(Path("taught/records.jsonl"))[-1]
         assert record.status == "done"
         assert record.teacher["measured"]["accuracy_gallery"] >= 0
-        keys.add(record.trial_key)
-    assert len(keys) == 4  # rounding makes four teachings of one network
+        keys.append(record.trial_key)
+    assert keys[0] == keys[1] != keys[2]  # one teaching by two ways; the trial's own numbers differ by rounding
 
     assert run("export taught --format onnx --dtype float32 --out small") in (DONE, BAD_USAGE)
     capsys.readouterr()
@@ -113,12 +115,14 @@ def test_the_page_s_script_measures_view_2(
     monkeypatch.chdir(place)
     page = (repository / "docs" / "teacher.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in block]
-    drawn = load_faces(DataSpec(name="synthetic", resolution=32, people=12, images_per_person=6))
-    for label, (name, image) in enumerate(zip(drawn.labels, drawn.images, strict=True)):
-        path = Path(f"lfw/lfw-deepfunneled/p{name:02d}/p{name:02d}_{label % 6 + 1:04d}.jpg")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, quality=95)
+    # People of one colour each: any network tells most of them apart.
     random = np.random.default_rng(0)
+    for person, colour in enumerate(random.integers(0, 256, (12, 1, 1, 3))):
+        for number in range(1, 7):
+            path = Path(f"lfw/lfw-deepfunneled/p{person:02d}/p{person:02d}_{number:04d}.jpg")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noisy = colour + random.normal(scale=12, size=(32, 32, 3)) + random.normal(scale=12, size=3)
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=95)
     rows = []
     for _ in range(10):
         a, b = random.permuted(np.tile(np.arange(12), (300, 1)), axis=1)[:, :2].T
@@ -137,4 +141,6 @@ def test_the_page_s_script_measures_view_2(
     vectors = compute(faces.images) + compute(faces.images[:, :, ::-1])
     distances = compute_pair_distances(vectors[pairs.first], vectors[pairs.second])
     accuracy, _ = compute_view2_accuracy(distances, pairs.same, pairs.fold)
-    assert done.stdout == f"{100 * accuracy:.2f} %\n"
+    assert accuracy > 0.7
+    # Of equal distances one may fall on the other side of the threshold by rounding.
+    assert float(done.stdout.removesuffix(" %\n")) == pytest.approx(100 * accuracy, abs=0.2)

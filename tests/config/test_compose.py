@@ -53,7 +53,7 @@ def test_the_fixed_names_are_there() -> None:
         "attention": ["cbam", "coordinate", "eca", "none", "se"],
         "data": ["folder", "lfw", "lfw52", "lfw_rest", "parquet", "recordio", "synthetic", "tfds", "webdataset"],
         "launcher": ["joblib", "local", "ray", "slurm"],
-        "logger": ["mlflow", "none", "tensorboard"],
+        "logger": ["mlflow", "none", "tensorboard", "wandb"],
         "protocol": ["bins", "holdout", "kfold", "open_set", "repeated", "view2"],
         "pretrain": ["lfw_rest", "none"],
         "recipe": [
@@ -73,11 +73,13 @@ def test_the_fixed_names_are_there() -> None:
             "ablation/unsmoothed",
             "arcface",
             "cosface",
+            "distill",
             "fine_tuning",
             "modern",
             "paper",
             "strong",
         ],
+        "teacher": ["ffem", "none", "onnx", "vectors"],
     }
 
 
@@ -87,8 +89,11 @@ def test_every_file_composes_and_is_named_after_itself(composer: Composer, group
     module = needed.get(choice, ("", ""))[0] or "json"
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    composer.parse([f"{group}={choice}"])
-    application = to_application(composer.compose([f"{group}={choice}"], multirun=True))
+    # A teacher and a recipe that has a use for one go together.
+    taught = {"recipe": ["teacher=vectors", "teacher.path=t.npz"], "teacher": ["recipe=distill", "teacher.path=t.npz"]}
+    more = taught[group] if choice == "distill" or (group == "teacher" and choice != "none") else []
+    composer.parse([f"{group}={choice}", *more])
+    application = to_application(composer.compose([f"{group}={choice}", *more], multirun=True))
     if group == "attention":
         assert application.arch.attention.kind == choice
     elif group == "logger":

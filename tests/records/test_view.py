@@ -40,7 +40,7 @@ def test_what_a_record_leaves_out_is_at_its_default() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_field_of_tomorrow_costs_nothing_else(group: str) -> None:
     spec = build_record(pretrain={"name": "lfw_rest", "data": DataSpec(resolution=64)}).spec
-    spec[group]["a_field_of_tomorrow"] = 1
+    spec.setdefault(group, {})["a_field_of_tomorrow"] = 1
     view = view_spec(spec)
     assert view.inexact == {group}
     assert view.get_written(group)["a_field_of_tomorrow"] == 1

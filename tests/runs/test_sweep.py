@@ -150,7 +150,7 @@ def test_seeds_of_one_program_are_trials_of_one_job() -> None:
     ("name", "overrides", "told"),
     [
         ("resolution", ["recipe.epochs=1,0"], "recipe.epochs=0"),
-        ("placement", ["arch.atention.kind=eca"], "did you mean attention?"),
+        ("placement", ["arch.atention.kind=eca"], "did you mean arch.attention.kind?"),
         ("depth", ["arch.attention.kind=eca,sse"], "choose one of: none, eca, se"),
         ("depth", ["arch=ffem,ffemm"], "did you mean ffem?"),
         ("", ["run.records='a','b'", "seed=0,1"], "one file"),
@@ -167,7 +167,7 @@ def test_one_bad_value_refuses_the_sweep(name: str, overrides: list[str], told: 
 def test_a_sweep_file_with_a_mistake_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text("hydra: {sweeper: {params: {arch.widht_multiplier: '1,2'}}}")
-    with pytest.raises(ConfigError, match=r"did you mean width_multiplier"):
+    with pytest.raises(ConfigError, match=r"did you mean arch.width_multiplier"):
         plan("mine")
 
 

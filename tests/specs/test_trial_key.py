@@ -26,6 +26,7 @@ from ffem_jax.specs.trial import (
     PretrainSpec,
     ProtocolSpec,
     RecipeSpec,
+    TeacherSpec,
     TrialSpec,
     select_used,
     to_plain,
@@ -33,6 +34,9 @@ from ffem_jax.specs.trial import (
 )
 
 TRIAL = TrialSpec(arch=FFEM_AM)
+TAUGHT = TrialSpec(
+    arch=FFEM_AM, recipe=RecipeSpec(distill_cosine=2.0), teacher=TeacherSpec(name="vectors", path="teacher.npz")
+)
 
 
 def change(trial: TrialSpec, path: str, value: Any) -> TrialSpec:
@@ -136,6 +140,7 @@ def test_every_recipe_field_but_the_name_decides() -> None:
         # decay is read by its own schedule alone, and a margin by its own losses.
         base = change(TRIAL, "recipe.schedule", "exponential") if field.name == "decay" else TRIAL
         base = change(TRIAL, "recipe.loss", "arcface") if field.name.startswith("margin") else base
+        base = TAUGHT if field.name.startswith("distill") else base
         assert trial_key(change(base, f"recipe.{field.name}", other)) != trial_key(base), field.name
 
 
@@ -268,19 +273,22 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert plain["arch"]["attention"]["placement"] == [0, 13]
     assert plain["arch"]["stages"][0] == {"expansion": 1, "channels": 16, "repeats": 1, "stride": 1}
-    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)} - {"pretrain"}
-    assert set(plain["data"]) == {field.name for field in dataclasses.fields(DataSpec)}
+    assert set(plain) == {field.name for field in dataclasses.fields(TrialSpec)} - {"pretrain", "teacher"}
+    assert set(plain["data"]) == {field.name for field in dataclasses.fields(DataSpec) if "added" not in field.metadata}
 
 
 def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
     # So that records of before and of after, of one trial, say the same.
     later = {"margin", "margin_warmup", "margin_rise", "rotation", "zoom", "weight_averaging"}
+    later |= {"distill_cosine", "distill_relation", "distill_centres", "distill_labels"}
     assert {field.name for field in dataclasses.fields(RecipeSpec)} - set(to_plain(RecipeSpec())) == later
     used = to_plain(RecipeSpec(loss="cosface", rotation=5.0))
     assert (used["margin"], used["rotation"]) == (0.2, 5.0)
     assert "zoom" not in used
     assert "test_people" not in to_plain(ProtocolSpec())
     assert to_plain(ProtocolSpec(test_people=9))["test_people"] == 9
+    assert to_plain(TAUGHT)["teacher"]["name"] == "vectors"
+    assert "teacher" not in to_plain(TRIAL)
     assert to_plain(PRETRAINED)["pretrain"]["data"]["name"] == "lfw_rest"
     assert "pretrain" not in to_plain(change(PRETRAINED, "pretrain.name", "none"))
 
