@@ -15,6 +15,7 @@ from ffem_jax.figures.canvas import apply_look, clean_text, clean_texts, make_fi
 from ffem_jax.figures.marks import draw_marks, draw_staircase, make_marks, name_marks
 from ffem_jax.figures.scales import draw_chance, get_interval, set_cost_limits, set_rate_limits
 from ffem_jax.figures.styles import STYLES, get_style
+from ffem_jax.specs.attention import get_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def _draw_key(figure: Figure, trained: Sequence[NetworkSummary], height: float) 
         return
     look: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "markerfacecoloralt": "white"}
     marks = [Line2D([], [], **get_style(kind, order), **look) for kind in order]
-    names = ["no attention" if kind == "none" else kind.upper() for kind in order]
+    names = ["no attention" if kind == "none" else get_title(kind) for kind in order]
     figure.legend(
         marks, names, loc="upper left", bbox_to_anchor=(0.135, 1 - 0.02 / height), ncols=len(order), frameon=False,
         fontsize=6.5, handletextpad=0.1, columnspacing=0.9, borderpad=0, borderaxespad=0,

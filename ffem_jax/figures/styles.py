@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ffem_jax.specs.attention import get_title
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -13,10 +15,10 @@ STYLES: dict[str, dict[str, Any]] = {
     "none": {"marker": "o", "fillstyle": "none", "color": "#404040"},
     "eca": {"marker": "s", "fillstyle": "full", "color": "#0072B2"},
     "se": {"marker": "^", "fillstyle": "bottom", "color": "#D55E00"},
+    "cbam": {"marker": "D", "fillstyle": "left", "color": "#009E73"},
+    "coordinate": {"marker": "v", "fillstyle": "right", "color": "#CC79A7"},
 }
 MORE_STYLES: tuple[dict[str, Any], ...] = (
-    {"marker": "D", "fillstyle": "left", "color": "#009E73"},
-    {"marker": "v", "fillstyle": "full", "color": "#CC79A7"},
     {"marker": "P", "fillstyle": "none", "color": "#56B4E9"},
     {"marker": "*", "fillstyle": "full", "color": "#E69F00"},
 )
@@ -48,7 +50,7 @@ def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool, left: float
         )
         for k in order
     ]
-    texts = [names.get(kind, kind.upper()) for kind in order]
+    texts = [names.get(kind, get_title(kind)) for kind in order]
     if trained:
         marks += [
             Line2D([], [], color="#202020", linewidth=1.1),

@@ -34,10 +34,11 @@ class ConvolutionalBlockAttention(nnx.Module):
         self.norm = make_batch_norm(1, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = jnp.stack((x.mean(axis=(1, 2)), x.max(axis=(1, 2))), axis=1)
+        pixels = x.reshape(x.shape[0], -1, x.shape[3])
+        pooled = jnp.stack((pixels.mean(axis=1), take_largest(pixels, 1)), axis=1)
         logits = self.expand(nnx.relu(self.reduce(pooled))).sum(axis=1)
         x = x * nnx.sigmoid(logits)[:, None, None, :]
-        pooled = jnp.stack((x.mean(axis=-1), x.max(axis=-1)), axis=-1)
+        pooled = jnp.stack((x.mean(axis=-1), take_largest(x, x.ndim - 1)), axis=-1)
         return x * nnx.sigmoid(normalize(self.norm, nnx.identity, spatial_conv(pooled, self.kernel[...])))
 
     def fold(self, graph: Graph, x: str, name: str) -> str:
@@ -58,6 +59,17 @@ class ConvolutionalBlockAttention(nnx.Module):
             f"{name}/pixel_gate", pooled, kernel, norm=self.norm, padding=rim, activation=nnx.sigmoid
         )
         return graph.multiply(f"{name}/scale", y, gate)
+
+
+def take_largest(x: jax.Array, axis: int) -> jax.Array:
+    """The largest value along `axis`, with its gradient going to the first place that has it.
+
+    jnp.max finds those places by comparing its operand, which XLA may have computed once more with another rounding:
+    then none is equal, and the gradient is 0 / 0.
+    """
+    place = lax.stop_gradient(jnp.argmax(x, axis=axis, keepdims=True))
+    chosen = lax.broadcasted_iota(place.dtype, x.shape, axis) == place
+    return jnp.sum(jnp.where(chosen, x, 0), axis=axis)
 
 
 def spatial_conv(x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -125,7 +125,7 @@ def test_all_forms_and_any_number_of_cores_train_alike(monkeypatch):
         with use_convolution_form(form):
             trainer = Trainer(NETWORK, recipe, [0], *faces)
         training = trainer.fit()
-        assert len(trainer.images.sharding.device_set) == cores
+        assert len(trainer.faces.images.sharding.device_set) == cores
         return training.history.loss[0][0], training.state
 
     reference_loss, reference = train("xla", 1)

@@ -35,7 +35,7 @@ function describeNumbers(network) {
     if (rate[3] >= 0) listed.push(["Between seeds", `${percent(rate[3])} points (standard deviation)`]);
   } else listed.push(["Accuracy", `none: ${STATUSES[network.status] || network.status}`]);
   listed.push([`Size, ${state.precision}`, `${formatMegabytes(network)} MB`]);
-  for (const cost of Object.keys(COSTS)) if (cost !== "bytes" && readCost(network, cost) !== null) listed.push([COSTS[cost].title, formatCost(network, cost)]);
+  for (const cost of Object.keys(COSTS)) if (cost !== "bytes" && readCost(network, cost) !== null) listed.push([COSTS[cost].title, cost === "params" ? network.params.toLocaleString("en") : formatCost(network, cost)]);
   return listed;
 }
 
