@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffem_jax.export.errors import ExportError
-from ffem_jax.models.graph import AXES, Shape
+
+AXES = ("rows", "columns", "channels")
+# The sizes of one image's map along these, as in models/graph.py, which needs JAX: who runs a file has none of it.
+Shape = tuple[int, int, int]
 
 # max(x, 0); min(max(x, 0), 6); max(x, 0) + slope * min(x, 0), one slope per channel; x * min(max(x + 3, 0), 6) / 6; and
 # 1 / (1 + exp(-x)).

@@ -1,6 +1,8 @@
 """Every preset with every attention in every format and dtype: written, run, and held against the network."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from made_networks import (
 from test_fold import FAST, VARIATIONS
 
 from ffem_jax.config.presets import PRESETS
-from ffem_jax.export import DTYPES, FORMATS, ExportError, load_format
+from ffem_jax.export import DTYPES, FORMATS, ExportError, layers, load_format
 from ffem_jax.export.layers import OUTPUT_NAME
 from ffem_jax.export.reference import run_layers
+from ffem_jax.models import graph
 from ffem_jax.specs.architecture import ArchSpec
 from ffem_jax.specs.attention import ATTENTIONS
 
@@ -89,3 +92,10 @@ def test_a_format_has_what_the_registry_promises(name):
     assert set(module.DTYPES) <= set(DTYPES)
     assert module.LAYOUT in ("NHWC", "NCHW")
     assert load_format(name, module.DTYPES[0]) is module
+
+
+def test_a_file_is_run_without_jax():
+    """What runs an exported file needs its runtime alone: JAX does not start on every processor."""
+    script = "import sys, ffem_jax.export.onnx, ffem_jax.export.tflite; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    assert (layers.AXES, layers.Shape) == (graph.AXES, graph.Shape)  # there twice for it
