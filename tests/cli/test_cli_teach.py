@@ -55,6 +55,7 @@ def run(*words: str) -> int:
     return main([word for line in words for word in shlex.split(line)])
 
 
+@pytest.mark.slow
 def test_from_a_large_model_to_a_small_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_losses_of_the_engines_are_as_close_as_those_of_starts_an_ulp_apart(
     np.testing.assert_allclose(plain, kernels, rtol=0, atol=20 * apart)
 
 
+@pytest.mark.slow
 def test_a_training_after_another_is_the_same_as_alone():
     """Nothing of the first network stays in the process: neither in what was compiled nor in the kernels."""
     form = "kernels" if calls.are_there() else "shifted"

@@ -77,7 +77,7 @@ def test_vectors_that_miss_images_are_refused_before_anything_trains(tmp_path: P
         compute_key(make_trial(TeacherSpec("vectors", str(tmp_path / "nowhere.npz"))))
 
 
-@pytest.mark.parametrize("features", [16, 7])
+@pytest.mark.parametrize("features", [16, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_trial_learns_from_a_teacher_and_records_who_it_was(tmp_path: Path, features: int) -> None:
     trial = make_trial(write_teacher(tmp_path / "t.npz", features), epochs=6, learning_rate=0.05)
     (record,) = run_trials(trial, RunSpec(progress=False), tmp_path / "trial", tmp_path / "records.jsonl")
