@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 def is_quoted(text: str) -> bool:
     """Whether Hydra takes the text for one quoted value: then the quotes are not part of it."""
-    return settle_override(f"data.root={text}", ApplicationSpec) == f"data.root={text}" and text[:1] in "'\""
+    return settle_override(f"data.root={text}", ApplicationSpec) == f"data.root={text}" and text.strip()[:1] in "'\""
 
 
 def read_root(composer: Composer, *overrides: str) -> str:
@@ -60,6 +60,7 @@ def read_fast(override: str) -> str:
 @example(name="trailing\\")
 @example(name=" space ")
 @example(name="x'")
+@example(name=" ''")
 def test_a_folder_that_is_there_is_meant_whatever_its_name(folder: Path, name: str) -> None:
     path = folder / name
     try:
