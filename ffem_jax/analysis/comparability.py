@@ -66,9 +66,8 @@ def identify(record: TrialRecord) -> Identity:
 
 
 def identify_teacher(record: TrialRecord) -> str:
-    """Who taught, by content: the hash of the teacher's file or its model's id; empty without a teacher."""
-    about = record.teacher
-    return str(about.get("sha256") or about.get("model_id") or record.teaching_fingerprint)
+    """Who taught, by what it says of the images and not by its file, which may be written again; empty without one."""
+    return str(record.teacher.get("vectors") or record.teaching_fingerprint)
 
 
 def identify_network(record: TrialRecord) -> str:

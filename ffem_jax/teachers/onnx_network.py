@@ -57,7 +57,20 @@ def open_network(spec: TeacherSpec) -> tuple[Callable[[np.ndarray], np.ndarray],
             parts.append(_flatten(found, batch, path)[: len(chunk)])
         return np.concatenate(parts)
 
-    return run, hashlib.sha256(data).hexdigest()
+    return run, _hash_network(path, data)
+
+
+def _hash_network(path: Path, data: bytes) -> str:
+    """The SHA-256 of the file and of the files beside it that hold its weights, where it has such."""
+    import onnx
+
+    digest = hashlib.sha256(data)
+    graph = onnx.load_model_from_string(data).graph
+    constants = [attribute.t for node in graph.node for attribute in node.attribute]
+    entries = [entry for tensor in (*graph.initializer, *constants) for entry in tensor.external_data]
+    for name in sorted({entry.value for entry in entries if entry.key == "location"}):
+        digest.update((path.parent / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _prepare(images: np.ndarray, spec: TeacherSpec) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ffem_jax.data import DataError, Faces
-from ffem_jax.data.cache import find_cache_folder, make_cache_folder
+from ffem_jax.data.cache import find_cache_folder, make_cache_folder, stat_files
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.metrics.open_set import find_rank1_hits
@@ -22,7 +22,7 @@ from ffem_jax.metrics.verification import compute_fold_hits, compute_pair_distan
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.specs.teacher import TeacherSpec
 from ffem_jax.specs.trial import TrialSpec
-from ffem_jax.teachers import TeacherError, Teaching, make_teaching
+from ffem_jax.teachers import Teaching, make_teaching
 from ffem_jax.teachers.vectors import join_vectors, read_vectors
 
 # Below this, in 0 to 1, a teacher is warned about: its vectors may be of another alignment.
@@ -51,23 +51,22 @@ def load_teaching(trial: TrialSpec, faces: Faces, split: Split) -> Teaching | No
     spec = trial.teacher
     if spec.name == "none":
         return None
-    state = spec, _look_at(Path(spec.path).expanduser()), faces.fingerprint, split.train.tobytes()
+    state = spec, tuple(_look_at(Path(spec.path).expanduser())), faces.fingerprint, split.train.tobytes()
     if state not in _recent:
         vectors, about = ask_teacher(spec, trial.data, faces, lambda data: load_split(data, trial.protocol)[0])
         measured = measure_teacher(vectors, faces, split, trial)
-        _recent[state] = make_teaching(vectors, faces.names, split.train, {**about, "measured": measured})
+        # The same for every fold, and whether a network or its file of vectors was asked.
+        said = hashlib.sha256(repr(vectors.shape).encode() + np.ascontiguousarray(vectors, np.float32).tobytes())
+        about = {**about, "vectors": said.hexdigest()[:16], "measured": measured}
+        _recent[state] = make_teaching(vectors, faces.names, split.train, about)
         while len(_recent) > RECENT:
             _recent.popitem(last=False)
     return _recent[state]
 
 
-def _look_at(path: Path) -> tuple[Any, ...]:
+def _look_at(path: Path) -> list[tuple[str, int, int, int, int]]:
     """What tells one state of the file, or of the files of the folder, from another."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    try:
-        return tuple((str(file), *(os.stat(file)[i] for i in (1, 6)), os.stat(file).st_mtime_ns) for file in files)
-    except OSError as error:
-        raise TeacherError(f"teacher.path={path} cannot be read ({error.strerror})") from None
+    return stat_files(sorted(path.rglob("*")) if path.is_dir() else [path, *sorted(path.parent.glob(f"{path.name}*"))])
 
 
 def ask_teacher(

@@ -101,3 +101,23 @@ def test_what_is_no_network_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
     with pytest.raises(TeacherError, match="cannot be read"):
         open_network(TeacherSpec(name="onnx", path=str(tmp_path / "none.onnx")))
+
+
+def test_weights_in_a_file_beside_are_part_of_who_it_is(tmp_path: Path) -> None:
+    digests = []
+    for value in (1.0, 2.0):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        spec = write_network(folder / "t.onnx")
+        model = onnx.load(spec.path)
+        weight = onnx.numpy_helper.from_array(np.full((3,), value, np.float32), "weight")
+        model.graph.initializer.append(weight)
+        model.graph.node.append(onnx.helper.make_node("Mul", ["sum", "weight"], ["scaled"]))
+        model.graph.output[0].name = "scaled"
+        onnx.external_data_helper.set_external_data(model.graph.initializer[-1], "t.data")
+        onnx.save(model, spec.path)
+        run, digest = open_network(spec)
+        digests.append((digest, float(run(draw(1)).sum())))
+    assert (tmp_path / "1.0" / "t.onnx").read_bytes() == (tmp_path / "2.0" / "t.onnx").read_bytes()
+    assert digests[0][0] != digests[1][0]
+    assert digests[1][1] == pytest.approx(2 * digests[0][1])

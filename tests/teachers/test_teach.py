@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_records import build_record
 from made_specs import FFEM_AM
 
+from ffem_jax.analysis.comparability import identify
 from ffem_jax.data.protocols import load_split
 from ffem_jax.records.record import read_records
 from ffem_jax.runs.trial import compute_key, run_trials
@@ -17,7 +19,7 @@ from ffem_jax.specs.recipe import RecipeSpec
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RunSpec, TeacherSpec, TrialSpec
 from ffem_jax.teachers import TeacherError
 from ffem_jax.teachers.teach import describe_teacher, load_teaching
-from ffem_jax.teachers.vectors import write_vectors
+from ffem_jax.teachers.vectors import read_vectors, write_vectors
 
 DATA = DataSpec(name="synthetic", resolution=16, people=6, images_per_person=8)
 PROTOCOL = ProtocolSpec(test_per_person=2)
@@ -95,3 +97,20 @@ def test_a_trial_learns_from_a_teacher_and_records_who_it_was(tmp_path: Path, fe
     assert len(teaching.about["model_id"]) >= 16
     facts = json.dumps(teaching.about)  # goes into the record as it is
     assert str(tmp_path) not in facts
+
+
+def test_a_file_written_again_is_the_same_teacher(tmp_path: Path) -> None:
+    """Its bytes hold the time of writing: a network of some folds each way is one network all the same."""
+    faces, split = load_split(DATA, PROTOCOL)
+    first = write_teacher(tmp_path / "a.npz")
+    found = read_vectors(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", paths=list(found.names)[::-1], vectors=found.vectors[::-1])
+    teachings = [
+        load_teaching(make_trial(dataclasses.replace(first, path=str(tmp_path / name))), faces, split)
+        for name in ("a.npz", "b.npz")
+    ]
+    records = [build_record(teacher=dict(one.about), teaching_fingerprint=one.fingerprint) for one in teachings]
+    assert teachings[0].about["sha256"] != teachings[1].about["sha256"]
+    assert identify(records[0]) == identify(records[1])
+    other = load_teaching(make_trial(write_teacher(tmp_path / "c.npz", seed=1)), faces, split)
+    assert identify(build_record(teacher=dict(other.about))) != identify(records[0])
