@@ -28,7 +28,8 @@ from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.data import DataSpec
 
 if TYPE_CHECKING:
-    from ffem_jax.embed import EmbeddedFaces, Embedder
+    from ffem_jax.embed import EmbeddedFaces
+    from ffem_jax.export.embedder import Embedder
     from ffem_jax.reports.frontier import FrontierResult
 
 __all__ = [
@@ -270,8 +271,8 @@ def load_network(folder: str | os.PathLike[str], seed: int | None = None) -> Net
     Raises:
         TrialFolderError, ExportError: the folder holds no finished trial, no whole export, or several seeds.
     """
-    from ffem_jax.embed import load_exported, make_embedder
     from ffem_jax.export.bundle import MANIFEST_FILE
+    from ffem_jax.export.embedder import load_exported, make_embedder
     from ffem_jax.training.weights import load_trial
 
     place = Path(os.path.expanduser(folder))

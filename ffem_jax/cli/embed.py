@@ -26,11 +26,10 @@ def run(words: Sequence[str]) -> int:
         check_names,
         check_same_trial,
         embed_folder,
-        load_exported,
-        make_embedder,
         move_faces,
         write_vectors,
     )
+    from ffem_jax.export.embedder import load_exported, make_embedder
     from ffem_jax.training.weights import load_trial
 
     if options.out and options.out.suffix not in ENDINGS:

@@ -91,12 +91,19 @@ def ask_teacher(
         shown = dataclasses.replace(data, resolution=spec.size, crop=spec.crop)
         about = {"name": Path(spec.path).stem, "sha256": digest}
         return _embed(run, faces, load(shown), shown, [digest, describe_settings(spec)]), about
-    from ffem_jax.teachers.own_network import open_own_network
+    from ffem_jax.export.bundle import MANIFEST_FILE
+    from ffem_jax.export.embedder import load_exported, make_embedder
+    from ffem_jax.training.weights import load_trial
 
-    network = open_own_network(Path(spec.path).expanduser(), None if spec.seed < 0 else spec.seed)
+    folder = Path(spec.path).expanduser()
+    if (folder / MANIFEST_FILE).exists():
+        name, network = folder.name, load_exported(folder)
+    else:
+        finished = load_trial(folder, None if spec.seed < 0 else spec.seed)
+        name, network = finished.trial.arch.name, make_embedder(finished)
     shown = dataclasses.replace(data, resolution=network.resolution, crop=network.crop)
-    about = {"name": network.name, "model_id": network.model_id}
-    return _embed(network.embed, faces, load(shown), shown, [network.model_id]), about
+    about = {"name": name, "model_id": network.model_id}
+    return _embed(network.run, faces, load(shown), shown, [network.model_id]), about
 
 
 def _embed(

@@ -17,7 +17,8 @@ from made_records import build_record
 
 import ffem_jax
 from ffem_jax import api
-from ffem_jax.embed import EmbedError, make_embedder
+from ffem_jax.embed import EmbedError
+from ffem_jax.export.embedder import make_embedder
 from ffem_jax.moved import MOVED
 from ffem_jax.records.record import append_record
 from ffem_jax.training.weights import load_trial

@@ -15,7 +15,7 @@ from PIL import Image
 from ffem_jax.cli import BAD_USAGE, DONE, main
 from ffem_jax.data import load_faces
 from ffem_jax.data.pairs import read_pairs
-from ffem_jax.embed import load_exported
+from ffem_jax.export.embedder import load_exported
 from ffem_jax.metrics.verification import compute_pair_distances, compute_view2_accuracy
 from ffem_jax.records.record import read_records
 from ffem_jax.specs.trial import DataSpec

@@ -14,7 +14,8 @@ from made_people import write_people
 from PIL import Image
 
 from ffem_jax.data import DataError
-from ffem_jax.embed import EmbedError, calibrate, check_new_people, embed_folder, make_embedder, move_faces
+from ffem_jax.embed import EmbedError, calibrate, check_new_people, embed_folder, move_faces
+from ffem_jax.export.embedder import make_embedder
 from ffem_jax.metrics.calibration import read_calibration
 from ffem_jax.training.weights import FinishedTrial
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from made_people import write_people
 
-from ffem_jax.embed import embed_folder, make_embedder
+from ffem_jax.embed import embed_folder
+from ffem_jax.export.embedder import make_embedder
 from ffem_jax.serve.database import open_database
 from ffem_jax.serve.gallery import Gallery
 from ffem_jax.serve.thresholds import FixedThreshold

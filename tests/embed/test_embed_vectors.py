@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.embed import embed_folder, make_embedder
+from ffem_jax.embed import embed_folder
 from ffem_jax.export import onnx
 from ffem_jax.export.bundle import make_manifest
+from ffem_jax.export.embedder import make_embedder
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models import normalize_pixels
