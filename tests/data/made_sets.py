@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ffem_jax.data import load_faces
+from ffem_jax.data import Faces, load_faces
 from ffem_jax.specs.data import DataSpec
+
+NAMES = ["Ann", "Bo", "Cy"]
 
 MAGIC = bytes([0x0A, 0x23, 0xD7, 0xCE])
 
@@ -134,3 +136,17 @@ def describe_features(names: Sequence[str]) -> dict[bytes, bytes]:
     """The metadata that `datasets` writes into a table's schema."""
     features: dict[str, Any] = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(names)}}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def load(name: str, root: Path, **settings: Any) -> Faces:
+    return load_faces(DataSpec(**{"name": name, "root": str(root), "resolution": 32, "min_images": 1} | settings))
+
+
+def write_shards(root: Path, images: Sequence[bytes], labels: Sequence[Any], kind: str = "cls", each: int = 5) -> None:
+    for first in range(0, len(images), each):
+        files = {}
+        for place in range(first, min(first + each, len(images))):
+            files[f"{place:04d}.png"] = images[place]
+            label = labels[place]
+            files[f"{place:04d}.{kind}"] = (json.dumps(label) if kind == "json" else str(label)).encode()
+        write_tar(root / f"train-{first // each:03d}.tar", files)

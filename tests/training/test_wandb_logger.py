@@ -6,25 +6,19 @@ import importlib.util
 import json
 import platform
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import made_histories
 import pytest
 import stand_in_wandb
+from made_histories import History
 from made_records import build_record
 
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.training import loggers
 
 INSTALLED = importlib.util.find_spec("wandb") is not None
-
-
-@dataclass
-class History:
-    loss: list[list[float]] = field(default_factory=lambda: [[3.0, 4.0], [2.0, 2.5]])
-    train_accuracy: list[list[float]] = field(default_factory=lambda: [[0.25, 0.5], [0.5, 0.75]])
-    validation_accuracy: list[list[float]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -45,15 +39,7 @@ def records() -> list[TrialRecord]:
 
 
 def log_all(records: list[TrialRecord], folder: Path, history: History | None = None, **how: Any) -> None:
-    """A training of two epochs, or of those of `history`; what the logger says is a failure."""
-    history = history or History()
-    with loggers.open_logger("wandb", records, folder, pytest.fail, **how) as logger:
-        for epochs in range(1, len(history.loss) + 1):
-            logger.log_epoch(epochs, history)
-        for seed, record in enumerate(records):
-            record.status, record.epochs = "done", len(history.loss)
-            record.loss = [values[seed] for values in history.loss]
-            record.train_accuracy = [values[seed] for values in history.train_accuracy]
+    made_histories.log_all("wandb", records, folder, history, **how)
 
 
 def test_without_a_key_the_runs_are_offline_and_say_nothing_of_the_machine(
