@@ -55,7 +55,6 @@ def compute_metrics(
     hits = logits.argmax(axis=1) == labels
     hits_gallery = compute_closed_set_hits(embeddings, labels, gallery, gallery_labels)
     correct, correct_gallery = int(hits.sum()), int(hits_gallery.sum())
-    low, high = compute_wilson_interval(correct, tested)
     gallery_low, gallery_high = compute_wilson_interval(correct_gallery, tested)
     whole = comparable is None or len(np.unique(gallery_labels[comparable])) < 2
     kept = np.ones(len(gallery), bool) if whole else comparable
@@ -63,11 +62,7 @@ def compute_metrics(
     fixed = compute_acceptance(embeddings, labels, gallery, gallery_labels, protocol.sigma)
     chosen = compute_acceptance(embeddings, labels, gallery, gallery_labels, calibrated)
     return {
-        "accuracy": correct / tested,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "correct": correct,
-        "tested": tested,
+        **_describe_accuracy(correct, tested),
         "accuracy_gallery": correct_gallery / tested,
         "accuracy_gallery_low": gallery_low,
         "accuracy_gallery_high": gallery_high,
@@ -147,15 +142,14 @@ def compute_bins_metrics(embeddings: np.ndarray, sets: Sequence[BinSet]) -> dict
             "fingerprint": one.fingerprint,
         }
     correct, tested = (sum(one[name] for one in bins.values()) for name in ("correct", "pairs"))
+    return {**_describe_accuracy(correct, tested), "bins": bins}
+
+
+def _describe_accuracy(correct: int, tested: int) -> dict[str, Any]:
+    """The fields of an accuracy, with Wilson's interval."""
     low, high = compute_wilson_interval(correct, tested)
-    return {
-        "accuracy": correct / tested,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "correct": correct,
-        "tested": tested,
-        "bins": bins,
-    }
+    rates = {"accuracy": correct / tested, "accuracy_low": low, "accuracy_high": high}
+    return {**rates, "correct": correct, "tested": tested}
 
 
 def _write_hits(hits: np.ndarray) -> str:
@@ -190,14 +184,8 @@ def compute_pair_metrics(
     hits, threshold = compute_fold_hits(distances, same, folds, protocol.fold)
     tested = folds == protocol.fold
     roc = compute_roc(distances[tested], same[tested])
-    correct = int(hits.sum())
-    low, high = compute_wilson_interval(correct, len(hits))
     return {
-        "accuracy": correct / len(hits),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "correct": correct,
-        "tested": len(hits),
+        **_describe_accuracy(int(hits.sum()), len(hits)),
         "verification": {
             "threshold": threshold,
             "eer": compute_equal_error_rate(roc),
