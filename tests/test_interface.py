@@ -37,7 +37,7 @@ def read_interface(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     commands = [*([name] for name in COMMANDS), *SUBCOMMANDS]
     groups = list_groups()
     chosen = [f"{group}={name}" for group in ("arch", "recipe") for name in groups[group]]
-    needed = {"recipe=distill": ["teacher=vectors", "teacher.path=teacher.npz"]}
+    needed = {"recipe=distill": ["teacher=vectors", "teacher.path=/teacher.npz"]}
     with open_composer() as composer:
         trials = {
             words: to_specs(composer.compose([words, "data=synthetic", *needed.get(words, [])]))[0] for words in chosen

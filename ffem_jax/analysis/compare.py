@@ -17,12 +17,12 @@ from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
 from ffem_jax.analysis.pooling import (
-    compute_difference_interval,
     compute_pooled_interval,
     names_people,
     read_hits,
 )
 from ffem_jax.analysis.summary import check_metric, count_images
+from ffem_jax.metrics.intervals import compute_difference_interval
 from ffem_jax.metrics.paired import (
     compute_mean_difference,
     compute_paired_interval,

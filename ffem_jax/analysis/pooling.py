@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -40,18 +39,6 @@ def compute_pooled_interval(
         low, high = _cluster(trials, metric)
         return min(low, rate), max(high, rate)  # where folds are missing for some seeds, the rates differ a little
     return compute_wilson_interval(rate * tested, tested)
-
-
-def compute_difference_interval(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> tuple[float, float]:
-    """The interval of `second` less `first`, each (rate, low, high), taken as independent.
-
-    References:
-        Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
-    """
-    (a, low_a, high_a), (b, low_b, high_b) = first, second
-    return b - a - math.hypot(b - low_b, high_a - a), b - a + math.hypot(high_b - b, a - low_a)
 
 
 def _cluster(trials: Sequence[TrialRecord], metric: str) -> tuple[float, float]:

@@ -27,7 +27,7 @@ def load(spec: DataSpec) -> Faces:
     if len(faces.people) < 2:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
-            f"data.root={_find_root(spec)} has {len(faces.people)} of the at least 2 people with data.min_images="
+            f"data.root={find_root(spec)} has {len(faces.people)} of the at least 2 people with data.min_images="
             f"{spec.min_images} readable images{reason}; {LAYOUT}"
         )
     return faces
@@ -35,7 +35,7 @@ def load(spec: DataSpec) -> Faces:
 
 def load_people(spec: DataSpec) -> Faces:
     """As `load`, but one person, or nobody whose pictures can be read, is no error: there is nobody to tell apart."""
-    root = _find_root(spec)
+    root = find_root(spec)
     listing = list_pictures(root, f"data.root={root}")
     pictures = [Picture(one.person, one.name, one.path.read_bytes) for one in listing.pictures]
     faces = load_cached(
@@ -47,12 +47,14 @@ def load_people(spec: DataSpec) -> Faces:
     return add_attributes(faces, root / TABLE_NAME, listing.names)
 
 
-def _find_root(spec: DataSpec) -> Path:
+def find_root(spec: DataSpec, wanted: str = LAYOUT) -> Path:
+    """The folder `data.root`; wanted: what it must hold, as the end of a message. Raises DataError without one."""
     if not spec.root:
-        raise DataError(f"data=folder needs data.root=DIR; {LAYOUT}")
+        raise DataError(f"data={spec.name} needs data.root=DIR; {wanted}")
+    # os.path leaves `~x` as it is where there is no such user: it is then the folder's name.
     root = Path(os.path.expanduser(spec.root)).absolute()
     if not root.is_dir():
-        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {LAYOUT}")
+        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
     return root
 
 

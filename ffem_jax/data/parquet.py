@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
+from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, choose_field, find_root, find_shards, load_source
+from ffem_jax.data.source import Label, choose_field, find_shards, load_source
 from ffem_jax.errors import describe_install
 from ffem_jax.specs.data import DataSpec
 

@@ -26,8 +26,9 @@ from pathlib import Path
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
+from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import FileBytes, Label, find_root, load_source, open_bytes
+from ffem_jax.data.source import FileBytes, Label, load_source, open_bytes
 from ffem_jax.specs.data import DataSpec
 
 MAGIC = struct.pack("<I", 0xCED7230A)

@@ -117,16 +117,6 @@ def open_bytes(path: Path) -> FileBytes:
     return data
 
 
-def find_root(spec: DataSpec, wanted: str) -> Path:
-    """The folder `data.root`; wanted: what it must hold, as the end of a message. Raises DataError without one."""
-    if not spec.root:
-        raise DataError(f"data={spec.name} needs data.root=DIR; {wanted}")
-    root = Path(spec.root).expanduser().absolute()
-    if not root.is_dir():
-        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
-    return root
-
-
 def find_shards(spec: DataSpec, root: Path, endings: Sequence[str], wanted: str) -> tuple[list[Path], list[str]]:
     """The files that hold the set, sorted by name, and notes on files that are left out.
 

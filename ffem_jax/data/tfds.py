@@ -22,8 +22,9 @@ import tensorflow_datasets as tfds
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
+from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import FileBytes, Label, choose_field, find_root, load_source, open_bytes
+from ffem_jax.data.source import FileBytes, Label, choose_field, load_source, open_bytes
 from ffem_jax.specs.data import DataSpec
 
 WANTED = (

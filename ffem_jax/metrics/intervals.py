@@ -75,6 +75,18 @@ def compute_clustered_interval(
     return compute_wilson_interval(rate * effective, effective, confidence)
 
 
+def compute_difference_interval(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float]:
+    """The interval of `second` less `first`, each (rate, low, high), taken as independent.
+
+    References:
+        Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
+    """
+    (a, low_a, high_a), (b, low_b, high_b) = first, second
+    return b - a - math.hypot(b - low_b, high_a - a), b - a + math.hypot(high_b - b, a - low_a)
+
+
 def compute_unpaired_interval(
     first: tuple[float, int], second: tuple[float, int], confidence: float = 0.95
 ) -> tuple[float, float]:
@@ -91,7 +103,8 @@ def compute_unpaired_interval(
     References:
         Newcombe, Statistics in Medicine 17 (1998) 873, method 10: the two Wilson intervals, squared and added.
     """
-    low_a, high_a = compute_wilson_interval(*first, confidence)
-    low_b, high_b = compute_wilson_interval(*second, confidence)
-    a, b = (correct / tested if tested else 0.5 for correct, tested in (first, second))
-    return b - a - math.hypot(b - low_b, high_a - a), b - a + math.hypot(high_b - b, a - low_a)
+    ends = [
+        (correct / tested if tested else 0.5, *compute_wilson_interval(correct, tested, confidence))
+        for correct, tested in (first, second)
+    ]
+    return compute_difference_interval(ends[0], ends[1])

@@ -126,13 +126,9 @@ def _list_faces(data: DataSpec) -> tuple[np.ndarray, list[str], list[str], list[
 
 
 def _list_folder(data: DataSpec) -> dict[str, list[Path]]:
-    from ffem_jax.data.folder import LAYOUT, list_pictures
+    from ffem_jax.data.folder import find_root, list_pictures
 
-    if not data.root:
-        raise DataError(f"data=folder needs data.root=DIR; {LAYOUT}")
-    root = Path(data.root).expanduser().absolute()
-    if not root.is_dir():
-        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {LAYOUT}")
+    root = find_root(data)
     files: dict[str, list[Path]] = {}
     for picture in list_pictures(root, f"data.root={root}").pictures:
         files.setdefault(picture.person, []).append(picture.path)

@@ -155,6 +155,15 @@ def test_a_worker_of_a_pool_ends_with_its_parent_and_says_nothing(
     assert not [line for line in one.lines if line in (interrupts.STOPPING, interrupts.ENDED)]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Whoever runs the tests in the background has them ignore Ctrl-C; here it is heard as at a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_within_a_block_and_in_a_thread_nothing_changes() -> None:
     before = signal.getsignal(signal.SIGINT)
     assert before is signal.default_int_handler
@@ -170,6 +179,7 @@ def test_within_a_block_and_in_a_thread_nothing_changes() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_that_a_library_swallowed_is_raised_again(capfd: pytest.CaptureFixture[str]) -> None:
     with answer_interrupts():
         raise_if_interrupted()
