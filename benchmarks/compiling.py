@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks import harness, report
 from benchmarks.harness import Row, Worker, tell
 from benchmarks.report import Mark
+from ffem_jax.kernels.huge_pages import use_huge_pages
 from ffem_jax.records.record import TrialRecord, read_records
 
 # By what FFEM_ENGINE says.
@@ -134,4 +135,5 @@ def write_report(rows: Sequence[Row], folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself
     main()

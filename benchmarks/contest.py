@@ -26,7 +26,7 @@ Call = Callable[[int], np.ndarray | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured: a network (a preset's name, and as it is built), pixels a side, and images per batch."""
+    """What is measured: a network (a preset's name, and as it is built), pixels per side, and images per batch."""
 
     name: str
     network: NetworkSpec
@@ -256,7 +256,7 @@ def _parse(contest: Contest, words: Sequence[str] | None) -> argparse.Namespace:
     peers = [entry.name for entry in contest.contestants[1:]]
     parser = harness.make_parser(f"Images per second of {contest.work}, ours against other libraries.", "speed")
     parser.add_argument("--networks", nargs="+", default=["ffem_am", "ffem", "mobilenetv2"], help="presets")
-    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 96, 112], help="pixels a side")
+    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 96, 112], help="pixels per side")
     parser.add_argument("--batches", nargs="+", type=int, default=list(contest.batches), help="images per batch")
     parser.add_argument("--peers", nargs="*", choices=peers, default=peers, help="against whom (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (default: 5)")

@@ -62,7 +62,7 @@ def write_report(contest: Contest, records: Sequence[Row], folder: Path) -> str:
                 marks.append(report.Mark(name_network(record), row, label, *spread))
     if marks:
         title = f"{contest.work.removeprefix('a ').capitalize()} on a CPU: ffem_jax's speed over each library's"
-        axis = "above 1, ffem_jax is faster; rows: pixels a side x images per batch; bars: lowest to highest round"
+        axis = "above 1, ffem_jax is faster; rows: pixels per side x images per batch; bars: lowest to highest round"
         report.draw_marks(folder / f"{contest.name}.png", marks, title, axis, one=True)
     return brief
 

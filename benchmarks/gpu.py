@@ -286,7 +286,7 @@ def find_device(name: str, options: argparse.Namespace) -> Device | None:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
     parser = harness.make_parser("Training images per second on a GPU, beside what it could do at most.", "speed")
-    parser.add_argument("--resolution", type=int, default=96, help="pixels a side (default: 96)")
+    parser.add_argument("--resolution", type=int, default=96, help="pixels per side (default: 96)")
     parser.add_argument("--batches", nargs="+", type=int, default=[32, 128, 512, 1024], help="images per batch")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 4, 8], help="seeds in one program")
     parser.add_argument("--images", type=int, default=8192, help="in memory, and of an epoch (default: 8192)")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks.contest import run
 from benchmarks.contests import CONTESTS
+from ffem_jax.kernels.huge_pages import use_huge_pages
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -20,4 +21,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself
     main()

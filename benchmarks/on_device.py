@@ -241,7 +241,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     known = sorted({*PRESETS, SMALL_NETWORK})
     parser = harness.make_parser("Milliseconds per face of exported networks and of others' from npm.", "on_device")
     parser.add_argument("--networks", nargs="+", choices=known, default=list(NETWORKS), metavar="NAME", help="ours")
-    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 64, 96, 112], help="pixels a side of ours")
+    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 64, 96, 112], help="pixels per side of ours")
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--rounds", type=int, default=30, help="calls of each model, after a warm-up (30)")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "", help="the browser's executable")

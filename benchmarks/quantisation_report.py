@@ -19,8 +19,8 @@ REFERENCE: Stored = ("onnx", "float32", False)
 NAMES: dict[Stored, tuple[str, tuple[str, str, str]]] = {
     REFERENCE: ("float32", ("o", "none", "#404040")),
     ("onnx", "float16", False): ("float16", ("D", "left", "#009E73")),
-    ("tfjs", "uint8", False): ("uint8, a scale a tensor (tfjs)", ("s", "full", "#0072B2")),
-    ("onnx", "int8", False): ("int8, a scale a channel", ("^", "bottom", "#D55E00")),
+    ("tfjs", "uint8", False): ("uint8, one scale per tensor (tfjs)", ("s", "full", "#0072B2")),
+    ("onnx", "int8", False): ("int8, one scale per channel", ("^", "bottom", "#D55E00")),
     ("onnx", "int8", True): ("int8, fine-tuned", ("P", "full", "#E69F00")),
     ("onnx", "int8_activations_full_range", False): ("int8, maps too, full range", ("v", "none", "#CC79A7")),
     ("onnx", "int8_activations", False): ("int8, maps too", ("v", "full", "#CC79A7")),
@@ -187,7 +187,7 @@ def plot(groups: dict[str, list[Row]], path: Path) -> None:
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_formatter("")
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-            axes.set(xlabel="MB of the files (10⁶ bytes)", ylabel="accuracy on held-out images")
+            axes.set(xlabel="MB of the files (10⁶ bytes)", ylabel="accuracy, no interval drawn")
             axes.set_title(title, loc="left", fontsize=9.5)
             axes.grid(color="#e4e4e4", linewidth=0.5)
         figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)

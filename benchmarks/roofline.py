@@ -54,7 +54,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="ffem_am", help="a preset (default: ffem_am)")
-    parser.add_argument("--resolution", type=int, default=96, help="pixels a side (default: 96)")
+    parser.add_argument("--resolution", type=int, default=96, help="pixels per side (default: 96)")
     parser.add_argument("--batch", type=int, default=32, help="images (default: 32)")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="default: results/speed")
     options = parser.parse_args()

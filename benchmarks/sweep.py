@@ -12,6 +12,7 @@ unless other work was in the way.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -27,10 +28,11 @@ from pathlib import Path
 import ffem_jax.models  # noqa: F401
 from benchmarks import harness
 from benchmarks.harness import Row, tell
-from benchmarks.sweep_report import FIRST, NAMES, OURS, PEER, SECOND, select_rows, write_report
+from benchmarks.sweep_report import FIRST, INSTALLED, NAMES, OURS, PEERS, SECOND, select_rows, write_report
 from ffem_jax.config.compose import open_composer
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import load_split
+from ffem_jax.kernels.huge_pages import use_huge_pages
 from ffem_jax.latency.turns import BUSY_CORES
 from ffem_jax.records.record import TrialRecord, read_records
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
@@ -110,10 +112,11 @@ def make_command(variant: str, seeds: int) -> list[str]:
 # ------------------------------------------------------------------------------ measurements
 
 
-def measure_peer(folder: Path, options: argparse.Namespace) -> Row:
+def measure_peer(peer: str, folder: Path, options: argparse.Namespace) -> Row:
     """Optuna and PyTorch, in a process of their own that times itself: from importing them to the last trial."""
+    pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"} if peer == INSTALLED else {}
     command = [sys.executable, "-m", "benchmarks.sweep", "--peer-in", str(folder), "--seeds", str(options.seeds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=harness.make_environment())
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=harness.make_environment(**pages))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -225,8 +228,9 @@ def measure(held: Measurements, variants: Sequence[str], options: argparse.Names
         # Decodes the faces where they are not yet: neither side is timed doing it.
         load_split(data, planned.trials[0].protocol)
         for round_ in range(options.rounds):
-            if has_peer() and not held.has(PEER, "", round_):
-                held.add(PEER, "", round_, lambda: measure_peer(folder, options))
+            for peer in PEERS if has_peer() else ():
+                if not held.has(peer, "", round_):
+                    held.add(peer, "", round_, functools.partial(measure_peer, peer, folder, options))
             for variant in variants:
                 measure_twice(held, variant, round_, folder, data, options)
 
@@ -278,7 +282,7 @@ def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="how often, the contestants in turn (default: 1)")
     parser.add_argument("--data", choices=("lfw52", "lfw", "synthetic"), help="lfw52 where its folder is given")
     parser.add_argument("--data-root", type=Path, help="the folder of LFW (default: FFEM_LFW_ROOT)")
-    parser.add_argument("--resolution", type=int, default=64, help="pixels a side (default: 64)")
+    parser.add_argument("--resolution", type=int, default=64, help="pixels per side (default: 64)")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
     parser.add_argument("--peer-in", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
@@ -308,4 +312,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself
     main()

@@ -95,7 +95,7 @@ class Cost:
 
 
 def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
-    """Cost of `arch` on square images of `resolution` pixels a side."""
+    """Cost of `arch` on square images of `resolution` pixels per side."""
     network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
     sizes = compute_map_sizes(network, resolution)
     total = _trace_part(Stem, stem_arguments(network), 3, sizes[0])

@@ -24,7 +24,7 @@ class DataError(FfemError):
 class Faces:
     """A data set, decoded and cropped. Its arrays are read-only, so that its fingerprint stays true of them.
 
-    images: uint8 [image, row, column, 3], `resolution` pixels a side.
+    images: uint8 [image, row, column, 3], `resolution` pixels per side.
     labels: int32 [image], an index into `people`; each person has at least one image.
     people: tidied names (`names.tidy_name`), each once, in order of their folders.
     names: a path or an identifier per image, each once, in order.

@@ -2,7 +2,7 @@
 mini-program share.
 
 1. The square: centred, `fraction` of the picture's shorter side, on whole pixels (`find_square`).
-2. The resize to `resolution` pixels a side: Pillow's bilinear filter, a triangle that widens with the reduction, so
+2. The resize to `resolution` pixels per side: Pillow's bilinear filter, a triangle that widens with the reduction, so
    that nothing aliases; columns first, then rows, each rounded to 8 bits, with weights in 22-bit fixed point. A
    canvas's drawImage is another filter.
 3. The values: pixel / 127.5 - 1, float32 (`models.normalize_pixels`); export.json states it as a scale and an offset.
@@ -43,7 +43,7 @@ def crop_face(image: Image.Image, crop: float, resolution: int) -> np.ndarray:
 def describe_crop(spec: DataSpec) -> dict[str, Any]:
     """The field `crop` of export.json: how the faces of `spec` were cut from their pictures.
 
-    fraction: of the picture's shorter side, centred; resize: the filter, `RESIZE`; resolution: pixels a side.
+    fraction: of the picture's shorter side, centred; resize: the filter, `RESIZE`; resolution: pixels per side.
     """
     return {"fraction": spec.crop, "of": "shorter_side", "anchor": "centre", "resize": RESIZE,
             "resolution": spec.resolution}  # fmt: skip

@@ -310,7 +310,7 @@ def _tell_apart(names: dict[Label, str], notes: list[str]) -> dict[Label, str]:
 
 
 def check_memory(images: int, resolution: int) -> None:
-    """Raise DataError where so many images of `resolution` pixels a side do not fit into the machine's free memory."""
+    """Raise DataError where so many images of `resolution` pixels per side do not fit into the free memory."""
     free, needed = _find_free_memory(), images * resolution * resolution * 3
     if free is not None and needed > MEMORY_SHARE * free:
         raise DataError(

@@ -1,6 +1,6 @@
 """int8 of the maps as well as of the weights, in ONNX: the range of each map is measured on training faces.
 
-ONNX Runtime's own quantiser writes the file: kernels int8 with a scale an output channel, maps uint8 over the range
+ONNX Runtime's own quantiser writes the file: kernels int8 with one scale per output channel, maps uint8 over the range
 that they have on the calibration faces, lowest to highest. Percentiles and entropy were measured and are no better
 (results/quantisation). A scale a channel needs opset 13, one more than the other files have.
 

@@ -49,7 +49,7 @@ _ACTIVATION_NAMES: dict[Callable[..., Any], str] = {
 
 
 def fold_network(model: FaceNetwork, resolution: int) -> LayerList:
-    """The layers of `model`, trained for images of `resolution` pixels a side, in evaluation.
+    """The layers of `model`, trained for images of `resolution` pixels per side, in evaluation.
 
     Raises:
         ExportError: naming a block, an attention or an activation that cannot be exported.

@@ -77,7 +77,7 @@ def quantize_per_tensor(kernel: Array) -> QuantizedWeight:
 
 
 def compute_imbalance(kernel: Array) -> Array:
-    """How many times the error of one scale for all channels is that of a scale a channel: a number, 1 or so at best.
+    """Error of one scale for all channels, as a multiple of that of one scale per channel: a number, 1 or so at best.
 
     Squared errors relative to the squares of the channel they are in, averaged over channels: a small channel that is
     rounded away counts as much as a large one would.
@@ -113,7 +113,7 @@ def round_for_one_scale(kernel: Array) -> Array:
     return xp.where(is_unbalanced(kernel), each, whole)
 
 
-# dtype -> the float32 kernel that a file with integers of it stands for. int8 has a scale a channel in every format.
+# dtype -> the float32 kernel that a file with integers of it stands for. int8 has a scale per channel everywhere.
 ROUNDINGS: dict[str, Callable[[Array], Array]] = {
     "int8": lambda kernel: quantize_per_channel(kernel).restore(),
     "uint8": round_for_one_scale,

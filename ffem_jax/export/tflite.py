@@ -1,8 +1,8 @@
 """TensorFlow Lite (LiteRT): one flatbuffer, written from the list of layers by the schema in LiteRT's own package.
 
 No TensorFlow and no converter: an operation here is an operation in the file. One image at a time. float16 and int8
-are the weights' alone, int8 with a scale an output channel; DEQUANTIZE operations turn them back into float32 when the
-interpreter is made.
+are the weights' alone, int8 with one scale per output channel; DEQUANTIZE operations turn them back into float32 when
+the interpreter is made.
 """
 
 from __future__ import annotations

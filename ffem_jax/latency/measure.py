@@ -107,7 +107,7 @@ def measure_records(
 
 
 def identify(record: TrialRecord) -> tuple[NetworkSpec, int]:
-    """The network of a record as it is built, and the pixels a side that it sees. Raises LatencyError."""
+    """The network of a record as it is built, and the pixels per side that it sees. Raises LatencyError."""
     try:
         return record.view.network, record.pixels
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -53,12 +53,12 @@ def stem_arguments(network: NetworkSpec) -> tuple[int, int, str, str]:
 
 
 def head_arguments(network: NetworkSpec, size: int) -> tuple[int, int, int, str, str, int, bool]:
-    """What `Head` takes, for this network and a last feature map of `size` pixels a side."""
+    """What `Head` takes, for this network and a last feature map of `size` pixels per side."""
     last, norm = network.blocks[-1].out_channels, network.embedding_norm
     return last, network.head_channels, size, network.pooling, network.activation, network.embedding_dim, norm
 
 
 def build_model(arch: ArchSpec | NetworkSpec, resolution: int, *, rngs: nnx.Rngs) -> FaceNetwork:
-    """Build the network `arch` for square images of `resolution` pixels a side."""
+    """Build the network `arch` for square images of `resolution` pixels per side."""
     network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
     return FaceNetwork(network, resolution, rngs=rngs)

@@ -249,12 +249,12 @@ class NetworkSpec:
 
     @property
     def stem_total_stride(self) -> int:
-        """Input pixels a side to one pixel of what the stem makes."""
+        """Input pixels per side to one pixel of what the stem makes."""
         return self.stem_stride * (2 if self.stem_extra == "max_pool" else 1)
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a side to one pixel of the last feature map."""
+        """Input pixels per side to one pixel of the last feature map."""
         return self.stem_total_stride * math.prod(block.stride for block in self.blocks)
 
     @property

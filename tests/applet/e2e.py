@@ -131,7 +131,7 @@ def serve_gallery(model: Path, origin: str, threshold: float, folder: Path) -> I
 
 
 def write_camera_film(face: Path, path: Path, size: tuple[int, int] = (640, 480)) -> Path:
-    """A film of one frame for Chromium's fake camera: the face, 288 pixels a side, in the middle of grey."""
+    """A film of one frame for Chromium's fake camera: the face, 288 pixels per side, in the middle of grey."""
     frame = Image.new("RGB", size, (128, 128, 128))
     picture = Image.open(face).resize((288, 288), Image.Resampling.BILINEAR)
     frame.paste(picture, ((size[0] - 288) // 2, (size[1] - 288) // 2))
