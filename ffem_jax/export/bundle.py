@@ -1,4 +1,5 @@
-"""The folder that an export leaves: the model's files, and `export.json`, which says what they are and take."""
+"""The folder that an export leaves: the model's files, `export.json`, which says what they are and take, the model card
+and, where the trial tests strangers, their thresholds."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import describe_crop
 from ffem_jax.export import Format, NotRunError, calibrate, load_format
 from ffem_jax.export.calibrate import choose_images, load_training_faces
+from ffem_jax.export.card import CALIBRATION_FILE, CARD_FILE, write_card
 from ffem_jax.export.finetune import finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import (
@@ -25,7 +27,12 @@ from ffem_jax.export.layers import (
     LayerList,
     compute_model_id,
 )
+from ffem_jax.metrics.calibration import Calibration
+from ffem_jax.records.record import TrialRecord, latest_records, read_records
 from ffem_jax.training.weights import FinishedTrial, load_trained_faces, load_trial
+
+if TYPE_CHECKING:
+    from ffem_jax.export.strangers import CheckedRate
 
 MANIFEST_FILE = "export.json"
 MANIFEST_VERSION = 1
@@ -51,13 +58,14 @@ def export_trial(
     """
     module = load_format(name, dtype)
     finished = load_trial(folder, seed)
-    network = fold_network(finished.classifier.network, finished.trial.data.resolution)
+    trial = finished.trial
+    network = fold_network(finished.classifier.network, trial.data.resolution)
     own_id = compute_model_id(network)
     # First what may be refused: an export that was refused leaves no folder.
     needed = finetune_epochs or dtype == calibrate.DTYPE
     images = load_training_faces(finished, data_root) if needed else np.zeros(0)
     if finetune_epochs:
-        network = finetune(network, dtype, images, finetune_epochs, finished.trial.seed, on_epoch)
+        network = finetune(network, dtype, images, finetune_epochs, trial.seed, on_epoch)
     clear_folder(out)
     if dtype == calibrate.DTYPE:
         paths = calibrate.write_calibrated(network, choose_images(images), out)
@@ -66,9 +74,31 @@ def export_trial(
     manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
     if finetune_epochs:
         manifest["finetuned"] = {"from_model_id": own_id, "for_dtype": dtype, "epochs": finetune_epochs}
-    manifest.update(measure(finished, module, out, data_root))
-    (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+    found, strangers = measure(finished, module, out, manifest["model_id"], data_root)
+    manifest.update(found)
+    beside = {}
+    if strangers:
+        from ffem_jax.export.strangers import describe_strangers
+
+        manifest["strangers"] = describe_strangers(*strangers)
+        beside[CALIBRATION_FILE] = json.dumps(strangers[0].to_dict(), indent=1) + "\n"
+    beside[CARD_FILE] = write_card(trial, manifest, find_record(finished), strangers[0] if strangers else None)
+    manifest["beside"] = list(beside)
+    beside[MANIFEST_FILE] = json.dumps(manifest, indent=1) + "\n"
+    for file, text in beside.items():
+        (out / file).write_text(text, encoding="utf-8")
     return manifest
+
+
+def find_record(finished: FinishedTrial) -> TrialRecord | None:
+    """The record of the trial, from a records file in its folder or in the one above; None where neither has it."""
+    for folder in (finished.folder, finished.folder.parent):
+        path = folder / "records.jsonl"
+        if path.is_file():
+            for record in latest_records(read_records(path)):
+                if record.trial_key == finished.key:
+                    return record
+    return None
 
 
 def clear_folder(out: Path) -> None:
@@ -79,7 +109,8 @@ def clear_folder(out: Path) -> None:
     known: set[str] = set()
     if earlier.exists():
         try:
-            known = {file["name"] for file in json.loads(earlier.read_text())["files"]}
+            held = json.loads(earlier.read_text())
+            known = {file["name"] for file in held["files"]} | set(held.get("beside", ()))
         except (ValueError, KeyError, TypeError):
             raise ExportError(f"{earlier} is not an export's; choose another folder with --out") from None
     if names - known:
@@ -137,6 +168,7 @@ def make_manifest(
         "network": trial.arch.name,
         "seed": trial.seed,
         "data": trial.data.name,
+        "protocol": {name: getattr(trial.protocol, name) for name in ("name", "folds", "fold", "split_seed")},
         "format": name,
         "dtype": dtype,
         "files": files,
@@ -161,20 +193,26 @@ def make_manifest(
     }
 
 
-def measure(finished: FinishedTrial, module: Format, out: Path, data_root: str = "") -> dict[str, Any]:
-    """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy.
+def measure(
+    finished: FinishedTrial, module: Format, out: Path, model_id: str, data_root: str = ""
+) -> tuple[dict[str, Any], tuple[Calibration, tuple[CheckedRate, ...]] | None]:
+    """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy; and thresholds from
+    strangers where the trial tests people who did not train it.
 
     Where the very faces are not at hand, or the format's runtime is not, the fields say so.
     """
     from ffem_jax.export.parity import calibrate_thresholds, embed_reference, measure_parity
+    from ffem_jax.export.strangers import calibrate_on_strangers
 
     try:
         faces, split = load_trained_faces(finished, data_root)
     except (DataError, OSError) as error:
-        return {"thresholds": {}, "parity": {"ran": False, "reason": f"the trial's faces: {error}"}, "accuracy": None}
+        reason = f"the trial's faces: {error}"
+        return {"thresholds": {}, "parity": {"ran": False, "reason": reason}, "accuracy": None}, None
     reference = embed_reference(finished, faces, split)
     found: dict[str, Any] = {"synthetic": faces.synthetic, "thresholds": calibrate_thresholds(reference)}
+    strangers = calibrate_on_strangers(reference, model_id)
     try:
-        return {**found, **measure_parity(reference, lambda pixels: module.run(out, pixels))}
+        return {**found, **measure_parity(reference, lambda pixels: module.run(out, pixels))}, strangers
     except NotRunError as error:
-        return {**found, "parity": {"ran": False, "reason": str(error)}, "accuracy": None}
+        return {**found, "parity": {"ran": False, "reason": str(error)}, "accuracy": None}, strangers

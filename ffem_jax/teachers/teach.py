@@ -153,7 +153,7 @@ def describe_teacher(teaching: Teaching) -> list[str]:
     about, measured = teaching.about, dict(teaching.about.get("measured", {}))
     rates = ", ".join(f"{100 * rate:.1f} % {_MEASURED[name]}" for name, rate in measured.items())
     lines = [
-        f"the teacher {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image) by itself: "
+        f"the teacher, {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image), by itself: "
         f"{rates or 'not measured'}; it saw other data, and possibly these people"
     ]
     if measured and min(measured.values()) < WEAK:
