@@ -8,7 +8,6 @@ and no picture. A copy's true eyes are those found in its untouched frame, moved
 
 from __future__ import annotations
 
-import argparse
 import cmath
 import math
 import os
@@ -140,10 +139,8 @@ def write_page(frames: dict[str, np.ndarray], copies: dict[str, np.ndarray], pat
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--copies", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path("results/alignment"), help="default: results/alignment")
+    parser = harness.make_parser(__doc__, "alignment", kept=False)
+    harness.add_numbers(parser, frames=(2000, "untouched frames"), copies=(300, "turned, scaled and shifted ones"))
     options = parser.parse_args(words)
     harness.check_positive(options, "frames", "copies")
     root = Path(os.environ.get("FFEM_LFW_ROOT", "../shared/data/lfw")) / "lfw-deepfunneled"

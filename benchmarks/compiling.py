@@ -31,8 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure both ways anew, and write the page."""
     parser = harness.make_parser(__doc__, "speed")
     parser.add_argument("--records", type=Path, default=Path("results/search/records.jsonl"), help="of a search")
-    parser.add_argument("--first", type=int, default=60, help="the first network taken (default: 60)")
-    parser.add_argument("--networks", type=int, default=20, help="how many are taken (default: 20)")
+    harness.add_numbers(parser, first=(60, "the first network taken"), networks=(20, "how many are taken"))
     options = parser.parse_args(words)
     harness.check_positive(options, "networks")
     path = options.out / "compiling.jsonl"
@@ -44,10 +43,7 @@ def main(words: Sequence[str] | None = None) -> None:
         rows = compete(records, options.first)
         path.unlink(missing_ok=True)
         harness.append_rows(path, *rows)
-    rows = harness.read_lines(path)
-    if not rows:
-        raise SystemExit(harness.NOTHING)
-    print(write_report(rows, options.out))
+    print(write_report(harness.demand_rows(harness.read_lines(path)), options.out))
 
 
 def compete(records: Sequence[TrialRecord], first: int) -> list[Row]:

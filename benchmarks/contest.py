@@ -3,49 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import harness
 from benchmarks.harness import Row, Worker, tell
-from ffem_jax.specs.architecture import NetworkSpec
+from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 
 IMAGES = 1024
-CELL = ("network", "resolution", "batch")
 
 # Makes that many steps, returns when the last one's result is there, and gives what contestants must agree on, if any.
 Call = Callable[[int], np.ndarray | None]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What is measured: a network (a preset's name, and as it is built), pixels per side, and images per batch."""
+class Cell(NamedTuple):
+    """What is measured, as records identify it: a preset's name, pixels per side, and images per batch."""
 
-    name: str
-    network: NetworkSpec
+    network: str
     resolution: int
     batch: int
 
     @property
-    def place(self) -> Row:
-        """What identifies the cell in the records."""
-        return {"network": self.name, "resolution": self.resolution, "batch": self.batch}
+    def spec(self) -> NetworkSpec:
+        """The network as it is built."""
+        from ffem_jax.config.presets import PRESETS
+
+        return resolve_network(PRESETS[self.network])
 
 
 @dataclass(frozen=True)
 class Contestant:
     """One way to do the work of a cell.
 
-    name, label: in records and options, and in tables. libraries: modules it needs. build: `module:function`, which
-    makes a Call of a cell and the cell's folder; importing the module is not timed. cached: it keeps compiled programs
-    in that folder, and is also started a second time to find them there; the second process is the one that is timed.
+    Args:
+        name: in records and options.
+        label: in tables.
+        libraries: modules it needs.
+        build: `module:function`, which makes a Call of a cell and the cell's folder; importing it is not timed.
+        cached: it keeps compiled programs in that folder. It is started a second time to find them there, and the
+            second process is the one that is timed.
     """
 
     name: str
@@ -59,9 +62,13 @@ class Contestant:
 class Contest:
     """A benchmark: its contestants, ours first, and what its page says.
 
-    name: of its files. work: what is timed, as in `a training step`. step: what a contestant repeats. batches: the
-    default ones. prepare: `module:function` that runs before a cell's contestants, in a process of its own, and writes
-    into the cell's folder what they read. tolerance: how far answers may lie apart, relative to the largest value.
+    Args:
+        name: of its files.
+        work: what is timed, as in `a training step`.
+        step: what a contestant repeats.
+        batches: images per batch by default.
+        prepare: `module:function` that writes into the cell's folder what contestants read, in a process of its own.
+        tolerance: how far answers may lie apart, relative to the largest value.
     """
 
     name: str
@@ -99,15 +106,9 @@ def repeat(embed: Callable[[np.ndarray], np.ndarray], cell: Cell) -> Call:
 # ------------------------------------------------------------------- in a contestant's process
 
 
-def find_function(name: str) -> Callable[..., Any]:
-    """`module:function`, imported."""
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
-
-
 def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callable[..., Any]]:
     """Start the contestant: what that took, and what answers ("race", seconds), ("answer",) and ("memory",)."""
-    build = find_function(contestant.build)
+    build = resolve_name(contestant.build)
     imported = harness.read_memory("VmRSS")
     started = time.perf_counter()
     call = build(cell, folder)
@@ -136,7 +137,7 @@ def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callab
 
 def prepare(function: str, cell: Cell, folder: Path) -> tuple[None, Callable[..., None]]:
     """Run what writes the contestants' files, in a process of its own."""
-    find_function(function)(cell, folder)
+    resolve_name(function)(cell, folder)
     return None, lambda: None
 
 
@@ -197,17 +198,16 @@ class Match:
         answers = {}
         for entry in [entry for entry in self.entries if entry.name in self.workers]:
             answers[entry.name] = self.try_to(entry, self.workers[entry.name].ask, "answer")
-        ours = next(iter(answers.values()))
+        ours, differences = next(iter(answers.values())), [0.0]
         if ours is None:
             return None
-        found = {name: answer for name, answer in answers.items() if name in self.workers}
-        differences = {name: float(np.abs(answer - ours).max() / np.abs(ours).max()) for name, answer in found.items()}
-        for name, difference in differences.items():
+        for name in self.workers:
+            difference = float(np.abs(answers[name] - ours).max() / np.abs(ours).max())
             if not difference <= tolerance:
-                raise SystemExit(
-                    f"{name} computes something else: {difference:.1e} away from ours, over {tolerance:.0e}"
-                )
-        return max(differences.values())
+                away = f"{difference:.1e} away from ours, over {tolerance:.0e}"
+                raise SystemExit(f"{name} computes something else: {away}")
+            differences.append(difference)
+        return max(differences)
 
     def race(self, rounds: int, seconds: float) -> float:
         """Add the turns of all to their results; returns the cores that other work took in the busiest pause."""
@@ -237,7 +237,7 @@ class Match:
 
 
 def play(contest: Contest, cell: Cell, entries: Sequence[Contestant], rounds: int, seconds: float) -> Row:
-    """Measure one cell -> its record."""
+    """Measure one cell -> what its record holds beside the cell itself."""
     with tempfile.TemporaryDirectory() as name:
         match = Match(contest, cell, entries, Path(name))
         try:
@@ -249,68 +249,58 @@ def play(contest: Contest, cell: Cell, entries: Sequence[Contestant], rounds: in
             for worker in match.workers.values():
                 worker.end()
     settings = {"rounds": rounds, "seconds": seconds, "busy_cores": busy, "difference": difference}
-    return {**cell.place, **settings, **harness.describe_machine(), "contestants": match.results}
-
-
-def _parse(contest: Contest, words: Sequence[str] | None) -> argparse.Namespace:
-    peers = [entry.name for entry in contest.contestants[1:]]
-    parser = harness.make_parser(f"Images per second of {contest.work}, ours against other libraries.", "speed")
-    parser.add_argument("--networks", nargs="+", default=["ffem_am", "ffem", "mobilenetv2"], help="presets")
-    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 96, 112], help="pixels per side")
-    parser.add_argument("--batches", nargs="+", type=int, default=list(contest.batches), help="images per batch")
-    parser.add_argument("--peers", nargs="*", choices=peers, default=peers, help="against whom (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: 3)")
-    parser.add_argument("--fresh", action="store_true", help="measure again what the records already hold")
-    options = parser.parse_args(words)
-    harness.check_positive(options, "resolutions", "batches", "rounds", "seconds")
-    return options
-
-
-def _list_cells(options: argparse.Namespace) -> list[Cell]:
-    from ffem_jax.config.presets import PRESETS
-    from ffem_jax.specs.architecture import resolve_network
-
-    unknown = [name for name in options.networks if name not in PRESETS]
-    if unknown:
-        raise SystemExit(f"network {unknown[0]!r} is not known; choose from: {', '.join(PRESETS)}")
-    return [
-        Cell(name, resolve_network(PRESETS[name]), resolution, batch)
-        for name in options.networks
-        for resolution in options.resolutions
-        for batch in options.batches
-    ]
-
-
-def _find_entries(contest: Contest, names: Sequence[str]) -> list[Contestant]:
-    """Ours and the peers named whose libraries are installed."""
-    entries = [contest.contestants[0]]
-    for entry in contest.contestants[1:]:
-        missing = harness.find_missing(entry.libraries)
-        if entry.name in names and missing:
-            tell(f'{entry.label} is left out: no {" and no ".join(missing)}; pip install -e ".[bench]"')
-        elif entry.name in names:
-            entries.append(entry)
-    return entries
+    return {**settings, **harness.describe_machine(), "contestants": match.results}
 
 
 def run(contest: Contest, words: Sequence[str] | None = None) -> None:
     """Read the options, measure the cells that the records lack, and write the page."""
+    from benchmarks.contest_report import write_report
+
     options = _parse(contest, words)
     path = options.out / f"{contest.name}.jsonl"
     if not options.report_only:
-        entries, cells = _find_entries(contest, options.peers), _list_cells(options)
-        for number, cell in enumerate(cells, 1):
-            place = f"[{number}/{len(cells)}] {cell.name}, {cell.resolution} pixels, batch {cell.batch}"
-            held = [row for row in harness.read_latest(path, *CELL) if cell.place.items() <= row.items()]
-            if held and not options.fresh and {entry.name for entry in entries} <= held[0]["contestants"].keys():
-                tell(f"{place}: already measured")
-                continue
-            tell(place)
-            harness.append_rows(path, play(contest, cell, entries, options.rounds, options.seconds))
-    records = harness.read_latest(path, *CELL)
-    if not records:
-        raise SystemExit(harness.NOTHING)
-    from benchmarks.contest_report import write_report
-
+        entries = _find_entries(contest, options.peers)
+        every = [Cell(n, r, b) for n in options.networks for r in options.resolutions for b in options.batches]
+        harness.measure_missing(
+            path,
+            {f"{cell.network}, {cell.resolution} pixels, batch {cell.batch}": cell._asdict() for cell in every},
+            lambda row: {entry.name for entry in entries} <= row["contestants"].keys(),
+            lambda cell: play(contest, Cell(**cell), entries, options.rounds, options.seconds),
+            options.fresh,
+        )
+    records = harness.demand_rows(harness.read_latest(path, *Cell._fields))
     print(write_report(contest, records, options.out))
+
+
+def _parse(contest: Contest, words: Sequence[str] | None) -> argparse.Namespace:
+    from ffem_jax.config.presets import PRESETS
+
+    peers = [entry.name for entry in contest.contestants[1:]]
+    parser = harness.make_parser(f"Images per second of {contest.work}, ours against other libraries.", "speed")
+    parser.add_argument("--networks", nargs="+", default=["ffem_am", "ffem", "mobilenetv2"], help="presets")
+    harness.add_numbers(
+        parser,
+        resolutions=([48, 96, 112], "pixels per side"),
+        batches=(list(contest.batches), "images per batch"),
+        rounds=(5, "turns of each contestant"),
+        seconds=(3.0, "length of a turn"),
+    )
+    parser.add_argument("--peers", nargs="*", choices=peers, default=peers, help="against whom (default: all)")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the records already hold")
+    options = parser.parse_args(words)
+    harness.check_positive(options, "resolutions", "batches", "rounds", "seconds")
+    for name in options.networks:
+        if name not in PRESETS:
+            raise SystemExit(f"network {name!r} is not known; choose from: {', '.join(PRESETS)}")
+    return options
+
+
+def _find_entries(contest: Contest, names: Sequence[str]) -> list[Contestant]:
+    """Ours and the peers named whose libraries are installed."""
+    ours, *peers = contest.contestants
+    asked = [entry for entry in peers if entry.name in names]
+    missing = {entry.name: harness.find_missing(entry.libraries) for entry in asked}
+    for entry in asked:
+        if missing[entry.name]:
+            tell(f'{entry.label} is left out: no {" and no ".join(missing[entry.name])}; pip install -e ".[bench]"')
+    return [ours, *(entry for entry in asked if not missing[entry.name])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import geometric_mean, median
 
@@ -48,7 +49,7 @@ def write_report(contest: Contest, records: Sequence[Row], folder: Path) -> str:
         difference=_describe_difference(records, contest.tolerance),
         speeds=_table(records, labels, lambda record, name: write_range(compute_speeds(record, name))),
         ratios=_table(records, peers, lambda record, name: write_range(compute_ratios(record, name))),
-        milliseconds=_table(records, labels, lambda record, name: write_range(_compute_milliseconds(record, name))),
+        milliseconds=_table(records, labels, _write_milliseconds),
         starts=_table(records, labels, _write_start),
         memory=_table(records, labels, _write_memory),
         failures="\n".join(_describe_failures(records)),
@@ -118,27 +119,28 @@ def _describe_failures(records: Sequence[Row]) -> list[str]:
 
 def _table(records: Sequence[Row], labels: dict[str, str], write: Callable[[Row, str], str]) -> str:
     """A row per cell, a column per contestant."""
-    rows = [
-        [name_network(row), str(row["resolution"]), str(row["batch"]), *(write(row, name) for name in labels)]
-        for row in records
-    ]
-    return report.write_table(["network", "pixels", "batch", *labels.values()], rows, spaced=True)
+    columns: dict[str, Callable[[Row], object]] = {
+        **{"network": name_network, "pixels": itemgetter("resolution"), "batch": itemgetter("batch")},
+        **{label: lambda row, name=name: write(row, name) for name, label in labels.items()},
+    }
+    return report.tabulate(records, columns, spaced=True)
 
 
-def _compute_milliseconds(record: Row, name: str) -> list[float]:
-    return [1000 * record["batch"] / speed for speed in compute_speeds(record, name)]
+def _write_milliseconds(record: Row, name: str) -> str:
+    return write_range([1000 * record["batch"] / speed for speed in compute_speeds(record, name)])
+
+
+def _find_values(record: Row, name: str, field: str) -> list[float]:
+    """A contestant's `field`, of the process that compiled and of the one that found its programs, where it raced."""
+    result = record["contestants"].get(name, {})
+    return [result[key] for key in (field, f"cached_{field}") if key in result and "turns" in result]
 
 
 def _write_start(record: Row, name: str) -> str:
-    result = record["contestants"].get(name, {})
-    if "turns" not in result:
-        return "-"
-    return " / ".join(f"{result[key]:.1f}" for key in ("first_seconds", "cached_first_seconds") if key in result)
+    return " / ".join(f"{seconds:.1f}" for seconds in _find_values(record, name, "first_seconds")) or "-"
 
 
 def _write_memory(record: Row, name: str) -> str:
-    result = record["contestants"].get(name, {})
-    if "turns" not in result:
-        return "-"
-    peaks = [result[key] for key in ("peak_bytes", "cached_peak_bytes") if key in result]
-    return "; ".join(f"{peak / 1e6:,.0f} / {(peak - result['imported_bytes']) / 1e6:,.0f}" for peak in peaks)
+    imported = sum(_find_values(record, name, "imported_bytes"))
+    peaks = _find_values(record, name, "peak_bytes")
+    return "; ".join(f"{peak / 1e6:,.0f} / {(peak - imported) / 1e6:,.0f}" for peak in peaks) or "-"

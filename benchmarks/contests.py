@@ -28,7 +28,7 @@ CONTESTS = {
                 f"through SGD (Nesterov momentum {MOMENTUM}, weight decay {DECAY:g}; ours decays kernels only), in "
                 f"float32, with softmax cross-entropy over {PEOPLE} people. ffem_jax is timed through `Trainer`, as "
                 "`fit` calls it, and counts right answers besides; its first step includes compiling the program that "
-                "evaluates. Keras is timed through the compiled function that `fit` calls, without what `fit` adds a "
+                "evaluates. Keras is timed through the compiled function that `fit` calls, without what `fit` adds per "
                 'call; `jit_compile="auto"`, which means no XLA on a CPU.'
             ),
         ),

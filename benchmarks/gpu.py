@@ -16,7 +16,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ class Device(NamedTuple):
 DEVICES = {"H100": Device(67, 495, 3350), "H200": Device(67, 495, 4800)}
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """What is measured. form: of our convolutions, empty for PyTorch. seeds: trained at once as one program."""
 
     library: str
@@ -108,9 +106,7 @@ def list_cells(options: argparse.Namespace, torch: bool) -> list[Cell]:
         rows = [("ffem-jax", form, batch, 1) for form in FORMS for batch in options.batches]
         rows += [("ffem-jax", "xla", min(options.batches), seeds) for seeds in options.seeds if seeds > 1]
         rows += [("PyTorch", "", batch, 1) for batch in options.batches] if torch else []
-        cells += [
-            Cell(library, form, precision, batch, seeds, options.resolution) for library, form, batch, seeds in rows
-        ]
+        cells += [Cell(name, form, precision, batch, seeds, options.resolution) for name, form, batch, seeds in rows]
     return cells
 
 
@@ -191,31 +187,26 @@ def measure(cell: Cell, options: argparse.Namespace) -> Row:
         return {"failed": "out of memory"}
 
 
-def read_cells(path: Path) -> dict[tuple[str, Cell], Row]:
-    """(device, cell) -> its latest record."""
-    names = Cell.__dataclass_fields__
-    return {
-        (row["device"], Cell(**{name: row[name] for name in names})): row
-        for row in harness.read_latest(path, "device", *names)
-    }
-
-
 def run(options: argparse.Namespace, path: Path) -> None:
     """Measure the cells that the records lack."""
     import jax
 
-    device = jax.devices()[0].device_kind
-    cells, held = list_cells(options, has_torch(options)), read_cells(path)
-    for number, cell in enumerate(cells, 1):
+    device, cells = jax.devices()[0].device_kind, {}
+    for cell in list_cells(options, has_torch(options)):
         words = [cell.library, cell.form, cell.precision, f"batch {cell.batch}", f"seeds {cell.seeds}"]
-        place = f"[{number}/{len(cells)}] {', '.join(filter(None, words))}"
-        if (device, cell) in held and not options.fresh:
-            tell(f"{place}: already measured")
-            continue
-        measured = measure(cell, options)
-        machine = harness.describe_machine(("jax", "flax", "torch"))
-        harness.append_rows(path, {**asdict(cell), "device": device, **measured, **machine})
-        tell(f"{place}: {measured.get('failed') or format(measured['images_per_second'], '.0f') + ' images/s'}")
+        cells[", ".join(filter(None, words))] = {**cell._asdict(), "device": device}
+
+    def measure_row(row: Row) -> Row:
+        measured = measure(find_cell(row), options)
+        tell(f"    {measured.get('failed') or format(measured['images_per_second'], '.0f') + ' images/s'}")
+        return {**measured, **harness.describe_machine(("jax", "flax", "torch"))}
+
+    harness.measure_missing(path, cells, lambda row: True, measure_row, options.fresh)
+
+
+def find_cell(row: Row) -> Cell:
+    """The cell of a record."""
+    return Cell(*(row[name] for name in Cell._fields))
 
 
 def has_torch(options: argparse.Namespace) -> bool:
@@ -234,38 +225,35 @@ def has_torch(options: argparse.Namespace) -> bool:
 # ---------------------------------------------------------------------------------- reporting
 
 
+def write_report(path: Path, options: argparse.Namespace) -> str:
+    """Write gpu.md beside the records `path`, and return it."""
+    held = harness.read_latest(path, "device", *Cell._fields)
+    batches, seeds = (" ".join(map(str, values)) for values in (options.batches, options.seeds))
+    command = f"python -m benchmarks.gpu --resolution {options.resolution} --batches {batches} --seeds {seeds}"
+    parts = []
+    for name in dict.fromkeys(row["device"] for row in held):
+        device, rows = find_device(name, options), [row for row in held if row["device"] == name]
+        peaks = "No floor: the device's peaks are not known; give --peak-tflops and --bandwidth-gbs."
+        if device:
+            peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} GB/s.".format(*device)
+        about = f"{report.describe_versions(rows[-1])}; {rows[-1]['date']}. {peaks}"
+        table = report.write_table(HEAD, [describe(row, device) for row in rows], left=2)
+        parts += [f"## {name}", about, table]
+    devices = "\n\n".join(parts) or NOT_RUN
+    return report.fill_page(path.with_suffix(".md"), "gpu", command=command, devices=devices)
+
+
 HEAD = [
     *("", "precision", "pixels", "batch", "seeds", "training images/s", "ms per step"),
     *("floor, ms (set by)", "step / floor"),
 ]
 
 
-def write_report(path: Path, options: argparse.Namespace) -> str:
-    """Write gpu.md beside the records `path`, and return it."""
-    held = read_cells(path)
-    batches, seeds = (" ".join(map(str, values)) for values in (options.batches, options.seeds))
-    command = f"python -m benchmarks.gpu --resolution {options.resolution} --batches {batches} --seeds {seeds}"
-    parts = []
-    for name in dict.fromkeys(device for device, _ in held):
-        device = find_device(name, options)
-        rows = [(cell, row) for (own, cell), row in held.items() if own == name]
-        peaks = "No floor: the device's peaks are not known; give --peak-tflops and --bandwidth-gbs."
-        if device:
-            peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} GB/s.".format(*device)
-        table = report.write_table(HEAD, [describe(cell, row, device) for cell, row in rows], left=2)
-        last = rows[-1][1]
-        parts += [f"## {name}", f"{report.describe_versions(last)}; {last['date']}. {peaks}", table]
-    devices = "\n\n".join(parts) or NOT_RUN
-    return report.fill_page(path.with_suffix(".md"), "gpu", command=command, devices=devices)
-
-
-def describe(cell: Cell, row: Row, device: Device | None) -> list[str]:
+def describe(row: Row, device: Device | None) -> list[str]:
     """A row of a device's table."""
-    words = [
-        f"{cell.library} {cell.form}".strip(),
-        cell.precision,
-        *map(str, (cell.resolution, cell.batch, cell.seeds)),
-    ]
+    cell = find_cell(row)
+    name = f"{cell.library} {cell.form}".strip()
+    words = [name, cell.precision, *map(str, (cell.resolution, cell.batch, cell.seeds))]
     floor, by = compute_floor(cell, device) if device else (math.nan, "")
     least = f"{1e3 * floor:.3f} ({by})" if device else ""
     if "failed" in row:
@@ -286,11 +274,14 @@ def find_device(name: str, options: argparse.Namespace) -> Device | None:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
     parser = harness.make_parser("Training images per second on a GPU, beside what it could do at most.", "speed")
-    parser.add_argument("--resolution", type=int, default=96, help="pixels per side (default: 96)")
-    parser.add_argument("--batches", nargs="+", type=int, default=[32, 128, 512, 1024], help="images per batch")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 4, 8], help="seeds in one program")
-    parser.add_argument("--images", type=int, default=8192, help="in memory, and of an epoch (default: 8192)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of measuring each (default: 10)")
+    harness.add_numbers(
+        parser,
+        resolution=(96, "pixels per side"),
+        batches=([32, 128, 512, 1024], "images per batch"),
+        seeds=([1, 2, 4, 8], "seeds in one program"),
+        images=(8192, "in memory, and of an epoch"),
+        seconds=(10.0, "of measuring each"),
+    )
     parser.add_argument("--peak-tflops", nargs=2, type=float, metavar=("FLOAT32", "TF32"), help="known: H100, H200")
     parser.add_argument("--bandwidth-gbs", type=float, metavar="GB/S", help="of its memory; known: H100, H200")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
@@ -301,13 +292,12 @@ def main(words: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
-    path = options.out / "gpu.jsonl"
     if options.allow_cpu:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / path.name
-            run(options, path)
+            run(options, path := Path(folder) / "gpu.jsonl")
             print(write_report(path, options))
         return
+    path = options.out / "gpu.jsonl"
     if not options.report_only and jax.devices()[0].platform == "cpu":
         tell("no GPU here, so nothing is measured; --allow-cpu tries it without one")
     elif not options.report_only:

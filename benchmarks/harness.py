@@ -18,7 +18,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,30 @@ def tell(line: str) -> None:
 # ------------------------------------------------------------------- options and records
 
 
-def make_parser(about: str | None, folder: str) -> argparse.ArgumentParser:
-    """A command line with the options that benchmarks share: --out (by default results/`folder`) and --report-only."""
+def make_parser(about: str | None, out: str, kept: bool = True) -> argparse.ArgumentParser:
+    """A command line with the options that benchmarks share.
+
+    Args:
+        about: what --help says first.
+        out: the default of --out, in results/.
+        kept: records are kept, from which --report-only writes the page again.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path("results") / folder
-    parser.add_argument("--out", type=Path, default=default, help=f"folder of records and pages (default: {default})")
-    parser.add_argument("--report-only", action="store_true", help="write the page and the figure from the records")
+    default = Path("results") / out
+    parser.add_argument("--out", type=Path, default=default, help=f"where records and pages go (default: {default})")
+    if kept:
+        parser.add_argument("--report-only", action="store_true", help="write the page and the figure from the records")
     return parser
+
+
+def add_numbers(parser: argparse.ArgumentParser, **options: tuple[float | list[int], str]) -> None:
+    """Add --options that take a number, or several where the default is a list: name=(default, help)."""
+    for name, (default, about) in options.items():
+        kind = float if isinstance(default, float) else int
+        several = "+" if isinstance(default, list) else None
+        told = " ".join(map(str, default)) if isinstance(default, list) else f"{default:g}"
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, nargs=several, default=default, help=f"{about} (default: {told})")
 
 
 def check_positive(options: argparse.Namespace, *names: str) -> None:
@@ -69,6 +86,35 @@ def read_lines(path: Path) -> list[Row]:
 def read_latest(path: Path, *keys: str) -> list[Row]:
     """The last row of each combination of `keys`, in the order of the first."""
     return list({tuple(row[key] for key in keys): row for row in read_lines(path)}.values())
+
+
+def demand_rows(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows. Raises SystemExit where there are none, which says what to do."""
+    if not rows:
+        raise SystemExit(NOTHING)
+    return rows
+
+
+def measure_missing(
+    path: Path, cells: Mapping[str, Row], is_held: Callable[[Row], bool], measure: Callable[[Row], Row], fresh: bool
+) -> None:
+    """Measure cell by cell and append each record at once: started again, it goes on.
+
+    Args:
+        path: of the records.
+        cells: what identifies each cell in the records, by its name in words.
+        is_held: whether a record is as good as one measured now.
+        measure: a cell's own part of its record.
+        fresh: measure again what is held.
+    """
+    for number, (name, cell) in enumerate(cells.items(), 1):
+        place = f"[{number}/{len(cells)}] {name}"
+        held = [row for row in read_latest(path, *cell) if cell.items() <= row.items()]
+        if held and is_held(held[0]) and not fresh:
+            tell(f"{place}: already measured")
+            continue
+        tell(place)
+        append_rows(path, {**cell, **measure(cell)})
 
 
 def append_rows(path: Path, *rows: Row) -> None:

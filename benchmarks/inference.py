@@ -6,19 +6,13 @@ From the repository root, with `pip install -e ".[bench]"`. All contestants hold
 same embeddings, before they are timed.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.contest import run
 from benchmarks.contests import CONTESTS
 from ffem_jax.kernels.huge_pages import use_huge_pages
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure what the records lack, and write the page."""
-    run(CONTESTS["inference"], words)
-
+main = partial(run, CONTESTS["inference"])
 
 if __name__ == "__main__":
     use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself

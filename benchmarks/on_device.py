@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -116,23 +117,21 @@ def export_ours(names: list[str], resolutions: list[int], onnx: bool, folder: Pa
 
     presets = {**PRESETS, SMALL_NETWORK: SMALL_ARCH}
     graphs, onnx_files = [], []
-    for name in names:
-        for resolution in resolutions:
-            tell(f"exporting {name}, {resolution} pixels")
-            dtypes = tfjs.DTYPES if resolution == max(resolutions) else ("float32",)
-            place = folder / f"{name}-{resolution}"
-            formats = {str(place / dtype): ("tfjs", dtype) for dtype in dtypes}
-            if onnx:
-                formats[str(place / "onnx")] = ("onnx", "float32")
-            write_untrained(presets[name], resolution, formats)
-            for dtype in dtypes:
-                files = tuple(sorted((place / dtype).iterdir()))
-                timed = TimedModel(f"{name} {resolution} {dtype}", place / dtype / tfjs.MODEL_FILE, resolution)
-                graphs.append(Entry(name, timed, files, dtype))
-            if onnx:
-                file = place / "onnx" / onnx_format.MODEL_FILE
-                timed = TimedModel(f"{name} {resolution} onnx", file, resolution, kind="onnx")
-                onnx_files.append(Entry(name, timed, (file,), "float32"))
+    for name, resolution in itertools.product(names, resolutions):
+        tell(f"exporting {name}, {resolution} pixels")
+        dtypes = tfjs.DTYPES if resolution == max(resolutions) else ("float32",)
+        place = folder / f"{name}-{resolution}"
+        formats = {str(place / dtype): ("tfjs", dtype) for dtype in dtypes}
+        formats |= {str(place / "onnx"): ("onnx", "float32")} if onnx else {}
+        write_untrained(presets[name], resolution, formats)
+        for dtype in dtypes:
+            files = tuple(sorted((place / dtype).iterdir()))
+            timed = TimedModel(f"{name} {resolution} {dtype}", place / dtype / tfjs.MODEL_FILE, resolution)
+            graphs.append(Entry(name, timed, files, dtype))
+        if onnx:
+            file = place / "onnx" / onnx_format.MODEL_FILE
+            timed = TimedModel(f"{name} {resolution} onnx", file, resolution, kind="onnx")
+            onnx_files.append(Entry(name, timed, (file,), "float32"))
     return graphs, onnx_files
 
 
@@ -241,9 +240,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     known = sorted({*PRESETS, SMALL_NETWORK})
     parser = harness.make_parser("Milliseconds per face of exported networks and of others' from npm.", "on_device")
     parser.add_argument("--networks", nargs="+", choices=known, default=list(NETWORKS), metavar="NAME", help="ours")
-    parser.add_argument("--resolutions", nargs="+", type=int, default=[48, 64, 96, 112], help="pixels per side of ours")
+    sizes, rounds = ([48, 64, 96, 112], "pixels per side of ours"), (30, "calls of each model, after a warm-up")
+    harness.add_numbers(parser, resolutions=sizes, rounds=rounds)
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
-    parser.add_argument("--rounds", type=int, default=30, help="calls of each model, after a warm-up (30)")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "", help="the browser's executable")
     parser.add_argument("--models", type=Path, help="a new or empty folder that keeps the exported files")
     options = parser.parse_args(words)
@@ -271,10 +270,7 @@ def main(words: Sequence[str] | None = None) -> None:
                         harness.append_rows(path, *race(runtime, host, entries, options.rounds))
                 except (LatencyError, ImportError) as error:
                     tell(f"{host} is left out: {error}")
-    runs = harness.read_latest(path, *IDENTITY)
-    if not runs:
-        raise SystemExit(harness.NOTHING)
-    print(write_report(runs, options.out))
+    print(write_report(harness.demand_rows(harness.read_latest(path, *IDENTITY)), options.out))
 
 
 if __name__ == "__main__":

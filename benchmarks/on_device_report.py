@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks import report
 from benchmarks.harness import Row
 from benchmarks.report import NETWORK_NAMES, Mark
-from ffem_jax.latency.turns import BUSY_CORES, Timing
+from ffem_jax.latency.turns import Timing
 
 HOSTS = {"node": "Node", "chromium": "Chromium", "onnxruntime": "ONNX Runtime"}
 PAGES = ("node", "chromium")
@@ -46,11 +46,10 @@ def write_report(runs: Sequence[Row], folder: Path) -> str:
         "on_device",
         settings="\n".join(settings),
         busy=", ".join(f"{HOSTS[host]} {mean:.2f} ({peak:.2f})" for host, (mean, peak) in busy.items()),
-        judged=report.NO_BENCHMARK if max(mean for mean, _ in busy.values()) > BUSY_CORES else "",
+        judged=report.judge_busy(max(mean for mean, _ in busy.values())),
         goal=goal,
         calls=" to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
-        several=f"They are of {most} runs, the newest of each model: other hours may stand between two rows. "
-        * (most > 1),
+        several=SEVERAL.format(most) if most > 1 else "",
         largest=largest,
         peers=tabulate(runs, [run for run in runs if not run["ours"]], "model", [pixels, weights, size], PAGES),
         ours=tabulate(

@@ -76,9 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
                     f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}"
                 )
-    if not rows:
-        raise SystemExit(harness.NOTHING)
-    write_report(rows, options.out)
+    write_report(harness.demand_rows(rows), options.out)
 
 
 def find_trials(sweeps: Sequence[Path]) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from statistics import fmean, stdev
 
 from benchmarks import report
 from benchmarks.harness import Row
-from ffem_jax.figures.canvas import SETTINGS, apply_look
+from ffem_jax.analysis.pareto import find_pareto
+from ffem_jax.figures.canvas import SETTINGS, apply_look, make_figure
 
 # Format, dtype and whether it was fine-tuned for it.
 Stored = tuple[str, str, bool]
@@ -140,15 +142,6 @@ def get_megabytes(rows: Sequence[Row]) -> float:
     return fmean(row["bytes"] for row in rows) / 1e6
 
 
-def find_frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (bytes, accuracy) those that no smaller or equal one beats, by size."""
-    best: list[tuple[float, float]] = []
-    for size, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or accuracy > best[-1][1]:
-            best.append((size, accuracy))
-    return best
-
-
 def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, float]]:
     """(MB, accuracy) of each network whose every trial is stored so.
 
@@ -165,13 +158,10 @@ def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, f
 
 def plot(groups: dict[str, list[Row]], path: Path) -> None:
     """Accuracy against bytes: a panel per group, a mark per network (its trials' mean), a frontier per stored form."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
     with apply_look(SETTINGS):
-        figure = Figure(figsize=(7.2, 0.9 + 3.6 * len(groups)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = make_figure((7.2, 0.9 + 3.6 * len(groups)), layout="constrained")
         every = figure.subplots(len(groups), squeeze=False)[:, 0]
         marks = {}
         for axes, (title, rows) in zip(every, groups.items(), strict=True):
@@ -179,7 +169,8 @@ def plot(groups: dict[str, list[Row]], path: Path) -> None:
                 points = average_networks(rows, stored)
                 if not points:
                     continue
-                axes.step(*zip(*find_frontier(points), strict=True), where="post", color=colour, linewidth=1.1)
+                best = sorted(set(itertools.compress(points, find_pareto(*zip(*points, strict=True)))))
+                axes.step(*zip(*best, strict=True), where="post", color=colour, linewidth=1.1)
                 look = {"linestyle": "none", "markersize": 6.5, "markerfacecoloralt": "white", "color": colour}
                 (marks[name],) = axes.plot(*zip(*points, strict=True), marker=marker, fillstyle=fill, **look)
             axes.set_xscale("log")

@@ -7,14 +7,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from benchmarks.harness import Row
-from ffem_jax.figures.canvas import SETTINGS, apply_look, save_figure
+from ffem_jax.figures.canvas import SETTINGS, apply_look, make_figure, save_figure
 from ffem_jax.latency.turns import BUSY_CORES
 
+T = TypeVar("T")
 PAGES = Path(__file__).parent / "pages"
 NO_BENCHMARK = " **That is too much: these numbers are no benchmark.**"
 NETWORK_NAMES = {
@@ -49,7 +50,15 @@ def write_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 
     rule = ["---" if index < left else "---:" for index in range(len(head))]
     line = f"| {' | '.join(rule)} |" if spaced else f"|{'|'.join(rule)}|"
     head_line, *body = (f"| {' | '.join(cells)} |" for cells in [head, *rows])
-    return "\n".join([head_line, line, *body])
+    return "\n".join([head_line.replace("|  |", "| |", 1), line, *body])
+
+
+def tabulate(
+    rows: Iterable[T], columns: Mapping[str, Callable[[T], object]], left: int = 1, spaced: bool = False
+) -> str:
+    """A Markdown table as `write_table` writes it: `columns` gives each column's head and its text for a row."""
+    cells = ([str(write(row)) for write in columns.values()] for row in rows)
+    return write_table(list(columns), cells, left, spaced)
 
 
 def write_number(value: float) -> str:
@@ -103,14 +112,10 @@ def draw_marks(
         log: a logarithmic axis; else one from 0.
         one: draw a line at 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels, rows, series = (list(dict.fromkeys(getattr(mark, name) for mark in marks)) for name in Mark._fields[:3])
     with apply_look(SETTINGS):
         size = (max(7.6, 2.4 + 2.8 * len(panels)), 1.7 + max(0.31, 0.11 * len(series)) * len(rows))
-        figure = Figure(figsize=size, dpi=160, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = make_figure(size, layout="constrained")
         every = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for axes, panel in zip(every, panels, strict=True):
             axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
@@ -146,7 +151,7 @@ def draw_marks(
             place = {"loc": "outside lower center", "ncols": min(5, len(series)), "frameon": False}
             figure.legend(list(handles.values()), list(handles), **place)
         figure.suptitle(f"{title}\n{axis}", x=0.012, ha="left", fontsize=10)
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path, dpi=160, metadata={"Software": None})
 
 
 def draw_curves(

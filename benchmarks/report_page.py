@@ -8,7 +8,6 @@ reader sees, but not what the page costs. What other work took is told with them
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -28,7 +27,6 @@ from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.specs.trial import DataSpec, TrialSpec, to_plain
 
 TESTED, EPOCHS, ROUNDS = 312, 30, 5
-OUT = Path("results/speed/report_page.md")
 FILTERS = (("#filter-text", "eca last"), ("#filter-text", "0.5"), ("#filter-rate", "60"), ("#filter-text", ""))
 APPLY = """async ([selector, value]) => {
   document.querySelector(selector).value = value;
@@ -109,9 +107,8 @@ def read_cpu(session: Any) -> float:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write the page, measure it, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=5000)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser = harness.make_parser(__doc__, "speed/report_page.md", kept=False)
+    harness.add_numbers(parser, trials=(5000, "made-up trials"))
     options = parser.parse_args(words)
     harness.check_positive(options, "trials")
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +135,7 @@ def main(words: Sequence[str] | None = None) -> None:
         peak=max(busy),
         seconds=seconds,
         megabytes=size / 1e6,
-        table=report.write_table(head, rows, left=3).replace("|  |", "| |", 1),
+        table=report.write_table(head, rows, left=3),
     )
     print(page)
 

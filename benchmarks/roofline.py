@@ -16,13 +16,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # One core for all of it, libraries' threads included; before they start.
 os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 import numpy as np
+
+from benchmarks.harness import add_numbers, check_positive, make_parser
 
 # Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
 # array.
@@ -52,12 +53,11 @@ class Work:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "speed", kept=False)
     parser.add_argument("--network", default="ffem_am", help="a preset (default: ffem_am)")
-    parser.add_argument("--resolution", type=int, default=96, help="pixels per side (default: 96)")
-    parser.add_argument("--batch", type=int, default=32, help="images (default: 32)")
-    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="default: results/speed")
+    add_numbers(parser, resolution=(96, "pixels per side"), batch=(32, "images"))
     options = parser.parse_args()
+    check_positive(options, "resolution", "batch")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     bandwidth, peak = measure_bandwidth(), measure_peak()
@@ -173,53 +173,33 @@ def time_alone(equation: Any) -> float:
 def write_page(
     options: argparse.Namespace, kinds: dict[str, Work], bandwidth: float, peak: float, step_seconds: float
 ) -> None:
-    """roofline.md."""
-    from benchmarks.harness import describe_machine, tell
+    """Write roofline.md, a row for each kind of work, the longest first."""
+    from benchmarks import harness, report
 
-    machine = describe_machine()
-    command = f"python -m benchmarks.roofline --network {options.network} --resolution {options.resolution}"
-    lines = [
-        "# What bounds a training step?",
-        "",
-        f"`{options.network}`, {options.resolution} x {options.resolution} pixels, batch {options.batch}, float32, one "
-        f"core of {machine['processor']}. {machine['date']}. Load average {os.getloadavg()[1]:.0f} on {os.cpu_count()} "
-        "cores: above one a core, other work was running.",
-        "",
-        "```",
-        f"{command} --batch {options.batch}",
-        "```",
-        "",
-        f"The core moves {bandwidth / 1e9:.1f} GB/s (a sum of two arrays into a third) and computes "
-        f"{peak / 1e9:.0f} GFLOP/s (a product of two matrices). The step takes {1000 * step_seconds:.0f} ms.",
-        "",
-        "| work | calls | share of the step | GB/s | GFLOP/s | bound by | could take |",
-        "|---|---:|---:|---:|---:|---|---:|",
-    ]
-    measured, possible = 0.0, 0.0
+    rows, measured, possible = [], 0.0, 0.0
     for kind, work in sorted(kinds.items(), key=lambda item: -item[1].seconds):
-        moving, computing = work.bytes / bandwidth, work.operations / peak
-        bound = "memory" if moving > computing else "arithmetic"
-        floor = max(moving, computing)
+        floor, bound = max((work.bytes / bandwidth, "memory"), (work.operations / peak, "arithmetic"))
         measured, possible = measured + work.seconds, possible + floor
-        lines.append(
-            f"| {kind} | {work.calls} | {work.seconds / step_seconds:.0%} | {work.bytes / work.seconds / 1e9:.1f} | "
-            f"{work.operations / work.seconds / 1e9:.1f} | {bound} | {floor / step_seconds:.0%} |"
-        )
-    rest = step_seconds - measured
-    lines += [
-        f"| XLA's other work, by difference | | {rest / step_seconds:.0%} | | | | |",
-        "",
-        "Bytes are those of the arrays that a call reads and writes, each counted once; operations are those of its "
-        "definition. `could take` is the larger of bytes over bandwidth and operations over peak, as a share of the "
-        "step. A rate above the bandwidth says that arrays lay in a cache.",
-        "",
-        f"At these bounds the calls would take {1000 * possible:.0f} of their {1000 * measured:.0f} ms. Each call was "
-        "timed alone, so the shares are a model: they need not add up exactly.",
-        "",
-    ]
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "roofline.md").write_text("\n".join(lines), encoding="utf-8")
-    tell(f"{options.out / 'roofline.md'}")
+        rates = (f"{amount / work.seconds / 1e9:.1f}" for amount in (work.bytes, work.operations))
+        share, least = (f"{seconds / step_seconds:.0%}" for seconds in (work.seconds, floor))
+        rows.append(f"| {' | '.join([kind, str(work.calls), share, *rates, bound, least])} |")
+    path = options.out / "roofline.md"
+    report.fill_page(
+        path,
+        "roofline",
+        **{name: getattr(options, name) for name in ("network", "resolution", "batch")},
+        machine=harness.describe_machine(),
+        load=os.getloadavg()[1],
+        cores=os.cpu_count(),
+        bandwidth=bandwidth / 1e9,
+        peak=peak / 1e9,
+        step=1000 * step_seconds,
+        rows="\n".join(rows),
+        rest=1 - measured / step_seconds,
+        possible=1000 * possible,
+        measured=1000 * measured,
+    )
+    harness.tell(str(path))
 
 
 if __name__ == "__main__":

@@ -193,10 +193,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
     parser.add_argument("--records", type=Path, nargs="+", help="records.jsonl to replay, in place of the table")
     parser.add_argument("--cost", choices=COSTS, default="macs", help="what is wanted low (macs)")
-    parser.add_argument("--budget", type=int, default=150, help="trainings a search may spend (150)")
-    parser.add_argument("--repeats", type=int, default=20, help="searches of each kind, each with its own seed (20)")
     parser.add_argument("--methods", nargs="+", choices=tuple(ASKERS), default=list(ASKERS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one per core)")
+    harness.add_numbers(
+        parser,
+        budget=(150, "trainings a search may spend"),
+        repeats=(20, "searches of each kind, each with its own seed"),
+        jobs=(os.cpu_count() or 1, "processes"),
+    )
     options = parser.parse_args(words)
     harness.check_positive(options, "budget", "repeats", "jobs")
     if options.report_only:

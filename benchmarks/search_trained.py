@@ -120,9 +120,12 @@ def write_report(curves: Curves, networks: int, folder: Path) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Run what is missing, all samplers with one seed after another, then write the page."""
     parser = harness.make_parser(__doc__, "search_quality")
-    parser.add_argument("--networks", type=int, default=30, help="trainings of each search (30)")
-    parser.add_argument("--seeds", type=int, default=3, help="searches with each sampler (3)")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each (2)")
+    harness.add_numbers(
+        parser,
+        networks=(30, "trainings of each search"),
+        seeds=(3, "searches with each sampler"),
+        jobs=(2, "trainings at a time, a core each"),
+    )
     parser.add_argument("--searches", type=Path, default=Path("outputs/search-trained"), help="where searches are kept")
     options = parser.parse_args(words)
     harness.check_positive(options, "networks", "seeds", "jobs")

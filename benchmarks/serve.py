@@ -282,23 +282,17 @@ def write_report(found: Row, folder: Path) -> None:
 
 def describe_search(row: Row) -> list[str]:
     """A row of the first table."""
-    cells = [f"{row['vectors']:,}", *describe_calls(row["exact"]), f"{row['megabytes']:,.1f}"]
+    cells = [f"{row['vectors']:,}", *describe_calls(row["exact"], row["megabytes"])]
     if index := row.get("index"):
         misses = (f"{100 * index[name]:.1f} %" for name in ("misses_nearest", "misses_person"))
-        return [
-            *cells,
-            *describe_calls(index),
-            f"{index['megabytes']:,.1f}",
-            f"{index['build_seconds']:,.1f} s",
-            *misses,
-        ]
+        return [*cells, *describe_calls(index, index["megabytes"]), f"{index['build_seconds']:,.1f} s", *misses]
     return [*cells, *[""] * 8]
 
 
-def describe_calls(row: Row) -> list[str]:
-    """Median with quartiles, best and CPU milliseconds, and matches per second."""
+def describe_calls(row: Row, megabytes: float) -> list[str]:
+    """Median with quartiles, best and CPU milliseconds, matches per second, and megabytes."""
     best, cpu = (f"{row[name]:.2f}" for name in ("milliseconds_best", "cpu_milliseconds"))
-    return [describe_median(row), best, cpu, f"{row['matches_per_second']:,.0f}"]
+    return [describe_median(row), best, cpu, f"{row['matches_per_second']:,.0f}", f"{megabytes:,.1f}"]
 
 
 def describe_median(row: Row) -> str:

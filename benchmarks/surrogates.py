@@ -9,7 +9,6 @@ table is NAS-Bench-Macro's, by --table or FFEM_NAS_BENCH_MACRO. Three minutes on
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -110,7 +109,7 @@ def write_report(title: str, known: Sequence[int], columns: Sequence[Measured], 
     def tabulate(index: int, write: Callable[[np.ndarray], str]) -> str:
         names = [name for name, rows in columns[0].items() if not np.isnan(rows[:, index]).any()]
         rows = [[name, *(write(column[name][:, index]) for column in columns)] for name in names]
-        return report.write_table(head, rows).replace("|  |", "| |", 1)
+        return report.write_table(head, rows)
 
     def write_spread(values: np.ndarray) -> str:
         return f"{np.mean(values):.2f} ± {np.std(values):.2f}"
@@ -132,11 +131,11 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure all models, and write surrogates.md."""
     from tqdm import tqdm
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.make_parser(__doc__, "search_quality", kept=False)
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
-    parser.add_argument("--known", type=int, nargs="+", default=[30, 60, 100, 200], help="networks learnt from")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("results/search_quality"))
+    harness.add_numbers(
+        parser, known=([30, 60, 100, 200], "networks learnt from"), repeats=(20, "random choices of networks")
+    )
     options = parser.parse_args(words)
     harness.check_positive(options, "known", "repeats")
     table = find_table(options)

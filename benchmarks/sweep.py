@@ -28,7 +28,7 @@ from pathlib import Path
 import ffem_jax.models  # noqa: F401
 from benchmarks import harness
 from benchmarks.harness import Row, tell
-from benchmarks.sweep_report import FIRST, INSTALLED, NAMES, OURS, PEERS, SECOND, select_rows, write_report
+from benchmarks.sweep_report import FIRST, INSTALLED, OURS, PEERS, SECOND, name_row, select_rows, write_report
 from ffem_jax.config.compose import open_composer
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import load_split
@@ -37,7 +37,6 @@ from ffem_jax.latency.turns import BUSY_CORES
 from ffem_jax.records.record import TrialRecord, read_records
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
 from ffem_jax.specs.architecture import resolve_network
-from ffem_jax.specs.trial import DataSpec
 
 # The sweep's networks: FFEM with each attention in each depth (of 9 and of 14 bottlenecks). All fit the cap of 10 MB.
 ATTENTIONS = (
@@ -115,13 +114,16 @@ def make_command(variant: str, seeds: int) -> list[str]:
 def measure_peer(peer: str, folder: Path, options: argparse.Namespace) -> Row:
     """Optuna and PyTorch, in a process of their own that times itself: from importing them to the last trial."""
     pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"} if peer == INSTALLED else {}
-    command = [sys.executable, "-m", "benchmarks.sweep", "--peer-in", str(folder), "--seeds", str(options.seeds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=harness.make_environment(**pages))
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        worker = harness.Worker(run_peer, folder, options.seeds, environment=pages)
+    except RuntimeError as error:
+        raise SystemExit(f"{PEERS[peer]} failed: {error}") from None
+    worker.end()  # waits for it: its processor seconds are no other work's
+    return worker.start
 
 
-def run_peer(folder: Path, seeds: int) -> Row:
-    """The peer's sweep, in this process. Faces and networks are ready before its clock starts."""
+def run_peer(folder: Path, seeds: int) -> tuple[Row, None]:
+    """The peer's sweep, in a worker's process. Faces and networks are ready before its clock starts."""
     planned = plan(folder, seeds)
     faces, split = load_split(planned.trials[0].data, planned.trials[0].protocol)
     networks = list(dict.fromkeys(resolve_network(trial.arch) for trial in planned.trials))
@@ -133,7 +135,7 @@ def run_peer(folder: Path, seeds: int) -> Row:
         seconds = time.perf_counter() - started
     import torch
 
-    return {"seconds": seconds, "accuracies": accuracies, "threads": torch.get_num_threads()}
+    return {"seconds": seconds, "accuracies": accuracies, "threads": torch.get_num_threads()}, None
 
 
 def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Namespace) -> Row:
@@ -160,15 +162,22 @@ def add_compile_seconds(records: Sequence[TrialRecord]) -> float:
     return sum({record.trial_dir: record.compile_seconds or 0.0 for record in records}.values())
 
 
-def watch(run: Callable[[], Row]) -> Row:
-    """What `run()` measures in processes that it starts and awaits, and the cores that other work took meanwhile.
+def watch(run: Callable[[], Row], trials: int) -> Row:
+    """What `run()` measures of `trials` trials, the cores that other work took meanwhile, and the machine.
 
-    A busy core makes PyTorch's threads wait for each other and slows it many times over: it would flatter us.
+    A busy core makes PyTorch's threads wait for each other and slows it many times over: it would flatter us. Raises
+    SystemExit where trials are missing.
     """
     busy, own, started = read_busy_seconds(), read_own_seconds(), time.perf_counter()
     measured = run()
     others = read_busy_seconds() - busy - (read_own_seconds() - own)
-    return {**measured, "busy_cores": max(0.0, others / (time.perf_counter() - started))}
+    cores = max(0.0, others / (time.perf_counter() - started))
+    if len(measured["accuracies"]) != trials:
+        raise SystemExit(f"{len(measured['accuracies'])} of {trials} trials were finished; not recorded")
+    tell(f"    {measured['seconds']:.1f} s")
+    if cores > BUSY_CORES:
+        tell(f"other work took {cores:.2f} cores: too much; the next call measures this again")
+    return {**measured, "busy_cores": cores, **harness.describe_machine(LIBRARIES)}
 
 
 def read_busy_seconds() -> float:
@@ -186,75 +195,47 @@ def read_own_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-class Measurements:
-    """sweep.jsonl, of the settings in `options`: what is there, and what is added to it."""
-
-    def __init__(self, path: Path, options: argparse.Namespace):
-        self.path, self.fresh = path, options.fresh
-        self.settings = {name: getattr(options, name) for name in SETTINGS}
-        self.rows = [row for row in harness.read_lines(path) if self.settings.items() <= row.items()]
-
-    def has(self, contestant: str, cache: str, round_: int) -> bool:
-        """Whether that measurement is there and need not be taken again, as one taken beside other work must be."""
-        quiet = [row for row in self.rows if row["busy_cores"] <= BUSY_CORES]
-        held = {(row["contestant"], row["cache"], row["round"]) for row in quiet}
-        return not self.fresh and (contestant, cache, round_) in held
-
-    def add(self, contestant: str, cache: str, round_: int, run: Callable[[], Row]) -> None:
-        """Take a measurement, and keep it where it came to its end with every trial."""
-        name = NAMES[contestant] + (f", {cache}" if cache else "")
-        tell(f"round {round_ + 1}: {name}")
-        measured, trials = watch(run), self.settings["networks"] * self.settings["seeds"]
-        if len(measured["accuracies"]) != trials:
-            raise SystemExit(f"{contestant} finished {len(measured['accuracies'])} of {trials} trials; not recorded")
-        identity = {"contestant": contestant, "cache": cache, "round": round_}
-        row = {**identity, **self.settings, **measured, **harness.describe_machine(LIBRARIES)}
-        harness.append_rows(self.path, row)
-        self.rows.append(row)
-        tell(f"{name}: {measured['seconds']:.1f} s")
-        if measured["busy_cores"] > BUSY_CORES:
-            tell(f"other work took {measured['busy_cores']:.2f} cores: too much; the next call measures this again")
-
-
-def measure(held: Measurements, variants: Sequence[str], options: argparse.Namespace) -> None:
+def measure(path: Path, settings: Row, variants: Sequence[str], options: argparse.Namespace) -> None:
     """Take every measurement that is missing: one of each contestant, then the next round."""
     with tempfile.TemporaryDirectory(prefix="ffem-config-") as config:
-        folder = Path(config)
+        folder, trials = Path(config), options.networks * options.seeds
         write_sweep(folder, options)
         planned = plan(folder, options.seeds)
-        if len(planned.trials) != options.networks * options.seeds:
-            raise SystemExit(f"the sweep has {len(planned.trials)} trials, not {options.networks * options.seeds}")
+        if len(planned.trials) != trials:
+            raise SystemExit(f"the sweep has {len(planned.trials)} trials, not {trials}")
         data = planned.trials[0].data
         # Decodes the faces where they are not yet: neither side is timed doing it.
         load_split(data, planned.trials[0].protocol)
+
+        def add(round_: int, contestant: str, sweep: str, run: Callable[[], Row], filled: Path | None = None) -> None:
+            """Take a measurement unless it is held; one that finds compiled programs needs them in `filled`."""
+
+            def take(_: Row) -> Row:
+                if filled and not any(found.suffix != ".npz" for found in filled.iterdir()):
+                    tell("    the first sweep once more, for its compiled programs")
+                    run()
+                return watch(run, trials)
+
+            cell = {"contestant": contestant, "cache": sweep, "round": round_, **settings}
+            name = f"round {round_ + 1}, {name_row((contestant, sweep))}"
+            harness.measure_missing(path, {name: cell}, is_quiet, take, options.fresh)
+
         for round_ in range(options.rounds):
             for peer in PEERS if has_peer() else ():
-                if not held.has(peer, "", round_):
-                    held.add(peer, "", round_, functools.partial(measure_peer, peer, folder, options))
+                add(round_, peer, "", functools.partial(measure_peer, peer, folder, options))
             for variant in variants:
-                measure_twice(held, variant, round_, folder, data, options)
+                with tempfile.TemporaryDirectory(prefix="ffem-cache-") as name:
+                    cache = Path(name)  # it begins with the decoded faces and no compiled programs
+                    for found in find_cache_folder(data).glob(f"{data.name}-*.npz"):
+                        shutil.copy(found, cache)
+                    ours = functools.partial(measure_ours, variant, folder, cache, options)
+                    add(round_, variant, FIRST, ours)
+                    add(round_, variant, SECOND, ours, filled=cache)
 
 
-def measure_twice(
-    held: Measurements, variant: str, round_: int, folder: Path, data: DataSpec, options: argparse.Namespace
-) -> None:
-    """What is missing of the first sweep, which fills an empty cache and is run even if it is recorded, and the second.
-
-    The cache begins with the decoded faces, and no compiled programs.
-    """
-    missing = [cache for cache in (FIRST, SECOND) if not held.has(variant, cache, round_)]
-    if not missing:
-        return
-    with tempfile.TemporaryDirectory(prefix="ffem-cache-") as name:
-        cache = Path(name)
-        for path in find_cache_folder(data).glob(f"{data.name}-*.npz"):
-            shutil.copy(path, cache)
-        for sweep in (FIRST, SECOND):
-            if sweep in missing:
-                held.add(variant, sweep, round_, lambda: measure_ours(variant, folder, cache, options))
-            elif sweep == FIRST:
-                tell(f"round {round_ + 1}: {NAMES[variant]}, {sweep}, once more, for its compiled programs")
-                measure_ours(variant, folder, cache, options)
+def is_quiet(row: Row) -> bool:
+    """Whether no other work was in the way of a measurement, which would have to be taken again."""
+    return row["busy_cores"] <= BUSY_CORES
 
 
 def has_peer() -> bool:
@@ -276,15 +257,17 @@ def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = harness.make_parser("Time a whole sweep: ffem against Optuna and PyTorch.", "speed")
     parser.add_argument("--ours", choices=(*OURS, "all"), default="all", help="which way of running ours (all)")
-    parser.add_argument("--networks", type=int, default=8, help="2, 4, 6 or 8 (default: 8)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each network (default: 3)")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each trial (default: 5)")
-    parser.add_argument("--rounds", type=int, default=1, help="how often, the contestants in turn (default: 1)")
+    harness.add_numbers(
+        parser,
+        networks=(8, "2, 4, 6 or 8"),
+        seeds=(3, "seeds of each network"),
+        epochs=(5, "epochs of each trial"),
+        rounds=(1, "how often, the contestants in turn"),
+        resolution=(64, "pixels per side"),
+    )
     parser.add_argument("--data", choices=("lfw52", "lfw", "synthetic"), help="lfw52 where its folder is given")
     parser.add_argument("--data-root", type=Path, help="the folder of LFW (default: FFEM_LFW_ROOT)")
-    parser.add_argument("--resolution", type=int, default=64, help="pixels per side (default: 64)")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
-    parser.add_argument("--peer-in", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     harness.check_positive(options, "seeds", "epochs", "rounds", "resolution")
     if options.networks not in range(len(DEPTHS), len(ATTENTIONS) * len(DEPTHS) + 1, len(DEPTHS)):
@@ -298,17 +281,15 @@ def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing, then write the page."""
     options = parse_options(words)
-    if options.peer_in:
-        print(json.dumps(run_peer(options.peer_in, options.seeds)))
-        return
-    held = Measurements(options.out / "sweep.jsonl", options)
+    path, settings = options.out / "sweep.jsonl", {name: getattr(options, name) for name in SETTINGS}
     if not options.report_only:
         if not has_peer():
             tell('without Optuna and PyTorch ours is timed alone; pip install -e ".[bench]" brings them')
-        measure(held, list(OURS) if options.ours == "all" else [options.ours], options)
-    if not held.rows:
-        raise SystemExit(f"{held.path.name} has no measurement with these settings; {harness.NOTHING}")
-    write_report(select_rows(held.rows), held.settings, select_attentions(options), write_command(options), options.out)
+        measure(path, settings, list(OURS) if options.ours == "all" else [options.ours], options)
+    rows = [row for row in harness.read_lines(path) if settings.items() <= row.items()]
+    if not rows:
+        raise SystemExit(f"{path.name} has no measurement with these settings; {harness.NOTHING}")
+    write_report(select_rows(rows), settings, select_attentions(options), write_command(options), options.out)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ NAMES = {**PEERS, **OURS}
 HEAD = [
     "",
     "wall seconds",
-    "trials an hour",
+    "trials per hour",
     "times as fast as PyTorch",
     "as PyTorch with huge pages",
     "mean accuracy, %",
     "seconds compiling",
 ]
 
-ONCE = ", once each: differences of some percent mean nothing."
+ONCE = ", once each: the spread is not known, and a difference of a few percent means nothing."
 
 Selected = Mapping[tuple[str, str], Sequence[Row]]
 
@@ -55,7 +55,7 @@ def write_report(selected: Selected, settings: Row, attentions: Sequence[str], c
         spread=", median of the rounds with their range." if several else ONCE,
         busy=busy,
         judged=report.judge_busy(busy),
-        table=report.write_table(HEAD, [describe(key, selected) for key in selected]).replace("|  |", "| |", 1),
+        table=report.write_table(HEAD, [describe(key, selected) for key in selected]),
         attentions="\n".join(f"- `{line}`" for line in attentions),
         threads=f" ({threads})" if threads else "",
     )

@@ -6,19 +6,13 @@ From the repository root, with `pip install -e ".[bench]"`. Every contestant tra
 faces, which lie in memory as bytes: a shuffled batch is gathered, normalised to -1 to 1 and stepped on with SGD.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.contest import run
 from benchmarks.contests import CONTESTS
 from ffem_jax.kernels.huge_pages import use_huge_pages
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure what the records lack, and write the page."""
-    run(CONTESTS["train_step"], words)
-
+main = partial(run, CONTESTS["train_step"])
 
 if __name__ == "__main__":
     use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself

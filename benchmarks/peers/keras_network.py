@@ -78,7 +78,7 @@ def copy_weights(classifier: Any, peer: keras.Model) -> None:
 
 def train(cell: Cell, folder: Path) -> Call:
     """The compiled step that `model.fit` calls, on a tf.data pipeline as `fit` builds one."""
-    classifier = build_classifier(cell.network, cell.resolution, PEOPLE)
+    classifier = build_classifier(cell.spec, cell.resolution, PEOPLE)
     pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")
     _, logits = classifier(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
     model = keras.Model(pixels, logits)
@@ -101,7 +101,7 @@ def train(cell: Cell, folder: Path) -> Call:
 
 def embed(cell: Cell, folder: Path) -> Call:
     """Calls of a tf.function of the deployed model."""
-    classifier = build_classifier(cell.network, cell.resolution, PEOPLE)
+    classifier = build_classifier(cell.spec, cell.resolution, PEOPLE)
     classifier.load_weights(folder / "keras.weights.h5")
     pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")
     embeddings, _ = classifier(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
@@ -113,6 +113,6 @@ def embed(cell: Cell, folder: Path) -> Call:
 
 def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
     """Write our weights for Keras."""
-    peer = build_classifier(cell.network, cell.resolution, PEOPLE)
+    peer = build_classifier(cell.spec, cell.resolution, PEOPLE)
     copy_weights(classifier, peer)
     peer.save_weights(folder / "keras.weights.h5")

@@ -38,7 +38,7 @@ def train(cell: Cell, folder: Path) -> Call:
         nesterov=True, schedule="constant", weight_decay=DECAY, loss="softmax", label_smoothing=0.0, flip=False,
     )  # fmt: skip
     images, people = make_faces(cell.resolution)
-    trainer = Trainer(cell.network, recipe, [0], images, people, np.arange(len(images)), np.arange(PEOPLE))
+    trainer = Trainer(cell.spec, recipe, [0], images, people, np.arange(len(images)), np.arange(PEOPLE))
     state, epoch = trainer.init(), 0
 
     def call(steps: int) -> None:
@@ -53,7 +53,7 @@ def train(cell: Cell, folder: Path) -> Call:
 
 def build_classifier(cell: Cell) -> FaceClassifier:
     """Our classifier with weights, and BatchNorm statistics as after some training, that are the same every time."""
-    classifier = FaceClassifier(cell.network, cell.resolution, PEOPLE, RecipeSpec(loss="softmax"), rngs=nnx.Rngs(0))
+    classifier = FaceClassifier(cell.spec, cell.resolution, PEOPLE, RecipeSpec(loss="softmax"), rngs=nnx.Rngs(0))
     draw = np.random.default_rng(0)
     for _, module in nnx.iter_graph(classifier):
         if isinstance(module, nnx.BatchNorm):

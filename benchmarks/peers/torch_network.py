@@ -122,7 +122,7 @@ def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
     """Training steps on random faces, eager or by torch.compile."""
     images, people = make_faces(cell.resolution)
     images, people = torch.from_numpy(images), torch.from_numpy(people).long()
-    model = FaceClassifier(cell.network, cell.resolution, PEOPLE).to(memory_format=torch.channels_last)
+    model = FaceClassifier(cell.spec, cell.resolution, PEOPLE).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
     order = torch.empty(0, dtype=torch.long)
 
@@ -153,7 +153,7 @@ def train_compiled(cell: Cell, folder: Path) -> Call:
 
 def embed(cell: Cell, folder: Path, compiled: bool = False) -> Call:
     """Calls of the deployed network in inference mode, eager or by torch.compile."""
-    classifier = FaceClassifier(cell.network, cell.resolution, PEOPLE)
+    classifier = FaceClassifier(cell.spec, cell.resolution, PEOPLE)
     classifier.load_state_dict(torch.load(folder / "torch.pt"))
     embedder = Embedder(classifier.to(memory_format=torch.channels_last)).eval()
     apply = torch.compile(embedder) if compiled else embedder
@@ -172,7 +172,7 @@ def embed_compiled(cell: Cell, folder: Path) -> Call:
 
 def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
     """Write our weights for PyTorch, and the graph for ONNX Runtime: uint8 [batch, R, R, 3] to embeddings."""
-    peer = FaceClassifier(cell.network, cell.resolution, PEOPLE)
+    peer = FaceClassifier(cell.spec, cell.resolution, PEOPLE)
     copy_weights(classifier, peer)
     torch.save(peer.state_dict(), folder / "torch.pt")
     images = torch.zeros(cell.batch, cell.resolution, cell.resolution, 3, dtype=torch.uint8)

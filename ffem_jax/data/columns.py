@@ -44,12 +44,20 @@ class Cell:
 
 
 def parse_column(cells: Sequence[Cell], names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The column's array [image] over the images `names`, and notes on what was repaired or passed over.
+    """A column of a table as an array, and notes on what was repaired or passed over.
 
-    float64 with NaN where not known if more than half of the known values are numbers, else text with "" where not
-    known. Values that differ in case, spaces or normal form alone are one, written as most cells have it.
+    Values that differ in case, spaces or normal form alone are one, written as most cells have it.
 
-    Raises ColumnError where two rows give an image two values, and for a comma that may divide thousands.
+    Args:
+        cells: the column's cells.
+        names: the images', `person/file`.
+
+    Returns:
+        The array [image]: float64 with NaN where not known if more than half of the known values are numbers, else text
+        with "" where not known. The notes, one line each.
+
+    Raises:
+        ColumnError: two rows give an image two values, or a comma may divide thousands.
     """
     known = [cell for cell in cells if cell.text.casefold() not in UNKNOWN]
     commas = [cell for cell in known if COMMA_NUMBER.fullmatch(cell.text)]

@@ -66,9 +66,11 @@ LFW52_IMAGES = 1467
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures are: the folder that holds the people's folders, or an archive of it.
+    """Where the images are.
 
-    variant: deepfunneled, funneled, original, or empty where the name does not tell.
+    Args:
+        path: the folder that holds the people's folders, or an archive of it.
+        variant: deepfunneled, funneled, original, or empty where the name does not tell.
     """
 
     path: Path
@@ -76,15 +78,28 @@ class Source:
 
     @property
     def attributes(self) -> Path:
+        """The table of attributes, which lies beside the people's folder or the archive."""
         return self.path.parent / TABLE_NAME
 
 
 def load(spec: DataSpec) -> Faces:
-    """`lfw` as `spec` selects, or `lfw52`: the 52 people with the most images, ties by name, and of each the first
-    30 by file name; 1,467 images. `lfw_rest` is selected from the people whom `lfw52` leaves over.
+    """LFW as bytes, with its attributes.
 
-    Every column of an `attributes.csv` beside the people's folder becomes an attribute. Raises DataError where LFW
-    is not to be found, cannot be downloaded or read, or where `lfw52` is asked to be something else.
+    `lfw` as `spec` selects, or `lfw52`: the 52 people with the most images, ties by name, and of each the first 30 by
+    file name; 1,467 images. `lfw_rest` is selected from the people whom `lfw52` leaves over.
+
+    Args:
+        spec: data set, selection and resolution in pixels per side.
+
+    Returns:
+        The faces, uint8 [image, R, R, 3]. Every column of an `attributes.csv` beside the people's folder is an
+        attribute.
+
+    Raises:
+        DataError: LFW is not to be found, cannot be downloaded or read, or `lfw52` is asked to be something else.
+
+    References:
+        Huang et al., Labeled Faces in the Wild, technical report 07-49, University of Massachusetts, 2007.
     """
     if spec.name == "lfw52":
         if spec.people not in (0, LFW52_PEOPLE) or spec.max_images not in (0, LFW52_MAX_IMAGES):
@@ -112,7 +127,11 @@ def load(spec: DataSpec) -> Faces:
 
 
 def find_source(spec: DataSpec) -> Source:
-    """The pictures on this machine, or after a download. Raises DataError where there are none."""
+    """The images on this machine, or after a download.
+
+    Raises:
+        DataError: there are none.
+    """
     named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
     if not named:
         return Source(download_archive(FUNNELED, find_cache_folder(spec)), "funneled")
@@ -146,7 +165,8 @@ def _name_other_editions(spec: DataSpec, source: Source) -> list[str]:
 def find_pairs(spec: DataSpec) -> Path:
     """Where View 2's pairs.txt is or should be: beside the people's folder or in data.root; else it is downloaded.
 
-    Raises DataError as `find_source` does.
+    Raises:
+        DataError: as `find_source` does.
     """
     named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
     if not named:
@@ -161,7 +181,11 @@ def _holds_people(folder: Path) -> bool:
 
 
 def list_names(folder: Path) -> list[str]:
-    """`person/file` of every picture in the people's `folder`, in order. Raises DataError where it cannot be read."""
+    """`person/file` of every image in the people's `folder`, in order.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     return _list_pictures(folder).names
 
 
@@ -192,9 +216,10 @@ def name_person(name: str) -> str:
 
 
 def read_folder(listing: Listing) -> Iterator[tuple[str, bytes]]:
-    """(`person/file`, bytes) of every picture listed.
+    """(`person/file`, bytes) of every image listed.
 
-    Raises DataError for one that cannot be read: the copy that is made of them all would keep the gap.
+    Raises:
+        DataError: an image cannot be read; the copy that is made of them all would keep the gap.
     """
     for picture in listing.pictures:
         try:
@@ -206,10 +231,14 @@ def read_folder(listing: Listing) -> Iterator[tuple[str, bytes]]:
 
 
 def read_archive(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """(`person/file`, bytes) of every picture in a .tgz, read from front to back and unpacked nowhere.
+    """(`person/file`, bytes) of every image in a .tgz, read from front to back and unpacked nowhere.
 
-    A picture that does not lie as deep as most do, or is no plain .jpg file, comes with None for its bytes. Raises
-    DataError where the archive is damaged or cannot be read.
+    Returns:
+        One pair per image. An image that does not lie as deep as most do, or is no plain .jpg file, comes with None for
+        its bytes.
+
+    Raises:
+        DataError: the archive is damaged or cannot be read.
     """
     with _explain_damage(path):
         depths = Counter(len(where.parts) for where, _, _ in _read_members(path) if where.match(PICTURE_NAME))

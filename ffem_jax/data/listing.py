@@ -40,9 +40,12 @@ class PictureFile:
 class Listing:
     """What `list_people` found.
 
-    pictures: in order of folder and file, those of one person together. folders: how many people's folders there are.
-    loose: how many pictures lie beside them. notes: one line for each kind of thing passed over. unread: the names of
-    what could not be looked into this time.
+    Args:
+        pictures: in order of folder and file, those of one person together.
+        folders: how many people's folders there are.
+        loose: how many images lie beside them.
+        notes: one line for each kind of thing passed over.
+        unread: the names of what could not be looked into this time.
     """
 
     pictures: tuple[PictureFile, ...]
@@ -109,11 +112,19 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def list_people(root: Path, endings: Collection[str], kinds: str, any_case: bool = True) -> Listing:
-    """The pictures `root/person/file` whose ending is one of `endings`, and notes on everything else.
+    """The images `root/person/file`, and notes on everything else. No file is opened.
 
-    kinds: the endings in words; any_case: whether `.JPG` is `.jpg`. Folders whose names are one once tidied are one
-    person. No file is opened. Raises OSError where `root` itself cannot be read, and DataError for
-    two names that can only be written as one.
+    Folders whose names are one once tidied are one person.
+
+    Args:
+        root: the folder of the people's folders.
+        endings: those of image files, as `.jpg`.
+        kinds: the endings in words.
+        any_case: whether `.JPG` is `.jpg`.
+
+    Raises:
+        OSError: `root` itself cannot be read.
+        DataError: two names can only be written as one.
     """
 
     def is_picture(name: str) -> bool:

@@ -16,7 +16,11 @@ from ffem_jax.text.names import find_name, index_names, tidy_name
 class Pairs:
     """Pairs of images, in the file's order. Arrays are [pair].
 
-    first, second: indices of images. same: whether they show one person. fold: int, from 0.
+    Args:
+        first: int, indices of images.
+        second: int, indices of images.
+        same: bool, whether they show one person.
+        fold: int, from 0.
     """
 
     first: np.ndarray
@@ -31,14 +35,20 @@ class Pairs:
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> Pairs:
-    """Read `path`; `names` are the images' (`person/file`), which the pairs become indices of.
+    """Read a file of pairs as View 2's.
 
-    The first line has the number of folds and of pairs; then for each fold so many rows `person a b`, two images of
-    one person, and as many `person a other b`, images of two people. Columns stand apart by tabs.
+    The first line has the number of folds and of pairs; then for each fold so many rows `person a b`, two images of one
+    person, and as many `person a other b`, images of two people. Columns stand apart by tabs.
 
-    Raises DataError, naming the file and the line, where it is missing, malformed or names a picture that is not
-    there.
-    Source: Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
+    Args:
+        path: of the file.
+        names: the images' (`person/file`), which the pairs become indices of.
+
+    Raises:
+        DataError: naming the file and the line, where it is missing, malformed or names an image that is not there.
+
+    References:
+        Huang et al., Labeled Faces in the Wild, technical report 07-49, 2007, section III (View 2).
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -31,16 +31,22 @@ Group = list[int]
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted indices of the images that train and that test; no image is on two sides; view2 and open_set leave some
-    out.
+    """Sorted indices of the images that train and that test; no image is on two sides.
 
-    validation: images of people who train, held out of training and never tested; empty where none were asked for.
-    pairs: view2's, of all folds; `test` are the images in those of the tested fold. probes: open_set's, the images of
-        `test` that are asked about; the others are of people with one image, and None under the other protocols.
+    view2 and open_set leave some images out.
+
+    Args:
+        train: int [image].
+        test: int [image].
+        validation: images of people who train, held out of training and never tested; empty where none were asked for.
+        pairs: view2's, of all folds; `test` are the images in those of the tested fold.
+        probes: open_set's, the images of `test` that are asked about; the others are of people with one image. None
+            under the other protocols.
         digest: 16 hexadecimal digits over who trains, the pairs and the probes, where these follow from neither the
-        faces nor the protocol; else empty.
-    bins: the sets of pairs that are tested under the protocol of that name, of no image of the faces; `test` is empty.
-    notes: one line for each thing the user should know about duplicates, or about who trains.
+            faces nor the protocol; else empty.
+        bins: the sets of pairs that are tested under the protocol of that name, of no image of the faces; `test` is
+            empty.
+        notes: one line for each thing the user should know about duplicates, or about who trains.
     """
 
     train: np.ndarray
@@ -68,8 +74,10 @@ class Split:
 def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
     """The faces of `data` and how `protocol` splits them.
 
-    view2 loads everybody, and `data` then selects among the people who are not tested. Raises DataError as
-    `load_faces`, `read_pairs`, `make_split`, `make_view2_split` and `draw_people_fold` do.
+    view2 loads everybody, and `data` then selects among the people who are not tested.
+
+    Raises:
+        DataError: as `load_faces`, `read_pairs`, `make_split`, `make_view2_split` and `draw_people_fold` do.
     """
     if protocol.name == "view2":
         find_pairs = DATA_SETS[data.name].find_pairs
@@ -88,15 +96,24 @@ def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
 
 
 def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, people: Sequence[str] = ()) -> Split:
-    """Split images by `protocol`, knowing their `labels` (int [image]) and `content` hashes.
+    """Split images by `protocol`.
 
-    The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names
-    and not on how many people there are in `holdout`. `validation_per_person` images of each person are then taken
-    from those that train, which changes no test. holdout: `test_per_person` images of each person test, or of the
-    `test_people` who have the most. kfold:
-    fold `fold` tests; over all folds each image is tested once, a person's images differ by at most one between
-    folds, and so do the folds (duplicates, which move whole, may add their number). `people` names the labels in
-    messages. Raises DataError, naming the person, where somebody has too few images.
+    holdout: `test_per_person` images of each person test, or of the `test_people` who have the most. kfold: fold `fold`
+    tests; over all folds each image is tested once, a person's images differ by at most one between folds, and so do
+    the folds (duplicates, which move whole, may add their number). `validation_per_person` images of each person are
+    then taken from those that train, which changes no test.
+
+    The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names and
+    not on how many people there are in `holdout`.
+
+    Args:
+        labels: int [image].
+        content: a hash of each image; equal ones are duplicates.
+        protocol: which images test.
+        people: names of the labels, for messages.
+
+    Raises:
+        DataError: naming the person, where somebody has too few images.
     """
     if len(labels) != len(content):
         raise ValueError(f"{len(labels)} labels and {len(content)} content hashes")
@@ -115,13 +132,20 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
 def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: ProtocolSpec) -> Split:
     """The pairs of `protocol.fold` test; people in none of them train, with all their images.
 
-    `data` selects among the latter: those with `min_images`, of these the `people` with the most, and of each the
-    first `max_images`. A picture that is tested trains under no other name. The people of the other folds train,
-    though it is their pairs that choose the threshold: it suits them better than strangers, which can cost accuracy
-    on the tested fold and cannot flatter it.
+    An image that is tested trains under no other name. The people of the other folds train, though it is their pairs
+    that choose the threshold: it suits them better than strangers, which can cost accuracy on the tested fold and
+    cannot flatter it.
 
-    Raises DataError where the fold is not in `pairs`, where fewer than two people are left to train, and as
-    `make_split` does for the validation images.
+    Args:
+        faces: of everybody.
+        pairs: View 2's, of all folds.
+        data: selects among the people who train: those with `min_images`, of these the `people` with the most, and of
+            each the first `max_images`.
+        protocol: which fold tests.
+
+    Raises:
+        DataError: the fold is not in `pairs`, fewer than two people are left to train, or as `make_split` does for the
+            validation images.
     """
     if pairs.folds != protocol.folds:
         raise DataError(f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds}, not {protocol.folds}")
@@ -160,7 +184,8 @@ def make_open_set_split(faces: Faces, protocol: ProtocolSpec) -> Split:
 def make_bins_split(faces: Faces, bins: Bins, protocol: ProtocolSpec) -> Split:
     """Everybody trains, and the pairs of `bins` test; images of one content in both are said and not left out.
 
-    Raises DataError as `make_split` does for the validation images.
+    Raises:
+        DataError: as `make_split` does for the validation images.
     """
     everything = np.arange(len(faces.labels))
     train, validation = _hold_out(everything, faces.labels, faces.content, protocol, dict(enumerate(faces.people)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
+from benchmarks import gpu, harness
 from benchmarks.gpu import DEVICES, Cell, compute_floor, main
 
 ROW = {
@@ -31,3 +33,26 @@ def test_the_page_holds_the_last_record_of_each_cell_and_its_floor(tmp_path):
 def test_a_floor_grows_with_the_images():
     one, two = (compute_floor(Cell("", "", "TF32", batch, 1, 32), DEVICES["H100"]) for batch in (8, 16))
     assert two[0] == pytest.approx(2 * one[0])
+
+
+def test_only_cells_that_the_records_lack_are_measured(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(cell, options):
+        measured.append((cell.library, cell.form, cell.precision, cell.batch, cell.seeds))
+        return {"images_per_second": 100.0} if cell.seeds == 1 else {"failed": "out of memory"}
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(gpu, "has_torch", lambda options: True)
+    options = argparse.Namespace(batches=[8, 16], seeds=[1, 2], resolution=32, fresh=False)
+    gpu.run(options, tmp_path / "gpu.jsonl")
+    one = [("ffem-jax", form, 8 * n, 1) for form in gpu.FORMS for n in (1, 2)]
+    one += [("ffem-jax", "xla", 8, 2), ("PyTorch", "", 8, 1), ("PyTorch", "", 16, 1)]
+    assert measured == [(name, form, p, *rest) for p in gpu.PRECISIONS for name, form, *rest in one]
+    rows = harness.read_lines(tmp_path / "gpu.jsonl")
+    assert list(rows[0])[:8] == [*Cell._fields, "device", "images_per_second"]
+    assert rows[0].keys() >= {"date", "processor", "cores", "versions"}
+    options.batches = [8, 16, 32]
+    measured.clear()
+    gpu.run(options, tmp_path / "gpu.jsonl")
+    assert {batch for *_, batch, _ in measured} == {32}

@@ -84,6 +84,39 @@ def test_rows_are_appended_and_the_last_of_each_counts(tmp_path):
     assert harness.read_latest(path, "a") == [{"a": 1, "b": 2}, {"a": 2, "b": 1}]
 
 
+def test_only_what_the_records_lack_is_measured(tmp_path, capsys):
+    path, measured = tmp_path / "rows.jsonl", []
+
+    def measure(cell):
+        measured.append(cell["n"])
+        return {"good": len(measured) > 2}
+
+    def run(fresh=False):
+        measured_before = len(measured)
+        cells = {f"number {n}": {"n": n, "of": "a"} for n in (1, 2)}
+        harness.measure_missing(path, cells, lambda row: row["good"], measure, fresh)
+        return measured[measured_before:]
+
+    harness.append_rows(path, {"n": 1, "of": "another", "good": True})
+    assert run() == [1, 2]
+    assert run() == [1, 2]  # neither was good
+    assert run() == []
+    assert "[2/2] number 2: already measured" in capsys.readouterr().err
+    assert run(fresh=True) == [1, 2]
+    assert harness.read_lines(path)[1] == {"n": 1, "of": "a", "good": False}
+
+
+def test_options_of_numbers_have_their_defaults_kind_and_help():
+    parser = harness.make_parser("About.", "speed", kept=False)
+    harness.add_numbers(parser, sizes=([1, 2], "of all"), index_seconds=(2.0, "of each"), rounds=(3, "turns"))
+    options = parser.parse_args(["--index-seconds", "0.5", "--sizes", "7", "8"])
+    assert (options.sizes, options.index_seconds, options.rounds) == ([7, 8], 0.5, 3)
+    assert "of all (default: 1 2)" in parser.format_help()
+    assert "--report-only" not in parser.format_help()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--rounds", "0.5"])
+
+
 def test_a_number_that_must_be_above_zero_is_named():
     harness.check_positive(Namespace(rounds=1, sizes=[1, 2]), "rounds", "sizes")
     with pytest.raises(SystemExit, match="--index-sizes 0 must be above 0"):
@@ -104,6 +137,7 @@ def test_a_machine_is_described_without_its_name():
     [
         ("alignment", "alignment/README.md"),
         ("report_page", "speed/report_page.md"),
+        ("roofline", "speed/roofline.md"),
         ("surrogates", "search_quality/surrogates.md"),
     ],
 )
@@ -125,6 +159,9 @@ def test_a_page_has_no_empty_paragraph_and_no_value_that_is_forgotten(tmp_path):
 def test_tables_and_ranges():
     assert report.write_table(["a", "b"], [["c", "1"]]) == "| a | b |\n|---|---:|\n| c | 1 |"
     assert report.write_table(["a", "b"], [], left=0, spaced=True) == "| a | b |\n| ---: | ---: |"
+    assert report.tabulate([{"n": 1}], {"": lambda row: "a", "n": lambda row: row["n"]}) == (
+        "| | n |\n|---|---:|\n| a | 1 |"
+    )
     assert report.write_range([1.0, 3000.0, 0.0123]) == "1.00 [0.0123, 3,000]"
     assert report.write_range([]) == "-"
 

@@ -26,7 +26,7 @@ def write_answer(result: SettingResult) -> str:
             "may cause a difference."
         )
     if lacks_trials(result):
-        sentences.append("Networks, folds or seeds are missing, named below: this is of what is there.")
+        sentences.append("Networks, folds or seeds are missing, named below: this covers the trials that are there.")
     return f"Recipe {escape(result.setting.label)}: " + " ".join(sentences)
 
 

@@ -34,8 +34,11 @@ MARKS = 6  # on a line
 class Curve:
     """A network's training, over its finished trials (seeds and folds).
 
-    loss, validation: the mean of each epoch; loss_deviation, validation_deviation: the sample standard deviation over
-    trials, empty for a single one. validation is empty where no trial measured it.
+    Args:
+        loss: the mean of each epoch.
+        loss_deviation: the sample standard deviation over trials, by epoch; empty for a single trial.
+        validation: as `loss`, the accuracy in 0 to 1; empty where no trial measured it.
+        validation_deviation: as `loss_deviation`.
     """
 
     network: PaperNetwork
@@ -74,14 +77,24 @@ def describe_validation(records: Sequence[TrialRecord]) -> str:
     if counts[0] == 0:
         return "held-out images or, where a trial held none out, the test images"
     number = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return f"{number} images a trial, held out of training and never tested"
+    return f"{number} images per trial, held out of training and never tested"
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, title: str, images: str, *, synthetic: bool) -> list[Path]:
-    """Draw into `path` with the suffixes .png and .svg, and return the two paths.
+    """Draw the training curves of a setting. Byte for byte the same for the same input and Matplotlib.
 
-    images: which ones validation is of. Byte for byte the same for the same input and Matplotlib. Raises OSError where
-    the folder cannot be written.
+    Args:
+        curves: one per network.
+        path: of the figure; its suffix is replaced by .png and .svg.
+        title: of the figure.
+        images: which ones validation is of.
+        synthetic: whether the faces are drawn, which the figure then says.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     with save_figure(path, (9.0, 4.3)) as figure:
         _draw(figure, curves, title, images, synthetic)

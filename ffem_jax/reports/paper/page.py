@@ -21,6 +21,8 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table
 from ffem_jax.text.numbers import format_p, format_points
 
 FLAT_AFTER = 25  # epochs: the paper's Fig. 7
+# What paper.json calls otherwise, in the table and counted below it.
+VERDICTS, COUNTED = {"not told apart": "no difference is shown"}, {"not told apart": "with no difference shown"}
 
 SOURCE = (
     "Xiao et al., *Attention-Mechanism-Based Face Feature Extraction Model for WeChat Applet on Mobile Devices*, "
@@ -93,9 +95,9 @@ def _write_networks(result: SettingResult) -> list[str]:
     elif over:
         note = f"The intervals count images, and of {', '.join(over)} seeds as well."
     else:
-        note = "The intervals count images alone: what another seed would change is not in them."
+        note = "The intervals count images alone: they exclude variance between seeds."
     if result.frontier and not result.frontier.whole:
-        note += " The frontier is of the trials that all networks have."
+        note += " The frontier counts the trials that all networks have."
     if result.setting.pretrained:
         note += " Each network was pretrained once, for all trials: "
         note += "the intervals exclude variance between pretraining runs."
@@ -140,7 +142,7 @@ def _write_missing(result: SettingResult) -> list[str]:
         for error in row.summary.errors:
             lines.append(f"- {row.network.title}, {_count(row.summary.failed_trials, 'trial')} failed: {escape(error)}")
     unfinished = "**Trials that did not reach the end.**" if pruned else "**Failed trials.**"
-    head = "**Not a whole set; the numbers are of what is there.**" if lacking else unfinished
+    head = "**The set is incomplete: the numbers cover the trials that are there.**" if lacking else unfinished
     return [head, "", *lines, ""]
 
 
@@ -162,10 +164,11 @@ def _write_order(result: SettingResult) -> list[str]:
     rows = [_write_pair(pair) for pair in result.order]
     own = sum(pair.claimed_low > 0 for pair in result.order)
     verdicts = [pair.verdict for pair in result.order]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    counts = ", ".join(f"{verdicts.count(v)} {COUNTED.get(v, v)}" for v in dict.fromkeys(verdicts))
     told = (
-        f"Of the {len(result.order)} orders: {counts}. The paper's own {TESTED} images tell {own} of them apart (the "
-        "two networks' images taken as different ones, since which were right is not reported)."
+        f"Of the {len(result.order)} orders: {counts}. On the paper's own {TESTED} images, {own} of them "
+        f"{'is' if own == 1 else 'are'} significant. The paper does not report which images were right, so the images "
+        "of two networks are taken as different ones."
     )
     return ["### The paper's order, and what is confirmed", "", *make_markdown_table(head, rows), "", told, ""]
 
@@ -177,7 +180,7 @@ def _write_pair(pair: OrderedPair) -> list[str]:
         _format_interval(pair.claimed, pair.claimed_low, pair.claimed_high),
         here,
         format_p(pair.p_corrected),
-        pair.verdict,
+        VERDICTS.get(pair.verdict, pair.verdict),
     ]
 
 
@@ -221,8 +224,8 @@ def _write_groups(result: SettingResult) -> list[str]:
         verb = "is" if chance == 1 else "are"
         lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} {verb} more than chance.")
     note = (
-        "Intervals are of other people, photographed as often. The paper does not say how many images its groups have, "
-        "so its numbers get none."
+        "Intervals are for a new draw of people, each with as many images. The paper does not say how many images its "
+        "groups have, so its numbers have none."
     )
     if any(column == "eyeglasses_probability" for column, _ in found):
         note += " Glasses are a model's estimate: with above 0.5, without up to 0.1."

@@ -18,10 +18,13 @@ from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 
 @dataclass(frozen=True)
 class PaperNetwork:
-    """A network of the paper's. name: in conf/arch/. title: as the paper has it.
+    """A network of the paper's.
 
-    accuracy: in its Table 2, in 0 to 1; correct: how many of the TESTED photographs that is. None where the paper
-    gives none.
+    Args:
+        name: in conf/arch/.
+        title: as the paper has it.
+        accuracy: in its Table 2, in 0 to 1; None where the paper gives none.
+        correct: how many of the TESTED photographs that is; None where the paper gives none.
     """
 
     name: str

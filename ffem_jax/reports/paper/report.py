@@ -15,10 +15,19 @@ from ffem_jax.reports.paper.results import ImageGroups, PaperResult, compute_pap
 def write_paper(
     records: Sequence[TrialRecord], out: Path, groups: ImageGroups | str = "no attributes of the images were given"
 ) -> tuple[PaperResult, list[Path]]:
-    """Write README.md, paper.json and a figure for each setting into the folder `out`; the results and the paths.
+    """Write README.md, paper.json and a figure for each setting into a folder.
 
-    groups: what Table 3 is of, or why it is left out. Raises FrontierError, in one line, for records that hold none of
-    the paper's networks or mix data sets or protocols; OSError where `out` cannot be written.
+    Args:
+        records: of the paper's networks, and others, which are counted.
+        out: the folder.
+        groups: what Table 3 is of, or why it is left out.
+
+    Returns:
+        The results, and the paths written.
+
+    Raises:
+        FrontierError: in one line, for records that hold none of the paper's networks or mix data sets or protocols.
+        OSError: `out` cannot be written.
     """
     result = compute_paper(records, groups)
     out.mkdir(parents=True, exist_ok=True)

@@ -101,9 +101,14 @@ class PaperResult:
 
 
 def compute_paper(records: Sequence[TrialRecord], groups: ImageGroups | str) -> PaperResult:
-    """The results of every setting in `records`; `groups` is a text where no groups are known, which says why.
+    """The results of every setting in `records`.
 
-    Raises FrontierError, in one line, as `find_settings` does and where no trial is done.
+    Args:
+        records: of the paper's networks, and others, which are counted.
+        groups: of the images, or why none are known.
+
+    Raises:
+        FrontierError: in one line, as `find_settings` does and where no trial is done.
     """
     settings, left_out = find_settings(records)
     used = [record for setting in settings for record in setting.records]

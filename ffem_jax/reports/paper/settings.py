@@ -18,8 +18,10 @@ from ffem_jax.specs.trial import to_plain
 class Setting:
     """The paper's networks under one recipe at one resolution: what one table is of.
 
-    recipe: its name, and what tells it from another of that name. records: one a trial, in the order of NETWORKS,
-    with the network's name and fields as conf/arch/ has them, whatever the trial called it.
+    Args:
+        recipe: its name, and what tells it from another of that name.
+        records: one per trial, in the order of NETWORKS, with the network's name and fields as conf/arch/ has them,
+            whatever the trial called it.
     """
 
     recipe: str
@@ -55,8 +57,9 @@ class Setting:
 def find_settings(records: Iterable[TrialRecord]) -> tuple[list[Setting], int]:
     """The settings, by label, and how many trials are left out for being of other networks.
 
-    Raises FrontierError, in one line, where there is no trial of the paper's networks, where they are of several data
-    sets or protocols, and for the protocol view2, whose accuracy is of pairs.
+    Raises:
+        FrontierError: in one line, where there is no trial of the paper's networks, where they are of several data sets
+            or protocols, and for the protocol view2, whose accuracy is of pairs.
     """
     latest = latest_records(records)
     named = [(record, network) for record in latest if (network := find_network(record))]

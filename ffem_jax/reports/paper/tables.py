@@ -26,8 +26,10 @@ QUESTION = FrontierQuestion()  # accuracy against deployed float32 bytes, under 
 class NetworkRow:
     """One network of a table.
 
-    summary: sizes, trials and what failed; its accuracy is the mean over all tests, and its interval counts images
-    and, where `over_seeds`, seeds. missing: what others have or a whole set needs, and it has not done.
+    Args:
+        summary: sizes, trials and what failed; its accuracy is the mean over all tests, and its interval counts images
+            and, where `over_seeds`, seeds.
+        missing: what others have or a whole set needs, and it has not done.
     """
 
     network: PaperNetwork
@@ -56,10 +58,21 @@ def make_rows(setting: Setting) -> list[NetworkRow]:
 
 
 def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float, float, float, bool]:
-    """Mean accuracy over all tests, its 95 % interval (low, high), and whether that counts seeds beside images.
+    """The mean accuracy of a network's trials, with its interval.
 
-    It does where there are several seeds and the records say which images were right: images and seeds are then drawn
-    anew, each by itself (`metrics/paired.py`). Otherwise it is Wilson's for `images`, the distinct test images.
+    The interval counts seeds where there are several and the records say which images were right: images and seeds are
+    then drawn anew, each by itself (`metrics/paired.py`). Otherwise it is Wilson's for the distinct test images.
+
+    Args:
+        records: the network's trials.
+        images: how many distinct images they test.
+
+    Returns:
+        Mean accuracy over all tests and its 95 % interval (low, high), each in 0 to 1, and whether that counts seeds
+        beside images.
+
+    References:
+        Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (158), 1927.
     """
     tests = sum(record.tested or 0 for record in records)
     accuracy = sum(_count_correct(record) for record in records) / tests
@@ -102,8 +115,10 @@ def _identify_pictures(record: TrialRecord) -> str:
 class PaperFrontier:
     """Accuracy against deployed bytes, over the trials that all trained networks have.
 
-    summaries: by network, of those trials alone. names: of the networks on the frontier. whole: whether those trials
-    are all there are.
+    Args:
+        summaries: by network, of those trials alone.
+        names: of the networks on the frontier.
+        whole: whether those trials are all there are.
     """
 
     summaries: dict[str, NetworkSummary]
@@ -152,9 +167,12 @@ def find_frontier(setting: Setting) -> PaperFrontier | None:
 class OrderedPair:
     """Two networks of the paper's Table 2: `higher` is the one that it puts above `lower`.
 
-    claimed, claimed_low, claimed_high: the paper's difference, with the 95 % interval of two sets of TESTED images.
-    difference, low, high, p_corrected: what was found here, in the same direction; None where they have no pair.
-    verdict: `confirmed`, `reversed`, `not told apart` or `not compared`.
+    Args:
+        claimed: the paper's difference, with the 95 % interval of two sets of TESTED images in `claimed_low` and
+            `claimed_high`.
+        difference: what was found here, in the same direction, with `low`, `high` and `p_corrected`; None where they
+            have no pair.
+        verdict: `confirmed`, `reversed`, `not told apart` or `not compared`.
     """
 
     lower: PaperNetwork

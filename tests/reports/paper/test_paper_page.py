@@ -113,7 +113,7 @@ def test_without_the_networks_the_question_stays_open(make_set, networks, wanted
     text = answer(make_set({name: ALL[name] for name in networks}))
     assert "whether ECA in the first and last bottleneck helps cannot be said" in text
     assert wanted in text
-    assert text.endswith("Networks, folds or seeds are missing, named below: this is of what is there.")
+    assert text.endswith("Networks, folds or seeds are missing, named below: this covers the trials that are there.")
 
 
 # ------------------------------------------------------------------------------------- the page
@@ -134,7 +134,7 @@ def test_the_files_are_the_page_its_numbers_and_its_figures(make_set, tmp_path):
     assert "| no | - |" in text
     assert "validation is of the test images." in text
     assert "Synthetic" not in text
-    assert "Not a whole set" not in text
+    assert "The set is incomplete" not in text
     assert "Left out: no attributes of the images were given." in text
 
 
@@ -149,10 +149,10 @@ def test_missing_folds_and_networks_are_said(make_set, tmp_path):
     records = [r for r in make_set(ALL) if r.arch != "shufflenetv2"]
     records = [r for r in records if not (r.arch == "mobilenetv2" and (r.seed == 1 or r.test_images[0] > 2))]
     text = page(records, tmp_path)
-    assert "**Not a whole set; the numbers are of what is there.**" in text
+    assert "**The set is incomplete: the numbers cover the trials that are there.**" in text
     assert "- ShuffleNetV2 1.0x has no trial." in text
     assert "- MobileNetV2 lacks folds 3, 4 of seed 0; seed 1." in text
-    assert "The frontier is of the trials that all networks have." in text
+    assert "The frontier counts the trials that all networks have." in text
 
 
 def test_failed_and_refused_trials_are_said(make_set, make_trial, tmp_path):

@@ -229,6 +229,6 @@ def test_validation_is_named_for_what_it_is_of(make_trial):
         return describe_validation([make_trial("ffem", validated=count) for count in counts])
 
     assert describe(0, 0) == "the test images"
-    assert describe(104, 104) == "104 images a trial, held out of training and never tested"
+    assert describe(104, 104) == "104 images per trial, held out of training and never tested"
     assert describe(103, 104).startswith("103 to 104 images")
     assert describe(0, 104) == "held-out images or, where a trial held none out, the test images"
