@@ -41,6 +41,7 @@ COMMANDS = {
     "latency": ("ffem_jax.cli.latency", "how long recorded networks take in a browser's runtime, into their records"),
     "completion": ("ffem_jax.cli.completion", "a script that completes all this in bash or zsh"),
     "compare": ("ffem_jax.cli.compare", "what one setting changes, pair by pair: differences, intervals, exact tests"),
+    "answer": ("ffem_jax.cli.answer", "what a sweep answers: effects, trends, interactions, and its power"),
     "embed": ("ffem_jax.cli.embed", "photographs of people to vectors: a file, a gallery, a calibration"),
     "effects": ("ffem_jax.cli.effects", "what each choice of a search changes: main effects with intervals"),
     "list": ("ffem_jax.cli.list_trials", "every recorded trial: network, key, status, accuracy, bytes, folder"),

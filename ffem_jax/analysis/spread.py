@@ -1,0 +1,97 @@
+"""The design of a recorded sweep: how many images, people, runs, folds and pretrainings, and which trials it lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ffem_jax.analysis.comparability import Run, identify, identify_network, identify_teacher
+from ffem_jax.analysis.pooling import names_people
+from ffem_jax.analysis.summary import count_images, label_networks
+from ffem_jax.records.measures import read_rate
+from ffem_jax.records.record import TrialRecord
+
+NAMED_AT_MOST = 6
+
+
+@dataclass(frozen=True)
+class SweepDesign:
+    """How much a sweep's answer rests on.
+
+    Args:
+        trials, networks: how many. seeds: runs of the network with the most, each its own training seed, split or
+            pretraining; fewest: of the one with the fewest. folds: of the protocol, 1 where a trial tests everything.
+        images: distinct test images. people: whose they are, where the records say so; else None.
+        pretrainings: of the network with the fewest, of those that were pretrained; None without any.
+        teachers: different ones; 0 without.
+        nested: whether several runs share one of several pretrainings.
+    """
+
+    trials: int
+    networks: int
+    seeds: int
+    fewest: int
+    folds: int
+    images: int
+    people: int | None
+    pretrainings: int | None
+    teachers: int
+    nested: bool = False
+
+
+def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
+    """The design of `done`, comparable records of finished trials, of which there is at least one."""
+    runs: dict[str, set[Run]] = {}
+    firsts: dict[str, set[int]] = {}
+    for record in done:
+        identity = identify(record)
+        runs.setdefault(identity.network, set()).add(identity.run._replace(fold=0))
+        if record.view.is_pretrained:
+            firsts.setdefault(identity.network, set()).add(identity.run.pretraining_seed)
+    named = all(map(names_people, done))
+    counts = [len(own) for own in runs.values()]
+    return SweepDesign(
+        trials=len(done),
+        networks=len(runs),
+        seeds=max(counts),
+        fewest=min(counts),
+        folds=done[0].view.folds,
+        images=count_images(done),
+        people=len({person for record in done for person in record.test_identities}) if named else None,
+        pretrainings=min(map(len, firsts.values())) if firsts else None,
+        teachers=len({identify_teacher(record) for record in done} - {""}),
+        nested=any(1 < len(own) < len(runs[network]) for network, own in firsts.items()),
+    )
+
+
+def describe_gaps(latest: Sequence[TrialRecord], done: Sequence[TrialRecord], metric: str) -> list[str]:
+    """A line for what the sweep lacks: trials that did not finish, and seeds and folds that some network lacks."""
+    notes = []
+    rest = [record for record in latest if record.status != "done" or read_rate(record, metric) is None]
+    words = {"failed": "failed", "over_cap": "over the cap", "pruned": "stopped early"}
+    for status, count in Counter(record.status for record in rest).items():
+        errors = [r.error.splitlines()[0] for r in rest if r.status == status == "failed" and r.error]
+        why = f", the first with: {errors[0]}" if errors else ""
+        notes.append(f"not in the answer: {count} {words.get(status, f'without {metric}')}{why}")
+    labels = label_networks(done)
+    runs: dict[str, set[Run]] = {}
+    for record in done:
+        runs.setdefault(identify_network(record), set()).add(identify(record).run)
+    # Every fold of every run that any network has; a pretraining's seed is no run of a network without one.
+    plain = {run._replace(pretraining_seed=0) for own in runs.values() for run in own}
+    folds = range(done[0].view.folds) if done[0].view.folds > 1 else range(1)
+    wanted = {run._replace(fold=fold) for run in plain for fold in folds} | plain
+    lacking = []
+    for network, own in runs.items():
+        missing = sorted(wanted - {run._replace(pretraining_seed=0) for run in own})
+        if missing:
+            first = missing[0]
+            where = f"seed {first.seed}" + (f" fold {first.fold}" if len(folds) > 1 else "")
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            lacking.append(f"{labels[network]} ({where}{more})")
+    if lacking:
+        shown = "; ".join(lacking[:NAMED_AT_MOST])
+        rest_of = f"; and {len(lacking) - NAMED_AT_MOST} more networks" if len(lacking) > NAMED_AT_MOST else ""
+        notes.append(f"seeds or folds that others have are missing of: {shown}{rest_of}")
+    return notes

@@ -1,0 +1,325 @@
+"""A sweep's answer for people: sentences that say no more than the intervals, a table, a page and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ffem_jax.analysis.answer import INTERACTION, PAIR, TREND, Answer, Effect
+from ffem_jax.analysis.comparison import SIGNIFICANT
+from ffem_jax.analysis.factors import LONGEST_LEVEL
+from ffem_jax.analysis.summary import summarize_records
+from ffem_jax.figures.forest import plot_comparison
+from ffem_jax.figures.frontier import plot_frontier
+from ffem_jax.reports.comparison import FEW_SEEDS, name_level, write_sentence
+from ffem_jax.reports.frontier import ask_question
+from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, quote_code, write_text
+from ffem_jax.text.numbers import format_p, format_points
+from ffem_jax.text.tables import Column, Table, make_table
+
+HEADS = ("factor", "what", "points", "95 %", "p, Holm", "would show", "p", "images", "runs")
+# What a narrow terminal goes without, the highest first.
+RANKS = {"runs": 8, "images": 7, "p": 6, "p, Holm": 3, "would show": 2}
+RESOLUTION = "data.resolution"
+
+
+def write_answer(answer: Answer, out: Path) -> list[Path]:
+    """Write answer.md, answer.json and the figures into the folder `out`; their paths.
+
+    Raises OSError where `out` cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    figures = _plot(answer, out)
+    write_text(out / "answer.md", write_page(answer, [path.name for path in figures if path.suffix == ".svg"]))
+    write_text(out / "answer.json", json.dumps(answer_to_dict(answer), indent=2) + "\n")
+    return [out / "answer.md", out / "answer.json", *figures]
+
+
+def _plot(answer: Answer, out: Path) -> list[Path]:
+    figures = []
+    for factor, comparison in answer.comparisons.items():
+        if comparison.rows:
+            rows = [
+                dataclasses.replace(row, first=shorten_level(row.first), second=shorten_level(row.second))
+                for row in comparison.rows
+            ]
+            slug = factor.replace(".", "_")
+            figures += plot_comparison(dataclasses.replace(comparison, rows=tuple(rows)), out / f"answer_{slug}")
+    if RESOLUTION in answer.comparisons:
+        records = list(answer.records)
+        question, _ = ask_question(records, None, None, "macs", answer.metric)
+        networks = summarize_records(records, answer.metric)
+        path, synthetic = out / "answer_macs", answer.synthetic
+        figures += plot_frontier(networks, path, question, title=answer.title, synthetic=synthetic)
+    return figures
+
+
+def answer_to_dict(answer: Answer) -> dict[str, Any]:
+    """The answer as nested dicts and lists, ready for JSON; rates in 0 to 1."""
+    effects = [
+        {**dataclasses.asdict(effect), "shown": effect.row.significant, "sentence": write_effect(effect, answer)}
+        for effect in answer.effects
+    ]
+    return json.loads(
+        json.dumps(
+            {
+                "title": answer.title,
+                "metric": answer.metric,
+                "protocol": answer.protocol,
+                "synthetic": answer.synthetic,
+                "design": dataclasses.asdict(answer.design),
+                "chance": dataclasses.asdict(answer.chance) if answer.chance else None,
+                "sentence": write_summary(answer),
+                "effects": effects,
+                "notes": answer.notes,
+            }
+        )
+    )
+
+
+def write_page(answer: Answer, figures: list[str]) -> str:
+    """The answer in Markdown. figures: names of files beside the page."""
+    lines = [f"# The answer: {escape(answer.title)}", ""]
+    if answer.synthetic:
+        lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
+    lines += [f"**{escape_sentence(write_summary(answer))}**", "", f"Measured: {answer.measure.noun}.", ""]
+    lines += ["## The design", "", *(f"- {escape_sentence(line)}" for line in describe_design(answer)), ""]
+    lines += ["## The table", ""]
+    rows = _make_cells(answer)
+    lines += make_markdown_table(HEADS, [[*map(escape, row[:2]), *row[2:]] for row in rows])
+    for name in figures:
+        lines += ["", f"![{escape(name.removesuffix('.svg').replace('_', ' '))}]({name})"]
+    lines += ["", "## What it says", ""]
+    lines += [f"- {escape_sentence(sentence)}" for sentence in list_sentences(answer)]
+    if answer.notes:
+        lines += ["", "## What is missing", "", *(f"- {escape_sentence(note)}." for note in answer.notes)]
+    return "\n".join([*lines, "", "## How to read it", "", *describe_method(answer)]) + "\n"
+
+
+def render_answer(answer: Answer) -> Table:
+    """One line per effect, for the terminal; bold where it is significant."""
+    heads = [
+        Column(head, right=number > 1, fold=number < 2, whole=number > 1, rank=RANKS.get(head, 0))
+        for number, head in enumerate(HEADS)
+    ]
+    mark = "SYNTHETIC FACES: " if answer.synthetic else ""
+    bold = [effect.row.significant for effect in answer.effects]
+    return make_table(heads, _make_cells(answer), title=f"{mark}the answer: {answer.title}", bold=bold)
+
+
+def _make_cells(answer: Answer) -> list[list[str]]:
+    return [
+        [
+            effect.factor,
+            describe_effect(effect),
+            format_points(effect.row.difference),
+            f"[{format_points(effect.row.low)}, {format_points(effect.row.high)}]",
+            format_p(effect.row.p_corrected),
+            "-" if effect.smallest is None else f"{100 * effect.smallest:.1f}",
+            format_p(effect.row.p_value),
+            f"{effect.row.images:,}",
+            str(effect.row.seeds),
+        ]
+        for effect in answer.effects
+    ]
+
+
+def describe_effect(effect: Effect) -> str:
+    """Which levels, per what."""
+    first, second = shorten_level(effect.row.first), shorten_level(effect.row.second)
+    if effect.kind == TREND:
+        return f"{first} to {second}, per {effect.unit}"
+    if effect.kind == INTERACTION:
+        levels = " to ".join((effect.other_levels[0], effect.other_levels[-1]))
+        return f"{second} - {first}, by {effect.other} {levels}{f', per {effect.unit}' if effect.unit else ''}"
+    return f"{second} - {first}"
+
+
+def shorten_level(level: str) -> str:
+    """A level that a line has room for; answer.json has it in full."""
+    return level if len(level) <= LONGEST_LEVEL else f"{level[: LONGEST_LEVEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+# ----------------------------------------------------------------------------------------- sentences
+
+
+def write_summary(answer: Answer) -> str:
+    """The answer in a few sentences: what is significant, else what the design would have shown."""
+    main = answer.list_effects(PAIR, TREND)
+    shown = [effect for effect in main if effect.row.significant]
+    parts = [write_effect(effect, answer) for effect in shown[:3]]
+    if (more := len(shown) - 3) > 0:
+        verb = "is" if more == 1 else "are"
+        parts.append(f"{more} more of {len(main)} main effects and trends {verb} significant; the table has all.")
+    for factor in answer.comparisons:
+        if not any(effect.factor == factor for effect in shown):
+            parts.append(_summarize_factor(factor, [effect for effect in main if effect.factor == factor]))
+    parts += [write_effect(effect, answer) for effect in answer.list_effects(INTERACTION) if effect.row.significant]
+    return " ".join(parts)
+
+
+def _summarize_factor(factor: str, effects: list[Effect]) -> str:
+    widest = max(abs(end) for effect in effects if effect.kind == PAIR for end in (effect.row.low, effect.row.high))
+    could = [effect.smallest for effect in effects if effect.kind == PAIR]
+    known = [value for value in could if value is not None]
+    pairs = sum(effect.kind == PAIR for effect in effects)
+    what = "its two levels" if pairs == 1 else f"{pairs} pairs of levels"
+    sentence = (
+        f"{quote_code(factor)}: no difference is shown between {what}; the intervals reach {100 * widest:.1f} points"
+    )
+    if not known:
+        return f"{sentence}, and this design finds no difference, however large."
+    return f"{sentence}, and this design finds {100 * max(known):.1f} points and more with 80 % power."
+
+
+def list_sentences(answer: Answer) -> list[str]:
+    """A sentence per main effect and trend, and per interaction that is significant; one for all the others."""
+    sentences = [write_effect(effect, answer) for effect in answer.list_effects(PAIR, TREND)]
+    interactions = answer.list_effects(INTERACTION)
+    sentences += [write_effect(effect, answer) for effect in interactions if effect.row.significant]
+    others = [effect for effect in interactions if not effect.row.significant]
+    if others:
+        units = {effect.unit for effect in others}
+        finds = [effect.smallest for effect in others if effect.smallest is not None]
+        size = f"{100 * min(finds):.1f} to {100 * max(finds):.1f} points" if len(finds) > 1 else (
+            f"{100 * finds[0]:.1f} points" if finds else "none"
+        )  # fmt: skip
+        per = f" per {units.pop()}" if len(units) == 1 and "" not in units else ""
+        which = "no interaction is shown" if len(others) == len(interactions) else "none of the others is shown"
+        tested = f"{len(interactions)} interaction{'s were' if len(interactions) > 1 else ' was'} tested"
+        sentences.append(f"{tested}, and {which}; this design finds those of {size}{per} and more with 80 % power.")
+    return sentences
+
+
+def write_effect(effect: Effect, answer: Answer) -> str:
+    """What may be said of the effect; where it is not significant, with what the design would have shown."""
+    if effect.kind == PAIR:
+        comparison = answer.comparisons[effect.factor]
+        family = tuple(other.row for other in answer.list_effects(PAIR, TREND))
+        row = dataclasses.replace(
+            effect.row, first=shorten_level(effect.row.first), second=shorten_level(effect.row.second)
+        )
+        # The correction is over the rows of all factors.
+        sentence = write_sentence(row, dataclasses.replace(comparison, rows=family))
+    else:
+        sentence = _judge_slope(effect, answer)
+    return sentence + _qualify(effect)
+
+
+def _qualify(effect: Effect) -> str:
+    if effect.row.significant:
+        if effect.row.seeds > 1:
+            return ""
+        return (
+            " With one run per level this is of these trained networks: the interval excludes variance between seeds."
+        )
+    if effect.row.p_value is None:
+        return " Without which images were right there is no test, so no difference is called significant here."
+    if effect.smallest is None:
+        return " This design finds no difference, however large."
+    per = f" per {effect.unit}" if effect.unit else ""
+    return f" This design finds {100 * effect.smallest:.1f} points{per} and more with 80 % power."
+
+
+def _judge_slope(effect: Effect, answer: Answer) -> str:
+    row, word = effect.row, answer.measure.word
+    word = f"{word[0].upper()}{word[1:]}"
+    per = f" per {effect.unit}" if effect.unit else ""
+    interval = f"95 % CI {format_points(row.low)} to {format_points(row.high)}"
+    points = f"{format_points(row.difference)} points{per}"
+    p = format_p(row.p_corrected)
+    corrected = f"p {p if p.startswith('<') else f'= {p}'} after Holm's correction"
+    if effect.kind == TREND:
+        claim = (
+            f"{word} {'rises' if row.difference > 0 else 'falls'} by {100 * abs(row.difference):.1f} points{per} along "
+            f"{quote_code(effect.factor)}, {row.first} to {row.second}"
+        )
+        what = f"a trend along {quote_code(effect.factor)}"
+    else:
+        first, second = (name_level(effect.factor, shorten_level(level)) for level in (row.first, row.second))
+        steps = " to ".join((effect.other_levels[0], effect.other_levels[-1]))
+        claim = f"What {second} changes against {first} depends on {quote_code(effect.other)}, {steps}: {points}"
+        what = (
+            f"an interaction of {quote_code(effect.factor)} ({row.second} - {row.first}) and {quote_code(effect.other)}"
+        )
+    if row.significant:
+        return f"{claim} ({interval}; {corrected})."
+    if row.low <= 0 <= row.high and row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
+        return (
+            f"{what[0].upper()}{what[1:]} is there as trained ({points}, {corrected}), but seeds vary too much to "
+            f"generalise ({interval})."
+        )
+    if row.low <= 0 <= row.high:
+        return f"No{what.removeprefix('an').removeprefix('a')} is shown ({points}, {interval})."
+    return f"There is a hint of {what}, and no finding ({points}, {interval}; {corrected})."
+
+
+def describe_design(answer: Answer) -> list[str]:
+    """The design and its power, in lines."""
+    design = answer.design
+    people = f" of {design.people:,} people" if design.people else ""
+    runs = f"{design.seeds} run{'s' if design.seeds > 1 else ''}"
+    if design.fewest < design.seeds:
+        runs = f"{design.fewest} to {runs}"
+    folds = f", {design.folds} folds" if design.folds > 1 else ""
+    lines = [
+        f"{design.trials:,} trials of {design.networks:,} networks, {design.images:,} distinct test images{people}, "
+        f"{runs} per network (training seed, split, pretraining){folds}."
+    ]
+    if design.seeds == 1:
+        lines.append("One run per network: the intervals exclude variance between seeds.")
+    elif not any(effect.row.test for effect in answer.effects):
+        lines.append("The intervals are unpaired and exclude variance between seeds.")
+    elif design.fewest < FEW_SEEDS:
+        lines.append("So few runs bound the variance between seeds only roughly.")
+    if design.pretrainings == 1:
+        lines.append("A network was pretrained once: the intervals exclude variance between pretraining runs.")
+    elif design.pretrainings:
+        lines.append(f"{design.pretrainings} pretrainings per network, whose variance is in the intervals.")
+    if design.nested:
+        lines.append("Several runs share a pretraining and are counted as independent: intervals are somewhat narrow.")
+    if design.teachers:
+        several = "one teacher" if design.teachers == 1 else f"{design.teachers} teachers"
+        lines.append(f"Taught by {several}: the intervals exclude variance between teachers.")
+    return [*lines, describe_power(answer)]
+
+
+def describe_power(answer: Answer) -> str:
+    """The smallest difference between two levels that the design finds."""
+    found = [effect for effect in answer.list_effects(PAIR) if effect.smallest is not None]
+    if answer.chance is None or not found:
+        return "These records do not say which images were right: no difference of any size is called significant."
+    points = sorted({round(100 * (effect.smallest or 0), 1) for effect in found})
+    span = f"{points[0]:.1f}" if len(points) == 1 else f"{points[0]:.1f} to {points[-1]:.1f}"
+    return (
+        f"With 80 % power a difference of {span} points and more between two levels is found, corrected for "
+        f"{found[0].family} test{'s' if found[0].family > 1 else ''} ({answer.chance.source})."
+    )
+
+
+def describe_method(answer: Answer) -> list[str]:
+    """How the numbers were made, as paragraphs."""
+    people = answer.design.people is not None
+    sample = "people, with all their images," if people else "images"
+    given = (
+        "" if people else " Images are taken as independent and the people as given: of other people this says nothing."
+    )
+    units = "people" if people else "images"
+    return [
+        "A pair is two trials equal in all but the factor, on the same images; a main effect is the mean over all "
+        f"pairs of its two levels, in all contexts. Intervals draw {sample} and runs anew. Tests and intervals are "
+        f"those of `ffem compare`. An effect is significant where the corrected p is under {SIGNIFICANT} and the "
+        "interval leaves out 0. Without significance there may still be an effect: the interval says how large it can "
+        f"be.{given}",
+        "",
+        "A trend is the slope of the straight line through ordered levels, from runs that have them all; it does not "
+        "say that accuracy follows a straight line. An interaction is how a difference changes along, or between "
+        f"levels of, another factor. Both are tested by permuting levels within {units} (Mantel's test). Holm's "
+        "correction runs over the main effects and trends of all factors together, and by itself over the "
+        "interactions.",
+        "",
+        "*would show* is the smallest true effect in points that the design finds with 80 % power: of pairs simulated "
+        "with the tests that were made, of trends and interactions from the width of the interval.",
+    ]
