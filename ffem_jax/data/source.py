@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -27,6 +27,8 @@ from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
 from ffem_jax.data.decode import Picture, decode_faces, select_people
 from ffem_jax.data.listing import TABLE_NAME, list_names
+from ffem_jax.data.memory import TooLargeError, check_memory
+from ffem_jax.data.stream import StreamedImages, find_places, get_loading, open_streamed, survey
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
 
@@ -38,9 +40,6 @@ BLOCK_BYTES = 1 << 22
 
 # What of Pillow's modes is 8-bit grey or colour.
 PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
-
-# Of the machine's free memory: the rest is for the copy that trains and for the network.
-MEMORY_SHARE = 0.8
 
 
 class ImageSource(Protocol):
@@ -187,22 +186,19 @@ def choose_field(
 def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: Callable[[], ImageSource]) -> Faces:
     """The faces of a set that `open_source` opens, from the cache where it has them.
 
+    Where they do not fit in the memory that is free they are streamed, unless `stream.choose_loading` says otherwise.
+
     Args:
         root: where `attributes.csv` may lie.
         files: all files that the set is read from.
 
     Raises:
-        DataError: fewer than two people are left, the set does not fit in memory, or `open_source` raises it.
+        DataError: fewer than two people are left, the set does not fit in memory and is not to be streamed, or
+            `open_source` raises it.
     """
 
-    def decode() -> Faces:
-        try:
-            return decode_source(open_source(), spec)
-        except OSError as error:  # of one image it is noted; here it is of the files' own lists
-            raise DataError(f"data.root={root} cannot be read ({error.strerror or error}); check the disk") from None
-
     settings = [spec.builder, spec.split, spec.image_field, spec.label_field]
-    faces = load_cached(spec, lambda: [str(root), settings, stat_files(files)], decode)
+    faces = _load_faces(spec, lambda: [str(root), settings, stat_files(files)], functools.cache(open_source))
     if len(faces.people) < 2:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
@@ -213,12 +209,55 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
     return add_attributes(faces, table, open_source().names if table.exists() else ())
 
 
-def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
-    """The faces that `spec` selects from `source`, decoded, in the order of the files.
+def _load_faces(spec: DataSpec, read_state: Callable[[], list[Any]], open_source: Callable[[], ImageSource]) -> Faces:
+    """The faces in memory or streamed, by `stream.choose_loading`; a process opens those that it streams once."""
+    mode, key = get_loading(), repr((dataclasses.replace(spec, cache_dir=""), read_state()))
+    if key in _streamed and mode != "memory":
+        return _streamed[key]
+    if mode != "stream":
+        try:
+            return load_cached(spec, read_state, lambda: _name_faults(spec, lambda: decode_source(open_source(), spec)))
+        except TooLargeError:
+            if mode == "memory":
+                raise
+    faces = _name_faults(spec, lambda: stream_source(open_source, spec, read_state))
+    _streamed.clear()
+    _streamed[key] = faces
+    return faces
 
-    People are chosen by how many images the files have of them, before any is decoded; of each, the first
-    `data.max_images` that can be read are kept.
+
+# The faces that this process streams, by their spec and the state of their files: the trials of a sweep share them.
+_streamed: dict[str, Faces] = {}
+
+
+def _name_faults(spec: DataSpec, load: Callable[[], Faces]) -> Faces:
+    try:
+        return load()
+    except OSError as error:  # of one image it is noted; here it is of the files' own lists
+        raise DataError(f"data.root={spec.root} cannot be read ({error.strerror or error}); check the disk") from None
+
+
+@dataclass
+class Selection:
+    """The people of a source that a DataSpec chooses, by how many images the files have of them.
+
+    Args:
+        people: the name of each label that is a person's.
+        chosen: who is kept, in order.
+        total: how many images are decoded at most.
+        enough: after so many of a person the others are passed over; 0 reads all.
+        notes: a line for each thing that was left out.
     """
+
+    people: Mapping[Label, str]
+    chosen: list[str]
+    total: int
+    enough: int
+    notes: list[str]
+
+
+def select_images(source: ImageSource, spec: DataSpec) -> Selection:
+    """What of `source` is decoded: people are chosen before any image is."""
     notes: list[str] = []
     labels = Counter(source.labels)
     people = _name_people(labels, source.label_names, notes)
@@ -233,10 +272,49 @@ def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
     # min_images counts readable ones, so as many are read even where fewer are kept.
     enough = max(spec.max_images, spec.min_images) if spec.max_images else 0
     total = sum(min(named[person], enough or named[person]) for person in chosen)
-    check_memory(total, spec.resolution)
-    survey = _Survey(source)
-    faces = decode_faces(_list_pictures(survey, people, set(chosen)), total, spec, people=chosen, enough=enough)
-    return dataclasses.replace(faces, notes=(*source.describe(survey.sizes), *notes, *survey.notes, *faces.notes))
+    return Selection(people, chosen, total, enough, notes)
+
+
+def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
+    """The faces that `spec` selects from `source`, decoded, in the order of the files.
+
+    Of each person the first `data.max_images` that can be read are kept.
+
+    Raises:
+        TooLargeError: they do not fit in the memory that is free.
+    """
+    selection = select_images(source, spec)
+    check_memory(selection.total, spec.resolution)
+    return _decode(source, spec, selection)
+
+
+def stream_source(open_source: Callable[[], ImageSource], spec: DataSpec, read_state: Callable[[], list[Any]]) -> Faces:
+    """The faces that `decode_source` gives, their images left on the disk.
+
+    All are decoded once, to find what can be read; the cache keeps what was found.
+    """
+
+    def look_through() -> Faces:
+        source = open_source()
+        selection = select_images(source, spec)
+        return survey(lambda pixels: _decode(source, spec, selection, pixels), open_images, selection.total,
+                      spec.resolution)  # fmt: skip
+
+    def open_images(faces: Faces) -> StreamedImages:
+        return StreamedImages(open_source(), find_places(faces, open_source().names), faces.content, spec)
+
+    surveyed = load_cached(spec, lambda: ["streamed", *read_state()], look_through)
+    return open_streamed(surveyed, open_images(surveyed))
+
+
+def _decode(source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None) -> Faces:
+    seen, chosen = _Survey(source), set(selection.chosen)
+    faces = decode_faces(
+        _list_pictures(seen, selection.people, chosen), selection.total, spec, people=selection.chosen,
+        enough=selection.enough, images=images,
+    )  # fmt: skip
+    notes = (*source.describe(seen.sizes), *selection.notes, *seen.notes, *faces.notes)
+    return dataclasses.replace(faces, notes=notes)
 
 
 @dataclass
@@ -307,24 +385,3 @@ def _tell_apart(names: dict[Label, str], notes: list[str]) -> dict[Label, str]:
         shared = sorted({names[label] for label in alike})
         notes.append(f"several labels have one name and are told apart by number: {list_names(shared)}")
     return {label: f"{name} ({label})" if label in alike else name for label, name in names.items()}
-
-
-def check_memory(images: int, resolution: int) -> None:
-    """Raise DataError where so many images of `resolution` pixels per side do not fit into the free memory."""
-    free, needed = _find_free_memory(), images * resolution * resolution * 3
-    if free is not None and needed > MEMORY_SHARE * free:
-        raise DataError(
-            f"{images:,} images of {resolution} x {resolution} pixels take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
-            "GB of memory are free; take fewer people (data.people), fewer images of each (data.max_images) or a "
-            "smaller data.resolution"
-        )
-
-
-def _find_free_memory() -> int | None:
-    """Bytes that this machine can still give out, or None where it does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None

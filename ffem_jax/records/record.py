@@ -78,6 +78,8 @@ class TrialRecord:
         *test images*, and whoever tunes by it tunes on the test (view2, open_set: there is
         none).
     train_images_per_second: images / seconds of training steps alone, of all the seeds trained at once.
+    data_wait_fraction: the share of those seconds in which training waited for images, 0 to 1; None where they were on
+        the device.
     compile_seconds: to trace and compile; wall_seconds: the whole trial, less what a resumed trial spent before;
         with a pretraining that this trial was the first to ask for.
     started_at: UTC, ISO 8601.
@@ -139,6 +141,7 @@ class TrialRecord:
     validation_accuracy: list[float] = field(default_factory=list)
     validated: int = 0
     train_images_per_second: float | None = None
+    data_wait_fraction: float | None = None
     compile_seconds: float | None = None
     wall_seconds: float | None = None
     device: str = ""

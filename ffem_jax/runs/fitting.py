@@ -53,7 +53,7 @@ class Embedded:
         indices: int [image], which images: under view2 those of all pairs, under open_set the test images, under bins
             those of all its sets, else the test images and then the training images.
         embeddings: float32 [seed, image, embedding_dim].
-        logits: float32 [seed, image, num_classes].
+        logits: float32 [seed, image, num_classes], of the test images that a classifier knows.
     """
 
     indices: np.ndarray
@@ -92,7 +92,10 @@ def fit(
     validation = split.validation if len(split.validation) or split.tests_strangers else split.test
     with show_activity(f"{trial.arch.name}: compiling", enabled=run.progress):
         targets = inputs.teaching.targets if inputs.teaching else None
-        trainer = Trainer(network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation, targets)
+        trainer = Trainer(
+            network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation, targets,
+            images_per_epoch=trial.data.images_per_epoch, feed=run.load == "stream",
+        )  # fmt: skip
     checkpoint = TrialCheckpoint(inputs.out_dir / "checkpoint", keys) if run.checkpoint else None
     try:
         restored = checkpoint.restore(trainer.abstract_state) if checkpoint and not run.retrain else None
@@ -108,9 +111,15 @@ def fit(
 
         with TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress) as bar:
             training = trainer.fit(
-                restored=restored, stop_epoch=run.stop_epoch, on_epoch=finish_epoch, on_progress=bar.update
+                restored=restored,
+                stop_epoch=run.stop_epoch,
+                on_epoch=finish_epoch,
+                on_progress=lambda epoch, step, loss, speed: bar.update(
+                    epoch, step, loss, speed, trainer.data_wait_fraction
+                ),
             )
     finally:
+        trainer.close()
         if checkpoint:
             checkpoint.close()
     return trainer, training
@@ -128,9 +137,15 @@ def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:
         indices = split.test
     else:
         indices = np.concatenate([split.test, split.train])
-    embeddings, logits = trainer.embed(training.state, indices)
-    shape = (len(trainer.seeds), len(indices), -1)
-    return Embedded(indices, embeddings.reshape(shape), logits.reshape(shape))
+    # Of the gallery embeddings are enough: the logits of a large set would be most of the memory.
+    known = 0 if split.tests_strangers else len(split.test)
+    embeddings, logits = trainer.embed(training.state, indices, logits_of=known)
+    seeds = len(trainer.seeds)
+    return Embedded(
+        indices,
+        embeddings.reshape(seeds, len(indices), embeddings.shape[-1]),
+        logits.reshape(seeds, known, logits.shape[-1]),
+    )
 
 
 def _embed_bins(trainer: Trainer, training: Training, bins: Bins) -> Embedded:
@@ -167,6 +182,7 @@ def fill_record(
         train_accuracy=[epoch[place] for epoch in history.train_accuracy],
         validation_accuracy=[epoch[place] for epoch in history.validation_accuracy],
         train_images_per_second=training.images_per_second,
+        data_wait_fraction=training.data_wait_fraction,
         compile_seconds=round(training.compile_seconds, 3),
         device=describe_device(trainer.device_count),
     )

@@ -286,7 +286,8 @@ def _compute_seconds(
 ) -> float:
     count, recipe = faces[trial.data, trial.protocol], trial.recipe
     epochs = min(stop_epoch or recipe.epochs, recipe.epochs)
-    trained = epochs * (count.train // recipe.batch_size) * recipe.batch_size
+    taken = min(count.train, trial.data.images_per_epoch or count.train)
+    trained = epochs * (taken // recipe.batch_size) * recipe.batch_size
     embedded = epochs * count.watched + count.embedded
     macs = costs[_find_network(trial)].macs
     return pace.compute_seconds(macs, trained, embedded * (2 if recipe.flip_test else 1))

@@ -29,6 +29,7 @@ from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.open_set import check_strangers
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.data.recorded import identify_faces
+from ffem_jax.data.stream import choose_loading
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.runs.fitting import TrialInputs, describe_error, embed, fill_record, fit
 from ffem_jax.runs.progress import PRETRAINING_FOLDER, PRETRAINING_RECORDS
@@ -67,9 +68,10 @@ def run_trials(
         DataError, SpecError: the request cannot be met.
         OSError: a record cannot be written.
     """
-    inputs = _load_inputs(trial, run, out_dir)
-    blank = _make_blank_records(inputs)
     with ExitStack() as locks:
+        locks.enter_context(choose_loading(run.load))
+        inputs = _load_inputs(trial, run, out_dir)
+        blank = _make_blank_records(inputs)
         for record in blank:
             _wait_for_lock(locks, records_path, record, what, run.progress)
         kept = _select_recorded(_read_existing(records_path), blank, run)
@@ -145,7 +147,9 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
     """
     recorded = {record.trial_key: record for record in _read_existing(records_path)}
     records = []
-    for blank in _make_blank_records(_load_inputs(trial, run, out_dir)):
+    with choose_loading(run.load):
+        blanks = _make_blank_records(_load_inputs(trial, run, out_dir))
+    for blank in blanks:
         record = recorded.get(blank.trial_key)
         if record is None:
             record = dataclasses.replace(blank, error=error)

@@ -11,6 +11,8 @@ from ffem_jax.specs.registry import Reference, Registry
 
 PRECISIONS = ("float32", "float16", "int8")
 SEED_MAX = 2**31 - 1
+# Where the images of a set are while it trains; the first is the default.
+LOADS = ("auto", "memory", "stream")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class RunSpec:
     logger: str = setting("none", "Where each epoch is written besides.", choices=lambda: LOGGERS.names)
     cores: int = setting(
         0, "The CPU cores that a batch is split over, where JAX has not started yet; 0 takes all.", low=0
+    )
+
+    load: str = setting(
+        LOADS[0],
+        "Where the images of packed sets are: in memory, or read from the disk in every epoch (stream); auto streams "
+        "what does not fit in the memory that is free. The result is the same.",
+        choices=LOADS,
+        source="Grain",
     )
 
     def __post_init__(self) -> None:

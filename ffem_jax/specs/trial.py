@@ -151,7 +151,9 @@ def list_decisive(trial: TrialSpec, data_fingerprint: str = "") -> dict[str, Any
     A loss of somebody's own enters with the file that defines it.
     """
     own_code = LOSSES[trial.recipe.loss].own_code
-    return {
+    # The faces are the same; how many of them an epoch takes is not.
+    epoch = {"images_per_epoch": trial.data.images_per_epoch} if trial.data.images_per_epoch else {}
+    return epoch | {
         "version": KEY_VERSION,
         "network": select_used(resolve_network(trial.arch)),
         "resolution": trial.data.resolution,

@@ -6,7 +6,8 @@ schedules and lengths share one compilation. Seeds are mapped by `vmap`, a batch
 Faces live on the device as uint8 and are augmented there, so that an epoch is one compiled loop without a round trip
 to the host per step. The loop is a `fori_loop`, because its bounds are values: the same program makes a whole epoch
 or, between two looks at the progress bar, a second of it. The state is arrays at rest and one vector in the loop:
-more than a hundred small arrays would be most of what is compiled.
+more than a hundred small arrays would be most of what is compiled. Faces that do not fit on the device come a batch
+at a time (`feed`), to the same step.
 """
 
 from __future__ import annotations
@@ -49,21 +50,27 @@ class Program:
         init: (key) -> TrainState.
         train_steps: (state, metrics, key, faces, schedule, epoch, first, last) -> state, metrics. Makes steps first to
             last of an epoch and adds them to `metrics`; `schedule` is that epoch's, each field float32 [step].
+        train_batch: (state, metrics, key, faces, schedule, epoch, step) -> state, metrics. Makes one step, on `faces`
+            that are its batch alone (`feed.BatchFeed`); several seeds have a batch each.
         embed: (state, images, indices) -> embeddings [index, embedding_dim], logits [index, num_classes]; not
             augmented.
     """
 
     init: Wrapped
     train_steps: Wrapped
+    train_batch: Wrapped
     embed: Wrapped
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies."""
+    """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies.
+
+    train: its train_steps, or its train_batch where images come a batch at a time.
+    """
 
     init: Compiled
-    train_steps: Compiled
+    train: Compiled
     embed: Compiled
     abstract_state: TrainState
 
@@ -101,6 +108,18 @@ def build_program(
         state, metrics = lax.fori_loop(first, last, body, (_pack(state), metrics))
         return _unpack(state, model), metrics
 
+    def train_batch(state, metrics, key, faces, schedule, epoch, step):
+        # The step takes its share of the batch from an order: here its images stand where the step looks.
+        order = jnp.arange(schedule.rate.size * recipe.batch_size) - step * recipe.batch_size
+        epoch_key = jax.random.fold_in(key, epoch)
+
+        def body(step, carry):
+            return train_step(*carry, epoch_key, faces, order, schedule, step)
+
+        # A loop here too: outside one the step is compiled to other roundings.
+        state, metrics = lax.fori_loop(step, step + 1, body, (_pack(state), metrics))
+        return _unpack(state, model), metrics
+
     def embed(state, images, indices):
         pixels, (params, statistics) = images[indices], state.evaluated
         embeddings, logits, _ = model.apply(params, statistics, pixels, train=False)
@@ -112,14 +131,19 @@ def build_program(
     whole, split_batch = PartitionSpec(), PartitionSpec(BATCH_AXIS)
     # check_vma would have every parameter's gradient summed by itself; the step's pmean sums them together.
     train_steps = jax.shard_map(train_steps, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    train_batch = jax.shard_map(train_batch, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     embed = jax.shard_map(
         embed, mesh=mesh, in_specs=(whole, whole, split_batch), out_specs=split_batch, check_vma=False
     )
     if seeds > 1:
         init = jax.vmap(init)
         train_steps = jax.vmap(train_steps, in_axes=(0, 0, 0, *[None] * 5))
+        own = TrainingFaces(0, 0, None, None, 0 if teacher_features else None, None)
+        train_batch = jax.vmap(train_batch, in_axes=(0, 0, 0, own, *[None] * 3))
         embed = jax.vmap(embed, in_axes=(0, None, None))
-    return Program(jax.jit(init), jax.jit(train_steps, donate_argnums=0), jax.jit(embed))
+    return Program(
+        jax.jit(init), jax.jit(train_steps, donate_argnums=0), jax.jit(train_batch, donate_argnums=0), jax.jit(embed)
+    )
 
 
 def _mark_kernels(params: Any) -> np.ndarray:
@@ -164,13 +188,15 @@ def compile_program(
     num_classes: int,
     embed_batch: int,
     teacher_features: int = 0,
+    fed: bool = False,
 ) -> CompiledProgram:
     """The program for `image_shape` [image, R, R, 3] faces in all, `embed_batch` at a time embedded, compiled.
 
+    fed: whether images come a batch at a time, to be trained on and to be embedded.
     Trials that differ in seed, fold or learning rate get one and the same program; this process keeps the last two.
     """
     context = get_trace_context()
-    shapes = image_shape, num_classes, embed_batch, teacher_features
+    shapes = image_shape, num_classes, embed_batch, teacher_features, fed
     return _compile_program(network, drop_schedule(recipe), mesh, seeds, *shapes, context)
 
 
@@ -206,7 +232,9 @@ def _build_embed(network, recipe, mesh, seeds, resolution, num_classes, teacher_
 
 # A program holds 0.3 GB: the last two are kept.
 @lru_cache(maxsize=2)
-def _compile_program(network, recipe, mesh, seeds, image_shape, num_classes, embed_batch, teacher_features, context):
+def _compile_program(
+    network, recipe, mesh, seeds, image_shape, num_classes, embed_batch, teacher_features, fed, context
+):
     # context is part of the cache's key; tracing reads it by itself.
     program = build_program(network, image_shape[1], num_classes, recipe, mesh, seeds, teacher_features)
     whole = NamedSharding(mesh, PartitionSpec())
@@ -225,12 +253,19 @@ def _compile_program(network, recipe, mesh, seeds, image_shape, num_classes, emb
     taught = [shaped((count, teacher_features), jnp.float32) for count in (images, num_classes) if teacher_features]
     faces = TrainingFaces(shaped(image_shape, jnp.uint8), indices, indices, 0, *taught)
     schedule = Schedule(*[jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)] * len(Schedule._fields))
-    embedded = (state, faces.images, jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
+    train, span, seen = program.train_steps, [0, 0, 0], faces.images
+    if fed:
+        batch = (*each, recipe.batch_size)
+        targets = (shaped((*batch, teacher_features), jnp.float32), taught[1]) if taught else ()
+        pixels = shaped((*batch, *image_shape[1:]), jnp.uint8)
+        faces = TrainingFaces(pixels, shaped(batch, jnp.int32), shaped((0,), jnp.int32), 0, *targets)
+        train, span, seen = program.train_batch, [0, 0], shaped((embed_batch, *image_shape[1:]), jnp.uint8)
+    embedded = (state, seen, jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
     # One is traced, in Python, while another is compiled, outside it.
     with ThreadPoolExecutor() as threads:
         init = threads.submit(program.init.lower(keys).compile, UNOPTIMIZED)
-        train_steps = threads.submit(program.train_steps.lower(state, metrics, keys, faces, schedule, 0, 0, 0).compile)
+        trained = threads.submit(train.lower(state, metrics, keys, faces, schedule, *span).compile)
         embed = threads.submit(program.embed.lower(*embedded).compile)
-        compiled = CompiledProgram(init.result(), train_steps.result(), embed.result(), state)
+        compiled = CompiledProgram(init.result(), trained.result(), embed.result(), state)
     release_memory()
     return compiled

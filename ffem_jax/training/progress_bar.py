@@ -25,13 +25,19 @@ class TrainingBar:
         self.progress = make_progress(*parts, enabled=enabled)
         self.task = self.progress.add_task("", total=self.epochs * steps_per_epoch, numbers="")
 
-    def update(self, epoch: int, step: int, loss: float, images_per_second: float) -> None:
-        """Move the bar to `step` steps of `epoch` (from 0); `loss` is the epoch's mean so far."""
+    def update(
+        self, epoch: int, step: int, loss: float, images_per_second: float, data_wait_fraction: float | None = None
+    ) -> None:
+        """Move the bar to `step` steps of `epoch` (from 0); `loss` is the epoch's mean so far.
+
+        data_wait_fraction: the share of the time in which training waits for images; None where it has them all.
+        """
+        waiting = "" if data_wait_fraction is None else f", {data_wait_fraction:.0%} waiting for images"
         self.progress.update(
             self.task,
             completed=epoch * self.steps_per_epoch + step,
             description=f"epoch {epoch + 1}/{self.epochs}",
-            numbers=f"loss {loss:.3f}, {images_per_second:.0f} images/s",
+            numbers=f"loss {loss:.3f}, {images_per_second:.0f} images/s{waiting}",
         )
 
     def __enter__(self) -> TrainingBar:

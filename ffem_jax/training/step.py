@@ -78,7 +78,7 @@ class EpochMetrics(NamedTuple):
 
 
 class TrainingFaces(NamedTuple):
-    """The faces on the device.
+    """The faces on the device, or those of one batch; before that NumPy's arrays, on the host.
 
     Args:
         images: uint8 [image, R, R, 3].
@@ -89,12 +89,12 @@ class TrainingFaces(NamedTuple):
         centres: float32 [num_classes, feature], of unit length: the mean of what it says of each person.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    train_indices: jax.Array
+    images: Any
+    labels: Any
+    train_indices: Any
     train_count: Any
-    targets: jax.Array | None = None
-    centres: jax.Array | None = None
+    targets: Any = None
+    centres: Any = None
 
 
 class PureClassifier:

@@ -1,20 +1,26 @@
-"""The training loop: epochs of one network, the faces on the device as bytes, several seeds at once if asked."""
+"""The training loop: epochs of one network, several seeds at once if asked.
+
+The faces are on the device as bytes, where they fit; else they come a batch at a time (`feed`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ffem_jax.data.stream import StreamedImages, read_batches
 from ffem_jax.machine.devices import make_batch_mesh
 from ffem_jax.specs.architecture import NetworkSpec, SpecError
 from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training.feed import BatchFeed, fits_device
 from ffem_jax.training.program import build_embed, compile_program
 from ffem_jax.training.recipes import Schedule, compute_schedule
 from ffem_jax.training.step import BATCH_AXIS, EpochMetrics, TrainingFaces, TrainState
@@ -67,17 +73,19 @@ class Training:
     """A trained network: its state, history, and how long that took.
 
     images_per_second counts the images of all seeds over the seconds of training steps alone; None where a
-    checkpoint had left nothing to train.
+    checkpoint had left nothing to train. data_wait_fraction is the share of these seconds in which training waited for
+    images, 0 to 1; None where they are on the device.
     """
 
     state: TrainState
     history: History
     compile_seconds: float
     images_per_second: float | None
+    data_wait_fraction: float | None = None
 
 
 class Trainer:
-    """Trains one network with one or several seeds on images that stay on the device.
+    """Trains one network with one or several seeds on images that stay on the device, or come a batch at a time.
 
     Validation images are of people who train: their accuracy is recorded after each epoch and chooses nothing. The
     classifier has an output for each person who trains, in order of label.
@@ -86,14 +94,16 @@ class Trainer:
         network: what is trained.
         recipe: how.
         seeds: one, or several that are trained side by side as one program.
-        images: uint8 [image, R, R, 3], those of both sides.
+        images: uint8 [image, R, R, 3], those of both sides: an array, or `data.stream.StreamedImages`.
         labels: int32 [image].
         train: indices of the training images.
         validation: indices of the validation images; may be empty.
         targets: float32 [image, feature], of unit length: what a teacher says of each image, where there is one.
+        images_per_epoch: how many of the training images an epoch takes, others in each; 0 takes all.
+        feed: whether images come a batch at a time, though they would fit on the device.
 
     Raises:
-        SpecError: the batch is larger than the training side.
+        SpecError: the batch is larger than the training side, or than an epoch.
     """
 
     def __init__(
@@ -101,16 +111,23 @@ class Trainer:
         network: NetworkSpec,
         recipe: RecipeSpec,
         seeds: Sequence[int],
-        images: np.ndarray,
+        images: np.ndarray | StreamedImages,
         labels: np.ndarray,
         train: np.ndarray,
         validation: np.ndarray,
         targets: np.ndarray | None = None,
+        images_per_epoch: int = 0,
+        feed: bool = False,
     ):
         if len(train) < recipe.batch_size:
             raise SpecError(
                 f"recipe.batch_size={recipe.batch_size} is more than the {len(train)} training images; "
                 f"take at most {len(train)}"
+            )
+        if 0 < images_per_epoch < recipe.batch_size:
+            raise SpecError(
+                f"data.images_per_epoch={images_per_epoch} is less than a batch; take at least recipe.batch_size="
+                f"{recipe.batch_size}, or 0 for all"
             )
         self.recipe, self.seeds, self.train, self.validation = recipe, tuple(seeds), train, validation
         identities = np.unique(labels[train])
@@ -120,10 +137,16 @@ class Trainer:
         self.device_count = mesh.size
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._embed_batch = -(-EMBED_BATCH // mesh.size) * mesh.size
-        self.faces = self._put_faces(images, targets)
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
         self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
-        self.steps_per_epoch = len(train) // recipe.batch_size
+        self.steps_per_epoch = min(len(train), images_per_epoch or len(train)) // recipe.batch_size
+        self._feed: BatchFeed | None = None
+        self._throughput = Throughput()
+        faces = self._gather_faces(targets)
+        if feed or not fits_device(images):
+            self._feed = BatchFeed(images, faces, self.keys, recipe.batch_size, self.steps_per_epoch, self._whole)
+        else:
+            self.faces = self._put_faces(faces._replace(images=np.asarray(images)))
         # Padded to one length for all folds, so that a fold with an image more shares the program.
         padding = ((0, 0), (0, len(labels) // recipe.batch_size - self.steps_per_epoch))
         self.schedule = Schedule(
@@ -133,22 +156,25 @@ class Trainer:
         started = time.perf_counter()
         teacher_features = 0 if targets is None else targets.shape[1]
         shapes = len(self.seeds), images.shape, len(identities), self._embed_batch, teacher_features
-        self._program = compile_program(network, recipe, mesh, *shapes)
+        self._program = compile_program(network, recipe, mesh, *shapes, fed=self._feed is not None)
         self._build_embed = partial(
             build_embed, network, recipe, mesh, len(self.seeds), images.shape[1], len(identities), teacher_features
         )
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = self._program.abstract_state
 
-    def _put_faces(self, images: np.ndarray, targets: np.ndarray | None) -> TrainingFaces:
-        train_indices = np.zeros(len(images), np.int32)
+    def _gather_faces(self, targets: np.ndarray | None) -> TrainingFaces:
+        """All about the faces but their images, on the host."""
+        train_indices = np.zeros(len(self.labels_host), np.int32)
         train_indices[: len(self.train)] = self.train
-        placed = jax.device_put((images, self.labels_host.astype(np.int32), train_indices), self._whole)
-        faces = TrainingFaces(placed[0], placed[1], placed[2], len(self.train))
+        faces = TrainingFaces(None, self.labels_host.astype(np.int32), train_indices, len(self.train))
         if targets is None:
             return faces
-        taught = jax.device_put((targets, compute_centres(targets, self.labels_host, self.train)), self._whole)
-        return faces._replace(targets=taught[0], centres=taught[1])
+        return faces._replace(targets=targets, centres=compute_centres(targets, self.labels_host, self.train))
+
+    def _put_faces(self, faces: TrainingFaces) -> TrainingFaces:
+        placed = jax.device_put(faces._replace(train_count=None), self._whole)
+        return placed._replace(train_count=faces.train_count)
 
     def init(self) -> TrainState:
         """The state before the first step."""
@@ -164,7 +190,14 @@ class Trainer:
     ) -> tuple[TrainState, EpochMetrics]:
         """The state after steps `first` to `last` of an epoch, and `metrics` with theirs; `state` is used up."""
         schedule = Schedule(*(values[epoch] for values in self.schedule))
-        return self._program.train_steps(state, metrics, self.keys, self.faces, schedule, epoch, first, last)
+        if self._feed is None:
+            return self._program.train(state, metrics, self.keys, self.faces, schedule, epoch, first, last)
+        for step in range(first, last):
+            faces = self._feed.take(epoch, step)
+            state, metrics = self._program.train(state, metrics, self.keys, faces, schedule, epoch, step)
+            # Threads read meanwhile; what the next batch is waited for is then what it was late.
+            jax.block_until_ready(metrics)
+        return state, metrics
 
     def fit(
         self,
@@ -185,7 +218,9 @@ class Trainer:
             on_progress: called with (epoch, step, loss, images_per_second) every second or so.
         """
         done, state, history = restored or (0, self.init(), History(bad_steps=[""] * len(self.seeds)))
-        throughput = Throughput()
+        throughput = self._throughput = Throughput()
+        if self._feed:
+            self._feed.waited = 0.0
         for epoch in range(done, min(stop_epoch or self.recipe.epochs, self.recipe.epochs)):
             if all(history.bad_steps):
                 break
@@ -196,7 +231,21 @@ class Trainer:
                 history.validation_accuracy.append(np.atleast_1d(hits.mean(axis=-1)).tolist())
             if on_epoch:
                 on_epoch(epoch + 1, state, history)
-        return Training(state, history, self.compile_seconds, throughput.images_per_second)
+        self.close()
+        speed = throughput.images_per_second
+        return Training(state, history, self.compile_seconds, speed, self.data_wait_fraction)
+
+    @property
+    def data_wait_fraction(self) -> float | None:
+        """The share of the steps' seconds so far in which training waited for images; None where it has them all."""
+        if self._feed is None or not self._throughput.seconds:
+            return None
+        return min(1.0, self._feed.waited / self._throughput.seconds)
+
+    def close(self) -> None:
+        """End the threads that read images ahead; nothing where there are none."""
+        if self._feed:
+            self._feed.close()
 
     def _train_epoch(
         self,
@@ -225,20 +274,45 @@ class Trainer:
         history.train_accuracy.append([total / (first * self.recipe.batch_size) for total in correct])
         return state
 
-    def embed(self, state: TrainState, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def embed(
+        self, state: TrainState, indices: np.ndarray, logits_of: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embed those images, not augmented.
 
+        Args:
+            state: of the network.
+            indices: which images.
+            logits_of: of how many of them, from the first on, logits are given; None gives all.
+
         Returns:
-            Embeddings [(seed,) index, embedding_dim] and logits [(seed,) index, num_classes], float32; [seed] with
+            Embeddings [(seed,) index, embedding_dim] and logits [(seed,) logits_of, num_classes], float32; [seed] with
             several seeds alone.
+
+        Raises:
+            StreamError: an image cannot be read any more.
         """
+        shown = len(indices) if logits_of is None else logits_of
         padded = np.zeros(-(-len(indices) // self._embed_batch) * self._embed_batch, np.int32)
         padded[: len(indices)] = indices
-        batches = [
-            self._program.embed(state, self.faces.images, batch) for batch in padded.reshape(-1, self._embed_batch)
-        ]
-        embeddings, logits = (np.concatenate(parts, axis=-2) for parts in zip(*jax.device_get(batches), strict=True))
-        return embeddings[..., : len(indices), :], logits[..., : len(indices), :]
+        embeddings, logits = [], []
+        for number, (vectors, scores) in enumerate(self._embed_batches(state, padded.reshape(-1, self._embed_batch))):
+            embeddings.append(vectors)
+            if number * self._embed_batch < max(shown, 1):
+                logits.append(scores)
+        joined = (np.concatenate(jax.device_get(parts), axis=-2) for parts in (embeddings, logits))
+        vectors, scores = joined
+        return vectors[..., : len(indices), :], scores[..., :shown, :]
+
+    def _embed_batches(self, state: TrainState, batches: np.ndarray) -> Iterator[tuple[Any, Any]]:
+        """Embeddings and logits of each batch of indices [batch, index]."""
+        if self._feed is None:
+            for batch in batches:
+                yield self._program.embed(state, self.faces.images, batch)
+            return
+        everyone = np.arange(self._embed_batch, dtype=np.int32)
+        for pixels in read_batches(self._feed.images, batches):
+            # Off the device one by one, or the images of all batches would wait there.
+            yield jax.device_get(self._program.embed(state, jax.device_put(pixels, self._whole), everyone))
 
     def embed_images(self, state: TrainState, images: np.ndarray) -> np.ndarray:
         """Embed images that are no part of the faces, uint8 [image, R, R, 3], not augmented.
@@ -246,7 +320,7 @@ class Trainer:
         Returns:
             Embeddings [(seed,) image, embedding_dim], float32; [seed] with several seeds alone.
         """
-        embed, size = self._build_embed(), self._embed_batch
+        embed, size = self._program.embed if self._feed else self._build_embed(), self._embed_batch
         parts = []
         for start in range(0, len(images), size):
             batch = np.zeros((size, *images.shape[1:]), np.uint8)

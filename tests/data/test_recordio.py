@@ -27,6 +27,7 @@ from PIL import Image
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.recordio import RecordError, RecordSource, read_record, scan_records
 from ffem_jax.data.source import open_bytes
+from ffem_jax.data.stream import choose_loading
 from ffem_jax.specs.data import DataSpec
 
 
@@ -248,8 +249,8 @@ def test_people_and_images_are_selected_as_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_set_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_recordio(tmp_path)
-    monkeypatch.setattr("ffem_jax.data.source._find_free_memory", lambda: 30_000)
-    with pytest.raises(DataError, match=r"12 images of 32 x 32 pixels take .*data.people"):
+    monkeypatch.setattr("ffem_jax.data.memory.find_free_memory", lambda: 30_000)
+    with choose_loading("memory"), pytest.raises(DataError, match=r"12 images of 32 x 32 pixels take .*data.people"):
         load(tmp_path, cache_dir=str(tmp_path / "cache"))
 
 

@@ -107,6 +107,7 @@ def test_what_decides_nothing_leaves_the_key(path: str, value: Any) -> None:
         ("arch.embedding_norm", True),
         ("arch.embedding_dim", 64),
         ("data.resolution", 64),
+        ("data.images_per_epoch", 500),  # of the same faces
         ("protocol.test_per_person", 3),
         ("protocol.split_seed", 1),
         ("protocol.name", "kfold"),

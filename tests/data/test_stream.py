@@ -1,0 +1,199 @@
+"""Faces that stay on the disk are the faces that memory would hold, and a file that changes meanwhile is named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_sets import draw_faces, encode, make_contents, pack_image, write_recordio, write_records
+
+from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.data import source as source_module
+from ffem_jax.data.memory import TooLargeError
+from ffem_jax.data.protocols import load_split
+from ffem_jax.data.recordio import RecordSource
+from ffem_jax.data.stream import StreamedImages, StreamError, choose_loading, read_batches
+from ffem_jax.specs.data import DataSpec
+from ffem_jax.specs.protocol import ProtocolSpec
+
+
+def load(root: Path, mode: str, **settings: Any) -> Faces:
+    spec = {"name": "recordio", "root": str(root), "resolution": 32, "min_images": 1, "cache_dir": str(root / "cache")}
+    with choose_loading(mode):
+        return load_faces(DataSpec(**spec | settings))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_open() -> Iterator[None]:
+    yield
+    source_module._streamed.clear()
+
+
+def write_broken(root: Path) -> None:
+    """Twelve images, one of them no picture: not all that the index promises can be read."""
+    pixels, labels = draw_faces()
+    images = [encode(one) for one in pixels]
+    images[5] = b"no picture"
+    write_records(root, make_contents(images, labels.tolist()))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"people": 2}, {"max_images": 2}, {"min_images": 4}, {"max_images": 1, "min_images": 3}]
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_streamed_faces_are_those_in_memory(tmp_path: Path, whole: bool, settings: dict[str, Any]) -> None:
+    write_recordio(tmp_path) if whole else write_broken(tmp_path)
+    held, streamed = load(tmp_path, "memory", **settings), load(tmp_path, "stream", **settings)
+    assert isinstance(streamed.images, StreamedImages)
+    assert streamed.images.shape == held.images.shape
+    np.testing.assert_array_equal(streamed.images[:], held.images)
+    np.testing.assert_array_equal(streamed.labels, held.labels)
+    assert (streamed.names, streamed.content, streamed.people) == (held.names, held.content, held.people)
+    assert (streamed.fingerprint, streamed.pictures_fingerprint) == (held.fingerprint, held.pictures_fingerprint)
+    assert streamed.notes[:-1] == held.notes
+    assert "stay on the disk" in streamed.notes[-1]
+
+
+def test_what_fits_is_held_and_what_does_not_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recordio(tmp_path)
+    assert isinstance(load(tmp_path, "auto").images, np.ndarray)
+    monkeypatch.setattr("ffem_jax.data.memory.find_free_memory", lambda: 30_000)
+    streamed = load(tmp_path, "auto", cache_dir=str(tmp_path / "other"))
+    assert isinstance(streamed.images, StreamedImages)
+    # The trials of a sweep share what is open.
+    assert load(tmp_path, "auto", cache_dir=str(tmp_path / "other")) is streamed
+    with pytest.raises(TooLargeError, match="12 images of 32 x 32 pixels take"):
+        load(tmp_path, "memory", cache_dir=str(tmp_path / "other"))
+    # Somebody who asks for all of them at once is told, and is not given a full memory.
+    with pytest.raises(TooLargeError, match=r"data\.people"):
+        streamed.images[:]
+    assert streamed.images[np.arange(3)].shape == (3, 32, 32, 3)
+
+
+def test_the_set_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recordio(tmp_path)
+    first = load(tmp_path, "stream")
+    source_module._streamed.clear()
+    monkeypatch.setattr("ffem_jax.data.source.decode_faces", None)
+    again = load(tmp_path, "stream")
+    assert again is not first
+    assert again.fingerprint == first.fingerprint
+
+
+def test_files_that_changed_are_looked_through_anew(tmp_path: Path) -> None:
+    write_recordio(tmp_path)
+    first = load(tmp_path, "stream")
+    pixels, labels = draw_faces(seed=1)
+    write_records(tmp_path, make_contents([encode(one) for one in pixels], labels.tolist()), 3)
+    assert load(tmp_path, "stream").fingerprint != first.fingerprint
+    assert load(tmp_path, "stream").fingerprint == load(tmp_path, "memory").fingerprint
+
+
+def test_protocols_split_streamed_faces_as_others(tmp_path: Path) -> None:
+    write_recordio(tmp_path)
+    data = DataSpec(name="recordio", root=str(tmp_path), resolution=32, cache_dir=str(tmp_path / "cache"))
+    splits = []
+    for mode in ("memory", "stream"):
+        with choose_loading(mode):
+            splits.append(load_split(data, ProtocolSpec(test_per_person=1))[1])
+    np.testing.assert_array_equal(splits[0].test, splits[1].test)
+    np.testing.assert_array_equal(splits[0].train, splits[1].train)
+
+
+def test_batches_come_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    pixels, _ = write_recordio(tmp_path)
+    places = np.random.default_rng(0).integers(0, 12, (9, 2, 3))
+    for images in (load(tmp_path, "stream").images, pixels):
+        found = list(read_batches(images, places))
+        np.testing.assert_array_equal(found, pixels[places])
+
+
+def test_a_record_that_breaks_in_the_middle_is_named_when_its_batch_is_due(tmp_path: Path) -> None:
+    pixels, labels = draw_faces()
+    starts = write_records(tmp_path, make_contents([encode(one) for one in pixels], labels.tolist()), 3)
+    faces = load(tmp_path, "stream")
+    with open(tmp_path / "train.rec", "r+b") as file:
+        file.seek(starts[8])
+        file.write(b"oops")
+    batches = read_batches(faces.images, np.arange(12).reshape(6, 2))
+    for place in range(3):
+        np.testing.assert_array_equal(next(batches), pixels[2 * place : 2 * place + 2])
+    with pytest.raises(StreamError, match=r"image 7 of data=recordio \(1/00000008\) can no longer be read"):
+        next(batches)
+
+
+def test_other_pixels_under_the_same_name_are_found(tmp_path: Path) -> None:
+    pixels, _ = write_recordio(tmp_path)
+    faces = load(tmp_path, "stream")
+    path = tmp_path / "train.rec"
+    contents = make_contents([encode(one) for one in pixels[::-1]], faces.labels.tolist())
+    path.unlink()  # the file that is open keeps its own bytes
+    np.testing.assert_array_equal(faces.images[0], pixels[0])
+    write_records(tmp_path, contents, 3)
+    moved = StreamedImages(RecordSource(path), np.arange(12), faces.content, DataSpec(resolution=32))
+    with pytest.raises(StreamError, match=r"image 3 .* has other pixels than when the set was looked through"):
+        moved[3]
+
+
+def test_a_disk_that_goes_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_recordio(tmp_path)
+    images = load(tmp_path, "stream").images
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(StreamError, match="Input/output error"):
+        next(read_batches(images, np.arange(4)[None]))
+
+
+def test_without_grain_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(StreamError, match=r"Grain, which is missing; .*\[stream\]"):
+        next(read_batches(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 2), int)))
+
+
+SLOW = """
+import signal
+import time
+import numpy as np
+from ffem_jax.data.stream import read_batches
+
+# Whoever started the tests may ignore it, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Slow:
+    def __getitem__(self, index):
+        print("reading", flush=True)
+        time.sleep(0.5)
+        return np.zeros((4, 4, 3), np.uint8)
+
+for _ in read_batches(Slow(), np.zeros((20, 100), int)):
+    pass
+"""
+
+
+def test_ctrl_c_waits_for_no_batch() -> None:
+    child = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "reading\n"
+    child.send_signal(signal.SIGINT)
+    rest = child.communicate(timeout=25)[0]
+    assert child.returncode != 0
+    assert rest.count("reading") < 40
+
+
+def test_one_person_alone_is_refused_as_in_memory(tmp_path: Path) -> None:
+    pixels, _ = draw_faces(people=2)
+    write_records(tmp_path, [pack_image(encode(one), 0.0) for one in pixels])
+    for mode in ("memory", "stream"):
+        with pytest.raises(DataError, match="1 of the at least 2 people"):
+            load(tmp_path, mode)
