@@ -25,7 +25,7 @@ from ffem_jax.data.arrays import MIN_IMAGES, faces_from_arrays
 from ffem_jax.data.folder import list_pictures
 from ffem_jax.errors import FfemError
 from ffem_jax.records.record import TrialRecord
-from ffem_jax.specs.data import DataSpec
+from ffem_jax.specs.data import FITS, DataSpec
 
 if TYPE_CHECKING:
     from ffem_jax.embed import EmbeddedFaces
@@ -154,6 +154,7 @@ def faces_from_folder(
     *,
     resolution: int = 96,
     crop: float = 1.0,
+    fit: str = FITS[0],
     people: int = 0,
     min_images: int = MIN_IMAGES,
     max_images: int = 0,
@@ -164,6 +165,7 @@ def faces_from_folder(
         folder: the folder. It is kept, since whatever reads the trial's faces again looks there.
         resolution: the side in pixels that networks see, 16 to 512.
         crop: the centred square that is kept of each image, as a share of its shorter side.
+        fit: how images that are not square become so: `crop`, `pad` or `stretch`.
         people: how many people are kept, those with the most images; 0 keeps all.
         min_images: people with fewer images are left out, with a warning when training begins.
         max_images: how many images per person are kept, the first by file name; 0 keeps all.
@@ -181,6 +183,7 @@ def faces_from_folder(
         root=str(place),
         resolution=resolution,
         crop=crop,
+        fit=fit,
         people=people,
         min_images=min_images,
         max_images=max_images,

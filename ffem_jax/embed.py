@@ -62,8 +62,10 @@ def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir:
     """The vectors of the people in `folder`, one folder per person.
 
     crop: the centred square that is kept of each picture, as a share of its shorter side; 1 keeps faces that are
-    already cut as training's are. Raises DataError for a folder without people, and EmbedError where no picture of
-    theirs can be read or the network makes nothing of one.
+    already cut as training's are. Pictures that are not square become so as those of the training did (data.fit).
+
+    Raises DataError for a folder without people, and EmbedError where no picture of theirs can be read or the network
+    makes nothing of one.
     """
     spec = DataSpec(
         name="folder",
@@ -71,6 +73,7 @@ def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir:
         resolution=embedder.resolution,
         min_images=1,
         crop=crop,
+        fit=embedder.fit,
         cache_dir=cache_dir,
     )
     faces = load_people(spec)

@@ -49,5 +49,10 @@ async function readDescription(address) {
   if (exported.crop.resize !== RESIZE) {
     throw new Error(`${address} asks for the resize ${exported.crop.resize}; this page has ${RESIZE}.`);
   }
+  if ((exported.crop.fit ?? "crop") !== "crop") {
+    throw new Error(
+      `${address} is of faces fitted by data.fit=${exported.crop.fit}; this page cuts squares: train with data.fit=crop.`,
+    );
+  }
   return exported;
 }

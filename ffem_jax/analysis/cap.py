@@ -44,6 +44,19 @@ def find_cap(records: Iterable[TrialRecord]) -> tuple[Cap | None, list[str]]:
     return newest[1], notes
 
 
+def choose_cap(
+    records: Iterable[TrialRecord], megabytes: float | None = None, precision: str | None = None
+) -> tuple[Cap, list[str]]:
+    """The cap that a report takes: what is given, else what the records were made under, else 10 MB at float32.
+
+    The one rule of all commands. Also a note where the records have several caps and no `megabytes` is given.
+    """
+    recorded, notes = find_cap(records)
+    cap = recorded or Cap()
+    cap = Cap(cap.megabytes if megabytes is None else megabytes, precision or cap.precision)
+    return cap, notes if megabytes is None else []
+
+
 def read_cap(record: TrialRecord) -> Cap | None:
     """The cap that the trial was run under; None where the record does not say."""
     if record.cap_mb and record.cap_precision in PRECISIONS:

@@ -19,6 +19,7 @@ from ffem_jax.errors import FfemError
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.records.view import UNREADABLE, TrialView, view_spec
 from ffem_jax.specs.trial import (
+    DataSpec,
     ProtocolSpec,
     RecipeSpec,
     get_added_defaults,
@@ -144,7 +145,7 @@ def select_comparable(
 
     Where the faces of one data set changed while trials were recorded (a picture was added), those of the newest faces
     are taken, of those that something was trained on to the end. `faces` takes the trials of one fingerprint instead,
-    or of what it begins with. The resolution may differ, and so may the data setting `varying` (`data.crop`).
+    or of what it begins with. The resolution may differ, and so may the data setting `varying`, such as `data.crop`.
 
     Raises FrontierError for trials of several data sets, protocols or data settings, and where none is of `faces`.
     """
@@ -226,16 +227,19 @@ def _check_settings(records: Sequence[TrialRecord], varying: str) -> None:
     every: dict[str, dict[str, Any]] = {}
     for record in records:
         settings = _drop(record.view.get_written("data"), *PLACES, *NAMED_SETTINGS, left_out)
-        text, crop = _write(settings), settings.get("crop")
+        text, cut = _write(settings), (settings.get("crop"), settings.get("fit", DataSpec().fit))
         every[text], node = settings, {text}
         if not record.view.tests_pairs:
             seen = (pictures[id(record)], record.data_fingerprint)
-            node |= {f"{kind} {one} {crop}" for kind, one in zip(("pictures", "pixels"), seen, strict=True) if one}
+            node |= {f"{kind} {one} {cut}" for kind, one in zip(("pictures", "pixels"), seen, strict=True) if one}
         touching = [group for group in alike if group & node]
         alike = [group for group in alike if not group & node] + [node.union(*touching)]
     if len(alike) > 1:
-        names = {name for settings in every.values() for name in settings}
-        values = {name: {json.dumps(settings.get(name)) for settings in every.values()} for name in sorted(names)}
+        names, defaults = {name for settings in every.values() for name in settings}, get_added_defaults(DataSpec)
+        values = {
+            name: {json.dumps(settings.get(name, defaults.get(name))) for settings in every.values()}
+            for name in sorted(names)
+        }
         mixed = [f"data.{name} ({', '.join(sorted(found))})" for name, found in values.items() if len(found) > 1]
         raise FrontierError(
             f"the records mix settings of {records[0].data or 'their data'}: {', '.join(mixed)}; take each alone"
@@ -253,7 +257,7 @@ def _find_pictures(records: Sequence[TrialRecord]) -> dict[int, str]:
 
 
 def _describe_view(record: TrialRecord) -> str:
-    return _write([record.pixels, record.view.data.crop])
+    return _write([record.pixels, record.view.data.crop, record.view.data.fit])
 
 
 def _describe_first(record: TrialRecord) -> str:

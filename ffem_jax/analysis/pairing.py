@@ -12,12 +12,12 @@ from ffem_jax.analysis.comparability import FrontierError, Run, describe_pretrai
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.records.view import UNREADABLE, TrialView, read_spec
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, select_effective_attention
-from ffem_jax.specs.trial import RecipeSpec, get_added_defaults, select_effective
+from ffem_jax.specs.trial import DataSpec, RecipeSpec, get_added_defaults, select_effective
 
 # A name stands for the settings that are the same wherever it is used.
 NAMES = {"arch.name": "arch.", "recipe.name": "recipe.", "pretrain.name": "pretrain."}
 # Of the data's settings those that change no picture, only how it is seen.
-VIEWS = ("data.resolution", "data.crop")
+VIEWS = ("data.resolution", "data.crop", "data.fit")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     # A recipe of a package with other fields counts as it is written.
     recipe = select_effective(view.recipe) if view.is_exact("recipe") else view.get_written("recipe")
     recipe = get_added_defaults(RecipeSpec) | {name: value for name, value in recipe.items() if name != "name"}
-    data = view.get_written("data")
+    data = get_added_defaults(DataSpec) | view.get_written("data")
     views = {name: data[name.removeprefix("data.")] for name in VIEWS if name.removeprefix("data.") in data}
     pretraining = describe_pretraining(view)
     start: dict[str, Any] = {"pretrain.name": view.pretrain.name}

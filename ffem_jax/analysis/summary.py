@@ -72,10 +72,13 @@ class NetworkSummary:
         return self.accuracy_high < self.chance if self.lower_is_better else self.accuracy_low > self.chance
 
 
-def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") -> list[NetworkSummary]:
+def summarize_records(
+    records: Iterable[TrialRecord], metric: str = "accuracy", among: Iterable[TrialRecord] = ()
+) -> list[NetworkSummary]:
     """One summary a network, in order of first appearance; a trial recorded twice counts once.
 
-    metric: one of MEASURES; it becomes the summaries' `accuracy`.
+    metric: one of MEASURES; it becomes the summaries' `accuracy`. among: all records that the networks are told apart
+    in, where `records` are some of them; see `label_networks`.
 
     Raises FrontierError for a metric that is unknown or of another protocol, and for records of several data sets or
     protocols, or of real and synthetic faces: their accuracies cannot share an axis.
@@ -86,7 +89,7 @@ def summarize_records(records: Iterable[TrialRecord], metric: str = "accuracy") 
     check_comparable(records)
     check_metric(records, metric)
     records = latest_records(records, identify)
-    labels = label_networks(records)
+    labels = label_networks([*among, *records])
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         groups[identify_network(record)].append(record)
@@ -105,7 +108,11 @@ def check_metric(records: Sequence[TrialRecord], metric: str) -> None:
 
 
 def label_networks(records: Iterable[TrialRecord]) -> dict[str, str]:
-    """By `identify_network`, what each network is called beside the others of `records`: the same in every command."""
+    """By `identify_network`, what each network is called beside the others of `records`.
+
+    A command that leaves records out (by --where, --faces, as of another protocol) labels among all that it was given:
+    so one network has one label in every command.
+    """
     firsts: dict[str, TrialRecord] = {}
     for record in records:
         firsts.setdefault(identify_network(record), record)

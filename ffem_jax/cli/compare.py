@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.recorded import add_metric, add_records, add_where, find_records, read_all
+from ffem_jax.cli.recorded import add_metric, add_precision, add_records, add_where, find_records, read_all
 from ffem_jax.cli.terminal import DONE, Parser, print_table, say
-from ffem_jax.specs.trial import PRECISIONS
 from ffem_jax.text.tables import print_prose
 
 
@@ -24,10 +23,11 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--against", default="", metavar="LEVEL", help="compare every other level with this one alone")
     add_where(parser)
     add_metric(parser)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
+    add_precision(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md, compare.json and the figure here")
     options = parser.parse_intermixed_args(words)
 
+    from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.analysis.compare import compare_records
     from ffem_jax.reports.comparison import (
         comparison_to_dict,
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
         options.factor,
         against=options.against,
         metric=options.metric,
-        precision=options.precision,
+        precision=choose_cap(records, precision=options.precision)[0].precision,
         faces=options.faces,
     )
     if options.out:

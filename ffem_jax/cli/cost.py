@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ffem_jax.cli.terminal import DONE, OverridesParser, print_table, show
+from ffem_jax.cli.terminal import DONE, OverridesParser, print_table
 from ffem_jax.specs.trial import RunSpec, TrialSpec
-from ffem_jax.text.tables import Column, make_table
+from ffem_jax.text.tables import Column, make_table, print_prose
 
 
 def run(words: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     else:
         rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in values.items()]
         print_table(make_table(["what", Column("how much", right=True)], rows))
-        show(describe_fit(trial, run_spec, values[f"bytes_{run_spec.cap_precision}"]))
+        print_prose(describe_fit(trial, run_spec, values[f"bytes_{run_spec.cap_precision}"]))
     return DONE
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ffem_jax.cli.recorded import add_cap_mb
 from ffem_jax.cli.terminal import DONE, Parser, keep_stdout_clean, open_output, say, show
-from ffem_jax.cli.trials import add_network_options, choose_folder
+from ffem_jax.cli.trials import add_network_options, choose_folder, find_trial_records
 from ffem_jax.errors import describe_install
 from ffem_jax.export import DTYPES, FORMATS
 
@@ -37,9 +38,10 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--data-root", default="", metavar="DIR", help="where the trial's faces are now; default: where they were"
     )
-    parser.add_argument("--cap-mb", type=float, default=10.0, metavar="MB", help="the size limit in 10^6 bytes (10)")
+    add_cap_mb(parser)
     options = parser.parse_args(words)
 
+    from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.data.cache import find_cache_folder
     from ffem_jax.export.bundle import export_trial
     from ffem_jax.runs.trial import enable_compilation_cache
@@ -47,13 +49,14 @@ def run(words: Sequence[str]) -> int:
 
     folder, seed = choose_folder(options.trial, options.network, options.best, options.seed)
     enable_compilation_cache(find_cache_folder(DataSpec()) / "compiled")
+    cap, _ = choose_cap(find_trial_records(folder), options.cap_mb)
     with open_output(options.out), keep_stdout_clean():
         manifest = export_trial(
             folder,
             options.format,
             options.dtype,
             options.out,
-            options.cap_mb,
+            cap.megabytes,
             seed,
             options.finetune_epochs,
             lambda epoch, loss: say(f"fine-tuning: epoch {epoch} of {options.finetune_epochs}, loss {loss:.2g}"),

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.recorded import add_cap, add_metric, add_records, add_where, find_records, read_all
+from ffem_jax.cli.recorded import add_cap, add_metric, add_records, add_where, choose_out, find_records, read_all
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.records.costs import COST_AXES
 
@@ -26,8 +26,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the figure and the report here; else nowhere")
     parser.add_argument(
         "--finalists", type=int, metavar="N",
-        help="write the N best as configs, and a sweep of them, into finalists/ in --out DIR (or frontier/ beside the "
-        "first records)",
+        help="write the N best as configs, and a sweep of them, into finalists/ in --out DIR (or in frontier/ beside "
+        "the first records, if new)",
     )  # fmt: skip
     parser.add_argument("--beside", default="", metavar="ARCH,...", help="what that sweep trains besides: ffem_am,ffem")
     options = parser.parse_intermixed_args(words)
@@ -40,15 +40,20 @@ def run(words: Sequence[str]) -> int:
     if options.style == "paper" and options.out is None:
         raise UsageError("--style paper is a figure, which --out DIR writes; give both")
 
+    from ffem_jax.analysis.selection import select_where
     from ffem_jax.reports.frontier import compute_frontier, write_result
     from ffem_jax.reports.wording import describe_agreement, describe_chance
     from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
-    finalists = (options.out or paths[0].parent / "frontier") / "finalists" if options.finalists else None
+    finalists: Path | None = None
+    if options.finalists:
+        default = paths[0].parent / "frontier" / "finalists"
+        finalists = choose_out(options.out and options.out / "finalists", default, "--out DIR")
     for folder in filter(None, (options.out, finalists)):
         check_writable(folder, "--out DIR")
-    records = read_all(paths, options.where)
+    recorded = read_all(paths)
+    records = select_where(recorded, options.where)
     result = compute_frontier(
         records,
         cap_mb=options.cap_mb,
@@ -56,6 +61,7 @@ def run(words: Sequence[str]) -> int:
         against=options.against,
         metric=options.metric,
         faces=options.faces,
+        among=recorded,
     )
     if options.out:
         result = write_result(result, options.out, options.style)
@@ -75,5 +81,5 @@ def run(words: Sequence[str]) -> int:
         if options.out:
             say(f"frontier: {options.out}")
         if finalists:
-            say(f"to train the best again: ffem sweep finalists --config-dir {shlex.quote(str(finalists))}")
+            say(f"to train the best again: ffem sweep finalists --config-dir {shlex.quote(str(finalists))}", whole=True)
     return DONE

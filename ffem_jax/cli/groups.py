@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.recorded import add_metric, add_records, find_records, read_comparable
+from ffem_jax.cli.recorded import add_metric, add_records, find_records, read_all, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.text.tables import print_prose
 
@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> int:
     if not attributes:
         raise UsageError(f"data={records[0].data} comes without attributes; give --attributes FILE.csv")
     columns, notes = cut_columns(attributes, options.by)
-    found = compute_groups(records, columns, faces.labels, options.metric, among=recorded)
+    found = compute_groups(records, columns, faces.labels, options.metric, among=read_all(paths))
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
     if options.json:
         synthetic = any(record.synthetic for record in records)

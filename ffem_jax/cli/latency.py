@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffem_jax.cli.recorded import find_records
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say, show
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, keep_stdout_clean, say
 from ffem_jax.cli.trials import add_network_options, choose_keys
+from ffem_jax.text.tables import print_prose
 
 EPILOG = """\
 Each network is timed once, in TensorFlow.js' wasm backend in Node, on one thread of this machine, all of them in turn.
@@ -49,7 +50,7 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps({"networks": rows, "files": updated, "busy_cores": busy.mean}))
     else:
         for line in describe_networks(networks):
-            show(line)
+            print_prose(line)
     for file in files:
         say(f"{file.path}: {file.updated} trials updated, {file.kept} as they were")
     if busy.mean > BUSY_CORES:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffem_jax.cli.recorded import add_records, find_records, read_comparable
+from ffem_jax.cli.recorded import add_cap, add_records, find_records, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, UsageError, add_config_dir, print_table, say
-from ffem_jax.specs.trial import PRECISIONS
 from ffem_jax.text.tables import Column, Table, make_table
 
 # As in the tables of MobileNetV2's paper.
@@ -26,7 +25,7 @@ def run(words: Sequence[str]) -> int:
     parser = Parser("predict", "Rank a million networks of a space by what the records of some say; trains nothing.")
     add_records(parser)
     add_space(parser)
-    parser.add_argument("--cap-mb", type=float, default=10.0, help="the size limit, in MB of 10**6 bytes (10)")
+    add_cap(parser)
     parser.add_argument("--cap-mmacs", type=float, default=0.0, help="the limit of multiply-adds, in millions (none)")
     parser.add_argument("--top", type=int, default=20, help="how many networks to list (20)")
     parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to look at (1000000)")
@@ -36,19 +35,22 @@ def run(words: Sequence[str]) -> int:
     for name in ("top", "count"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} {getattr(options, name)} must be at least 1")
-    if not 0 < options.cap_mb < float("inf"):
-        raise UsageError(f"--cap-mb {options.cap_mb} must be a size above 0, in MB of 10**6 bytes")
     if not 0 <= options.cap_mmacs < float("inf"):
         raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of multiply-adds, or 0 for no limit")
 
+    from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.search.model.prediction import predict_networks
 
     space = load_space(options.space, options.config_dir)
+    records = read_comparable(find_records(options.records), options.faces)
+    cap, notes = choose_cap(records, options.cap_mb, options.precision)
+    for note in notes:
+        say(f"ffem: warning: {note}")
     prediction = predict_networks(
-        read_comparable(find_records(options.records), options.faces),
+        records,
         space,
-        cap_mb=options.cap_mb,
-        precision=options.precision,
+        cap_mb=cap.megabytes,
+        precision=cap.precision,
         cap_mmacs=options.cap_mmacs,
         top=options.top,
         count=options.count,
@@ -70,10 +72,9 @@ def run(words: Sequence[str]) -> int:
 
 
 def add_space(parser: Parser) -> None:
-    """The arguments --space, --config-dir and --precision, which say what a model of a search is about."""
+    """The arguments --space and --config-dir, which say what a model of a search is about."""
     parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
     add_config_dir(parser, "sweeps")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bytes at this precision (float32)")
 
 
 def load_space(name: str, config_dir: Path | None) -> SearchSpace:
@@ -95,7 +96,8 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
 
 def render_prediction(prediction: Prediction) -> Table:
     """The list as a rich table; choices that all networks of it share are left to the line below."""
-    numbers = ("% [90 %]", "rank", f"MB {prediction.precision}", "million MACs", "recorded")
+    # Each with how little is lost without it on a narrow terminal.
+    numbers = {"% [90 %]": 0, "rank": 1, f"MB {prediction.precision}": 0, "million MACs": 2, "recorded": 3}
     shared, rows = _find_shared(prediction), []
     for network in prediction.networks:
         rate, low, high = (100 * v for v in (network.accuracy, network.accuracy_low, network.accuracy_high))
@@ -108,7 +110,10 @@ def render_prediction(prediction: Prediction) -> Table:
             shorten({k: v for k, v in network.point.items() if shared.get(k) != v}),
         ]
         rows.append(cells)
-    columns = [*(Column(name, right=True, whole=True) for name in numbers), Column("choices", fold=True)]
+    columns = [
+        *(Column(name, right=True, whole=True, rank=rank) for name, rank in numbers.items()),
+        Column("choices", fold=True),
+    ]
     return make_table(columns, rows)
 
 

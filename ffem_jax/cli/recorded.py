@@ -43,10 +43,34 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cap(parser: argparse.ArgumentParser) -> None:
-    """The arguments --cap-mb and --precision, None where they are not given: the records' own then count."""
-    recorded = "default: the one that the trials were run under, else"
-    parser.add_argument("--cap-mb", type=float, help=f"the size limit, in MB of 10**6 bytes; {recorded} 10")
-    parser.add_argument("--precision", choices=PRECISIONS, help=f"bytes at this precision; {recorded} float32")
+    """The arguments --cap-mb and --precision, None where they are not given: `analysis.cap.choose_cap` reads both."""
+    add_cap_mb(parser)
+    add_precision(parser)
+
+
+_RECORDED = "default: the one that the trials were run under, else"
+
+
+def add_cap_mb(parser: argparse.ArgumentParser) -> None:
+    """The argument --cap-mb, None where it is not given. Its value must be a size above 0."""
+    parser.add_argument(
+        "--cap-mb", type=_read_size, metavar="MB", help=f"the size limit, in MB of 10**6 bytes; {_RECORDED} 10"
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """The argument --precision, None where it is not given."""
+    parser.add_argument("--precision", choices=PRECISIONS, help=f"bytes at this precision; {_RECORDED} float32")
+
+
+def _read_size(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be a size above 0, in MB of 10**6 bytes")
+    return size
 
 
 def choose_out(given: Path | None, default: Path, option: str) -> Path:

@@ -34,6 +34,7 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(words)
 
     from ffem_jax.analysis.selection import select_where
+    from ffem_jax.records.record import latest_records
     from ffem_jax.reports.html import write_report
     from ffem_jax.reports.html.wording import read_for_report
     from ffem_jax.runs.sweep import check_writable
@@ -43,8 +44,8 @@ def run(words: Sequence[str]) -> int:
     if out.is_dir():
         out = out / "report.html"
     check_writable(out.parent, "--out FILE")
-    records, left_out = read_for_report(paths)
-    records = select_where(records, options.where)
+    recorded, left_out = read_for_report(paths)
+    records = select_where(recorded, options.where)
     for line in left_out:
         say(f"ffem: warning: {line}")
     notes = write_report(
@@ -58,6 +59,7 @@ def run(words: Sequence[str]) -> int:
         mixed=options.mixed,
         left_out=left_out,
         faces=options.faces,
+        among=latest_records(recorded),
     )
     for note in notes:
         say(f"ffem: warning: {note}")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ffem_jax.cli.recorded import choose_out
 from ffem_jax.cli.terminal import DONE, OverridesParser, UsageError, say, show
 
 
@@ -17,7 +18,7 @@ def run(words: Sequence[str]) -> int:
         "A teacher's vectors of all images of a folder, DIR/person/*.jpg: a file for teacher=vectors, made once where "
         "the teacher can be run.",
     )
-    parser.add_argument("--out", type=Path, default=Path("teacher.npz"), metavar="FILE", help="default: teacher.npz")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: teacher.npz, if new")
     options = parser.parse_intermixed_args(words)
     folder, overrides = _split_words(options)
 
@@ -27,9 +28,10 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.teachers.teach import ask_teacher
     from ffem_jax.teachers.vectors import write_vectors
 
-    if options.out.suffix != ".npz":
-        raise UsageError(f"--out {options.out}: the file ends in .npz")
-    check_writable(options.out.absolute().parent, "--out FILE")
+    out = choose_out(options.out, Path("teacher.npz"), "--out FILE")
+    if out.suffix != ".npz":
+        raise UsageError(f"--out {out}: the file ends in .npz")
+    check_writable(out.absolute().parent, "--out FILE")
     overrides = ["recipe=distill", "data=folder", "data.min_images=1", f"data.root={quote_value(folder)}", *overrides]
     with open_composer(options.config_dir) as composer:
         composer.parse(overrides)
@@ -38,12 +40,12 @@ def run(words: Sequence[str]) -> int:
     for note in faces.notes:
         say(f"ffem: warning: {note}")
     vectors, about = ask_teacher(trial.teacher, trial.data, faces, load_people)
-    write_vectors(options.out, faces.names, vectors, about)
-    summary = {"file": str(options.out), "images": len(vectors), "length": vectors.shape[1], "teacher": about}
+    write_vectors(out, faces.names, vectors, about)
+    summary = {"file": str(out), "images": len(vectors), "length": vectors.shape[1], "teacher": about}
     if options.json:
         print(json.dumps(summary))
     else:
-        show(f"{options.out}: {len(vectors):,} vectors of {vectors.shape[1]} numbers, by {about['name']}")
+        show(f"{out}: {len(vectors):,} vectors of {vectors.shape[1]} numbers, by {about['name']}")
     return DONE
 
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 from ffem_jax.config.overrides import suggest
 from ffem_jax.errors import FfemError
 from ffem_jax.text.display import show_unseen
+from ffem_jax.text.tables import print_prose
 from ffem_jax.text.tables import print_table as print_table
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
@@ -72,9 +73,15 @@ def add_config_dir(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help=f"a folder with {what} of your own")
 
 
-def say(text: str) -> None:
-    """A line for the user, on standard error."""
-    print(show_unseen(text), file=sys.stderr, flush=True)
+def say(text: str, *, whole: bool = False) -> None:
+    """A line for the user, on standard error; a terminal gets it broken between words.
+
+    whole: it holds a command to be copied, which a line's end would cut in two.
+    """
+    if whole:
+        print(show_unseen(text), file=sys.stderr, flush=True)
+    else:
+        print_prose(text, sys.stderr)
 
 
 def show(text: str) -> None:
@@ -147,5 +154,5 @@ def say_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"ffem: stopped; the same command goes on from here: ffem {shlex.join(words)}")
+        say(f"ffem: stopped; the same command goes on from here: ffem {shlex.join(words)}", whole=True)
         raise

@@ -131,19 +131,19 @@ def find_best(trials: Sequence[Listed]) -> list[Listed]:
     Raises:
         UsageError: none is done and under the limit. FrontierError: the trials cannot stand on one axis.
     """
-    from ffem_jax.analysis.cap import Cap, find_cap
+    from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.analysis.comparability import select_comparable
     from ffem_jax.analysis.summary import summarize_records
 
-    records, notes = select_comparable([one.record for one in trials])
-    cap, more = find_cap(records)
-    cap = cap or Cap()
+    recorded = [one.record for one in trials]
+    records, notes = select_comparable(recorded)
+    cap, more = choose_cap(records)
     for note in (*notes, *more):
         say(f"ffem: warning: {note}")
     size = f"bytes_{cap.precision}"
     fitting = [
         one
-        for one in summarize_records(records)
+        for one in summarize_records(records, among=recorded)
         if one.accuracy is not None and (getattr(one, size) or float("inf")) <= cap.megabytes * 1e6
     ]
     if not fitting:
@@ -191,6 +191,21 @@ def choose_folder(path: Path, network: str, best: bool, seed: int | None) -> tup
     say(f"trial: {one.label}, seed {one.record.seed}{fold}{others}, in {one.folder}")
     assert one.folder is not None
     return one.folder, one.record.seed
+
+
+def find_trial_records(folder: Path) -> list[TrialRecord]:
+    """The records of the trial in `folder`, from the nearest records.jsonl in it or above it that has them; empty
+    where there is none, as of a folder that was copied alone."""
+    from ffem_jax.records.record import latest_records, read_records
+
+    folder = folder.absolute()
+    keys = {key for key, place in find_folders(folder).items() if place == folder}
+    for place in (folder, *folder.parents):
+        path = place / "records.jsonl"
+        found = [r for r in latest_records(read_records(path)) if r.trial_key in keys] if path.is_file() else []
+        if found:
+            return found
+    return []
 
 
 def choose_keys(paths: Sequence[Path], network: str, best: bool) -> list[str] | None:

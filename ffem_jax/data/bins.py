@@ -21,8 +21,8 @@ from ffem_jax.data import DataError, Faces
 from ffem_jax.data.cache import hash_text, load_cached, stat_files
 from ffem_jax.data.decode import PictureError, decode_picture, hash_picture
 from ffem_jax.data.listing import list_names
+from ffem_jax.data.memory import check_memory
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.data.source import check_memory
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.specs.protocol import ProtocolSpec
 from ffem_jax.text.progress import track
@@ -64,7 +64,7 @@ def load_bins(data: DataSpec, protocol: ProtocolSpec) -> Bins:
     paths = find_bins(data, protocol)
     names = [path.name.removesuffix(ENDING) for path in paths]
     whole = dataclasses.replace(data, people=0, min_images=1, max_images=0, crop=1.0)
-    faces = load_cached(whole, lambda: ["bins", names, stat_files(paths)], lambda: _decode_bins(paths, data.resolution))
+    faces = load_cached(whole, lambda: ["bins", names, stat_files(paths)], lambda: _decode_bins(paths, data))
     counts = Counter(name.rpartition("/")[0] for name in faces.names)
     sets, start = [], 0
     for name in names:
@@ -151,12 +151,12 @@ def _find_fault(held: Any) -> str:
     return ""
 
 
-def _decode_bins(paths: Sequence[Path], resolution: int) -> Faces:
+def _decode_bins(paths: Sequence[Path], data: DataSpec) -> Faces:
     """The images of all files, one after another; a label says whether the image's pair is of one person."""
     read = [(path, *read_bin(path)) for path in paths]
     total = sum(len(images) for _, images, _ in read)
-    check_memory(total, resolution)
-    pixels = np.empty((total, resolution, resolution, 3), np.uint8)
+    check_memory(total, data.resolution)
+    pixels = np.empty((total, data.resolution, data.resolution, 3), np.uint8)
     content: list[str] = []
     encoded = [(path, place, image) for path, images, _ in read for place, image in enumerate(images)]
     for row, (path, place, image) in enumerate(track(encoded, "decoding pairs", total)):
@@ -164,7 +164,7 @@ def _decode_bins(paths: Sequence[Path], resolution: int) -> Faces:
             picture = decode_picture(image)
         except PictureError as error:
             raise DataError(f"{path}: image {place:,} cannot be read ({error}); fetch the file anew") from None
-        pixels[row] = crop_face(picture, 1.0, resolution)
+        pixels[row] = crop_face(picture, 1.0, data.resolution, data.fit)
         content.append(hash_picture(picture))
     return Faces(
         images=pixels,

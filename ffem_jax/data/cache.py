@@ -56,7 +56,11 @@ def find_cache_folder(spec: DataSpec) -> Path:
 
 
 def make_cache_folder(spec: DataSpec) -> Path:
-    """The cache folder, made and found writable. Raises OSError where it is not."""
+    """The cache folder, made and found writable.
+
+    Raises:
+        OSError: it is not writable.
+    """
     folder = find_cache_folder(spec)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -66,11 +70,15 @@ def make_cache_folder(spec: DataSpec) -> Path:
 def load_cached(spec: DataSpec, read_source: Callable[[], Any], decode: Callable[[], Faces]) -> Faces:
     """The faces that `decode()` gives, from the cache where it has them; their attributes are not kept.
 
-    read_source: gives whatever tells one state of the source from another (`stat_files`), as JSON takes it.
-    A damaged cache file is made again. Where the cache folder cannot be written the faces are decoded all the
-    same and a note says so; where a file could not be read, or changed meanwhile, nothing is kept. Of several processes
-    that ask for the same faces one decodes and the others wait. A process keeps the last few in memory, for as long as
-    their source stays as it is: the trials of a sweep share them.
+    A damaged cache file is made again. Where the cache folder cannot be written the faces are decoded all the same and
+    a note says so; where a file could not be read, or changed meanwhile, nothing is kept. Of several processes that ask
+    for the same faces one decodes and the others wait. A process keeps the last few in memory, for as long as their
+    source stays as it is: the trials of a sweep share them.
+
+    Args:
+        spec: data set, selection and resolution.
+        read_source: gives whatever tells one state of the source from another (`stat_files`), as JSON takes it.
+        decode: reads the source itself.
     """
     source = read_source()
     path = find_cache_folder(spec) / f"{spec.name}-{_hash_key(spec, source)}.npz"
@@ -110,10 +118,13 @@ def _make_faces(
 
 
 def stat_files(paths: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
-    """(path, bytes, modification time, change time, inode) of files, times in ns: two equal lists, the same contents.
+    """What tells one state of files from another: two equal lists, the same contents.
 
-    Of a file that cannot be looked at all numbers are 0. Waits for a tick where a file has just been written, so that
-    whatever is written later has a later time.
+    Waits for a tick where a file has just been written, so that whatever is written later has a later time.
+
+    Returns:
+        (path, bytes, modification time, change time, inode) of each file, times in ns. All numbers are 0 for a file
+        that cannot be looked at.
     """
     rows = []
     newest = 0
@@ -140,7 +151,7 @@ def _hash_key(spec: DataSpec, source: Any) -> str:
         CACHE_VERSION,
         PIL.__version__,  # its decoders and its resampling make the pixels
         [features.version(codec) for codec in CODECS],
-        [spec.name, spec.resolution, spec.people, spec.min_images, spec.max_images, spec.crop],
+        [spec.name, spec.resolution, spec.people, spec.min_images, spec.max_images, spec.crop, spec.fit],
         source,
     ]
     return hash_text(decides)

@@ -9,13 +9,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ffem_jax.data import Faces
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names
-from ffem_jax.data.preprocessing import crop_face
+from ffem_jax.data.preprocessing import crop_face, describe_fit
 from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec
 from ffem_jax.text.display import show_unseen
@@ -94,7 +95,13 @@ def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
 
 
 def decode_faces(
-    pictures: Iterable[Picture], total: int, spec: DataSpec, *, people: Sequence[str] = (), enough: int = 0
+    pictures: Iterable[Picture],
+    total: int,
+    spec: DataSpec,
+    *,
+    people: Sequence[str] = (),
+    enough: int = 0,
+    images: Any = None,
 ) -> Faces:
     """Decode `pictures` (at most `total`, grouped and sorted as they are to stay) and choose the people.
 
@@ -105,13 +112,15 @@ def decode_faces(
     Args:
         people: everybody in `pictures`, in the order in which they are to be; empty is that of their first pictures.
         enough: after so many readable pictures of a person the others are passed over unread; 0 reads all.
+        images: takes the pixels in place of a new array (`stream.PixelDigest`).
     """
-    images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8)
+    images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8) if images is None else images
     kept: list[Picture] = []
     content: list[str] = []
     readable: Counter[str] = Counter(dict.fromkeys(people, 0))
     skipped: list[str] = []
     unread: dict[str, str] = {}  # name -> reason
+    oblong: set[str] = set()
     for picture in track(pictures, "decoding faces", total):
         if readable.setdefault(picture.person, 0) >= enough > 0:
             continue
@@ -123,7 +132,9 @@ def decode_faces(
         except (OSError, MemoryError) as error:
             unread[picture.name] = getattr(error, "strerror", None) or type(error).__name__
             continue
-        images[len(kept)] = crop_face(image, spec.crop, spec.resolution)
+        images[len(kept)] = crop_face(image, spec.crop, spec.resolution, spec.fit)
+        if image.width != image.height:
+            oblong.add(picture.name)
         kept.append(picture)
         content.append(hash_picture(image))
         readable[picture.person] += 1
@@ -132,6 +143,9 @@ def decode_faces(
     notes = _describe_skipped(skipped, unread, readable, spec.min_images)
     if len(selected) < spec.people and spec.name != "lfw52":  # which has a note of its own
         notes.append(f"data.people={spec.people} are asked for, and there are {len(selected)}")
+    fitted = describe_fit(len(oblong.intersection(faces.names)), len(faces.names), spec.fit)
+    if fitted:
+        notes.append(fitted)
     return dataclasses.replace(faces, notes=tuple(notes), unread=tuple(unread))
 
 
@@ -156,7 +170,7 @@ def _keep(
     people: tuple[str, ...],
     pictures: list[Picture],
     content: list[str],
-    images: np.ndarray,
+    images: Any,
     max_images: int,
 ) -> Faces:
     label_of = {person: label for label, person in enumerate(people)}

@@ -22,6 +22,11 @@ WHO_TESTS = {
     "open_set": "Nobody in fold {fold} of {folds} by people trained it (protocol=open_set, split_seed={seed}).",
     "bins": "The people who trained it are not those of the evaluation sets, as far as their publishers say.",
 }
+CROPS = {
+    "crop": "the centred square of {share:g} of the image's shorter side",
+    "pad": "the centred square of {share:g} of the image's longer side, grey borders where the image ends",
+    "stretch": "the centre of the image, {share:g} of each side, brought to a square",
+}
 KNOWN = "It knows the people it was tested on: other images of them trained it."
 LIMITS = """\
 For research. It is not accurate enough to open doors or accounts, nobody should lose anything by its answer, and faces
@@ -63,7 +68,7 @@ def _say_input(manifest: dict[str, Any]) -> str:
     lines = [
         f"- Input: RGB, {side} x {side} pixels, {given['dtype']} of shape {given['shape']}; each pixel of 0 to 255 "
         f"times {given['scale']:.9g}, plus {given['offset']:.9g}.",
-        f"- Crop: the centred square of {crop['fraction']:g} of the image's shorter side, then resized (bilinear).",
+        f"- Crop: {CROPS[crop['fit']].format(share=crop['fraction'])}, then resized (bilinear).",
         f"- Output: {manifest['output']['length']} numbers. Bring them to unit length; the distance of two faces is "
         "half the Euclidean distance of their vectors, 0 to 1.",
         "- `ffem embed FOLDER --export THIS_FOLDER --out vectors.npz` does all of this.",

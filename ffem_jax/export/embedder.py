@@ -15,6 +15,7 @@ from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import compute_model_id
 from ffem_jax.export.parity import embed
 from ffem_jax.metrics.identification import normalize_embeddings
+from ffem_jax.specs.data import FITS
 from ffem_jax.training.weights import FinishedTrial
 
 
@@ -26,13 +27,15 @@ class EmbedError(FfemError):
 class Embedder:
     """What makes the vectors.
 
-    resolution, crop: of the faces it was trained on, crop as the share of each picture that was kept.
+    resolution, crop, fit: of the faces it was trained on; crop is the share of each picture that was kept, fit how
+    pictures that are not square became so.
     run: what the network gives [N, D] for uint8 faces [N, R, R, 3], of any length; `compute` has unit vectors.
     """
 
     model_id: str
     resolution: int
     crop: float
+    fit: str
     run: Callable[[np.ndarray], np.ndarray]
 
     def compute(self, images: np.ndarray) -> np.ndarray:
@@ -63,7 +66,7 @@ def make_embedder(finished: FinishedTrial) -> Embedder:
     """The trained network of `finished`."""
     data = finished.trial.data
     model_id = compute_model_id(fold_network(finished.classifier.network, data.resolution))
-    return Embedder(model_id, data.resolution, data.crop, lambda images: embed(finished, images))
+    return Embedder(model_id, data.resolution, data.crop, data.fit, lambda images: embed(finished, images))
 
 
 def load_exported(folder: Path) -> Embedder:
@@ -82,4 +85,5 @@ def load_exported(folder: Path) -> Embedder:
             raise EmbedError(f"{folder} is a model for {manifest['format']}, and {error}") from error
 
     resolution, crop = manifest["crop"]["resolution"], manifest["crop"]["fraction"]
-    return Embedder(manifest["model_id"], resolution, crop, run)
+    fit = manifest["crop"].get("fit", FITS[0])  # older exports do not say: there was one
+    return Embedder(manifest["model_id"], resolution, crop, fit, run)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffem_jax.analysis.labels import make_labels
+from ffem_jax.analysis.comparability import identify_network
+from ffem_jax.analysis.summary import label_networks
 from ffem_jax.export import load_format
 from ffem_jax.export.tfjs import MODEL_FILE
 from ffem_jax.latency import LatencyError
@@ -76,12 +77,12 @@ def measure_records(
         LatencyError: Node or TensorFlow.js is missing, or a network cannot be exported.
         OSError: a file cannot be written.
     """
-    wanted: dict[tuple[NetworkSpec, int], dict[str, Any]] = {}
+    wanted: dict[tuple[NetworkSpec, int], None] = {}
     for path in paths:
         for record in _select(path, again):
             if keys is not None and record.trial_key not in keys:
                 continue
-            wanted.setdefault(identify(record), record.spec)
+            wanted[identify(record)] = None
     if not wanted:
         return [MeasuredFile(path, 0, len(_select(path, True))) for path in paths], [], Busy(0.0, 0.0)
     tell(f"timing {len(wanted)} network{'' if len(wanted) == 1 else 's'}, {rounds} calls each, in turn")
@@ -101,9 +102,25 @@ def measure_records(
         }
     found = {key: timings[name] for key, name in names.items()}
     files = [_append(path, found, setting, again) for path in paths]
-    labels = make_labels(list(wanted.values()))
-    networks = [MeasuredNetwork(label, key[1], found[key]) for label, key in zip(labels, wanted, strict=True)]
-    return files, networks, busy
+    labels = _label(latest_records(record for path in paths for record in read_records(path)))
+    return files, [MeasuredNetwork(labels[key], key[1], found[key]) for key in wanted], busy
+
+
+def _label(records: Iterable[TrialRecord]) -> dict[tuple[NetworkSpec, int], str]:
+    """What each network is called in every other command; where several are built alike, the first and how many."""
+    records = list(records)
+    labels = label_networks(records)
+    called: dict[tuple[NetworkSpec, int], list[str]] = {}
+    for record in records:
+        if record.status == "done":
+            names = called.setdefault(identify(record), [])
+            label = labels[identify_network(record)]
+            if label not in names:
+                names.append(label)
+    return {
+        key: f"{names[0]} (and {len(names) - 1} more that are built alike)" if len(names) > 1 else names[0]
+        for key, names in called.items()
+    }
 
 
 def identify(record: TrialRecord) -> tuple[NetworkSpec, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ffem_jax.analysis.agreement import OrderAgreement, measure_agreement
-from ffem_jax.analysis.cap import Cap, find_cap
+from ffem_jax.analysis.cap import choose_cap
 from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.analysis.labels import describe_data
@@ -96,6 +96,7 @@ def compute_frontier(
     against: str = "bytes",
     metric: str = "accuracy",
     faces: str = "",
+    among: Sequence[TrialRecord] = (),
 ) -> FrontierResult:
     """Summarise `records` and find the frontier; nothing is written.
 
@@ -105,13 +106,15 @@ def compute_frontier(
         against: an axis of `records.costs.COST_AXES`; a latency is what `ffem latency` measured.
         metric: one of `records.measures.MEASURES`.
         faces: the fingerprint to take where records hold several versions of the faces; the newest else.
+        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
 
     Raises:
         FrontierError: a value outside its choices, records that cannot share an axis, or nothing that was trained.
     """
+    among = [*among, *records]
     records, notes = select_comparable(records, faces=faces)
     question, several = ask_question(records, cap_mb, precision, against, metric)
-    networks = sorted(summarize_records(records, metric), key=_by_cost(question))
+    networks = sorted(summarize_records(records, metric, among), key=_by_cost(question))
     _check_trained(networks, metric)
     return FrontierResult(
         question=question,
@@ -139,12 +142,10 @@ def ask_question(
 
     Raises FrontierError for a value outside its choices.
     """
-    recorded, notes = find_cap(records)
-    cap = recorded or Cap()
-    cap = Cap(cap.megabytes if cap_mb is None else cap_mb, cap.precision if precision is None else precision)
+    cap, notes = choose_cap(records, cap_mb, precision)
     pairs = any(record.view.tests_pairs for record in records)
     protocol = records[0].view.protocol.name if records else ""
-    return FrontierQuestion(*cap, against, metric, pairs, protocol), notes if cap_mb is None else []
+    return FrontierQuestion(*cap, against, metric, pairs, protocol), notes
 
 
 def write_frontier(

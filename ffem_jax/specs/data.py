@@ -66,6 +66,10 @@ def register_data_set(name: str, source: str = "", find_pairs: Reference | None 
     return register
 
 
+# What becomes of images that are not square; the first is the default.
+FITS = ("crop", "pad", "stretch")
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which faces, at which size. `cache_dir` decides no result."""
@@ -90,6 +94,14 @@ class DataSpec:
         low=0.05,
         high=1.0,
         unit="fraction of the frame's side",
+    )
+    fit: str = setting(
+        FITS[0],
+        "How an image that is not square becomes square: crop cuts the ends of its longer side off, pad keeps all of "
+        "it between grey borders, stretch squeezes it. Square images are the same under all three. The recognition "
+        "page and the mini-program take crop alone.",
+        choices=FITS,
+        added=True,
     )
     images_per_person: int = setting(
         20, "Of synthetic faces: how many images are drawn of each person.", low=2, unit="images per person"
@@ -124,6 +136,15 @@ class DataSpec:
         "",
         "Of tfds, parquet and webdataset's json: the field that says who it is; empty takes `label`, or the only one "
         "that has classes.",
+        added=True,
+    )
+
+    images_per_epoch: int = setting(
+        0,
+        "How many of the training images an epoch takes, others in every epoch; 0, or as many as there are and more, "
+        "takes all. They fill whole batches.",
+        low=0,
+        unit="images per epoch",
         added=True,
     )
 

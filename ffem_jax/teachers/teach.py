@@ -101,7 +101,7 @@ def ask_teacher(
     else:
         finished = load_trial(folder, None if spec.seed < 0 else spec.seed)
         name, network = finished.trial.arch.name, make_embedder(finished)
-    shown = dataclasses.replace(data, resolution=network.resolution, crop=network.crop)
+    shown = dataclasses.replace(data, resolution=network.resolution, crop=network.crop, fit=network.fit)
     about = {"name": name, "model_id": network.model_id}
     return _embed(network.run, faces, load(shown), shown, [network.model_id]), about
 

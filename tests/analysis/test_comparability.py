@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from made_records import build_record
 
 from ffem_jax.analysis.comparability import MATCHING, FrontierError, check_comparable, identify, select_comparable
 from ffem_jax.analysis.compare import compare_records
@@ -353,3 +354,22 @@ def test_what_an_attention_reads_is_what_its_size_depends_on(make_record):
             records = [make_record(attention={**attention, field: value}) for value in pair]
             same_network = len({identify(record).network for record in records}) == 1
             assert same_network == (len({json.dumps(read_settings(record)) for record in records}) == 1)
+
+
+def test_fits_of_the_same_pictures_stand_on_one_axis_only_where_they_are_compared() -> None:
+    fits = {"crop": 80, "pad": 70, "stretch": 75}
+    records = [
+        build_record(correct=right, data={"name": "folder", "fit": fit}, seed=seed, data_fingerprint=fit,
+                     pictures_fingerprint="same", hits="1" * right + "0" * (104 - right), test_images=list(range(104)))
+        for fit, right in fits.items()
+        for seed in range(2)
+    ]  # fmt: skip
+    assert "fit" not in records[0].spec["data"]  # the default is in no key and no record
+    with pytest.raises(FrontierError, match=r'data\.fit \("crop", "pad", "stretch"\)'):
+        check_comparable(records)
+    check_comparable(records, varying="data.fit")
+    found = compare_records(records, "data.fit", against="crop")
+    assert {(row.first, row.second, round(row.difference * 104)) for row in found.rows} == {
+        ("crop", "pad", -10),
+        ("crop", "stretch", -5),
+    }

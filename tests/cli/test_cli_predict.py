@@ -70,6 +70,28 @@ def predict(capsys, folder, *words):
     return status, captured.out, captured.err
 
 
+def test_the_cap_is_the_one_that_the_trials_were_run_under(folder, capsys):
+    path = folder / "records.jsonl"
+    rows = [json.loads(line) | {"cap_mb": 0.9, "cap_precision": "float16"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = json.loads(predict(capsys, folder, "--json")[1])
+    assert (found["cap_mb"], found["precision"]) == (0.9, "float16")
+    given = json.loads(predict(capsys, folder, "--json", "--cap-mb", "1.5", "--precision", "int8")[1])
+    assert (given["cap_mb"], given["precision"]) == (1.5, "int8")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_keeps_the_choices_readable(folder, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    status, out, err = predict(capsys, folder, "--top", "3")
+    assert status == 0
+    assert max(map(len, (*out.splitlines(), *err.splitlines()))) <= width
+    assert "placement=last" in out  # not a letter per line
+
+
 def test_the_ranking_and_what_it_is_worth(folder, capsys):
     status, out, err = predict(capsys, folder, "--json", "--top", "6", "--out", str(folder / "deep" / "list.csv"))
     found = json.loads(out)
@@ -188,7 +210,7 @@ def test_mistakes_are_one_line(folder, capsys):
         ([str(folder / "nowhere")], "does not exist"),
         ([str(folder), "--space", "smal"], "there is no sweep 'smal'; did you mean small?"),
         ([str(folder), "--space", "plain"], "states no space: it has no hydra.sweeper"),
-        ([str(folder), "--cap-mb", "nan"], "--cap-mb nan must be a size above 0"),
+        ([str(folder), "--cap-mb", "nan"], "--cap-mb: nan must be a size above 0"),
         ([str(folder), "--top", "0"], "--top 0 must be at least 1"),
     ]:
         words = words if "--space" in words else [*words, "--space", "small"]

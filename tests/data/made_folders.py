@@ -20,7 +20,7 @@ def write_people(root: Path, counts: dict[str, int], ending: str = "jpg", seed: 
         (root / person).mkdir(parents=True, exist_ok=True)
         for number in range(1, count + 1):
             seed += 1
-            make_picture(seed).save(root / person / f"{person}_{number:04d}.{ending}")
+            make_picture(seed, (40, 40)).save(root / person / f"{person}_{number:04d}.{ending}")
     return root
 
 

@@ -227,7 +227,7 @@ def test_pictures_that_change_while_they_are_read_are_not_kept(spec, monkeypatch
     def change(*words, **options):
         if not calls:
             calls.append(1)
-            make_picture(99).save(path)
+            make_picture(99, (40, 40)).save(path)
         return real(*words, **options)
 
     with monkeypatch.context() as patch:

@@ -12,6 +12,7 @@ from PIL import Image
 from ffem_jax.data import decode
 from ffem_jax.data.decode import PictureError, decode_picture, hash_picture, select_people
 from ffem_jax.data.preprocessing import crop_face
+from ffem_jax.specs.data import FITS
 from ffem_jax.specs.trial import DataSpec
 
 
@@ -123,6 +124,39 @@ def test_the_crop_of_a_wide_and_of_a_tall_picture_is_square():
     np.testing.assert_array_equal(crop_face(wide, 1.0, 20), np.asarray(wide)[:, 15:35])
     tall = make_picture(6, (20, 50))
     np.testing.assert_array_equal(crop_face(tall, 1.0, 20), np.asarray(tall)[15:35])
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.56])
+@pytest.mark.parametrize("fit", FITS)
+def test_every_fit_keeps_square_pictures_as_they_are(fit, crop):
+    picture = make_picture(7, (45, 45))
+    np.testing.assert_array_equal(crop_face(picture, crop, 16, fit), crop_face(picture, crop, 16))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_padded_picture_is_whole_between_grey_borders(turned):
+    wide = make_picture(5, (50, 20))
+    found = crop_face(wide.transpose(Image.Transpose.TRANSPOSE) if turned else wide, 1.0, 50, "pad")
+    found = found.transpose(1, 0, 2) if turned else found
+    np.testing.assert_array_equal(found[15:35], np.asarray(wide))
+    assert np.unique(found[:15]).tolist() == np.unique(found[35:]).tolist() == [128]
+    # The middle 60 % of the longer side; the shorter one is less than that and stays whole.
+    middle = crop_face(wide, 0.6, 30, "pad")
+    np.testing.assert_array_equal(middle[5:25], np.asarray(wide)[:, 10:40])
+
+
+def test_a_stretched_picture_keeps_its_four_corners():
+    wide = Image.new("RGB", (60, 20), (255, 0, 0))
+    wide.paste((0, 0, 255), (30, 0, 60, 20))
+    found = crop_face(wide, 1.0, 20, "stretch")
+    assert (found[:, 0] == (255, 0, 0)).all()
+    assert (found[:, -1] == (0, 0, 255)).all()
+    np.testing.assert_array_equal(crop_face(make_picture(5, (50, 20)), 0.5, 10, "stretch").shape, (10, 10, 3))
+
+
+def test_a_strip_is_padded_without_a_square_as_long_as_it():
+    found = crop_face(Image.new("RGB", (1_000_000, 2), (0, 0, 0)), 1.0, 16, "pad")  # 3 TB as a square
+    assert [row for row in range(16) if found[row].max() == 0] == [7]
 
 
 def test_halving_is_antialiased():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ffem_jax.data import DataError, cache, load_faces
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.specs.trial import DataSpec
+from ffem_jax.specs.data import FITS, DataSpec
 
 
 def spec_of(root, **options) -> DataSpec:
@@ -22,14 +22,14 @@ def test_every_ending_in_any_case_and_order(tmp_path):
     for person in ("Zoë", "adam"):
         (tmp_path / person).mkdir()
         for seed, name in enumerate(["e.PNG", "a.jpg", "b.JPEG", "d.webp", "c.pgm"]):
-            image = make_picture(seed + 10 * len(person))
+            image = make_picture(seed + 10 * len(person), (40, 40))
             (image.convert("L") if name == "c.pgm" else image).save(tmp_path / person / name)
     faces = load_faces(spec_of(tmp_path))
     assert faces.people == ("Zoë", "adam")
     assert faces.names[:5] == tuple(f"Zoë/{name}" for name in ["a.jpg", "b.JPEG", "c.pgm", "d.webp", "e.PNG"])
     assert np.bincount(faces.labels).tolist() == [5, 5]
     assert faces.notes == ()
-    np.testing.assert_array_equal(faces.images[4], crop_face(make_picture(30), 1.0, 16))
+    np.testing.assert_array_equal(faces.images[4], crop_face(make_picture(30, (40, 40)), 1.0, 16))
 
 
 def test_hidden_and_other_files_are_passed_over(tmp_path):
@@ -58,6 +58,27 @@ def test_a_broken_file_is_named_and_skipped(tmp_path):
         np.testing.assert_array_equal(
             faces.images[1], crop_face(Image.open(tmp_path / "ann" / "ann_0003.jpg"), 1.0, 16)
         )
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_pictures_that_are_not_square_are_counted_and_what_is_done_said(tmp_path, fit):
+    write_people(tmp_path, {"ann": 3, "bob": 2})
+    for number, size in enumerate([(40, 30), (30, 40), (40, 39)]):
+        make_picture(number, size).save(tmp_path / "bob" / f"x{number}.png")
+    done = {"crop": "cut off", "pad": "grey borders", "stretch": "squeezed"}[fit]
+    spec = spec_of(tmp_path, fit=fit)
+    load_faces(spec_of(tmp_path))  # what the cache has of another fit is not taken
+    for _ in range(2):  # decoded, then read from the cache as a new process does
+        cache._recent.clear()
+        faces = load_faces(spec)
+        (note,) = faces.notes
+        assert note.startswith("3 of 8 images are not square: ")
+        assert done in note
+        assert f"(data.fit={fit};" in note
+        picture = Image.open(tmp_path / "bob" / "x0.png")
+        np.testing.assert_array_equal(faces.images[5], crop_face(picture, 1.0, 16, fit))
+    # Of those that stay, not of those that are read.
+    assert load_faces(spec_of(tmp_path, fit=fit, max_images=2)).notes == ()
 
 
 def test_a_person_with_too_few_readable_images_is_named_and_left_out(tmp_path):

@@ -201,7 +201,7 @@ def test_one_name_in_two_normal_forms_is_one_person(tmp_path):
     write_people(tmp_path, {"ann": 2}, "png")
     for seed, (folder, name) in enumerate([(NFC, "1"), (NFC, "2"), (NFD, "1"), (NFD, "3")], 10):
         (tmp_path / folder).mkdir(exist_ok=True)
-        make_picture(seed).save(tmp_path / folder / f"{name}.png")
+        make_picture(seed, (40, 40)).save(tmp_path / folder / f"{name}.png")
     faces = load(tmp_path)
     assert faces.people == ("José", "ann")
     assert faces.people[0] == normalize_name(NFD) == NFC
@@ -230,7 +230,7 @@ def write_latin(root: Path) -> bytes:
     folder = os.fsencode(root) + b"/Jos\xe9"
     os.mkdir(folder)
     with open(folder + b"/f\xfc.png", "wb") as file:
-        make_picture(77).save(file, "PNG")
+        make_picture(77, (40, 40)).save(file, "PNG")
     return folder
 
 
@@ -256,7 +256,7 @@ def test_a_name_in_latin1_beside_the_same_in_utf8_is_said(root):
 def test_two_names_that_are_shown_alike_are_refused(root):
     folder = write_latin(root)
     with open(folder + rb"/f\xfc.png", "wb") as file:
-        make_picture(78).save(file, "PNG")
+        make_picture(78, (40, 40)).save(file, "PNG")
     with pytest.raises(DataError, match="2 pictures are shown as"):
         load(root)
 

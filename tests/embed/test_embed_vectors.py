@@ -23,8 +23,11 @@ from ffem_jax.models import normalize_pixels
 from ffem_jax.serve.database import open_database
 from ffem_jax.serve.gallery import Gallery
 from ffem_jax.serve.thresholds import FixedThreshold
+from ffem_jax.specs.data import FITS
 from ffem_jax.training.weights import FinishedTrial
 
+# Lines before a mistake: the trial had a crop of its own, and the pictures here are not square.
+EXPECTED = ("ffem: the pictures", "ffem: warning: 30 of 30 images are not square")
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -49,6 +52,21 @@ def test_the_crop_is_that_asked_for(trained: tuple[FinishedTrial, Path], strange
     for crop in (1.0, 0.5):
         faces = embed_folder(strangers, make_embedder(trained[0]), crop).faces
         np.testing.assert_array_equal(faces.images[0], crop_face(picture, crop, 16))
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_pictures_that_are_not_square_are_fitted_as_those_of_the_training(
+    trained: tuple[FinishedTrial, Path], tmp_path: Path, fit: str
+) -> None:
+    finished, _ = trained
+    data = dataclasses.replace(finished.trial.data, fit=fit)
+    fitted = dataclasses.replace(finished, trial=dataclasses.replace(finished.trial, data=data))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    (tmp_path / "ada").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "ada" / "1.png")
+    faces = embed_folder(tmp_path, make_embedder(fitted), cache_dir=str(tmp_path / "cache")).faces
+    np.testing.assert_array_equal(faces.images[0], crop_face(Image.fromarray(pixels), 1.0, 16, fit))
+    assert any(f"data.fit={fit};" in note for note in faces.notes)
 
 
 def test_mirrored_or_not_a_picture_has_one_vector(trained: tuple[FinishedTrial, Path], strangers: Path) -> None:
@@ -99,7 +117,7 @@ def test_a_mistake_is_one_line(
     told: str,
 ) -> None:
     status, out, err = ffem("embed", strangers, "--trial", trained[0].folder, *words)
-    lines = [line for line in err.splitlines() if not line.startswith("ffem: the pictures")]
+    lines = [line for line in err.splitlines() if not line.startswith(EXPECTED)]
     assert (status, out, len(lines)) == (2, "", 1), err
     assert told in lines[0]
 
@@ -164,7 +182,7 @@ def test_an_export_that_cannot_be_used_is_told(
     ]
     for words, told in cases:
         status, text, err = ffem("embed", strangers, *words)
-        lines = [line for line in err.splitlines() if not line.startswith("ffem: the pictures")]
+        lines = [line for line in err.splitlines() if not line.startswith(EXPECTED)]
         assert (status, text, len(lines)) == (2, "", 1), err
         assert told in lines[0]
 

@@ -69,7 +69,8 @@ def test_export_json_says_what_the_files_are_and_how_to_feed_them(finished, run_
         "name": "pixels", "shape": [1, 16, 16, 3], "dtype": "float32", "scale": 1 / 127.5, "offset": -1.0,
     }  # fmt: skip
     assert manifest["crop"] == {
-        "fraction": 0.9, "of": "shorter_side", "anchor": "centre", "resize": "pillow_bilinear", "resolution": 16,
+        "fraction": 0.9, "of": "shorter_side", "anchor": "centre", "fit": "crop", "resize": "pillow_bilinear",
+        "resolution": 16,
     }  # fmt: skip
     assert manifest["output"] == {
         "name": "embedding", "length": 8, "normalized": False, "average_with_mirror": False,
@@ -173,7 +174,9 @@ def test_another_export_takes_the_place_of_the_first(finished, run_by_the_networ
     manifest["files"].append({"name": "weights-0.bin"})
     (out / "export.json").write_text(json.dumps(manifest))
     export_trial(finished[0], "tfjs", "float16", out)
-    assert sorted(path.name for path in out.iterdir()) == ["export.json", "model.json", "weights.bin"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "export.json", "model.json", "weights.bin",
+    ]  # fmt: skip
 
 
 def test_a_trial_without_its_weights_file_is_read_from_its_checkpoint(finished, tmp_path):

@@ -50,10 +50,14 @@ class Words:
 
 
 def describe_networks(
-    records: Sequence[TrialRecord], factors: dict[str, list[str]], words: Words, metric: str
+    records: Sequence[TrialRecord],
+    factors: dict[str, list[str]],
+    words: Words,
+    metric: str,
+    among: Sequence[TrialRecord] = (),
 ) -> tuple[list[dict[str, Any]], list[NetworkSummary]]:
-    """A row a network, and the summaries by `metric` they are made of, in one order."""
-    summaries = summarize_records(records, metric)
+    """One row per network, and the summaries by `metric` they are made of, in one order; among: as `label_networks`."""
+    summaries = summarize_records(records, metric, among)
     by_key = {record.trial_key: record for record in records}
     rates: dict[str, list[list[float] | None]] = {metric: [_list_rate(s) for s in summaries]}
     for other in list_metrics(records):

@@ -60,6 +60,7 @@ def write_report(
     left_out: Sequence[str] = (),
     planned: int = 0,
     faces: str = "",
+    among: Sequence[TrialRecord] = (),
 ) -> list[str]:
     """Write the page of `records` to `path`, whole or not at all.
 
@@ -71,6 +72,7 @@ def write_report(
         left_out: what the page says of records that are not on it.
         planned: how many trials a sweep that is still running has; 0 where it is not.
         faces: the fingerprint to take where records hold several versions of the faces; the newest else.
+        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
 
     Returns a note for each thing in the records that is not on the page. Raises FrontierError for records that cannot
     share a page, ReportError where there are none, and OSError where `path` cannot be written.
@@ -80,6 +82,7 @@ def write_report(
     records = latest_records(records)
     if not records:
         raise ReportError("there are no records; run `ffem sweep` or `ffem train` first")
+    among = [*among, *records]
     notes: list[str] = []
     if not mixed:
         try:
@@ -95,7 +98,7 @@ def write_report(
     # Trials that share no axes may have been run under limits of their own.
     questions = [ask_question(group, cap_mb, precision, metric=metric)[0] for group in groups]
     payload = {
-        "groups": [_describe_group(*both) for both in zip(groups, questions, strict=True)],
+        "groups": [_describe_group(*both, among) for both in zip(groups, questions, strict=True)],
         "costs": {name: dataclasses.asdict(axis) for name, axis in COST_AXES.items()},
         "columns": TRIAL_COLUMNS,
         "left_out": [*left_out, *notes],
@@ -113,10 +116,12 @@ def write_report(
     return [*notes, *several]
 
 
-def _describe_group(records: Sequence[TrialRecord], question: FrontierQuestion) -> dict[str, Any]:
+def _describe_group(
+    records: Sequence[TrialRecord], question: FrontierQuestion, among: Sequence[TrialRecord]
+) -> dict[str, Any]:
     """Everything the page shows of records that share their axes, ready for JSON."""
     factors, words = list_factors(records), Words()
-    networks, summaries = describe_networks(records, factors, words, question.metric)
+    networks, summaries = describe_networks(records, factors, words, question.metric, among)
     described = {
         "title": describe_data(records, (n.resolution for n in summaries), (n.tested for n in summaries)),
         "synthetic": any(record.synthetic or record.data == "synthetic" for record in records),
@@ -148,7 +153,10 @@ def _describe_measure(name: str, question: FrontierQuestion, records: Sequence[T
     measure = find_measure(name, question.protocol)
     chance = next((c for r in records if r.status == "done" and (c := compute_chance(r, name)) is not None), None)
     words = {"title": measure.title, "word": measure.word, "axis": measure.axis, "best": measure.best}
-    return words | {"lower": measure.lower_is_better, "chance": chance}
+    told = [f"Shown: {measure.noun}. {measure.meaning}"]
+    if chance is not None:
+        told.append(f"A network that guesses has {100 * chance:.2g} %: the chance level.")
+    return words | {"told": " ".join(told), "lower": measure.lower_is_better, "chance": chance}
 
 
 def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:

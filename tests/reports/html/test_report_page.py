@@ -255,7 +255,7 @@ def test_the_command_imports_no_jax(records: list[TrialRecord], tmp_path: Path) 
     [
         (["nowhere"], "nowhere does not exist"),
         (["empty.jsonl"], "there are no records"),
-        (["one.jsonl", "--cap-mb", "nan"], "cap_mb=nan"),
+        (["one.jsonl", "--cap-mb", "nan"], "--cap-mb: nan must be a size"),
         (["one.jsonl", "--precision", "int4"], "choose from"),
         (["one.jsonl", "--out", "empty.jsonl/x/report.html"], "choose another with --out FILE"),
     ],

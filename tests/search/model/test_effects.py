@@ -112,11 +112,18 @@ def test_the_page_says_what_is_significant(folder: Path, capsys: pytest.CaptureF
     assert Path("page/effects.svg").read_bytes() == before
 
 
+def test_to_look_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.iterdir())
+    assert run() == 0
+    assert capsys.readouterr().out
+    assert sorted(folder.iterdir()) == before
+
+
 def test_synthetic_faces_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Path("records.jsonl").read_text(encoding="utf-8").splitlines()
     made = [json.loads(line) | {"synthetic": True, "data": "synthetic"} for line in lines]
     Path("records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made), encoding="utf-8")
-    assert run() == 0
+    assert run("--out", "effects") == 0
     assert capsys.readouterr().out.startswith("SYNTHETIC FACES, significant")
     assert "**Synthetic faces: drawn, not photographed." in Path("effects/effects.md").read_text(encoding="utf-8")
     assert "SYNTHETIC FACES" in Path("effects/effects.svg").read_text(encoding="utf-8")

@@ -47,6 +47,8 @@ export function parseDescription(value: unknown): ModelDescription {
   demand(isFiniteNumber(input.offset), 'input.offset', input.offset);
   const crop = asObject(all.crop, 'crop');
   demand(crop.resize === RESIZE, 'crop.resize', crop.resize);
+  // The viewfinder is square; older exports do not say how others are fitted.
+  demand(crop.fit === undefined || crop.fit === 'crop', 'crop.fit', crop.fit);
   demand(isCount(crop.resolution), 'crop.resolution', crop.resolution);
   const shape = [1, 3, crop.resolution, crop.resolution];
   demand(JSON.stringify(input.shape) === JSON.stringify(shape), 'input.shape', input.shape);

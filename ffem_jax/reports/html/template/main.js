@@ -15,6 +15,7 @@ function drawAll() {
   const curves = Object.keys(CURVES).filter((name) => group.curves[name].some((curve) => curve.length));
   if (!curves.includes(state.curve)) state.curve = curves[0] || "loss";
   drawSwitch("curve", curves.map((name) => [name, CURVES[name]]), state.curve, (value) => { state.curve = value; drawCurves(); });
+  tellMeasure();
   setCapRange();
   drawPins();
   drawFrontTable();
@@ -27,12 +28,15 @@ function drawAll() {
   return drawFrontier();
 }
 
+const tellMeasure = () => { $("measure-told").textContent = getMeasure().told; };
+
 // Another cost, precision or metric: other axes, other columns.
 function drawCosts() {
   table.columns = listColumns();
   if (!table.columns.some((column) => column.csv === table.sort)) table.sort = "network";
   sortRows();
   selectRows();
+  tellMeasure();
   drawFrontier();
   drawFrontTable();
   drawTable();
