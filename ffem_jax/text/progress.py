@@ -21,7 +21,6 @@ from rich.progress import (
 from rich.text import Text
 
 from ffem_jax.text.display import show_unseen
-from ffem_jax.text.tables import find_width, wrap_prose
 
 Item = TypeVar("Item")
 
@@ -85,5 +84,5 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
 
 
 def say(message: str) -> None:
-    """Write a line to standard error, above a running bar; a terminal gets it broken between words."""
-    CONSOLE.out(wrap_prose(show_unseen(message), find_width(sys.stderr)), highlight=False)
+    """Write a line to standard error, above a running bar."""
+    CONSOLE.out(show_unseen(message), highlight=False)

@@ -82,7 +82,7 @@ def test_what_is_trained_again_is_what_was_recorded(searched: Path, capsys: pyte
 
 def test_fewer_finalists_leave_none_of_more_behind(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for count in (3, 1):
-        assert main(["frontier", "search", "--finalists", str(count), "--json"]) == 0
+        assert main(["frontier", "search", "--finalists", str(count), "--json", "--out", "search/frontier"]) == 0
         assert json.loads(capsys.readouterr().out)["networks"]
     written = sorted(path.name for path in Path("search/frontier/finalists/arch").iterdir())
     assert written == ["final_1.yaml"]

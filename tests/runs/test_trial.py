@@ -145,7 +145,7 @@ def test_a_network_over_the_limit_of_macs_is_recorded_and_not_trained(finished, 
 
 
 def test_the_cap_is_checked_at_the_precision_asked_for(finished, tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise RuntimeError("would train")
 
     monkeypatch.setattr(ffem_jax.training.trainer, "Trainer", refuse)
@@ -157,7 +157,7 @@ def test_the_cap_is_checked_at_the_precision_asked_for(finished, tmp_path, monke
 
 
 def test_a_trial_that_raises_is_recorded_as_failed_and_tried_again_next_time(finished, tmp_path, monkeypatch):
-    def break_down(*_):
+    def break_down(*_, **__):
         raise MemoryError("no room for the activations\nsecond line")
 
     monkeypatch.setattr(ffem_jax.training.trainer, "Trainer", break_down)

@@ -94,7 +94,7 @@ def test_other_folds_seeds_and_recipes_find_it_done(finished, monkeypatch):
     monkeypatch.setattr(
         ffem_jax.training.trainer,
         "Trainer",
-        lambda network, recipe, seeds, *rest: trained.append(recipe) or trainer(network, recipe, seeds, *rest),
+        lambda network, recipe, *rest, **more: trained.append(recipe) or trainer(network, recipe, *rest, **more),
     )
     (other,) = run(folder, dataclasses.replace(PRETRAINED, protocol=ProtocolSpec(name="kfold", folds=4)), "fold")
     assert other.status == "done"

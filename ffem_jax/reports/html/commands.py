@@ -15,20 +15,22 @@ from ffem_jax.config.overrides import write_value
 from ffem_jax.records.view import GROUPS, TrialView
 from ffem_jax.specs.trial import TrialSpec, to_plain
 
-# Where the faces lie is the reader's to say, and where a cache lies decides nothing.
-PRIVATE = ("root", "cache_dir")
+# Where the faces and the teacher lie is the reader's to say, and where a cache lies decides nothing.
+PRIVATE = ("root", "cache_dir", "path")
 # What a trial of a network has of its own.
 RUN_SETTINGS = ("protocol.fold", "protocol.split_seed")
-FACES = "data.root=FACES"
+FACES, TEACHER = "data.root=FACES", "teacher.path=TEACHER"
 
 
 def make_overrides(view: TrialView) -> list[str]:
     """The words after `ffem train` that compose to the recorded spec, without seed, fold and split.
 
-    A folder of faces is `data.root=FACES`, for the reader to fill in. Values are quoted for a shell.
+    A folder of faces is `data.root=FACES` and a teacher `teacher.path=TEACHER`, for the reader to fill in. Values are
+    quoted for a shell.
     """
     words = [shlex.quote(f"{key}={value}") for key, value in find_settings(view).items()]
-    return [*words, FACES] if view.get_name("data") == "folder" else words
+    words += [FACES] if view.get_name("data") == "folder" else []
+    return [*words, TEACHER] if view.teacher.name != "none" else words
 
 
 def find_settings(view: TrialView, groups: Sequence[str] = tuple(GROUPS)) -> dict[str, str]:
@@ -71,11 +73,12 @@ def _find_changes(own: dict[str, Any], base: dict[str, Any], prefix: str = "") -
 @functools.cache
 def _find_choice(group: str, name: str) -> tuple[str, dict[str, Any]]:
     """The config of `group` with this name, and the values it composes to; the group's default where there is none."""
-    defaults = {"arch": "ffem_am", "data": "lfw52", "protocol": "holdout", "recipe": "modern", "pretrain": "none"}
     folder = find_conf_dir() / group
+    chosen = _read(find_conf_dir() / "config.yaml")["defaults"]
+    default = next(line[group] for line in chosen if isinstance(line, dict) and group in line)
     files = sorted(folder.rglob("*.yaml"), key=lambda path: (path.stem != name, len(path.parts), path.stem))
-    path = next((path for path in files if _read(path).get("name") == name), folder / f"{defaults[group]}.yaml")
-    whole = _fill(getattr(TrialSpec(), group))
+    path = next((path for path in files if _read(path).get("name") == name), folder / f"{default}.yaml")
+    whole = json.loads(json.dumps(_fill(getattr(TrialSpec(), group))))  # lists as a record has them
     values = _merge(json.loads(json.dumps(whole)), _compose(path, group))
     return path.relative_to(folder).with_suffix("").as_posix(), {"values": values, "defaults": whole}
 

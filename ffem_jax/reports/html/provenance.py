@@ -26,6 +26,7 @@ def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
         ["validation", _count(_describe_validation(r) for r in ran if r.validation_accuracy)],
         ["fingerprint of the faces", _count(r.data_fingerprint for r in records if r.data_fingerprint)],
         ["recipe", _count(r.recipe for r in records)],
+        ["teacher, which saw other data", _count(_describe_teacher(r.teacher) for r in ran if r.teacher)],
         ["seeds", ", ".join(str(seed) for seed in sorted({record.seed for record in records}))],
         ["device", _count(r.device for r in ran if r.device)],
         ["versions", _count(", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in ran if r.versions)],
@@ -33,6 +34,11 @@ def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
         ["time", describe_seconds(ran)],
     ]
     return [[name, value] for name, value in rows if value]
+
+
+def _describe_teacher(about: dict[str, Any]) -> str:
+    facts = [f"{name} {about[name]}" for name in ("source", "licence", "vectors") if about.get(name)]
+    return ", ".join([str(about.get("name", "of no name")), *facts])
 
 
 def describe_seconds(records: Sequence[TrialRecord]) -> str:

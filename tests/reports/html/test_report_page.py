@@ -32,6 +32,7 @@ from ffem_jax.reports.html.live import LivePage
 from ffem_jax.reports.html.networks import describe_stages
 from ffem_jax.reports.html.partition import split_comparable
 from ffem_jax.reports.html.privacy import remove_paths
+from ffem_jax.reports.html.provenance import describe_provenance
 from ffem_jax.specs.trial import to_plain
 from ffem_jax.text.display import quote_code
 
@@ -403,6 +404,32 @@ def test_a_folder_of_faces_is_for_the_reader_to_name() -> None:
     words = make_overrides(build_record(data={"name": "folder", "root": "/home/ann/faces"}).view)
     assert "data.root=FACES" in words
     assert not any("ann" in word for word in words)
+
+
+@pytest.mark.parametrize("name", ["vectors", "onnx", "ffem"])
+def test_a_taught_network_s_command_has_its_teacher_and_not_where_it_lies(name: str) -> None:
+    with open_composer() as composer:
+        place = "/home/ann/teacher.npz"
+        trial, _ = to_specs(composer.compose([f"teacher={name}", f"teacher.path={place}", "recipe=distill"]))
+        words = make_overrides(view_spec(to_plain(trial)))
+        assert words[1:-1] == ["data=lfw52", "protocol=holdout", "recipe=distill", f"teacher={name}"], "and no more"
+        assert words[-1] == "teacher.path=TEACHER"
+        assert not any("ann" in word for word in words)
+        again, _ = to_specs(composer.compose([*words[:-1], f"teacher.path={place}"]))
+    assert to_plain(again) == to_plain(trial)
+
+
+def test_the_page_of_taught_networks_names_the_teacher(tmp_path: Path) -> None:
+    about = {"name": "face-api", "licence": "MIT", "vectors": "0a077b7023939382"}
+    record = build_record(teacher=about)
+    record.spec["recipe"] |= {"name": "distill", "distill_cosine": 1.0}
+    record.spec["teacher"] = {"name": "vectors", "path": "/home/ann/t.npz"}
+    told = dict(describe_provenance([record]))
+    assert told["teacher, which saw other data"] == "face-api, licence MIT, vectors 0a077b7023939382"
+    write_report([record], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "face-api" in page
+    assert "/home/ann" not in page
 
 
 def test_the_stage_table_is_of_the_network_as_it_is_built() -> None:
