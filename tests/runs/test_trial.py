@@ -7,6 +7,7 @@ import multiprocessing
 import numpy as np
 import pytest
 import safetensors.numpy
+from made_trials import RUN, TRIAL, run
 
 import ffem_jax.training.trainer
 from ffem_jax.data import DataError, load_faces
@@ -14,28 +15,10 @@ from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.runs.fitting import describe_error
-from ffem_jax.runs.trial import compute_key, discard_checkpoint, record_failure, run_trials
-from ffem_jax.specs.architecture import ArchSpec, SpecError, StageSpec
-from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.runs.trial import compute_key, discard_checkpoint, record_failure
+from ffem_jax.specs.architecture import SpecError
+from ffem_jax.specs.trial import DataSpec, ProtocolSpec, to_plain, trial_key
 from ffem_jax.training.weights import find_weights
-
-TRIAL = TrialSpec(
-    arch=ArchSpec(
-        name="small",
-        stem_channels=8,
-        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-        head_channels=0,
-        embedding_dim=8,
-    ),
-    data=DataSpec(name="synthetic", people=3, images_per_person=8, resolution=16),
-    protocol=ProtocolSpec(test_per_person=2),
-    recipe=RecipeSpec(epochs=3, batch_size=6),
-)
-RUN = RunSpec(progress=False)
-
-
-def run(folder, trial=TRIAL, name="trial", **changes):
-    return run_trials(trial, dataclasses.replace(RUN, **changes), folder / name, folder / "records.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from test_trial import TRIAL, run
+from made_trials import TRIAL, run
 
 import ffem_jax.training.trainer
 from ffem_jax.data.protocols import load_split
