@@ -110,6 +110,7 @@ def test_what_is_wrong_is_said_in_one_line(
         assert wanted in line
 
 
+@pytest.mark.slow
 def test_the_page_s_script_measures_view_2(
     place: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,6 +237,7 @@ def test_started_again_it_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert len([record for record in records if record.status == "done"]) == 2, "a done trial was run again"
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_early_says_so_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ffem(capsys, *MIXED, "run.stop_epoch=4", "--json")
     counts = json.loads(out)
@@ -251,6 +252,7 @@ def test_a_sweep_stopped_early_says_so_and_goes_on(capsys: pytest.CaptureFixture
     assert "goes on from there" in out
 
 
+@pytest.mark.slow
 def test_a_real_multirun_in_other_processes(tmp_path: Path) -> None:
     environment = stand_in.write_sitecustomize(tmp_path)
     command = [sys.executable, "-m", "ffem_jax.cli", *MIXED, "launcher=joblib", "launcher.jobs=2", "--json"]
@@ -286,6 +288,7 @@ def test_a_sweep_of_the_user_s_from_any_folder(capsys: pytest.CaptureFixture[str
     assert "placement" in questions
 
 
+@pytest.mark.slow
 def test_a_hard_stop_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def test_several_seeds_drawn_as_one_program_are_those_drawn_apart():
         np.testing.assert_allclose(augment(images, seed=seed, **EVERYTHING), found, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_are_augmented_as_the_whole_is():
     images = jnp.asarray(make_images())
     recipe = RecipeSpec(**{**EVERYTHING, "crop_padding": 0.2, "erase": 0.5})

@@ -232,6 +232,7 @@ def test_records_of_other_sets_do_not_compare(finished) -> None:
             check_comparable([record, dataclasses.replace(other, bins=bins)])
 
 
+@pytest.mark.slow
 def test_each_image_and_its_mirror_image_are_added_by_the_kept_network(finished) -> None:
     folder, trial, records = finished
     bins = load_split(trial.data, trial.protocol)[1].bins
@@ -245,6 +246,7 @@ def test_each_image_and_its_mirror_image_are_added_by_the_kept_network(finished)
             assert record.bins[one.name]["threshold"] == pytest.approx(report.threshold.mean(), abs=0.03)
 
 
+@pytest.mark.slow
 def test_images_that_are_no_part_of_the_faces_are_embedded_as_those_that_are(tmp_path: Path) -> None:
     images, labels = draw_faces(4, 20, resolution=16)
     everybody = np.arange(len(images))

@@ -412,6 +412,7 @@ def test_lfw52_has_its_attributes(lfw52):
         assert len(set(lfw52.attributes["gender"][lfw52.labels == label]) - {""}) == 1
 
 
+@pytest.mark.slow
 def test_lfw_rest_has_nobody_of_lfw52_and_none_of_their_pictures(lfw52, lfw_root):
     rest = load_faces(DataSpec(name="lfw_rest", root=str(lfw_root), resolution=32, crop=0.56))
     assert (len(rest.people), len(rest.names)) == (1628, 6347)

@@ -78,6 +78,7 @@ def nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarr
     return labels[distances.argmin(1)]
 
 
+@pytest.mark.slow
 def test_people_can_be_told_apart_but_not_by_comparing_pixels():
     faces = load_faces(DataSpec(name="synthetic", people=20, images_per_person=20, resolution=32))
     pixels = faces.images.reshape(400, -1).astype(float)

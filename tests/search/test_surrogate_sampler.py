@@ -69,6 +69,7 @@ def test_a_frozen_point_thaws():
     assert thaw(freeze(point)) == point
 
 
+@pytest.mark.slow
 def test_a_study_finds_more_with_it_than_by_chance(tmp_path):
     covered = {}
     for sampler in ("random", "surrogate"):

@@ -43,6 +43,7 @@ def test_a_fed_training_is_the_training_to_the_last_bit(fed: Trainer) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_each_seed_takes_its_own_batches() -> None:
     found = make_trainer(seeds=(0, 7), feed=True).fit().history.loss
     np.testing.assert_allclose(found, make_trainer(seeds=(0, 7)).fit().history.loss, rtol=1e-5)

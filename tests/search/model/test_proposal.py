@@ -35,6 +35,7 @@ def observe(point):
     return Observation(point, accuracy, (cost,), 500)
 
 
+@pytest.mark.slow
 def test_the_search_finds_in_thirty_trainings_what_chance_does_not_in_ninety():
     shares = {}
     every = [train(point) for point in SPACE if point["kind"] == "none" or point["how"] == "b"]
