@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_sets import draw_faces, draw_pairs, encode, write_bin, write_recordio
+from made_trials import SMALL as NETWORK
 from PIL import Image
 
 from ffem_jax.analysis.comparability import FrontierError, check_comparable
@@ -22,7 +23,7 @@ from ffem_jax.data.recorded import identify_faces
 from ffem_jax.metrics.ten_folds import measure_folds
 from ffem_jax.records.record import TrialRecord, read_records
 from ffem_jax.runs.trial import run_trials
-from ffem_jax.specs.architecture import ArchSpec, StageSpec, resolve_network
+from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain, trial_key
 from ffem_jax.training.trainer import Trainer
@@ -183,13 +184,7 @@ def test_the_key_knows_the_sets_and_no_folder() -> None:
 
 
 SMALL = TrialSpec(
-    arch=ArchSpec(
-        name="small",
-        stem_channels=8,
-        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-        head_channels=0,
-        embedding_dim=8,
-    ),
+    arch=NETWORK,
     recipe=RecipeSpec(epochs=1, batch_size=6),
 )
 

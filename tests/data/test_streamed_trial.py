@@ -10,21 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from made_sets import draw_faces, encode, make_contents, write_records
+from made_trials import SMALL
 
 from ffem_jax.data import source as source_module
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.runs.trial import run_trials
-from ffem_jax.specs.architecture import ArchSpec, StageSpec
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 
 TRIAL = TrialSpec(
-    arch=ArchSpec(
-        name="small",
-        stem_channels=8,
-        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-        head_channels=0,
-        embedding_dim=8,
-    ),
+    arch=SMALL,
     protocol=ProtocolSpec(test_per_person=2),
     recipe=RecipeSpec(epochs=2, batch_size=6),
 )

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import pytest
 from made_people import write_people
+from made_trials import SMALL
 
 from ffem_jax.cli import main
 from ffem_jax.export.bundle import export_trial
 from ffem_jax.runs.trial import run_trials
-from ffem_jax.specs.architecture import ArchSpec, StageSpec
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 from ffem_jax.training.weights import FinishedTrial, load_trial
-
-ARCH = ArchSpec(
-    name="small",
-    stem_channels=8,
-    stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-    head_channels=0,
-    embedding_dim=8,
-)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +22,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[FinishedTrial, Pa
     folder = tmp_path_factory.mktemp("trained")
     people = write_people(folder / "people", {"ada": 6, "bob": 6, "eve": 6})
     trial = TrialSpec(
-        arch=ARCH,
+        arch=SMALL,
         data=DataSpec(name="folder", root=str(people), resolution=16, crop=0.9),
         protocol=ProtocolSpec(test_per_person=2),
         recipe=RecipeSpec(epochs=1, batch_size=6),

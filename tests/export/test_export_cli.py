@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from made_trials import SMALL
 
 from ffem_jax.cli import main
 from ffem_jax.cli.export import describe
@@ -14,19 +15,12 @@ from ffem_jax.data.protocols import load_split
 from ffem_jax.export import NotRunError, bundle, parity, tfjs
 from ffem_jax.export.bundle import export_trial
 from ffem_jax.runs.trial import run_trials
-from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.architecture import AttentionSpec
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
 from ffem_jax.training.weights import TrialFolderError, load_trial
 
 TRIAL = TrialSpec(
-    arch=ArchSpec(
-        name="small",
-        stem_channels=8,
-        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-        head_channels=0,
-        embedding_dim=8,
-        attention=AttentionSpec(kind="eca"),
-    ),
+    arch=dataclasses.replace(SMALL, attention=AttentionSpec(kind="eca")),
     data=DataSpec(name="synthetic", people=3, images_per_person=8, resolution=16, crop=0.9),
     protocol=ProtocolSpec(test_per_person=2),
     recipe=RecipeSpec(epochs=3, batch_size=6),

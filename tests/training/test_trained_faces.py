@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 from made_people import write_people
+from made_trials import SMALL
 from PIL import Image, ImageOps
 
 from ffem_jax.cli import main
@@ -24,7 +25,6 @@ from ffem_jax.export.bundle import export_trial
 from ffem_jax.export.calibrate import load_training_faces
 from ffem_jax.records.record import read_records
 from ffem_jax.runs.trial import run_trials
-from ffem_jax.specs.architecture import ArchSpec, StageSpec
 from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec, to_plain
 from ffem_jax.training.weights import (
     TrialFolderError,
@@ -34,20 +34,13 @@ from ffem_jax.training.weights import (
     save_weights,
 )
 
-ARCH = ArchSpec(
-    name="small",
-    stem_channels=8,
-    stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-    head_channels=0,
-    embedding_dim=8,
-)
 RECIPE = RecipeSpec(epochs=1, batch_size=6)
 PEOPLE = {"ada": 6, "bob": 6, "eve": 6}
 
 
 def make_trial(root: Path, **more) -> TrialSpec:
     data = DataSpec(name="folder", root=str(root), resolution=16)
-    return TrialSpec(arch=ARCH, data=data, protocol=ProtocolSpec(test_per_person=2), recipe=RECIPE, **more)
+    return TrialSpec(arch=SMALL, data=data, protocol=ProtocolSpec(test_per_person=2), recipe=RECIPE, **more)
 
 
 def train(folder: Path, trial: TrialSpec) -> Path:
