@@ -15,7 +15,6 @@ from made_records import build_record
 from ffem_jax.cli import main, terminal
 from ffem_jax.cli.terminal import open_output
 from ffem_jax.records.record import append_record
-from ffem_jax.text import progress
 
 FFEM = [sys.executable, "-m", "ffem_jax.cli"]
 NAMES = ["net[/v2]", ":smile: Müller 李", "a\x1b[2Jb"]
@@ -211,14 +210,13 @@ def test_a_sweep_file_in_another_encoding_is_named(
         assert "old.yaml is not in UTF-8" in line
 
 
-@pytest.mark.parametrize("speak", [terminal.say, progress.say])
-def test_prose_is_broken_between_words_on_a_terminal_alone(capsys, monkeypatch, speak):
+def test_prose_is_broken_between_words_on_a_terminal_alone(capsys, monkeypatch):
     text = "a sentence of many words about a network, " * 5 + "end"
-    speak(text)
+    terminal.say(text)
     assert capsys.readouterr().err == text + "\n"
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    speak(text)
+    terminal.say(text)
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= 40
     assert " ".join(lines) == text
