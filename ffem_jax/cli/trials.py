@@ -194,18 +194,11 @@ def choose_folder(path: Path, network: str, best: bool, seed: int | None) -> tup
 
 
 def find_trial_records(folder: Path) -> list[TrialRecord]:
-    """The records of the trial in `folder`, from the nearest records.jsonl in it or above it that has them; empty
-    where there is none, as of a folder that was copied alone."""
-    from ffem_jax.records.record import latest_records, read_records
+    """The records of the trial in `folder`: see `find_nearest_records`."""
+    from ffem_jax.records.record import find_nearest_records
 
     folder = folder.absolute()
-    keys = {key for key, place in find_folders(folder).items() if place == folder}
-    for place in (folder, *folder.parents):
-        path = place / "records.jsonl"
-        found = [r for r in latest_records(read_records(path)) if r.trial_key in keys] if path.is_file() else []
-        if found:
-            return found
-    return []
+    return find_nearest_records(folder, {key for key, place in find_folders(folder).items() if place == folder})
 
 
 def choose_keys(paths: Sequence[Path], network: str, best: bool) -> list[str] | None:

@@ -28,7 +28,7 @@ from ffem_jax.export.layers import (
     compute_model_id,
 )
 from ffem_jax.metrics.calibration import Calibration
-from ffem_jax.records.record import TrialRecord, latest_records, read_records
+from ffem_jax.records.record import find_nearest_records
 from ffem_jax.training.weights import FinishedTrial, load_trained_faces, load_trial
 
 if TYPE_CHECKING:
@@ -82,23 +82,13 @@ def export_trial(
 
         manifest["strangers"] = describe_strangers(*strangers)
         beside[CALIBRATION_FILE] = json.dumps(strangers[0].to_dict(), indent=1) + "\n"
-    beside[CARD_FILE] = write_card(trial, manifest, find_record(finished), strangers[0] if strangers else None)
+    record = next(iter(find_nearest_records(finished.folder, [finished.key])), None)
+    beside[CARD_FILE] = write_card(trial, manifest, record, strangers[0] if strangers else None)
     manifest["beside"] = list(beside)
     beside[MANIFEST_FILE] = json.dumps(manifest, indent=1) + "\n"
     for file, text in beside.items():
         (out / file).write_text(text, encoding="utf-8")
     return manifest
-
-
-def find_record(finished: FinishedTrial) -> TrialRecord | None:
-    """The record of the trial, from a records file in its folder or in the one above; None where neither has it."""
-    for folder in (finished.folder, finished.folder.parent):
-        path = folder / "records.jsonl"
-        if path.is_file():
-            for record in latest_records(read_records(path)):
-                if record.trial_key == finished.key:
-                    return record
-    return None
 
 
 def clear_folder(out: Path) -> None:

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,6 +244,20 @@ def read_records(path: str | os.PathLike[str]) -> list[TrialRecord]:
             except (ValueError, TypeError) as error:
                 warnings.warn(f"{path}:{number}: skipped, not a record ({error})", stacklevel=2)
     return records
+
+
+def find_nearest_records(folder: Path, keys: Collection[str]) -> list[TrialRecord]:
+    """The records of the trials `keys`, from the nearest records.jsonl in `folder` or above it that has any of them.
+
+    Empty where there is none, as of a folder that was copied alone.
+    """
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        path = place / "records.jsonl"
+        found = [one for one in latest_records(read_records(path)) if one.trial_key in keys] if path.is_file() else []
+        if found:
+            return found
+    return []
 
 
 def latest_records(
