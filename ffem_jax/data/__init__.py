@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import weakref
@@ -110,7 +111,13 @@ def load_faces(spec: DataSpec) -> Faces:
     fault = find_fault(faces, spec)
     if fault:
         raise DataError(f"data={spec.name} cannot be used: {fault}")
-    if len(faces.people) < 2:
+    if spec.unlabelled and spec.unlabelled not in faces.people:
+        close = difflib.get_close_matches(spec.unlabelled, faces.people, n=1)
+        raise DataError(
+            f"data.unlabelled={spec.unlabelled} is none of the {len(faces.people):,} folders of data={spec.name}"
+            + (f"; did you mean {close[0]}?" if close else "")
+        )
+    if len(faces.people) < spec.least_people:
         raise DataError(
             f"data={spec.name} has {len(faces.people)} person with at least {spec.min_images} images; two are needed"
         )

@@ -86,11 +86,12 @@ def hash_picture(image: Image.Image) -> str:
 def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
     """The people who are kept, in the order of `images` (person -> number of images).
 
-    Those with at least `spec.min_images`; of these the `spec.people` with the most images, of equals the first.
+    Those with at least `spec.min_images`; of these the `spec.people` with the most images, of equals the first; and
+    `spec.unlabelled`, which is no person.
     """
-    enough = [person for person, count in images.items() if count >= spec.min_images]
-    ranked = sorted(enough, key=lambda person: -images[person])
-    kept = set(ranked[: spec.people or None])
+    enough = [person for person, count in images.items() if count >= spec.min_images or person == spec.unlabelled]
+    ranked = sorted((person for person in enough if person != spec.unlabelled), key=lambda person: -images[person])
+    kept = {*ranked[: spec.people or None], spec.unlabelled}
     return [person for person in enough if person in kept]
 
 
@@ -122,7 +123,7 @@ def decode_faces(
     unread: dict[str, str] = {}  # name -> reason
     oblong: set[str] = set()
     for picture in track(pictures, "decoding faces", total):
-        if readable.setdefault(picture.person, 0) >= enough > 0:
+        if readable.setdefault(picture.person, 0) >= enough > 0 and picture.person != spec.unlabelled:
             continue
         try:
             image = decode_picture(picture.read())
@@ -139,9 +140,12 @@ def decode_faces(
         content.append(hash_picture(image))
         readable[picture.person] += 1
     selected = tuple(select_people(readable, spec))
-    faces = _keep(selected, kept, content, images, spec.max_images)
+    faces = _keep(selected, kept, content, images, spec)
+    readable.pop(spec.unlabelled, None)
     notes = _describe_skipped(skipped, unread, readable, spec.min_images)
-    if len(selected) < spec.people and spec.name != "lfw52":  # which has a note of its own
+    if (
+        len(selected) - (spec.unlabelled in selected) < spec.people and spec.name != "lfw52"
+    ):  # which has a note of its own
         notes.append(f"data.people={spec.people} are asked for, and there are {len(selected)}")
     fitted = describe_fit(len(oblong.intersection(faces.names)), len(faces.names), spec.fit)
     if fitted:
@@ -171,13 +175,14 @@ def _keep(
     pictures: list[Picture],
     content: list[str],
     images: Any,
-    max_images: int,
+    spec: DataSpec,
 ) -> Faces:
     label_of = {person: label for label, person in enumerate(people)}
     taken: Counter[str] = Counter()
     rows = []
     for row, picture in enumerate(pictures):
-        if picture.person in label_of and (not max_images or taken[picture.person] < max_images):
+        limit = spec.limit_images(picture.person)
+        if picture.person in label_of and (limit is None or taken[picture.person] < limit):
             taken[picture.person] += 1
             rows.append(row)
     return Faces(

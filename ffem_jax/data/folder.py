@@ -24,11 +24,11 @@ def load(spec: DataSpec) -> Faces:
     Raises DataError for a folder that is missing, holds no person's folder, or leaves fewer than two people.
     """
     faces = load_people(spec)
-    if len(faces.people) < 2:
+    if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
-            f"data.root={find_root(spec)} has {len(faces.people)} of the at least 2 people with data.min_images="
-            f"{spec.min_images} readable images{reason}; {LAYOUT}"
+            f"data.root={find_root(spec)} has {len(faces.people)} of the at least {spec.least_people} people with "
+            f"data.min_images={spec.min_images} readable images{reason}; {LAYOUT}"
         )
     return faces
 

@@ -206,7 +206,7 @@ def select_names(names: list[str], spec: DataSpec) -> list[str]:
         for person in select_people(counts, DataSpec(people=LFW52_PEOPLE, min_images=1)):
             del files[person]
     people = select_people({person: len(own) for person, own in files.items()}, spec)
-    return [name for person in people for name in files[person][: spec.max_images or None]]
+    return [name for person in people for name in files[person][: spec.limit_images(person)]]
 
 
 def name_person(name: str) -> str:

@@ -30,7 +30,12 @@ class PeopleFold:
 
 
 def draw_people_fold(
-    labels: np.ndarray, content: Sequence[str], people: Sequence[str], protocol: ProtocolSpec, names: Sequence[str] = ()
+    labels: np.ndarray,
+    content: Sequence[str],
+    people: Sequence[str],
+    protocol: ProtocolSpec,
+    names: Sequence[str] = (),
+    unlabelled: str = "",
 ) -> PeopleFold:
     """Deal the people into `protocol.folds` folds of about as many images each; fold `protocol.fold` tests.
 
@@ -44,11 +49,15 @@ def draw_people_fold(
         content: [image], a hash of each image's source.
         people: the names.
         names: [image], for the notes; without them an image is its number.
+        unlabelled: the one of `people` who is nobody in particular. These images train, whoever is tested, but for
+            those that are there under somebody who does not train; the folds of the others are as they are without.
 
     Raises:
         DataError: fewer people than folds or than two who train, or a fold without two people or where nobody has two
             images.
     """
+    if unlabelled:
+        return _add_unlabelled(labels, content, people, protocol, names, unlabelled)
     duplicates = find_duplicates(labels, content)
     kept = duplicates.select(len(labels))
     sizes = np.bincount(labels[kept], minlength=len(people))
@@ -63,6 +72,37 @@ def draw_people_fold(
     repeated = [group for group in duplicates.repeated if tested[group[0]]]
     notes = _describe_duplicates(repeated, crossing, names or [f"image {index}" for index in range(len(labels))])
     return PeopleFold(train, test, probes, (_describe_fold(labels, train, test, probes, protocol), *notes))
+
+
+def _add_unlabelled(
+    labels: np.ndarray,
+    content: Sequence[str],
+    people: Sequence[str],
+    protocol: ProtocolSpec,
+    names: Sequence[str],
+    unlabelled: str,
+) -> PeopleFold:
+    """The fold of everybody but `unlabelled`, whose images train along."""
+    nobody = people.index(unlabelled)
+    own = np.flatnonzero(labels != nobody)
+    fold = draw_people_fold(
+        labels[own] - (labels[own] > nobody),
+        [content[index] for index in own.tolist()],
+        [name for name in people if name != unlabelled],
+        protocol,
+        [names[index] for index in own.tolist()] if names else (),
+    )
+    train, test, probes = own[fold.train], own[fold.test], own[fold.probes]
+    others = {content[index] for index in np.setdiff1d(own, train).tolist()}
+    images = np.flatnonzero(labels == nobody).tolist()
+    taught = np.array([index for index in images if content[index] not in others], np.intp)
+    note = (
+        f"data.unlabelled={unlabelled}: {len(taught):,} images teach; whether they show people who are tested is not "
+        "known"
+    )
+    if len(taught) < len(images):
+        note += f"; {len(images) - len(taught):,} more are images of people who are tested, and left out"
+    return PeopleFold(np.sort(np.append(train, taught)), test, probes, (*fold.notes, note))
 
 
 def check_strangers(faces: Faces, test: np.ndarray, other: Faces, train: np.ndarray, where: str) -> None:

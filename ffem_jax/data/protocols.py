@@ -89,7 +89,7 @@ def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
         return faces, make_view2_split(faces, read_pairs(resolve(find_pairs)(data), faces.names), data, protocol)
     faces = load_faces(data)
     if protocol.name == "open_set":
-        return faces, make_open_set_split(faces, protocol)
+        return faces, make_open_set_split(faces, protocol, data.unlabelled)
     if protocol.name == "bins":
         return faces, make_bins_split(faces, load_bins(data, protocol), protocol)
     return faces, make_split(faces.labels, faces.content, protocol, faces.people)
@@ -173,9 +173,9 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
     return Split(train, test, (note,), validation, pairs, digest)
 
 
-def make_open_set_split(faces: Faces, protocol: ProtocolSpec) -> Split:
+def make_open_set_split(faces: Faces, protocol: ProtocolSpec, unlabelled: str = "") -> Split:
     """The people of fold `protocol.fold` test and the others train; see `draw_people_fold`, whose errors are raised."""
-    fold = draw_people_fold(faces.labels, faces.content, faces.people, protocol, faces.names)
+    fold = draw_people_fold(faces.labels, faces.content, faces.people, protocol, faces.names, unlabelled)
     # Who is tested also follows from names and contents, which a fingerprint of pixels does not have.
     digest = _hash_arrays(fold.train, fold.test, fold.probes)
     return Split(fold.train, fold.test, fold.notes, digest=digest, probes=fold.probes)

@@ -199,10 +199,10 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
 
     settings = [spec.builder, spec.split, spec.image_field, spec.label_field]
     faces = _load_faces(spec, lambda: [str(root), settings, stat_files(files)], functools.cache(open_source))
-    if len(faces.people) < 2:
+    if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
-            f"data.root={root} has {len(faces.people)} of the at least 2 people with data.min_images="
+            f"data.root={root} has {len(faces.people)} of the at least {spec.least_people} people with data.min_images="
             f"{spec.min_images} readable images{reason}"
         )
     table = root / TABLE_NAME
@@ -266,12 +266,13 @@ def select_images(source: ImageSource, spec: DataSpec) -> Selection:
         counts[name] += labels[label]
     named = {name: counts[name] for name in people.values()}
     chosen = select_people(named, spec)
-    few = sum(count < spec.min_images for count in named.values())
+    few = sum(count < spec.min_images for name, count in named.items() if name != spec.unlabelled)
     if few:
         notes.append(f"left out {few:,} of {len(named):,} people, with fewer than data.min_images={spec.min_images}")
     # min_images counts readable ones, so as many are read even where fewer are kept.
     enough = max(spec.max_images, spec.min_images) if spec.max_images else 0
-    total = sum(min(named[person], enough or named[person]) for person in chosen)
+    limits = {person: enough or named[person] for person in chosen} | {spec.unlabelled: named.get(spec.unlabelled, 0)}
+    total = sum(min(named[person], limits[person]) for person in chosen)
     return Selection(people, chosen, total, enough, notes)
 
 

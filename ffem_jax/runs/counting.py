@@ -68,7 +68,7 @@ def count_faces(data: DataSpec, protocol: ProtocolSpec) -> FaceCount:
         return _count(split, np.asarray(faces.labels), counted=False)
     labels, content, people, names = listed
     if protocol.name == "open_set":
-        fold = draw_people_fold(labels, content, people, protocol, names)
+        fold = draw_people_fold(labels, content, people, protocol, names, data.unlabelled)
         split = Split(fold.train, fold.test, probes=fold.probes)
     else:
         split = make_split(labels, content, protocol, people)
@@ -133,11 +133,12 @@ def _list_folder(data: DataSpec) -> dict[str, list[Path]]:
     for picture in list_pictures(root, f"data.root={root}").pictures:
         files.setdefault(picture.person, []).append(picture.path)
     kept = select_people({person: len(own) for person, own in files.items()}, data)
-    if len(kept) < 2:
+    if len(kept) < data.least_people:
         raise DataError(
-            f"data.root={root} has {len(kept)} of the at least 2 people with data.min_images={data.min_images} pictures"
+            f"data.root={root} has {len(kept)} of the at least {data.least_people} people with "
+            f"data.min_images={data.min_images} pictures"
         )
-    return {person: files[person][: data.max_images or None] for person in kept}
+    return {person: files[person][: data.limit_images(person)] for person in kept}
 
 
 def _list_lfw(data: DataSpec) -> dict[str, list[Path]] | None:

@@ -103,6 +103,13 @@ class DataSpec:
         choices=FITS,
         added=True,
     )
+    unlabelled: str = setting(
+        "",
+        "The folder (or label) whose images show nobody in particular: they teach what a teacher says of them and "
+        "never test. It takes recipe=distill, and protocol=open_set or bins; min_images, max_images and people leave "
+        "it alone.",
+        added=True,
+    )
     images_per_person: int = setting(
         20, "Of synthetic faces: how many images are drawn of each person.", low=2, unit="images per person"
     )
@@ -150,3 +157,12 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
+
+    @property
+    def least_people(self) -> int:
+        """How many people there must be: two to tell apart, or the unlabelled ones alone."""
+        return 1 if self.unlabelled else 2
+
+    def limit_images(self, person: str) -> int | None:
+        """How many images of `person` are kept, as the end of a slice; None is all."""
+        return None if person == self.unlabelled else self.max_images or None

@@ -51,6 +51,8 @@ __all__ = [
 # Raised by one whenever the same spec would train to a different result, so that old
 # records are not mistaken for today's.
 KEY_VERSION = 1
+# Of data.unlabelled: the protocols that test nobody who trains.
+UNLABELLED_PROTOCOLS = ("open_set", "bins")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class TrialSpec:
                 f"{self.data.resolution}; weights are learnt at one resolution, set both alike"
             )
         self._check_teacher()
+        self._check_unlabelled()
         stride = resolve_network(self.arch).total_stride
         if self.data.resolution < stride:
             raise SpecError(
@@ -112,6 +115,21 @@ class TrialSpec:
             raise SpecError(
                 f"recipe={self.recipe.name} has no use for teacher={self.teacher.name}; set recipe=distill, or one of "
                 "recipe.distill_cosine, recipe.distill_relation, recipe.distill_centres"
+            )
+
+    def _check_unlabelled(self) -> None:
+        if not self.data.unlabelled:
+            return
+        given, recipe = f"data.unlabelled={self.data.unlabelled}", self.recipe
+        if not recipe.distills or recipe.distill_labels or recipe.distill_centres:
+            raise SpecError(
+                f"{given} has no labels to learn, only a teacher's vectors; set recipe=distill and teacher=..., with "
+                "recipe.distill_labels=0 and recipe.distill_centres=0"
+            )
+        if self.protocol.name not in UNLABELLED_PROTOCOLS:
+            raise SpecError(
+                f"{given} is of people nobody knows, and protocol={self.protocol.name} tests people who train; set "
+                f"protocol={'|'.join(UNLABELLED_PROTOCOLS)}"
             )
 
     @property

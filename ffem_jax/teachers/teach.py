@@ -132,8 +132,11 @@ def measure_teacher(vectors: np.ndarray, faces: Faces, split: Split, trial: Tria
     """How well the teacher itself does on the images that test: a measure's name -> a rate in 0 to 1.
 
     As a network is measured: under view2 the accuracy on the fold's pairs, under open_set rank-1 identification among
-    the test images, else the accuracy by the nearest training image. Empty where a vector has no direction.
+    the test images, else the accuracy by the nearest training image. Empty where a vector has no direction, and under
+    bins, whose images are none of `faces`.
     """
+    if split.bins is not None:
+        return {}
     try:
         centred = vectors - vectors[split.train].mean(axis=0)
         if (pairs := split.pairs) is not None:

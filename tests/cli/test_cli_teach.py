@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_from_a_large_model_to_a_small_file(
         assert record.teacher["measured"]["accuracy_gallery"] >= 0
         keys.append(record.trial_key)
     assert keys[0] == keys[1] != keys[2]  # one teaching by two ways; the trial's own numbers differ by rounding
+
+    # An album of people without names teaches along; nobody in it is tested.
+    for index in range(12):
+        colours = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+        path = Path(f"faces_and_album/album/{index:02d}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colours).save(path)
+    shutil.copytree("faces", "faces_and_album", dirs_exist_ok=True)
+    assert run(
+        "train data=folder data.root=faces_and_album data.unlabelled=album protocol=open_set protocol.folds=2",
+        f"recipe=distill teacher={as_ours.removeprefix('teacher=')} teacher.path={big} hydra.run.dir=strangers",
+        *(word for word in SMALL if not word.startswith("protocol.")),
+    ) == DONE  # fmt: skip
+    (record,) = read_records(Path("strangers/records.jsonl"))
+    assert (record.status, record.train_images + record.tested) == ("done", 25 + 12)
 
     assert run("export taught --format onnx --dtype float32 --out small") in (DONE, BAD_USAGE)
     capsys.readouterr()
