@@ -14,7 +14,7 @@ from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import DataSpec
 from ffem_jax.training import loggers
-from ffem_jax.training.loggers.board import list_settings, name_trial
+from ffem_jax.training.loggers.board import list_results, list_settings, name_trial
 
 
 @pytest.fixture
@@ -57,6 +57,21 @@ def test_a_board_is_given_all_epochs_each_time_and_at_the_end_what_the_record_sa
     assert boards[1].given[1].items() > boards[1].given[0].items()
     assert boards[1].given[1]["result/accuracy", 2] == records[1].accuracy
     assert [board.ended for board in boards] == [["pruned"], ["pruned"]]
+
+
+def test_a_board_gets_what_was_measured_among_strangers_and_not_the_lists_behind_it() -> None:
+    record = build_record()
+    record.epochs, record.accuracy = 5, 0.5
+    record.open_set = {"eer": 0.25, "eer_low": 0.125, "images": 40}
+    record.verification = {"auc": 0.75, "threshold": None, "distances_same": [0.5, 1.0]}
+    record.bins = {"lfw": {"accuracy": 0.875, "fingerprint": "ab12"}}
+    found = {name: value for (name, epoch), value in list_results(record).items() if epoch == 5}
+    measured = {name: value for name, value in found.items() if name.count("/") > 1}
+    assert found["result/accuracy"] == 0.5
+    assert measured == {
+        "result/open_set/eer": 0.25, "result/open_set/eer_low": 0.125, "result/open_set/images": 40,
+        "result/verification/auc": 0.75, "result/bins/lfw/accuracy": 0.875,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

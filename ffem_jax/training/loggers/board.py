@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from ffem_jax.records.record import TrialRecord
 
-# The results of a trial that a board gets at its end; the record has the rest.
+# What a board gets of a trial at its end; the record has the rest. MEASURED: dicts of a record, their numbers too.
 RESULTS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery", "bytes_float32", "params", "macs")
+MEASURED = ("verification", "open_set", "bins")
 CURVES = ("loss", "train_accuracy", "validation_accuracy")
 
 # By name and step; the first epoch is step 1.
@@ -39,9 +40,9 @@ def name_trial(record: TrialRecord) -> str:
 
 
 def list_settings(record: TrialRecord) -> dict[str, str]:
-    """The settings of the trial by dotted names, but for where faces lie."""
+    """The settings of the trial by dotted names, but for where faces and a teacher lie."""
     named = _flatten({name: value for name, value in record.spec.items() if isinstance(value, dict)})
-    hidden = (".root", ".cache_dir")
+    hidden = (".root", ".cache_dir", "teacher.path")
     return {name: str(value) for name, value in named.items() if not name.endswith(hidden)}
 
 
@@ -53,9 +54,19 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def list_results(record: TrialRecord) -> dict[tuple[str, int], float]:
-    """The RESULTS that the trial has, at its last epoch."""
+    """The RESULTS and the MEASURED numbers that the trial has, at its last epoch, such as `result/accuracy` and
+    `result/open_set/eer`."""
     values: dict[str, Any] = {name: getattr(record, name) for name in RESULTS}
-    return {(f"result/{name}", record.epochs): float(value) for name, value in values.items() if value is not None}
+    values |= {
+        path.replace(".", "/"): value
+        for name in MEASURED
+        for path, value in _flatten(getattr(record, name), f"{name}.").items()
+    }
+    return {
+        (f"result/{name}", record.epochs): float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def list_curves(curves: Mapping[str, Sequence[float]]) -> dict[tuple[str, int], float]:
