@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ffem_jax.data import Faces
 from ffem_jax.data.listing import NAMED_AT_MOST, list_names
+from ffem_jax.data.memory import check_memory
 from ffem_jax.data.preprocessing import crop_face, describe_fit
 from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec
@@ -114,8 +115,13 @@ def decode_faces(
         people: everybody in `pictures`, in the order in which they are to be; empty is that of their first pictures.
         enough: after so many readable pictures of a person the others are passed over unread; 0 reads all.
         images: takes the pixels in place of a new array (`stream.PixelDigest`).
+
+    Raises:
+        TooLargeError: a new array does not fit in the memory that is free.
     """
-    images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8) if images is None else images
+    if images is None:
+        check_memory(total, spec.resolution)
+        images = np.empty((total, spec.resolution, spec.resolution, 3), np.uint8)
     kept: list[Picture] = []
     content: list[str] = []
     readable: Counter[str] = Counter(dict.fromkeys(people, 0))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
 from ffem_jax.data.decode import Picture, decode_faces
 from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
+from ffem_jax.data.source import ImageSource, Label, Selection, load_or_stream
 from ffem_jax.specs.trial import DataSpec
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".webp"})
@@ -23,7 +26,7 @@ def load(spec: DataSpec) -> Faces:
 
     Raises DataError for a folder that is missing, holds no person's folder, or leaves fewer than two people.
     """
-    faces = load_people(spec)
+    faces = load_people(spec, streamed=True)
     if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
@@ -33,18 +36,56 @@ def load(spec: DataSpec) -> Faces:
     return faces
 
 
-def load_people(spec: DataSpec) -> Faces:
-    """As `load`, but one person, or nobody whose pictures can be read, is no error: there is nobody to tell apart."""
+def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
+    """As `load`, but one person, or nobody whose pictures can be read, is no error: there is nobody to tell apart.
+
+    streamed: whether pictures that do not fit in memory may stay on the disk (`source.load_or_stream`).
+    """
     root = find_root(spec)
     listing = list_pictures(root, f"data.root={root}")
     pictures = [Picture(one.person, one.name, one.path.read_bytes) for one in listing.pictures]
-    faces = load_cached(
-        spec,
-        lambda: [str(root), stat_files(one.path for one in listing.pictures)],
-        lambda: decode_faces(pictures, len(pictures), spec),
-    )
+
+    def read_state() -> list[Any]:
+        return [str(root), stat_files(one.path for one in listing.pictures)]
+
+    def decode() -> Faces:
+        return decode_faces(pictures, len(pictures), spec)
+
+    if streamed:
+        faces = load_or_stream(spec, read_state, decode, lambda: FolderSource(listing), select_all)
+    else:
+        faces = load_cached(spec, read_state, decode)
     faces = dataclasses.replace(faces, notes=(*listing.notes, *faces.notes), unread=(*listing.unread, *faces.unread))
     return add_attributes(faces, root / TABLE_NAME, listing.names)
+
+
+class FolderSource:
+    """The pictures of a listing; see `source.ImageSource`."""
+
+    label_names: Mapping[int, str] = {}
+
+    def __init__(self, listing: Listing) -> None:
+        self._pictures = listing.pictures
+        self.names = listing.names
+        self.labels: list[Label] = [picture.person for picture in listing.pictures]
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+        return len(self._pictures)
+
+    def read(self, index: int) -> bytes:
+        """One picture's file. Raises OSError where it could not be read this time."""
+        return self._pictures[index].path.read_bytes()
+
+    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        """Nothing: the listing has said it."""
+        return []
+
+
+def select_all(source: ImageSource, spec: DataSpec) -> Selection:
+    """Everybody: as for a folder in memory, people are chosen by the pictures of theirs that can be read."""
+    people: dict[Label, str] = {person: str(person) for person in source.labels}
+    return Selection(people=people, chosen=list(people.values()), total=len(source), enough=0, notes=[])
 
 
 def find_root(spec: DataSpec, wanted: str = LAYOUT) -> Path:

@@ -27,7 +27,7 @@ from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
 from ffem_jax.data.decode import Picture, decode_faces, select_people
 from ffem_jax.data.listing import TABLE_NAME, list_names
-from ffem_jax.data.memory import TooLargeError, check_memory
+from ffem_jax.data.memory import TooLargeError
 from ffem_jax.data.stream import StreamedImages, find_places, get_loading, open_streamed, survey
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
@@ -197,8 +197,13 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
             `open_source` raises it.
     """
 
-    settings = [spec.builder, spec.split, spec.image_field, spec.label_field]
-    faces = _load_faces(spec, lambda: [str(root), settings, stat_files(files)], functools.cache(open_source))
+    settings, open_once = [spec.builder, spec.split, spec.image_field, spec.label_field], functools.cache(open_source)
+    faces = load_or_stream(
+        spec,
+        lambda: [str(root), settings, stat_files(files)],
+        lambda: decode_source(open_once(), spec),
+        open_once,
+    )
     if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
@@ -209,18 +214,32 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
     return add_attributes(faces, table, open_source().names if table.exists() else ())
 
 
-def _load_faces(spec: DataSpec, read_state: Callable[[], list[Any]], open_source: Callable[[], ImageSource]) -> Faces:
-    """The faces in memory or streamed, by `stream.choose_loading`; a process opens those that it streams once."""
+def load_or_stream(
+    spec: DataSpec,
+    read_state: Callable[[], list[Any]],
+    decode: Callable[[], Faces],
+    open_source: Callable[[], ImageSource],
+    select: Callable[[ImageSource, DataSpec], Selection] | None = None,
+) -> Faces:
+    """The faces in memory or streamed, by `stream.choose_loading`; a process opens those that it streams once.
+
+    Args:
+        spec: data set, selection and resolution.
+        read_state: gives whatever tells one state of the files from another, as JSON takes it.
+        decode: decodes all of them; raises TooLargeError where they do not fit.
+        open_source: the same images by index.
+        select: which of them are decoded; `select_images` unless said otherwise.
+    """
     mode, key = get_loading(), repr((dataclasses.replace(spec, cache_dir=""), read_state()))
     if key in _streamed and mode != "memory":
         return _streamed[key]
     if mode != "stream":
         try:
-            return load_cached(spec, read_state, lambda: _name_faults(spec, lambda: decode_source(open_source(), spec)))
+            return load_cached(spec, read_state, lambda: _name_faults(spec, decode))
         except TooLargeError:
             if mode == "memory":
                 raise
-    faces = _name_faults(spec, lambda: stream_source(open_source, spec, read_state))
+    faces = _name_faults(spec, lambda: stream_source(open_source, spec, read_state, select or select_images))
     _streamed.clear()
     _streamed[key] = faces
     return faces
@@ -284,12 +303,15 @@ def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
     Raises:
         TooLargeError: they do not fit in the memory that is free.
     """
-    selection = select_images(source, spec)
-    check_memory(selection.total, spec.resolution)
-    return _decode(source, spec, selection)
+    return _decode(source, spec, select_images(source, spec))
 
 
-def stream_source(open_source: Callable[[], ImageSource], spec: DataSpec, read_state: Callable[[], list[Any]]) -> Faces:
+def stream_source(
+    open_source: Callable[[], ImageSource],
+    spec: DataSpec,
+    read_state: Callable[[], list[Any]],
+    select: Callable[[ImageSource, DataSpec], Selection],
+) -> Faces:
     """The faces that `decode_source` gives, their images left on the disk.
 
     All are decoded once, to find what can be read; the cache keeps what was found.
@@ -297,7 +319,7 @@ def stream_source(open_source: Callable[[], ImageSource], spec: DataSpec, read_s
 
     def look_through() -> Faces:
         source = open_source()
-        selection = select_images(source, spec)
+        selection = select(source, spec)
         return survey(lambda pixels: _decode(source, spec, selection, pixels), open_images, selection.total,
                       spec.resolution)  # fmt: skip
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ffem_jax.data import DataError, Faces
+from ffem_jax.data.memory import check_memory
 from ffem_jax.specs.trial import DataSpec
 
 DEFAULT_PEOPLE = 20
@@ -95,6 +96,7 @@ def load(spec: DataSpec) -> Faces:
             f"data=synthetic draws {each} images a person, fewer than data.min_images={spec.min_images}; "
             "raise data.images_per_person"
         )
+    check_memory(people * each, spec.resolution)
     images = np.empty((people * each, spec.resolution, spec.resolution, 3), np.uint8)
     worn = {"glasses": np.zeros(len(images)), "occlusion": np.zeros(len(images))}
     for row in range(len(images)):

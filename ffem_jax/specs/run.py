@@ -75,11 +75,34 @@ class RunSpec:
     cores: int = setting(
         0, "The CPU cores that a batch is split over, where JAX has not started yet; 0 takes all.", low=0
     )
-
+    devices: int = setting(
+        0, "The devices (accelerators, or CPU cores) of a process that a batch is split over at most; 0 takes all.",
+        low=0,
+    )  # fmt: skip
+    processes: int = setting(
+        1,
+        "The processes that train each trial together, all started with the same command; 0 asks Slurm or Open MPI.",
+        low=0,
+        source="jax.distributed",
+    )
+    process: int = setting(
+        -1, "Of several processes, which this one is, from 0; -1 asks Slurm or Open MPI. The first one writes.", low=-1
+    )
+    coordinator: str = setting(
+        "",
+        "Of several processes, HOST:PORT of the first; empty reads JAX_COORDINATOR_ADDRESS, or asks Slurm or Open MPI.",
+    )
+    heartbeat_seconds: int = setting(
+        100,
+        "Of several processes, the silence after which one counts as dead and the others end; at the start they wait "
+        "three times as long for each other.",
+        low=10,
+        unit="seconds",
+    )
     load: str = setting(
         LOADS[0],
-        "Where the images of packed sets are: in memory, or read from the disk in every epoch (stream); auto streams "
-        "what does not fit in the memory that is free. The result is the same.",
+        "Where the images of folders and packed sets are: in memory, or read from the disk in every epoch (stream); "
+        "auto streams what does not fit in the memory that is free. The result is the same.",
         choices=LOADS,
         source="Grain",
     )
@@ -91,6 +114,10 @@ class RunSpec:
             raise SpecError(
                 f"run.stop_epoch={self.stop_epoch} leaves a checkpoint to go on from; take run.checkpoint=true"
             )
+        if self.processes > 1 and self.process >= self.processes:
+            raise SpecError(f"run.process={self.process} is none of run.processes={self.processes}, which count from 0")
+        if self.coordinator and not self.coordinator.rpartition(":")[2].isdigit():
+            raise SpecError(f"run.coordinator={self.coordinator!r} must be HOST:PORT, such as node1:1234")
         if len(set(self.seeds)) != len(self.seeds):
             raise SpecError(f"run.seeds={list(self.seeds)} names a seed twice")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_folders import make_picture
 from made_sets import draw_faces, encode, make_contents, pack_image, write_recordio, write_records
 
 from ffem_jax.data import DataError, Faces, load_faces
@@ -26,7 +27,13 @@ from ffem_jax.specs.protocol import ProtocolSpec
 
 
 def load(root: Path, mode: str, **settings: Any) -> Faces:
-    spec = {"name": "recordio", "root": str(root), "resolution": 32, "min_images": 1, "cache_dir": str(root / "cache")}
+    spec = {
+        "name": "recordio",
+        "root": str(root),
+        "resolution": 32,
+        "min_images": 1,
+        "cache_dir": str(root.parent / "cache"),
+    }
     with choose_loading(mode):
         return load_faces(DataSpec(**spec | settings))
 
@@ -35,6 +42,55 @@ def load(root: Path, mode: str, **settings: Any) -> Faces:
 def _nothing_is_open() -> Iterator[None]:
     yield
     source_module._streamed.clear()
+
+
+def write_folder(root: Path) -> None:
+    """Four people's folders: one has too few images, one an image that is no picture, two the same picture."""
+    for index, person in enumerate(["ann", "bob", "cai", "dan"]):
+        for number in range(1 if person == "cai" else 4):
+            path = root / "faces" / person / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(make_picture(0 if number == 3 else 10 * index + number)))
+    (root / "faces" / "bob" / "9.jpg").write_bytes(b"no picture")
+    (root / "faces" / "notes.txt").write_text("nothing")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"people": 2}, {"max_images": 2}, {"min_images": 2}, {"fit": "pad", "crop": 0.7}]
+)
+def test_a_streamed_folder_is_the_folder_in_memory(tmp_path: Path, settings: dict[str, Any]) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "faces" / "attributes.csv").write_text("path,age\nann/0.png,30\n")
+    where = {"name": "folder", **settings}
+    held, streamed = (load(tmp_path / "faces", mode, **where) for mode in ("memory", "stream"))
+    assert isinstance(streamed.images, StreamedImages)
+    np.testing.assert_array_equal(streamed.images[:], held.images)
+    np.testing.assert_array_equal(streamed.labels, held.labels)
+    assert (streamed.names, streamed.content, streamed.people) == (held.names, held.content, held.people)
+    assert (streamed.fingerprint, streamed.pictures_fingerprint) == (held.fingerprint, held.pictures_fingerprint)
+    np.testing.assert_array_equal(streamed.attributes["age"], held.attributes["age"])
+    said = [note for note in streamed.notes if not note.startswith("streamed: ")]
+    assert said == list(held.notes)
+    assert len(said) == len(streamed.notes) - 1
+
+
+def test_a_folder_that_does_not_fit_is_streamed_and_a_changed_picture_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path)
+    where = {"name": "folder", "min_images": 2}
+    monkeypatch.setattr("ffem_jax.data.memory.find_free_memory", lambda: 30_000)
+    with pytest.raises(TooLargeError):
+        load(tmp_path / "faces", "memory", **where)
+    faces = load(tmp_path / "faces", "auto", **where)
+    assert isinstance(faces.images, StreamedImages)
+    first = tmp_path / "faces" / faces.names[0]
+    first.write_bytes(encode(make_picture(77)))
+    with pytest.raises(StreamError, match=r"ann/0.png\) has other pixels than when the set was looked through"):
+        faces.images[0]
+    first.unlink()
+    with pytest.raises(StreamError, match=r"ann/0.png\) can no longer be read \(No such file"):
+        faces.images[0]
 
 
 def write_broken(root: Path) -> None:
