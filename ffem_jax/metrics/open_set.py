@@ -21,6 +21,8 @@ REPLICATES = 200
 # False accept rates whose thresholds a replicate's ROC is read at; the measures themselves use every pair.
 GRID = np.concatenate([np.geomspace(1e-5, 0.03, 18), np.linspace(0.05, 1, 16)])
 _BLOCK = 512
+# Pairs grow with the square of the images: of more than so many, people are drawn whose pairs are looked at.
+MOST_IMAGES = 6_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class OpenSetReport:
     whether the nearest other image shows the same person. rank1: their share; its interval, as all others, draws
     people and not images. tar: by false accept rate, the share of genuine pairs accepted at the lowest threshold
     whose share of impostor pairs is at most that. eer: the rate at which both kinds of errors are equally frequent.
-    auc: the chance that a genuine pair is more similar than an impostor pair, a tie counting half.
+    auc: the chance that a genuine pair is more similar than an impostor pair, a tie counting half. compared: how many
+    images these pairs are of: all, or of a large fold those of some people.
     """
 
     probes: np.ndarray
@@ -49,6 +52,7 @@ class OpenSetReport:
     tar: dict[float, Estimate]
     eer: Estimate
     auc: Estimate
+    compared: int
 
 
 def find_rank1_hits(embeddings: npt.ArrayLike, people: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +83,12 @@ def find_rank1_hits(embeddings: npt.ArrayLike, people: npt.ArrayLike) -> tuple[n
 
 
 def measure_open_set(
-    embeddings: npt.ArrayLike, people: npt.ArrayLike, *, replicates: int = REPLICATES, seed: int = 0
+    embeddings: npt.ArrayLike,
+    people: npt.ArrayLike,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    most_images: int = MOST_IMAGES,
 ) -> OpenSetReport:
     """All measures of a fold, each with its interval.
 
@@ -88,6 +97,8 @@ def measure_open_set(
         people: [image], who is on it: nobody who trained.
         replicates: draws of people, with replacement, behind each interval.
         seed: of these draws.
+        most_images: verification looks at the pairs of so many images at most, all of each of the people who are
+            drawn; identification always asks about all.
 
     Raises:
         ValueError: fewer than two people, nobody with two images, shapes that disagree, or an embedding without
@@ -104,18 +115,21 @@ def measure_open_set(
         raise ValueError(
             f"{len(counts)} people, {len(probes)} images of people with two or more: both must be at least 2"
         )
+    chosen = _choose_people(counts, most_images, seed)
     order = np.argsort(person, kind="stable")
+    order = order[np.isin(person[order], chosen)]
     similarity = vectors[order] @ vectors[order].T
-    thresholds, *sums = _sum_by_threshold(similarity, person[order], counts)
+    thresholds, *sums = _sum_by_threshold(similarity, np.searchsorted(chosen, person[order]), counts[chosen])
     exact = _measure(*sums)
     random = np.random.default_rng(seed)
     times = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), replicates).astype(np.float64)
     right = np.bincount(person[probes], hits, len(counts))
     asked = np.bincount(person[probes], minlength=len(counts))
     # A draw in which nobody has two images, or all are one person, says nothing.
-    times = times[(times @ (counts > 1) > 0) & (np.count_nonzero(times, axis=1) > 1)]
+    own = times[:, chosen]
+    times = times[(own @ (counts[chosen] > 1) > 0) & (np.count_nonzero(own, axis=1) > 1)]
     grid = thresholds[np.searchsorted(sums[1] / sums[1][-1], GRID).clip(max=len(thresholds) - 1)]
-    drawn = exact + _draw_changes(similarity, counts, grid, times)
+    drawn = exact + _draw_changes(similarity, counts[chosen], grid, times[:, chosen])
     rank1 = (times @ right) / (times @ asked)
     return OpenSetReport(
         probes=probes,
@@ -124,7 +138,19 @@ def measure_open_set(
         tar={rate: _estimate(exact[2 + i], drawn[:, 2 + i]) for i, rate in enumerate(FALSE_ACCEPT_RATES)},
         eer=_estimate(exact[0], drawn[:, 0]),
         auc=_estimate(exact[1], drawn[:, 1]),
+        compared=len(order),
     )
+
+
+def _choose_people(counts: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """The people whose pairs are looked at, sorted: all, or as many of them in random order as have `most` images."""
+    if counts.sum() <= most:
+        return np.arange(len(counts))
+    shuffled = np.random.default_rng([seed, 1]).permutation(len(counts))
+    kept = max(int(np.searchsorted(np.cumsum(counts[shuffled]), most, side="right")), 2)
+    if not (counts[shuffled[:kept]] > 1).any():  # then nobody would have a pair of their own
+        kept = int(np.argmax(counts[shuffled] > 1)) + 1
+    return np.sort(shuffled[:kept])
 
 
 def _sum_by_threshold(

@@ -67,7 +67,8 @@ class TrialRecord:
         what is of the classifier or of a gallery is None. test_identities: for each of test_images a number per person,
         by which intervals draw people; empty under other protocols. open_set: rank1, tar_at_far_1e2, tar_at_far_1e3,
         tar_at_far_1e4, eer and auc, each with its 95 % interval as *_low and *_high, see `metrics/open_set.py`; images
-        and people, how many the fold has; empty under other protocols.
+        and people, how many the fold has; of a large fold compared, the images whose pairs were looked at; empty under
+        other protocols.
     Under the protocol bins accuracy, correct and tested are of the pairs of all sets, each decided when its fold was
         tested, and what is of the classifier or of a gallery is None. bins: for each set by name accuracy and
         accuracy_std (mean and deviation over ten folds), tar_at_far_1e3, its _std and far_at_far_1e3, the false-accept

@@ -99,6 +99,8 @@ def compute_open_set_metrics(embeddings: np.ndarray, people: np.ndarray) -> dict
     open_set = {"rank1": correct / len(probes), "rank1_low": low, "rank1_high": high}
     for name, estimate in rates.items():
         open_set |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    if report.compared < len(people):
+        open_set["compared"] = report.compared
     return {
         "accuracy": correct / len(probes),
         "accuracy_low": low,

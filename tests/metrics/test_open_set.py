@@ -85,6 +85,35 @@ def test_perfect_and_blind_embeddings() -> None:
     assert blind.rank1.value < 0.2
 
 
+@pytest.mark.parametrize("sizes", [[3] * 60 + [1] * 40, [1] * 30 + [2] + [1] * 30, [50, 50, 2]])
+def test_of_a_large_fold_the_pairs_of_some_people_are_looked_at_and_all_are_identified(sizes: list[int]) -> None:
+    vectors, people = draw_people(sizes, 0.9)
+    whole, part = measure_open_set(vectors, people), measure_open_set(vectors, people, most_images=20)
+    assert (whole.compared, part.compared < len(people)) == (len(people), True)
+    assert part.hits.tolist() == whole.hits.tolist()
+    assert part.rank1.value == whole.rank1.value
+    # Whole people, some of whom have a pair of their own: what these people alone give.
+    own = next(
+        chosen for seed in range(1000)
+        if (chosen := set(np.random.default_rng([0, 1]).permutation(len(sizes))[: seed + 2].tolist()))
+        and sum(sizes[person] for person in chosen) == part.compared
+    )  # fmt: skip
+    kept = np.isin(people, list(own))
+    alone = measure_open_set(vectors[kept], people[kept])
+    assert (part.auc.value, part.eer.value) == (alone.auc.value, alone.eer.value)
+    assert {rate: one.value for rate, one in part.tar.items()} == {rate: one.value for rate, one in alone.tar.items()}
+    for estimate in (part.auc, part.eer, *part.tar.values()):
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_some_people_stand_for_all() -> None:
+    vectors, people = draw_people([3] * 300 + [1] * 300, 0.9)
+    whole, part = measure_open_set(vectors, people), measure_open_set(vectors, people, most_images=500)
+    assert part.compared in range(450, 501)
+    assert part.auc.low < whole.auc.value < part.auc.high
+    assert part.eer.low < whole.eer.value < part.eer.high
+
+
 def test_intervals_cover_what_other_people_give() -> None:
     def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
         return draw_people([2] * 40 + [1] * 20, 0.9, seed)
