@@ -18,6 +18,7 @@ from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import normalize_embeddings
 
 CHECKED_RATES = (0.1, 0.01, 0.001)
+_BLOCK = 512  # images whose distances to all others are computed at a time
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,17 @@ def measure_rates(vectors: np.ndarray, labels: np.ndarray, threshold: float) -> 
         Of pairs of two people, all alike; of pairs of one, each person with equal weight. None where there are none.
     """
     units = normalize_embeddings(vectors)
-    accepted = np.sqrt(np.clip(2 - 2 * units @ units.T, 0, None)) / 2 <= threshold
-    same = labels[:, None] == labels[None]
-    others = ~same
-    np.fill_diagonal(same, False)
-    of_two = float(accepted[others].mean()) if others.any() else None
     _, owner = np.unique(labels, return_inverse=True)
-    pairs = np.bincount(owner, same.sum(axis=1))
-    right = np.bincount(owner, (accepted & same).sum(axis=1))
+    pairs, right, others, falsely = np.zeros(owner.max() + 1), np.zeros(owner.max() + 1), 0, 0
+    for start in range(0, len(units), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(units)))
+        accepted = np.sqrt(np.clip(2 - 2 * units[rows] @ units.T, 0, None)) / 2 <= threshold
+        same = owner[rows][:, None] == owner
+        others, falsely = others + int((~same).sum()), falsely + int((accepted & ~same).sum())
+        same[np.arange(len(rows)), rows] = False
+        np.add.at(pairs, owner[rows], same.sum(axis=1))
+        np.add.at(right, owner[rows], (accepted & same).sum(axis=1))
+    of_two = falsely / others if others else None
     has = pairs > 0
     return of_two, float((right[has] / pairs[has]).mean()) if has.any() else None
 
