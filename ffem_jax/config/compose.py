@@ -126,6 +126,8 @@ def make_writable(node: Any) -> None:
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     OmegaConf.set_readonly(node, False)
+    if isinstance(node, DictConfig) and node._metadata.object_type is dict:
+        OmegaConf.set_struct(node, False)  # its keys are of somebody's own
     names = node if isinstance(node, DictConfig) else range(len(node))
     for child in (node._get_node(name) for name in names):
         if isinstance(child, DictConfig | ListConfig) and not child._is_none():

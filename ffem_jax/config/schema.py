@@ -110,6 +110,8 @@ def check_key(key: str, groups: Iterable[str]) -> None:
                 f"{key}: {'.'.join(parents)} is a list; give it whole, or a row's value as arch.stages.0.channels"
             )
         where = ".".join(parents)
+        if isinstance(node, dict):
+            return  # keys of somebody's own, which their spec checks
         if not dataclasses.is_dataclass(node):
             known = f"{where} is {'a config group' if where in groups else 'a value'} and has no keys"
             raise ConfigError(f"{key} is not known;{_suggest_key(key, groups)} {known}")

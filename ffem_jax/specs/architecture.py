@@ -96,10 +96,17 @@ class AttentionSpec:
         source="Woo et al., ECCV 2018, Eq. 3",
         added=True,
     )
+    options: dict[str, Any] = setting(  # noqa: RUF009
+        factory=dict,
+        meaning="Settings of a kind of your own, by the names it declares, such as arch.attention.options.width=4.",
+        added=True,
+        used=lambda attention: bool(attention.options),
+    )
 
     def __post_init__(self) -> None:
-        get_attention_kind(self.kind)
+        kind = get_attention_kind(self.kind)
         check_fields(self, "arch.attention")
+        object.__setattr__(self, "options", kind.read_options(self.options))
         # The authors take the absolute value: a negative gamma is a typing mistake, and would pass for its opposite.
         if self.gamma <= 0:
             raise SpecError(f"arch.attention.gamma={self.gamma} must be above 0")
@@ -319,12 +326,18 @@ def resolve_attention(kind: AttentionKind, spec: AttentionSpec, channels: int) -
     """What BlockSpec.attention is where the attention sees `channels`.
 
     Raises:
-        SpecError: where a kind's sizes are not whole numbers of at least 1.
+        SpecError: where a kind's sizes are no such values.
     """
     sizes = kind.compute_sizes(channels, spec)
-    if not isinstance(sizes, tuple) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+    if not isinstance(sizes, tuple) or not all(map(_is_size, sizes)):
         raise SpecError(
             f"arch.attention.kind={kind.name}: compute_sizes gives {sizes!r} for {channels} channels; it must give a "
-            "tuple of whole numbers of at least 1"
+            "tuple of whole numbers of at least 1, finite floats, texts, true or false"
         )
     return (kind.name, spec.position, spec.fusion, *sizes)
+
+
+def _is_size(size: Any) -> bool:
+    if isinstance(size, bool | str):
+        return True
+    return (isinstance(size, int) and size >= 1) or (isinstance(size, float) and math.isfinite(size))

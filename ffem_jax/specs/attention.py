@@ -6,11 +6,14 @@ the export and the table in docs/guide.md. No JAX: the class is named, and impor
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.registry import Registry
 
 # An AttentionSpec; architecture.py, which has it, reads this module.
@@ -18,6 +21,13 @@ Spec = Any
 
 # What every kind but `none` reads, since the block that holds it does.
 COMMON_SETTINGS = ("placement", "position", "fusion")
+# What a value of a kind's own setting must be, by the type of its default.
+OPTION_TYPES = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
 
 
 def _no_sizes(channels: int, spec: Spec) -> tuple[int, ...]:
@@ -36,7 +46,10 @@ class AttentionKind:
     summary, source: one sentence on what it does, and the paper.
     reads: the fields of AttentionSpec that decide its sizes, or a function from the spec to them. What it does not read
         tells no two networks apart.
-    compute_sizes: (channels that it sees, spec) -> the whole numbers its class takes behind the channels.
+    options: settings of its own, name -> default. One is typed as `arch.attention.options.NAME`, takes values of its
+        default's type, and stands in the spec as `spec.options["NAME"]`.
+    compute_sizes: (channels that it sees, spec) -> what its class takes behind the channels: whole numbers from 1,
+        floats, texts, true or false.
     size_names: what these are called in tables, one name per size.
     """
 
@@ -46,8 +59,9 @@ class AttentionKind:
     summary: str = ""
     source: str = ""
     reads: tuple[str, ...] | Callable[[Spec], tuple[str, ...]] = ()
-    compute_sizes: Callable[[int, Spec], tuple[int, ...]] = _no_sizes
+    compute_sizes: Callable[[int, Spec], tuple[Any, ...]] = _no_sizes
     size_names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -58,9 +72,31 @@ class AttentionKind:
         """The fields of `spec` that decide what is built, placement among them."""
         if self.implementation is None:
             return ()
-        return (*COMMON_SETTINGS, *(self.reads(spec) if callable(self.reads) else self.reads))
+        reads = self.reads(spec) if callable(self.reads) else self.reads
+        return (*COMMON_SETTINGS, *reads, *(f"options.{name}" for name in self.options))
 
-    def describe_sizes(self, sizes: tuple[int, ...]) -> str:
+    def read_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of its own settings, those that are not `given` at their defaults. No attention has none.
+
+        Raises:
+            SpecError: one that it does not have, or of another type than its default.
+        """
+        if self.implementation is None:
+            return {}
+        for name, value in given.items():
+            where = f"arch.attention.options.{name}"
+            if name not in self.options:
+                close = difflib.get_close_matches(name, self.options, n=1)
+                own = f"its own settings are: {', '.join(self.options)}" if self.options else "it has none of its own"
+                meant = f" did you mean {close[0]}?" if close else ""
+                raise SpecError(f"{where} is no setting of arch.attention.kind={self.name};{meant} {own}")
+            kind, wanted = OPTION_TYPES[type(self.options[name])]
+            is_truth = isinstance(value, bool) and kind is not bool  # true is a whole number to Python
+            if not isinstance(value, kind) or is_truth or (isinstance(value, float) and not math.isfinite(value)):
+                raise SpecError(f"{where}={value!r} must be {wanted}")
+        return {name: type(default)(given.get(name, default)) for name, default in self.options.items()}
+
+    def describe_sizes(self, sizes: tuple[Any, ...]) -> str:
         """The sizes in words, such as `width 60`; empty where there are none."""
         names = [*self.size_names, *["size"] * (len(sizes) - len(self.size_names))]
         return ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=False))
@@ -70,7 +106,17 @@ ATTENTIONS: Registry[AttentionKind] = Registry("arch.attention.kind")
 
 
 def register_attention(kind: AttentionKind) -> AttentionKind:
-    """Declare a kind of attention; returns it. Raises SpecError where its name stands for another already."""
+    """Declare a kind of attention; returns it.
+
+    Raises:
+        SpecError: its name stands for another already, or a default of `options` is no number, text or truth.
+    """
+    for name, default in kind.options.items():
+        if type(default) not in OPTION_TYPES or not name.isidentifier():
+            raise SpecError(
+                f"attention {kind.name}: options has {name!r}: {default!r}; it takes names, and for each a number, a "
+                "text, true or false"
+            )
     ATTENTIONS.register(kind)
     return kind
 
@@ -88,7 +134,8 @@ def get_title(name: str) -> str:
 def select_effective_attention(attention: Spec) -> dict[str, Any]:
     """The kind and the fields that it reads: equal for two specs of which neither could build another network."""
     fields = get_attention_kind(attention.kind).list_settings(attention)
-    return {"kind": attention.kind, **{name: getattr(attention, name) for name in fields}}
+    own = {f"options.{name}": value for name, value in attention.options.items()}
+    return {"kind": attention.kind, **{name: own[name] if name in own else getattr(attention, name) for name in fields}}
 
 
 def compute_eca_kernel_size(channels: int, attention: Spec) -> int:

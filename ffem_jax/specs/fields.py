@@ -93,7 +93,7 @@ def setting(
     }
     if added:
         about["added"] = used
-    return field(default=default, default_factory=factory, metadata=about)
+    return field(default=default, default_factory=factory, metadata=about, hash=False if factory is dict else None)
 
 
 def check_fields(spec: Any, prefix: str = "") -> None:
