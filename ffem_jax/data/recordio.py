@@ -26,9 +26,10 @@ from pathlib import Path
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
+from ffem_jax.data.file_bytes import FileBytes, open_bytes
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import FileBytes, Label, load_source, open_bytes
+from ffem_jax.data.source import Label, load_source
 from ffem_jax.specs.data import DataSpec
 
 MAGIC = struct.pack("<I", 0xCED7230A)

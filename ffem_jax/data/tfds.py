@@ -22,9 +22,10 @@ import tensorflow_datasets as tfds
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
+from ffem_jax.data.file_bytes import FileBytes, open_bytes
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import FileBytes, Label, choose_field, load_source, open_bytes
+from ffem_jax.data.source import Label, choose_field, load_source
 from ffem_jax.specs.data import DataSpec
 
 WANTED = (

@@ -25,8 +25,8 @@ from made_sets import (
 from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
+from ffem_jax.data.file_bytes import open_bytes
 from ffem_jax.data.recordio import RecordError, RecordSource, read_record, scan_records
-from ffem_jax.data.source import open_bytes
 from ffem_jax.data.stream import choose_loading
 from ffem_jax.specs.data import DataSpec
 
@@ -277,7 +277,7 @@ def test_bytes_of_a_file_are_found_across_blocks_and_a_file_that_shrinks_ends(
     path.write_bytes(b"abc" * 10 + MAGIC + b"end")
     data = open_bytes(path)
     for size in range(4, 40):
-        monkeypatch.setattr("ffem_jax.data.source.BLOCK_BYTES", size)
+        monkeypatch.setattr("ffem_jax.data.file_bytes.BLOCK_BYTES", size)
         assert data.find(MAGIC, 0) == 30
         assert data.find(b"none", 0) == -1
     path.write_bytes(b"abc")
