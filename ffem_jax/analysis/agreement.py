@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffem_jax.analysis.comparability import Run, identify
+from ffem_jax.analysis.independence import count_pretrainings
 from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
 from ffem_jax.records.measures import MEASURES, count_correct, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
@@ -22,6 +23,7 @@ class OrderAgreement:
     """Kendall's taus that an order of networks by accuracy is to be read beside; None where the records do not tell.
 
     seeds: one seed's accuracies with another's; the mean over pairs of seeds, of tau and of the ends of its interval.
+    one_pretraining: whether these seeds began from the same weights, each network's own.
     macs: MACs with accuracy, which is an order for nothing. epoch: that after `rung_epoch` of `epochs`
     epochs with that in the end.
     """
@@ -31,6 +33,7 @@ class OrderAgreement:
     epoch: RankAgreement | None = None
     rung_epoch: int = 0
     epochs: int = 0
+    one_pretraining: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The taus as nested dicts, ready for JSON."""
@@ -47,7 +50,8 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
 
     metric: as `summarize_records` has it. Fewer than five networks order nothing that is worth a number.
     """
-    done = [r for r in latest_records(records) if r.status == "done" and r.tested and read_rate(r, metric) is not None]
+    latest = latest_records(latest_records(records), identify)
+    done = [r for r in latest if r.status == "done" and r.tested and read_rate(r, metric) is not None]
     # Network -> run -> its folds.
     networks: dict[str, dict[Run, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in done:
@@ -73,6 +77,7 @@ def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") 
         epoch=_compare(list(early.values()), [MEASURES[metric].score(means[network]) for network in early]),
         rung_epoch=rung,
         epochs=epochs,
+        one_pretraining=set(count_pretrainings(done).values()) == {1},
     )
 
 
@@ -88,6 +93,9 @@ def _compare_seeds(accuracies: Mapping[str, Mapping[Run, float]]) -> RankAgreeme
     found = []
     for first, second in itertools.combinations(every, 2):
         both = [by_run for by_run in accuracies.values() if first in by_run and second in by_run]
+        if first.pretraining_seed == second.pretraining_seed:
+            # Where a network has several pretrainings, seeds that share one are not another training's order.
+            both = [by_run for by_run in both if len({run.pretraining_seed for run in by_run}) == 1]
         pair = _compare([by_run[first] for by_run in both], [by_run[second] for by_run in both])
         if pair:
             found.append(pair)

@@ -17,6 +17,7 @@ from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.compare import has_hits
 from ffem_jax.analysis.comparison import SIGNIFICANT, Comparison, ComparisonRow
 from ffem_jax.analysis.factors import Factor, compare_factors
+from ffem_jax.analysis.independence import describe_exclusions, label_draws
 from ffem_jax.analysis.pairing import NAMES, Pair, list_levels, shorten, sort_levels
 from ffem_jax.analysis.power import POWER, Chance, Design, estimate_chance, find_smallest_difference
 from ffem_jax.analysis.spread import SweepDesign, describe_gaps, measure_design
@@ -64,7 +65,9 @@ class Effect:
 @dataclass(frozen=True)
 class Answer:
     """What the records of a sweep answer. comparisons: by factor, with its main effects as rows. records: those that
-    count. chance: what power rests on; None where the records do not say which images were right."""
+    count. chance: what power rests on; None where the records do not say which images were right. exclusions: a
+    sentence for each thing that the trainings share, see `independence`. among: all records that networks are told
+    apart in."""
 
     metric: str
     protocol: str
@@ -76,6 +79,8 @@ class Answer:
     chance: Chance | None
     notes: tuple[str, ...]
     records: tuple[TrialRecord, ...] = dataclasses.field(default=(), repr=False)
+    exclusions: tuple[str, ...] = ()
+    among: tuple[TrialRecord, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def measure(self) -> Measure:
@@ -95,6 +100,7 @@ def answer_records(
     metric: str = "accuracy",
     precision: str = "float32",
     faces: str = "",
+    among: Sequence[TrialRecord] = (),
 ) -> Answer:
     """The answer of `records`, the trials of one sweep.
 
@@ -102,6 +108,7 @@ def answer_records(
         factors: the settings that are compared; all that vary where empty.
         against: a level; of the factors that have it every other level is compared with it alone.
         metric, precision, faces: as `compare_records` takes them.
+        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
 
     Raises:
         FrontierError: nothing varies or no two trials can be paired, naming the reason; records of several data sets or
@@ -110,6 +117,7 @@ def answer_records(
     if metric not in MEASURES:
         raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(MEASURES)}")
     latest = latest_records(records)
+    among = [*among, *latest]
     check_metric(latest, metric)
     done = [r for r in latest if r.status == "done" and read_rate(r, metric) is not None and r.tested]
     if not done:
@@ -135,8 +143,10 @@ def answer_records(
             for factor in found
         },
         chance=chance,
-        notes=tuple(dict.fromkeys([*other_faces, *describe_gaps(latest, done, metric), *notes, *more])),
+        notes=tuple(dict.fromkeys([*other_faces, *describe_gaps(latest, done, metric, among), *notes, *more])),
         records=tuple(done),
+        exclusions=tuple(describe_exclusions(done, drawn=any(effect.row.test for effect in effects))),
+        among=tuple(among),
     )
 
 
@@ -226,7 +236,7 @@ def _make_row(first: str, second: str, context: str, slope: Slope) -> Comparison
         images=slope.images, tests=slope.tests, accuracy_first=slope.lowest, accuracy_second=slope.highest,
         difference=slope.value, low=slope.low, high=slope.high, only_first=None, only_second=None,
         test="permutation of levels", p_value=slope.p_value, p_corrected=None, bytes_first=None, bytes_second=None,
-        people=slope.people,
+        people=slope.people, pretrainings=slope.pretrainings,
     )  # fmt: skip
 
 
@@ -259,7 +269,8 @@ def _find_smallest(
     """By simulation of the very tests that these pairs made."""
     if chance is None or not pairs or effect.row.p_value is None:
         return None
-    shape = (effect.row.seeds, len(pairs), effect.row.tests, effect.row.images, effect.row.people or 0)
+    row = effect.row
+    shape = (row.seeds, row.pretrainings, len(pairs), row.tests, row.images, row.people or 0)
     if shape not in known:
         known[shape] = find_smallest_difference(lay_out(pairs, effect.family), chance)
     return known[shape]
@@ -269,7 +280,15 @@ def lay_out(pairs: Sequence[Pair], rows: int) -> Design:
     """The tests of `pairs` as power.py simulates them, `rows` of which are corrected for."""
     import numpy as np
 
-    runs = {run: number for number, run in enumerate(dict.fromkeys(pair.run for pair in pairs))}
+    labels = label_draws([(pair.run, pair.start) for pair in pairs])
+    drawn, few = labels["starts"] or labels["units"], labels["starts"] is not None
+    runs = {unit: number for number, unit in enumerate(dict.fromkeys(drawn))}
+    # Trainings from one start differ by less than others: all that they differ by is taken for their start's.
+    shifts = [
+        (unit, tuple(pair.context.items())) if few else number
+        for number, (unit, pair) in enumerate(zip(drawn, pairs, strict=True))
+    ]
+    trainings = {shift: number for number, shift in enumerate(dict.fromkeys(shifts))}
     pictures = [pair.first.pictures_fingerprint or pair.pictures for pair in pairs]
     clustered = all(len(pair.first.test_identities) == len(pair.first.test_images) for pair in pairs)
     whose = {
@@ -282,13 +301,13 @@ def lay_out(pairs: Sequence[Pair], rows: int) -> Design:
     columns = {key: number for number, key in enumerate(sorted(whose))}
     people = {key: number for number, key in enumerate(dict.fromkeys(whose[key] for key in columns))}
     tests = sorted(
-        (columns[name, image], runs[pair.run], number)
-        for number, (name, pair) in enumerate(zip(pictures, pairs, strict=True))
+        (columns[name, image], runs[unit], trainings[shift])
+        for name, unit, shift, pair in zip(pictures, drawn, shifts, pairs, strict=True)
         for image in pair.first.test_images
     )
     table = np.array(tests)
     owners = np.array([people[whose[key]] for key in columns])
-    return Design(table[:, 1], table[:, 2], table[:, 0], owners, rows, clustered)
+    return Design(table[:, 1], table[:, 2], table[:, 0], owners, rows, clustered, few)
 
 
 def _estimate_smallest(effect: Effect) -> float | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffem_jax.analysis.comparability import FrontierError, identify, select_comparable
+from ffem_jax.analysis.independence import describe_exclusions
 from ffem_jax.analysis.pooling import read_hits
 from ffem_jax.records.record import TrialRecord
 
@@ -27,7 +28,8 @@ class ChanceLeads:
         exchanged: float [draw], in -1 to 1, of two trainings whichever network they are of. trained: of one training
             of each network. between: what two trainings of one network differ by; empty where none has two.
         images: per resample; people: whose they are; trainings, places: how many trainings and folds are drawn from.
-        rate_first, rate_second: the accuracy of each network over all of its tests, in 0 to 1.
+        rate_first, rate_second: the accuracy of each network over all of its tests, in 0 to 1. exclusions: a sentence
+            for each thing that the trainings share.
     """
 
     first: str
@@ -45,6 +47,7 @@ class ChanceLeads:
     rate_first: float
     rate_second: float
     synthetic: bool = False
+    exclusions: tuple[str, ...] = ()
 
     def share(self, leads: np.ndarray, points: float) -> float:
         """How often `leads` come to `points` or more, as a table with one decimal has them."""
@@ -159,6 +162,7 @@ def _draw(
         rate_first=float(np.concatenate([place.hits[~place.second].ravel() for place in places]).mean()),
         rate_second=float(np.concatenate([place.hits[place.second].ravel() for place in places]).mean()),
         synthetic=sample.synthetic,
+        exclusions=tuple(describe_exclusions([r for own in by_name.values() for r in own], noun="the leads")),
     )
 
 

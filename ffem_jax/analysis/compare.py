@@ -14,6 +14,7 @@ import numpy as np
 
 from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
+from ffem_jax.analysis.independence import describe_exclusions, label_draws
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.pairing import Pair, find_factor, find_pairs, read_settings, shorten, sort_levels
 from ffem_jax.analysis.pooling import (
@@ -78,6 +79,7 @@ def compare_records(
         [_make_row(group, context, overall, metric, precision) for group, context, overall in _group(pairs)]
     )
     used = {id(record): record for pair in pairs for record in (pair.first, pair.second)}.values()
+    drawn = any(row.test for row in rows)
     return Comparison(
         factor=shorten(full),
         metric=metric,
@@ -87,6 +89,7 @@ def compare_records(
         rows=tuple(rows),
         notes=(*other_faces, *_describe_left_out(latest, alone, pairs, full, metric)),
         protocol=done[0].view.protocol.name,
+        exclusions=tuple(describe_exclusions(list(used), drawn=drawn)),
     )
 
 
@@ -143,6 +146,7 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
         overall=overall,
         pairs=len(pairs),
         seeds=len({pair.run for pair in pairs}),
+        pretrainings=len({pair.start for pair in pairs} - {None}),
         tests=tests[0],
         accuracy_first=accuracy[0],
         accuracy_second=accuracy[1],
@@ -161,7 +165,8 @@ def has_hits(pair: Pair, metric: str) -> bool:
 
 
 def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
-    runs = list(dict.fromkeys(pair.run for pair in pairs))
+    # Of one run there are several where pretrainings are compared, which it knows no seed of.
+    runs = list(dict.fromkeys((pair.run, pair.start) for pair in pairs))
     # Seen at several resolutions a picture is one picture still.
     pictures = [pair.first.pictures_fingerprint or pair.pictures for pair in pairs]
     images = len({(p, i) for p, pair in zip(pictures, pairs, strict=True) for i in pair.first.test_images})
@@ -175,11 +180,11 @@ def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
     for own, unit, pair in zip(pictures, units, pairs, strict=True):
         first, second = (read_hits(record, metric) for record in (pair.first, pair.second))
         columns = [column[own, one] for one in unit]
-        run = runs.index(pair.run)
+        run = runs.index((pair.run, pair.start))
         np.add.at(totals[run], columns, second.astype(int) - first.astype(int))
         np.add.at(counts[run], columns, 1)
         only += [(first & ~second).sum(), (second & ~first).sum()]
-    low, high = compute_paired_interval(totals, counts)
+    low, high = compute_paired_interval(totals, counts, **label_draws(runs))
     return {
         "difference": compute_mean_difference(totals, counts),
         "images": images,
@@ -210,14 +215,9 @@ def _correct(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
     return [dataclasses.replace(row, p_corrected=None if row.p_value is None else next(corrected)) for row in rows]
 
 
-def _describe_left_out(
-    latest: Sequence[TrialRecord],
-    alone: Sequence[TrialRecord],
-    pairs: Sequence[Pair],
-    factor: str,
-    metric: str,
-) -> list[str]:
-    notes = []
+def describe_blind(pairs: Sequence[Pair], metric: str) -> list[str]:
+    """A note on the pairs that do not say which of the same images were right; none where all do."""
+    notes: list[str] = []
     blind = [pair for pair in pairs if not has_hits(pair, metric)]
     if blind and not MEASURES[metric].hits:
         notes.append(
@@ -236,6 +236,17 @@ def _describe_left_out(
             f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "
             f"other pictures): {how}"
         )
+    return notes
+
+
+def _describe_left_out(
+    latest: Sequence[TrialRecord],
+    alone: Sequence[TrialRecord],
+    pairs: Sequence[Pair],
+    factor: str,
+    metric: str,
+) -> list[str]:
+    notes = describe_blind(pairs, metric)
     status = Counter(record.status for record in latest if not _is_done(record, metric))
     names = {
         "pruned": "pruned before the end",

@@ -20,7 +20,8 @@ class ComparisonRow:
     low, high: the 95 % interval of `difference`. p_value: of `test`; p_corrected: by Holm, over all rows.
     test: `mcnemar`, `sign flip`, `sign flip of people`, or empty where the records do not say which images were right:
     the interval then treats the two levels' images as different ones.
-    bytes_first, bytes_second: smallest and largest deployed size in the row.
+    bytes_first, bytes_second: smallest and largest deployed size in the row. pretrainings: how many pairs of them the
+    seeds begin from; 0 where none does.
     """
 
     first: str
@@ -44,6 +45,7 @@ class ComparisonRow:
     bytes_first: tuple[int, int] | None
     bytes_second: tuple[int, int] | None
     people: int | None = None
+    pretrainings: int = 0
 
     @property
     def significant(self) -> bool:
@@ -53,7 +55,8 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are of. protocol: the records'. notes: a line for each thing left out or to be known."""
+    """All rows, and what they are of. protocol: the records'. notes: a line for each thing left out or to be known.
+    exclusions: a sentence for each thing that the trainings share, see `independence`."""
 
     factor: str
     metric: str
@@ -63,6 +66,7 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     protocol: str = ""
+    exclusions: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ffem_jax.analysis.comparability import FrontierError
-from ffem_jax.analysis.compare import compare_records
+from ffem_jax.analysis.compare import compare_records, describe_blind
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.pairing import NAMES, Pair, find_factor, find_pairs, list_levels, shorten, sort_levels
 from ffem_jax.analysis.trend import Scale, scale_levels
@@ -57,7 +57,8 @@ def compare_factors(
             share = f"{repeated} of {len(factor.comparison.rows)} differences"
             notes.append(f"{shorten(name)}: {share} are between the trials of another factor's, and stand there")
         # Whatever one factor lacks, such as a partner, another may have.
-        notes += [note for note in factor.comparison.notes if not note.startswith("not compared")]
+        own = describe_blind([pair for pairs in factor.pairs.values() for pair in pairs], metric)
+        notes += [n for n in factor.comparison.notes if not n.startswith("not compared") and n not in own]
         if rows:
             factor.comparison = dataclasses.replace(factor.comparison, rows=tuple(rows))
             found.append(factor)
@@ -67,6 +68,8 @@ def compare_factors(
     if alone:
         notes.append(f"not answered, since no two trials differ in it alone: {', '.join(alone)}")
     notes += [f"{name} is not answered: {error}" for name, error in failures.items() if name not in alone]
+    # Said once of all pairs, whichever factors they are of.
+    notes += describe_blind([pair for factor in found for own in factor.pairs.values() for pair in own], metric)
     used = {id(r) for factor in found for own in factor.pairs.values() for p in own for r in (p.first, p.second)}
     if len(used) < len(done):
         notes.append(

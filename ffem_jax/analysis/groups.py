@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ffem_jax.analysis.comparability import FrontierError, check_comparable, identify_network
+from ffem_jax.analysis.comparability import FrontierError, check_comparable, identify, identify_network
 from ffem_jax.analysis.pooling import read_hits
 from ffem_jax.analysis.summary import label_networks
 from ffem_jax.metrics.paired import correct_holm
@@ -41,8 +41,8 @@ class NetworkGroups:
 
 
 def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
-    """The trials that say which test images were right. Raises FrontierError for none, or of several data sets, and for
-    a metric that is no share of images."""
+    """The trials that say which test images were right, one per training. Raises FrontierError for none, or of several
+    data sets, and for a metric that is no share of images."""
     if not MEASURES[metric].hits:
         counted = ", ".join(name for name, measure in MEASURES.items() if measure.hits)
         raise FrontierError(
@@ -62,7 +62,7 @@ def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> 
             "older release; train again with run.retrain=true"
         )
     check_comparable(chosen)
-    return chosen
+    return latest_records(chosen, identify)
 
 
 def compute_groups(

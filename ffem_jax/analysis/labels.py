@@ -23,6 +23,7 @@ PHRASES = {
     "data.resolution": "{} px",
     "recipe.epochs": "{} epochs",
     "pretrain.name": "pretrained on {}",
+    "pretrain.recipe": "by {}",
 }
 
 
@@ -92,7 +93,9 @@ def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
             continue
         varying = [name for name in fields if name != "kind" and len(values[kind, name]) > 1]
         words = [
-            fields[name] if name == "placement" else f"{name.replace('_', ' ')} {_format(fields[name])}"
+            fields[name]
+            if name == "placement"
+            else f"{name.removeprefix('options.').replace('_', ' ')} {_format(fields[name])}"
             for name in varying
         ]
         described.append(" ".join([get_title(kind), *words]) if words or several else "")
@@ -112,6 +115,8 @@ def _describe_fields(views: Sequence[TrialView]) -> list[str]:
     flat = [_flatten(view) for view in views]
     names = list(dict.fromkeys(name for fields in flat for name in fields))
     differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
+    if len({str(fields["pretrain.recipe"]) for fields in flat if "pretrain.recipe" in fields}) < 2:
+        differing = [name for name in differing if name != "pretrain.recipe"]  # the name says whether there is one
     if "recipe.name" in differing:
         differing = [name for name in differing if not name.startswith("recipe.") or name == "recipe.name"]
     described = []
@@ -132,7 +137,10 @@ def _flatten(view: TrialView) -> dict[str, Any]:
     arch = {k: v for k, v in view.get_written("arch").items() if k not in ("name", "attention", "stages")}
     groups = {"arch": arch, "data": {"resolution": view.get_written("data").get("resolution")}}
     groups["recipe"] = view.get_written("recipe")
-    groups["pretrain"] = {k: v for k, v in view.get_written("pretrain").items() if k == "name"}
+    pretrain = view.get_written("pretrain")
+    groups["pretrain"] = {k: v for k, v in pretrain.items() if k == "name"}
+    if view.is_pretrained and (recipe := pretrain.get("recipe", {}).get("name")):
+        groups["pretrain"]["recipe"] = recipe
     return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffem_jax.analysis.comparability import FrontierError, Run, describe_pretraining, identify
+from ffem_jax.analysis.comparability import FrontierError, Run, describe_pretraining, identify, identify_teacher
+from ffem_jax.analysis.independence import find_start
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.records.view import UNREADABLE, TrialView, read_spec
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, select_effective_attention
@@ -25,7 +26,8 @@ class Pair:
     """Two trials of levels `levels`, trained with one seed on one split of one data set.
 
     context: every setting of either, but for the factor. run: of both, fold 0 for all folds. pictures: which pictures
-    the indices of both mean; empty where that is not known.
+    the indices of both mean; empty where that is not known. start: the seeds of their pretrainings, None for the one
+    without; None where neither has any.
     """
 
     levels: tuple[str, str]
@@ -34,6 +36,7 @@ class Pair:
     context: dict[str, str]
     run: Run
     pictures: str
+    start: tuple[int | None, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,10 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
             if against and a.level != against:
                 continue
             if a.level != b.level and all(b.settings.get(name, value) == value for name, value in a.settings.items()):
-                whole = run._replace(fold=0)
-                pairs.append(Pair((a.level, b.level), a.record, b.record, a.settings | b.settings, whole, pictures))
+                whole, both = run._replace(fold=0), (a.record, b.record)
+                seeds = find_start(a.record), find_start(b.record)
+                start = None if seeds == (None, None) else seeds
+                pairs.append(Pair((a.level, b.level), *both, a.settings | b.settings, whole, pictures, start))
     paired = {id(record) for pair in pairs for record in (pair.first, pair.second)}
     return pairs, [record for record in records if id(record) not in paired]
 
@@ -129,6 +134,8 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
     start: dict[str, Any] = {"pretrain.name": view.pretrain.name}
     start |= {"pretrain.settings": {k: v for k, v in pretraining.items() if k != "name"}} if pretraining else {}
     recipe = {f"recipe.{name}": value for name, value in recipe.items()}
+    if taught := identify_teacher(record):
+        start["teacher.vectors"] = taught
     settings = arch | _read_attention(view) | views | recipe | start
     return {name: write_value(value) for name, value in settings.items()}
 

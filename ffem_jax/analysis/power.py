@@ -71,7 +71,8 @@ class Design:
         runs, trainings, images: int [test], the training seed, the pair of trainings and the image of each test of both
             levels, in order of the images. A seed has as many pairs of trainings as the row has folds and contexts.
         people: int [image], whose image it is.
-        rows: of the table, which Holm's correction counts.
+        rows: of the table, which Holm's correction counts. few: whether `runs` are pretrainings, drawn as the few they
+            are.
     """
 
     runs: np.ndarray
@@ -80,6 +81,7 @@ class Design:
     people: np.ndarray
     rows: int = 1
     clustered: bool = False
+    few: bool = False
 
 
 def make_design(
@@ -92,6 +94,7 @@ def make_design(
     people: Sequence[int] | np.ndarray = (),
     rows: int = 1,
     clustered: bool = False,
+    few: bool = False,
 ) -> Design:
     """The design of a row of which only the numbers are known.
 
@@ -100,6 +103,7 @@ def make_design(
         folds: among which a run's images are divided, each with a training of its own.
         repeats: how often a run tests an image: once per context that the row pools.
         people: whose the images are, [image]; of another length it is drawn from. Empty: each is another person's.
+        few: whether the runs are pretrainings, each with `repeats` trainings that share all that these differ by.
     """
     random = np.random.default_rng(0)
     own = min(images, max(1, round(tests / (runs * repeats))))
@@ -114,9 +118,10 @@ def make_design(
     run = np.repeat(np.arange(runs), repeats * own)
     folded = np.tile(np.arange(own) * folds // own, runs * repeats)
     training = np.repeat(np.arange(runs * repeats), own) * folds + folded
+    training = run if few else training
     order = np.argsort(places, kind="stable")
     numbers = np.unique(whose, return_inverse=True)[1]
-    return Design(run[order], training[order], places[order], numbers, rows, clustered)
+    return Design(run[order], training[order], places[order], numbers, rows, clustered, few)
 
 
 # ---------------------------------------------------------------------------------- simulation
@@ -199,12 +204,23 @@ def _decide(design: Design, chance: Chance, drawn: np.ndarray) -> np.ndarray:
     if chance.by_person or design.clustered:
         units = design.people[design.images]
         sums = _sum(by_image, design.people, int(design.people.max()) + 1)
-    variance = _compute_variance(sums, np.bincount(units, minlength=sums.shape[1]), mean)
+    normal = NormalDist().inv_cdf(1 - SIGNIFICANT / 2)
+    variance = normal**2 * _compute_variance(sums, np.bincount(units, minlength=sums.shape[1]), mean)
     if runs > 1:
         by_run = _sum(drawn, design.runs, runs)
-        variance = variance + _compute_variance(by_run, np.bincount(design.runs, minlength=runs), mean)
-    outside = mean > NormalDist().inv_cdf(1 - SIGNIFICANT / 2) * np.sqrt(variance)
+        own = _compute_variance(by_run, np.bincount(design.runs, minlength=runs), mean)
+        variance = variance + _find_reach(runs, design.few) ** 2 * own
+    outside = mean > np.sqrt(variance)
     return outside & (_compute_p_values(sums if design.clustered else by_image) * design.rows < SIGNIFICANT)
+
+
+def _find_reach(runs: int, few: bool) -> float:
+    """How many standard deviations, as a bootstrap draws them, the interval reaches for its runs alone."""
+    if not few:
+        return NormalDist().inv_cdf(1 - SIGNIFICANT / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(runs - 1, 1 - SIGNIFICANT / 2)) * math.sqrt(runs / (runs - 1))
 
 
 def _sum(drawn: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:

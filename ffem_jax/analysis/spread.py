@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffem_jax.analysis.comparability import Run, identify, identify_network, identify_teacher
+from ffem_jax.analysis.independence import count_pretrainings
 from ffem_jax.analysis.pooling import names_people
 from ffem_jax.analysis.summary import count_images, label_networks
 from ffem_jax.records.measures import read_rate
@@ -25,7 +26,7 @@ class SweepDesign:
         images: distinct test images. people: whose they are, where the records say so; else None.
         pretrainings: of the network with the fewest, of those that were pretrained; None without any.
         teachers: different ones; 0 without.
-        nested: whether several runs share one of several pretrainings.
+        nested: whether several runs share one of several pretrainings, which are drawn anew and not the runs.
     """
 
     trials: int
@@ -43,12 +44,10 @@ class SweepDesign:
 def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
     """The design of `done`, comparable records of finished trials, of which there is at least one."""
     runs: dict[str, set[Run]] = {}
-    firsts: dict[str, set[int]] = {}
     for record in done:
         identity = identify(record)
         runs.setdefault(identity.network, set()).add(identity.run._replace(fold=0))
-        if record.view.is_pretrained:
-            firsts.setdefault(identity.network, set()).add(identity.run.pretraining_seed)
+    firsts = count_pretrainings(done)
     named = all(map(names_people, done))
     counts = [len(own) for own in runs.values()]
     return SweepDesign(
@@ -59,14 +58,19 @@ def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
         folds=done[0].view.folds,
         images=count_images(done),
         people=len({person for record in done for person in record.test_identities}) if named else None,
-        pretrainings=min(map(len, firsts.values())) if firsts else None,
+        pretrainings=min(firsts.values()) if firsts else None,
         teachers=len({identify_teacher(record) for record in done} - {""}),
-        nested=any(1 < len(own) < len(runs[network]) for network, own in firsts.items()),
+        nested=any(1 < count < len(runs[network]) for network, count in firsts.items()),
     )
 
 
-def describe_gaps(latest: Sequence[TrialRecord], done: Sequence[TrialRecord], metric: str) -> list[str]:
-    """A line for what the sweep lacks: trials that did not finish, and seeds and folds that some network lacks."""
+def describe_gaps(
+    latest: Sequence[TrialRecord], done: Sequence[TrialRecord], metric: str, among: Sequence[TrialRecord] = ()
+) -> list[str]:
+    """A line for what the sweep lacks: trials that did not finish, and seeds and folds that some network lacks.
+
+    among: all records that the networks are told apart in, as `label_networks` has it.
+    """
     notes = []
     rest = [record for record in latest if record.status != "done" or read_rate(record, metric) is None]
     words = {"failed": "failed", "over_cap": "over the cap", "pruned": "stopped early"}
@@ -74,7 +78,7 @@ def describe_gaps(latest: Sequence[TrialRecord], done: Sequence[TrialRecord], me
         errors = [r.error.splitlines()[0] for r in rest if r.status == status == "failed" and r.error]
         why = f", the first with: {errors[0]}" if errors else ""
         notes.append(f"not in the answer: {count} {words.get(status, f'without {metric}')}{why}")
-    labels = label_networks(done)
+    labels = label_networks([*among, *done])
     runs: dict[str, set[Run]] = {}
     for record in done:
         runs.setdefault(identify_network(record), set()).add(identify(record).run)

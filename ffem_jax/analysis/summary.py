@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffem_jax.analysis.comparability import FrontierError, Run, check_comparable, identify, identify_network
+from ffem_jax.analysis.independence import compute_deviation
 from ffem_jax.analysis.labels import describe_placement, make_labels
 from ffem_jax.analysis.pooling import compute_pooled_interval
 from ffem_jax.records.measures import MEASURES, compute_chance, count_correct, list_metrics, read_rate
@@ -26,8 +27,8 @@ class NetworkSummary:
     accuracy: the measure that was asked for, its mean over seeds, pooled over folds by their number of images.
     accuracy_low, accuracy_high: its 95 % interval, see `pooling`; of closed-set accuracy Wilson's with n = `tested`,
         the number of distinct test images. Seeds see the same images, so counting an image once a seed would make the
-        interval too narrow; what another seed would change is `seed_deviation`: the sample standard deviation over
-        runs, a run being a seed on its split; None for a single run, or where a run lacks a fold.
+        interval too narrow; what another seed would change is `seed_deviation`: the standard deviation over runs, a
+        run being a seed on its split, see `compute_deviation`; None for a single run, or where a run lacks a fold.
     chance: the accuracy of guessing; None where the records do not tell. lower_is_better: of the measure.
     latency_ms_wasm: the median of its trials' measurements; None where none was measured.
     seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
@@ -184,7 +185,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         for run, counts in cell.items():
             runs[run._replace(fold=0)].append(counts)
     complete = all(len(run) >= wanted for run in runs.values())
-    by_run = [sum(c for c, _ in run) / sum(n for _, n in run) for run in runs.values()] if complete else []
+    by_run = {run: sum(c for c, _ in own) / sum(n for _, n in own) for run, own in runs.items()} if complete else {}
     return {
         "seeds": seeds,
         "folds": folds,
@@ -192,7 +193,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
-        "seed_deviation": statistics.stdev(by_run) if len(by_run) > 1 else None,
+        "seed_deviation": compute_deviation(by_run),
         "tested": tested,
         "chance": _find_chance(done, metric),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffem_jax.analysis.comparability import Run, identify
+from ffem_jax.analysis.independence import find_start, label_draws
 from ffem_jax.analysis.pairing import Pair
 from ffem_jax.analysis.pooling import names_people, read_hits
 from ffem_jax.metrics.paired import compute_mean_difference, compute_paired_interval, compute_sign_flip_p_value
@@ -45,7 +46,7 @@ class Scale:
 class Slope:
     """A slope in accuracy (0 to 1) per unit of the scale, with its 95 % interval.
 
-    ladders, seeds, images, tests: how many; tests are those at one level. people: as in `ComparisonRow`.
+    ladders, seeds, images, tests: how many; tests are those at one level. people, pretrainings: as in `ComparisonRow`.
     lowest, highest: accuracy, or the difference that is followed, at both ends.
     """
 
@@ -60,6 +61,7 @@ class Slope:
     lowest: float
     highest: float
     people: int | None = None
+    pretrainings: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Ladder:
         run: of all, fold 0 for all folds. pictures: which pictures `images` are of.
         values: [level, image], 0 or 1 where an image was right or wrong, or the difference of two such.
         units: for each image its person where the records name people, else the image.
-        named: whether units are people.
+        named: whether units are people. start: the pretrainings that its trials begin from.
     """
 
     run: Run
@@ -79,6 +81,7 @@ class Ladder:
     units: tuple[int, ...]
     named: bool
     values: np.ndarray
+    start: Hashable = None
 
 
 def scale_levels(levels: Sequence[str]) -> Scale | None:
@@ -108,19 +111,17 @@ def find_ladders(pairs: Sequence[Pair], levels: Sequence[str], metric: str) -> t
     Args:
         pairs: all pairs of one factor's levels, as `find_pairs` gives them.
     """
-    rungs: dict[Hashable, dict[str, TrialRecord]] = {}
-    runs: dict[Hashable, tuple[Run, str]] = {}
+    rungs = _Rungs()
     for pair in pairs:
-        key = _name_place(pair, (), pair.pictures)
-        own = rungs.setdefault(key, {})
-        own |= dict(zip(pair.levels, (pair.first, pair.second), strict=True))
         # Which pictures, or nothing where the levels were not seen to share them.
-        runs[key] = pair.run, pair.pictures and (pair.first.pictures_fingerprint or pair.pictures)
+        pictures = pair.pictures and (pair.first.pictures_fingerprint or pair.pictures)
+        for level, record in zip(pair.levels, (pair.first, pair.second), strict=True):
+            rungs.add(_name_place(pair, (), pair.pictures), (pair.run, pictures), level, find_start(record), record)
 
     def read(record: TrialRecord) -> np.ndarray:
         return read_hits(record, metric).astype(int)
 
-    return _build_ladders(rungs, runs, levels, read, lambda record: [record])
+    return _build_ladders(rungs, levels, read, lambda record: [record])
 
 
 def find_ladders_of_differences(
@@ -133,23 +134,20 @@ def find_ladders_of_differences(
             pairs with every placement, and that would be the main effect of placement again.
     """
     dropped = ("pretrain.",) if other.startswith("pretrain.") else (other,)
-    rungs: dict[Hashable, dict[str, Pair]] = {}
-    runs: dict[Hashable, tuple[Run, str]] = {}
+    rungs = _Rungs()
     for pair in pairs:
         if other not in pair.context:
             continue
         # Drawn faces are drawn anew at each resolution; photographs are the same ones.
         pictures = pair.pictures if pair.first.synthetic else pair.first.pictures_fingerprint or pair.pictures
         run = pair.run._replace(pretraining_seed=0) if other.startswith("pretrain.") else pair.run
-        key = _name_place(pair, dropped, pictures, run)
-        rungs.setdefault(key, {})[pair.context[other]] = pair
-        runs[key] = run, pictures
+        rungs.add(_name_place(pair, dropped, pictures, run), (run, pictures), pair.context[other], pair.start, pair)
 
     def read(pair: Pair) -> np.ndarray:
         first, second = (read_hits(record, metric).astype(int) for record in (pair.first, pair.second))
         return second - first if len(first) == len(second) else np.zeros(0, int)
 
-    return _build_ladders(rungs, runs, levels, read, lambda pair: [pair.first, pair.second])
+    return _build_ladders(rungs, levels, read, lambda pair: [pair.first, pair.second])
 
 
 def _name_place(pair: Pair, dropped: tuple[str, ...], pictures: str, run: Run | None = None) -> Hashable:
@@ -157,30 +155,48 @@ def _name_place(pair: Pair, dropped: tuple[str, ...], pictures: str, run: Run | 
     return (run or pair.run, identify(pair.first).run.fold, pictures, tuple(sorted(kept.items())))
 
 
+class _Rungs:
+    """What was measured, by place, level and pretraining."""
+
+    def __init__(self) -> None:
+        self.items: dict[Hashable, dict[str, dict[Hashable, Any]]] = {}
+        self.runs: dict[Hashable, tuple[Run, str]] = {}
+
+    def add(self, place: Hashable, run: tuple[Run, str], level: str, start: Hashable, item: Any) -> None:
+        self.items.setdefault(place, {}).setdefault(level, {})[start] = item
+        self.runs[place] = run
+
+    def list_steps(self, place: Hashable, levels: Sequence[str]) -> list[tuple[Hashable, list[Any]]]:
+        """(pretraining, an item per level that is there), for each pretraining; what has none stands in for all."""
+        own = [self.items[place].get(level, {}) for level in levels]
+        starts = dict.fromkeys(start for items in own for start in items if start is not None)
+        steps = [(start, [items.get(start, items.get(None)) for items in own]) for start in starts or (None,)]
+        return [(start, [item for item in items if item is not None]) for start, items in steps]
+
+
 def _build_ladders(
-    rungs: Mapping[Hashable, Mapping[str, Any]],
-    runs: Mapping[Hashable, tuple[Run, str]],
+    rungs: _Rungs,
     levels: Sequence[str],
     read: Callable[[Any], np.ndarray],
     list_records: Callable[[Any], list[TrialRecord]],
 ) -> tuple[list[Ladder], int]:
     ladders, broken = [], 0
-    for key, own in rungs.items():
-        steps = [own[level] for level in levels if level in own]
-        records = [record for step in steps for record in list_records(step)]
-        if len(steps) < len(levels) or not runs[key][1] or not _match(records):
-            broken += 1
-            continue
-        if len({id(record) for record in records}) < len(records):
-            continue
-        values = [read(step) for step in steps]
-        images = tuple(records[0].test_images)
-        if any(len(value) != len(images) for value in values):
-            broken += 1
-            continue
-        named = all(map(names_people, records))
-        units = tuple(records[0].test_identities) if named else images
-        ladders.append(Ladder(*runs[key], images, units, named, np.stack(values)))
+    for place, (run, pictures) in rungs.runs.items():
+        for start, steps in rungs.list_steps(place, levels):
+            records = [record for step in steps for record in list_records(step)]
+            if len(steps) < len(levels) or not pictures or not _match(records):
+                broken += 1
+                continue
+            if len({id(record) for record in records}) < len(records):
+                continue
+            values = [read(step) for step in steps]
+            images = tuple(records[0].test_images)
+            if any(len(value) != len(images) for value in values):
+                broken += 1
+                continue
+            named = all(map(names_people, records))
+            units = tuple(records[0].test_identities) if named else images
+            ladders.append(Ladder(run, pictures, images, units, named, np.stack(values), start))
     return ladders, broken
 
 
@@ -200,12 +216,12 @@ def measure_slope(ladders: Sequence[Ladder], places: npt.ArrayLike) -> Slope:
     if not ladders:
         raise ValueError("no ladder: no slope")
     places = np.asarray(places, dtype=float)
-    sums, counts = tabulate_ladders(ladders)
+    sums, counts, runs = tabulate_ladders(ladders)
     weights = weigh_places(places)
     # The interval takes differences of at most 1 per test.
     largest = float(np.abs(weights).sum())
     totals = np.round(sums @ weights / largest, 12)
-    low, high = compute_paired_interval(totals, counts)
+    low, high = compute_paired_interval(totals, counts, **label_draws(runs))
     rates = sums.sum(axis=(0, 1)) / counts.sum()
     named = all(ladder.named for ladder in ladders)
     return Slope(
@@ -214,7 +230,8 @@ def measure_slope(ladders: Sequence[Ladder], places: npt.ArrayLike) -> Slope:
         high=largest * high,
         p_value=compute_permutation_p_value(sums.sum(axis=0), places),
         ladders=len(ladders),
-        seeds=len(sums),
+        seeds=len({run for run, _ in runs}),
+        pretrainings=len({start for _, start in runs} - {None}),
         images=len({(ladder.pictures, image) for ladder in ladders for image in ladder.images}),
         tests=int(counts.sum()),
         lowest=float(rates[int(places.argmin())]),
@@ -231,19 +248,21 @@ def weigh_places(places: np.ndarray) -> np.ndarray:
     return np.asarray(centred / (centred**2).sum())
 
 
-def tabulate_ladders(ladders: Sequence[Ladder]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums [run, unit, level] of the ladders' values, and how many tests [run, unit] each level had."""
-    runs = {run: number for number, run in enumerate(dict.fromkeys(ladder.run for ladder in ladders))}
+def tabulate_ladders(ladders: Sequence[Ladder]) -> tuple[np.ndarray, np.ndarray, list[tuple[Run, Hashable]]]:
+    """Sums [run, unit, level] of the ladders' values, how many tests [run, unit] each level had, and the runs, each
+    with its pretraining."""
+    keys_of_runs = list(dict.fromkeys((ladder.run, ladder.start) for ladder in ladders))
+    runs = {run: number for number, run in enumerate(keys_of_runs)}
     named = all(ladder.named for ladder in ladders)
     keys = [[(ladder.pictures, unit) for unit in (ladder.units if named else ladder.images)] for ladder in ladders]
     columns = {key: number for number, key in enumerate(sorted({key for own in keys for key in own}))}
     sums = np.zeros((len(runs), len(columns), len(ladders[0].values)))
     counts = np.zeros(sums.shape[:2])
     for own, ladder in zip(keys, ladders, strict=True):
-        places, run = [columns[key] for key in own], runs[ladder.run]
+        places, run = [columns[key] for key in own], runs[ladder.run, ladder.start]
         np.add.at(sums[run], places, ladder.values.T)
         np.add.at(counts[run], places, 1)
-    return sums, counts
+    return sums, counts, keys_of_runs
 
 
 def compute_permutation_p_value(sums: npt.ArrayLike, places: npt.ArrayLike, *, seed: int = 0) -> float:

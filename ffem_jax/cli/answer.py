@@ -64,6 +64,7 @@ def add_chance(parser: argparse.ArgumentParser) -> None:
 
 def _answer(paths: Sequence[Path], options: argparse.Namespace) -> int:
     from ffem_jax.analysis.answer import answer_records
+    from ffem_jax.analysis.selection import select_where
     from ffem_jax.reports.answer import (
         answer_to_dict,
         describe_design,
@@ -72,12 +73,14 @@ def _answer(paths: Sequence[Path], options: argparse.Namespace) -> int:
         write_answer,
     )
 
+    recorded = read_all(paths)
     answer = answer_records(
-        read_all(paths, options.where),
+        select_where(recorded, options.where),
         factors=options.factor,
         against=options.against,
         metric=options.metric,
         faces=options.faces,
+        among=recorded,
     )
     if options.out:
         write_answer(answer, options.out)

@@ -41,7 +41,8 @@ def run_chance(paths: Sequence[Path], options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(leads_to_dict(leads, points)))
     else:
-        print_prose(write_sentence(leads, points))
+        for sentence in (write_sentence(leads, points), *leads.exclusions):
+            print_prose(sentence)
     if options.out:
         say(f"chance: {options.out}")
     return DONE

@@ -31,9 +31,9 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.analysis.compare import compare_records
     from ffem_jax.reports.comparison import (
         comparison_to_dict,
+        list_sentences,
         render_comparison,
         write_comparison,
-        write_sentence,
     )
     from ffem_jax.runs.sweep import check_writable
 
@@ -55,8 +55,8 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(comparison_to_dict(found)))
     else:
         print_table(render_comparison(found))
-        for row in found.rows:
-            print_prose(f"- {write_sentence(row, found)}")
+        for sentence in list_sentences(found):
+            print_prose(f"- {sentence}")
     for note in found.notes:
         say(note)
     if options.out:

@@ -75,7 +75,8 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(result.to_dict()))
     else:
         print_table(result.table)
-        for told in (describe_chance(result.networks), describe_agreement(result.agreement)):
+        read = describe_chance(result.networks), describe_agreement(result.agreement)
+        for told in (*read, *result.exclusions):
             if told:
                 say(told)
         if options.out:

@@ -36,6 +36,7 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(words)
 
     from ffem_jax.analysis.groups import choose_records, compute_groups, cut_columns
+    from ffem_jax.analysis.independence import describe_exclusions
     from ffem_jax.analysis.labels import describe_data
     from ffem_jax.reports.groups import groups_to_dict, render_groups, write_gap
 
@@ -53,15 +54,17 @@ def run(words: Sequence[str]) -> int:
     columns, notes = cut_columns(attributes, options.by)
     found = compute_groups(records, columns, faces.labels, options.metric, among=read_all(paths))
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
+    exclusions = describe_exclusions(records)
     if options.json:
         synthetic = any(record.synthetic for record in records)
         rows = [groups_to_dict(one) for one in found]
-        print(json.dumps({"title": title, "synthetic": synthetic, "metric": options.metric, "groups": rows}))
+        told = {"title": title, "synthetic": synthetic, "metric": options.metric, "exclusions": exclusions}
+        print(json.dumps({**told, "groups": rows}))
     else:
         mark = "SYNTHETIC FACES: " if any(record.synthetic for record in records) else ""
         print_table(render_groups(found, mark + title))
-        for one in found:
-            print_prose(f"- {write_gap(one)}")
+        for sentence in (*map(write_gap, found), *exclusions):
+            print_prose(f"- {sentence}")
     for note in notes:
         say(note)
     return DONE

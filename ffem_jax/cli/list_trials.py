@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> int:
         Column("key", whole=True),
         "status",
         Column(f"{MEASURES[options.metric].word} %", right=True),
-        Column("MB", right=True, rank=2),
+        Column("MB float32", right=True, rank=2),
         Column("folder", fold=True, rank=4),
     ]
     print_table(make_table(columns, [_make_row(one, len(columns) == 8, options.metric) for one in trials]))

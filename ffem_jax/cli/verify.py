@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffem_jax.cli.recorded import add_records, choose_out, find_records, read_comparable
+from ffem_jax.cli.recorded import add_records, choose_out, find_records, read_all, read_comparable
 from ffem_jax.cli.terminal import DONE, Parser, print_table, say
 
 
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     out = choose_out(options.out, paths[0].parent / "verification", "--out DIR")
     check_writable(out, "--out DIR")
     records = read_comparable(paths, options.faces, lambda record: record.view.tests_pairs)
-    report = write_view2(records, out)
+    report = write_view2(records, out, read_all(paths))
     if options.json:
         print(json.dumps(report.to_dict()))
     else:
@@ -37,5 +37,7 @@ def run(words: Sequence[str]) -> int:
         for result in report.results:
             if result.missing:
                 say(f"{result.label}: folds {', '.join(map(str, result.missing))} are missing")
+        for sentence in report.exclusions:
+            say(sentence)
         say(f"verification: {out}")
     return DONE

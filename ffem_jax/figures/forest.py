@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,15 +93,13 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
     unpaired = not any(row.test for row in comparison.rows)
     known = comparison.measure.hits
     why = "these records do not say which images were right" if known else "this measure is no share of images"
-    note = f"unpaired intervals: {why}" if unpaired else _describe_marks()
+    note = f"unpaired intervals: {why}" if unpaired else _describe_marks(comparison.rows)
     figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")
 
 
-def _describe_marks() -> str:
-    return (
-        "filled: significant (interval without 0, and p under 0.05 after Holm's correction); hollow: not; "
-        "diamond: over all"
-    )
+def _describe_marks(rows: Sequence[ComparisonRow]) -> str:
+    marks = "filled: significant (interval without 0, and p under 0.05 after Holm's correction); hollow: not"
+    return f"{marks}; diamond: over all" if any(row.overall for row in rows) else marks
 
 
 def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:

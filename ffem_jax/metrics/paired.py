@@ -9,7 +9,8 @@ the exact test here counts all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,16 @@ def compute_mean_difference(totals: npt.ArrayLike, counts: npt.ArrayLike) -> flo
 
 
 def compute_paired_interval(
-    totals: npt.ArrayLike, counts: npt.ArrayLike, *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
+    totals: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    *,
+    units: Sequence[Hashable] | None = None,
+    starts: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval (low, high) of the mean difference, in -1 to 1.
+    """A bootstrap interval (low, high) of the mean difference, in -1 to 1.
 
     Images and runs (training seeds) are resampled separately, with replacement, and the two changes are added. An image
     is drawn with its tests by all runs, as it is one image: counted once per run, the interval would shrink with every
@@ -34,11 +42,18 @@ def compute_paired_interval(
     interval is somewhat wide where that chance is what runs differ by, and somewhat narrow for the effect of the seed
     where runs are few. A single run cannot be resampled: the interval then excludes variance between seeds.
 
+    Runs that begin from the same weights are no independent ones: with two or more `starts` these are drawn, each with
+    all its runs. They shift a whole network and are few, so the change is drawn from Student's t with a degree of
+    freedom less than there are starts. With one start the runs are drawn, and the interval excludes variance between
+    starts.
+
     Where the two never differ the draws have no width. The interval is then the exact one of a rate of which no case
     was seen, in both directions.
 
     Args:
         totals: [run, image], sums of differences. counts: [run, image], of how many tests; 0 where none was made.
+        units: labels [run], equal for runs that are drawn together; each by itself where None.
+        starts: labels [run] of the weights that a run begins from; all their own unit's where None.
         draws: resamples. seed: of the draws.
 
     Raises:
@@ -46,23 +61,49 @@ def compute_paired_interval(
 
     References:
         Owen, Annals of Applied Statistics 1 (2007) 386: the pigeonhole bootstrap, which resamples both at once.
+        Cameron, Gelbach and Miller, J. Bus. Econ. Stat. 29 (2011) 238: several ways to cluster at once.
     """
     totals, counts = _check_tables(totals, counts)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must be between 0 and 1, both excluded")
-    tested = np.ix_(counts.any(axis=1), counts.any(axis=0))
+    by_run, by_image = counts.any(axis=1), counts.any(axis=0)
+    together, begun = (_number(labels, len(counts))[by_run] for labels in (units, starts))
+    tested = np.ix_(by_run, by_image)
     totals, counts = totals[tested], counts[tested]
-    runs, images = counts.shape
     if not totals.any():
-        half_width = 1 - ((1 - confidence) / 2) ** (1 / images)
+        half_width = 1 - ((1 - confidence) / 2) ** (1 / counts.shape[1])
         return -half_width, half_width
     random = np.random.default_rng(seed)
     changes = _draw_changes(totals, counts, draws, random)
-    if runs > 1:
-        changes = changes + _draw_changes(totals.T, counts.T, draws, random)
+    several = starts is not None and len(np.unique(begun)) > 1
+    if several:
+        changes = changes + _draw_few(_sum_by(totals, begun), _sum_by(counts, begun), draws, random)
+    if len(np.unique(together)) > 1 and not (several and _is_within(together, begun)):
+        changes = changes + _draw_changes(_sum_by(totals, together).T, _sum_by(counts, together).T, draws, random)
     low, high = np.quantile(changes, [(1 - confidence) / 2, (1 + confidence) / 2])
     mean = compute_mean_difference(totals, counts)
     return float(max(-1.0, mean + low)), float(min(1.0, mean + high))
+
+
+def _number(labels: Sequence[Hashable] | None, runs: int) -> np.ndarray:
+    """Labels [run] as numbers in order of first appearance; a number per run where there are none."""
+    names = list(range(runs)) if labels is None else list(labels)
+    if len(names) != runs:
+        raise ValueError(f"{len(names)} labels for {runs} runs; there must be one per run")
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return np.array([places[name] for name in names])
+
+
+def _is_within(labels: np.ndarray, others: np.ndarray) -> bool:
+    """Whether all runs of one label have one of the other labels."""
+    return len(np.unique(np.stack([labels, others]), axis=1).T) == len(np.unique(labels))
+
+
+def _sum_by(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rows of `table` [run, image] summed by label."""
+    sums = np.zeros((labels.max() + 1, table.shape[1]))
+    np.add.at(sums, labels, table)
+    return sums[np.unique(labels)]
 
 
 def _draw_changes(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
@@ -72,6 +113,14 @@ def _draw_changes(totals: np.ndarray, counts: np.ndarray, draws: int, random: np
     kinds, sizes = np.unique(columns, axis=1, return_counts=True)
     drawn = random.multinomial(sizes.sum(), sizes / sizes.sum(), size=draws) @ kinds.T
     return drawn[:, 0] / drawn[:, 1] - totals.sum() / counts.sum()
+
+
+def _draw_few(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+    """The change of the mean, [draw], when the few rows are drawn anew: their standard error times Student's t."""
+    rows, mean = len(totals), totals.sum() / counts.sum()
+    beyond = totals.sum(axis=1) - mean * counts.sum(axis=1)
+    error = math.sqrt(rows / (rows - 1) * (beyond**2).sum()) / counts.sum()
+    return error * random.standard_t(rows - 1, size=draws)
 
 
 def compute_sign_flip_p_value(totals: npt.ArrayLike) -> float:

@@ -13,7 +13,7 @@ from ffem_jax.analysis.factors import LONGEST_LEVEL
 from ffem_jax.analysis.summary import summarize_records
 from ffem_jax.figures.forest import plot_comparison
 from ffem_jax.figures.frontier import plot_frontier
-from ffem_jax.reports.comparison import FEW_SEEDS, name_level, write_sentence
+from ffem_jax.reports.comparison import FEW_SEEDS, name_draws, name_level, write_sentence
 from ffem_jax.reports.frontier import ask_question
 from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, quote_code, write_text
 from ffem_jax.text.numbers import format_p, format_points
@@ -50,7 +50,7 @@ def _plot(answer: Answer, out: Path) -> list[Path]:
     if RESOLUTION in answer.comparisons:
         records = list(answer.records)
         question, _ = ask_question(records, None, None, "macs", answer.metric)
-        networks = summarize_records(records, answer.metric)
+        networks = summarize_records(records, answer.metric, answer.among)
         path, synthetic = out / "answer_macs", answer.synthetic
         figures += plot_frontier(networks, path, question, title=answer.title, synthetic=synthetic)
     return figures
@@ -70,6 +70,7 @@ def answer_to_dict(answer: Answer) -> dict[str, Any]:
                 "protocol": answer.protocol,
                 "synthetic": answer.synthetic,
                 "design": dataclasses.asdict(answer.design),
+                "exclusions": answer.exclusions,
                 "chance": dataclasses.asdict(answer.chance) if answer.chance else None,
                 "sentence": write_summary(answer),
                 "effects": effects,
@@ -205,16 +206,18 @@ def write_effect(effect: Effect, answer: Answer) -> str:
         sentence = write_sentence(row, dataclasses.replace(comparison, rows=family))
     else:
         sentence = _judge_slope(effect, answer)
-    return sentence + _qualify(effect)
+    return sentence + _qualify(effect, answer)
 
 
-def _qualify(effect: Effect) -> str:
+def _qualify(effect: Effect, answer: Answer) -> str:
     if effect.row.significant:
         if effect.row.seeds > 1:
             return ""
         return (
             " With one run per level this is of these trained networks: the interval excludes variance between seeds."
         )
+    if not any(other.row.test for other in answer.effects):
+        return ""  # the design has said so of all
     if effect.row.p_value is None:
         return " Without which images were right there is no test, so no difference is called significant here."
     if effect.smallest is None:
@@ -248,8 +251,8 @@ def _judge_slope(effect: Effect, answer: Answer) -> str:
         return f"{claim} ({interval}; {corrected})."
     if row.low <= 0 <= row.high and row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
         return (
-            f"{what[0].upper()}{what[1:]} is there as trained ({points}, {corrected}), but seeds vary too much to "
-            f"generalise ({interval})."
+            f"{what[0].upper()}{what[1:]} is there as trained ({points}, {corrected}), but {name_draws(row)} vary too "
+            f"much to generalise ({interval})."
         )
     if row.low <= 0 <= row.high:
         return f"No{what.removeprefix('an').removeprefix('a')} is shown ({points}, {interval})."
@@ -274,16 +277,7 @@ def describe_design(answer: Answer) -> list[str]:
         lines.append("The intervals are unpaired and exclude variance between seeds.")
     elif design.fewest < FEW_SEEDS:
         lines.append("So few runs bound the variance between seeds only roughly.")
-    if design.pretrainings == 1:
-        lines.append("A network was pretrained once: the intervals exclude variance between pretraining runs.")
-    elif design.pretrainings:
-        lines.append(f"{design.pretrainings} pretrainings per network, whose variance is in the intervals.")
-    if design.nested:
-        lines.append("Several runs share a pretraining and are counted as independent: intervals are somewhat narrow.")
-    if design.teachers:
-        several = "one teacher" if design.teachers == 1 else f"{design.teachers} teachers"
-        lines.append(f"Taught by {several}: the intervals exclude variance between teachers.")
-    return [*lines, describe_power(answer)]
+    return [*lines, *answer.exclusions, describe_power(answer)]
 
 
 def describe_power(answer: Answer) -> str:

@@ -33,6 +33,7 @@ def leads_to_dict(leads: ChanceLeads, points: float) -> dict[str, Any]:
         "resolution": leads.resolution,
         "recipe": leads.recipe,
         "draws": len(leads.exchanged),
+        "exclusions": list(leads.exclusions),
         **{
             name: {
                 "share": leads.share(values, points),
@@ -104,5 +105,6 @@ def write_page(leads: ChanceLeads, points: float) -> str:
         "Networks that are right more often disagree on fewer images, so chance does less there, and more where they "
         "are right about half the time. Few trainings show few of the differences that seeds make, so chance may do "
         "more than this.",
+        *(f"\n{sentence}" for sentence in leads.exclusions),
     ]
     return "\n".join(lines) + "\n"

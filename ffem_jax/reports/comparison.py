@@ -56,7 +56,7 @@ def write_page(comparison: Comparison) -> str:
         "",
         "## What it says",
         "",
-        *(f"- {escape_sentence(write_sentence(row, comparison))}" for row in comparison.rows),
+        *(f"- {escape_sentence(sentence)}" for sentence in list_sentences(comparison)),
         "",
     ]
     if comparison.notes:
@@ -136,10 +136,15 @@ def _describe_draws(paired: list[ComparisonRow]) -> str:
         together = ", with all their images" if what == "people" else ""
         drawn = f"{what.title()} are drawn anew for the interval{together}"
         return f"{drawn}; with one seed, **it excludes variance between seeds**."
+    nested = [row for row in paired if row.pretrainings > 1]
+    units = "seeds" if not nested else "pretrainings" if len(nested) == len(paired) else "pretrainings (or seeds)"
+    whole = ", each with its seeds," if nested else ""
     few = " So few seeds bound the variance between seeds only roughly." if min(seeds) < FEW_SEEDS else ""
+    if nested:
+        few = " Pretrainings are few, so Student's t says how far their mean may be off."
     return (
-        f"For the interval {what} and seeds are drawn anew; {one} that several seeds tested is one {one.split()[1]}, "
-        f"drawn with all {'their images and' if what == 'people' else 'its'} tests.{few}"
+        f"For the interval {what} and {units}{whole} are drawn anew; {one} that several seeds tested is one "
+        f"{one.split()[1]}, drawn with all {'their images and' if what == 'people' else 'its'} tests.{few}"
     )
 
 
@@ -191,6 +196,11 @@ def _format_size(sizes: tuple[int, int] | None) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def list_sentences(comparison: Comparison) -> list[str]:
+    """What may be said: a sentence per row, and one for each thing that the trainings share."""
+    return [*(write_sentence(row, comparison) for row in comparison.rows), *comparison.exclusions]
+
+
 def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
     """What may be said of the row, in one sentence that names the factor, and no more than the interval allows."""
     place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
@@ -207,6 +217,11 @@ def name_level(factor: str, level: str) -> str:
     return f"{words.replace('_', ' ')} {quote_code(level)}"
 
 
+def name_draws(row: ComparisonRow) -> str:
+    """What its interval draws beside images."""
+    return "pretrainings" if row.pretrainings > 1 else "seeds"
+
+
 def _judge(row: ComparisonRow, comparison: Comparison, tests: int) -> str:
     first, second = (name_level(comparison.factor, level) for level in (row.first, row.second))
     interval = f"95 % CI {format_points(row.low)} to {format_points(row.high)}"
@@ -217,8 +232,8 @@ def _judge(row: ComparisonRow, comparison: Comparison, tests: int) -> str:
         if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
             return (
                 f"{second} and {first} differ as trained here ({format_points(row.difference)} points, "
-                f"{_say_p(row.p_corrected)} after Holm's correction), but seeds vary too much to generalise "
-                f"({interval})."
+                f"{_say_p(row.p_corrected)} after Holm's correction), but {name_draws(row)} vary too much to "
+                f"generalise ({interval})."
             )
         return (
             f"{second} is statistically indistinguishable from {first} ({format_points(row.difference)} points, "

@@ -32,6 +32,11 @@ HEAD = """\
 #
 # They were chosen by images that kfold tests with the others: accuracies there lean a little high.
 """
+# Of finalists that begin from pretrained weights.
+PRETRAINED = """\
+# The sweep pretrains each network once: the intervals exclude variance between pretraining runs. Independent ones are
+# in them with pretrain.seed=0,1,2 after the command.
+"""
 
 
 def choose_finalists(
@@ -83,6 +88,7 @@ def write_finalists(
     head = HEAD.format(
         count=len(names), trained=trained, folder=shlex.quote(str(folder)), data=settings.get("data", "folder")
     )
+    head += PRETRAINED if own[0].is_pretrained else ""
     sweep = head + _dump({"hydra": {"sweeper": {"params": params}}})
     (folder / "sweeps" / f"{SWEEP}.yaml").write_text(sweep, encoding="utf-8")
     return names

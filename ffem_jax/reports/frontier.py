@@ -16,6 +16,7 @@ from ffem_jax.analysis.agreement import OrderAgreement, measure_agreement
 from ffem_jax.analysis.cap import choose_cap
 from ffem_jax.analysis.comparability import FrontierError, select_comparable
 from ffem_jax.analysis.hypervolume import compute_hypervolume
+from ffem_jax.analysis.independence import describe_exclusions
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary, summarize_records
@@ -37,6 +38,7 @@ class FrontierResult:
     accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
     order networks at all. latency: how milliseconds were measured, where they are the cost. notes: a line for each
     thing in the records that was left out. warnings: a line for each thing to be known that leaves nothing out.
+    exclusions: a sentence for each thing that the trainings share, which the intervals leave out.
     """
 
     question: FrontierQuestion
@@ -50,6 +52,7 @@ class FrontierResult:
     agreement: OrderAgreement = field(default_factory=OrderAgreement)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] = ()
     files: tuple[Path, ...] = field(default=())
 
     @property
@@ -83,6 +86,7 @@ class FrontierResult:
             "hypervolume": self.hypervolume,
             "agreement": self.agreement.to_dict(),
             "notes": list(self.notes),
+            "exclusions": list(self.exclusions),
             "networks": json.loads(json.dumps(networks)),
             "files": [path.name for path in self.files],
         }
@@ -128,6 +132,7 @@ def compute_frontier(
         agreement=measure_agreement(records, metric),
         notes=tuple(notes),
         warnings=tuple(several),
+        exclusions=tuple(describe_exclusions([record for record in records if record.status == "done"])),
     )
 
 
@@ -195,6 +200,7 @@ def write_result(found: FrontierResult, out: Path, style: str = "screen") -> Fro
         latency=found.latency,
         agreement=describe_agreement(found.agreement),
         notes=found.notes,
+        exclusions=found.exclusions,
     )
     (out / "frontier.md").write_text(reading, encoding="utf-8")
     return result

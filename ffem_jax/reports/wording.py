@@ -28,11 +28,12 @@ def write_reading(
     latency: str = "",
     agreement: str = "",
     notes: Sequence[str] = (),
+    exclusions: Sequence[str] = (),
 ) -> str:
     """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
 
     latency: how the milliseconds were measured, where they are the cost. agreement: how far the records order
-        networks at all.
+        networks at all. exclusions: what the trainings share, a sentence each.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
     word = question.measure.word
@@ -47,7 +48,7 @@ def write_reading(
         lines += [agreement] if agreement else []
     else:
         lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
-    lines += ["", *_describe_gaps(networks, question, notes), *_describe_method(networks, question)]
+    lines += ["", *_describe_gaps(networks, question, notes), *_describe_method(networks, question, exclusions)]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +57,8 @@ def describe_agreement(agreement: OrderAgreement) -> str:
     parts = []
     if agreement.seeds or agreement.macs:
         seeds = f"{agreement.seeds}" if agreement.seeds else "not known (one seed per network)"
-        parts.append(f"of one seed with another {seeds}")
+        same = " after the same pretraining" if agreement.seeds and agreement.one_pretraining else ""
+        parts.append(f"of one seed with another{same} {seeds}")
     if agreement.macs:
         parts.append(f"of MACs alone with accuracy {agreement.macs}")
     if agreement.epoch:
@@ -180,7 +182,9 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     return ["## What is missing", "", *lines, ""] if lines else []
 
 
-def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
+def _describe_method(
+    networks: Sequence[NetworkSummary], question: FrontierQuestion, exclusions: Sequence[str]
+) -> list[str]:
     spreads = [n.seed_deviation for n in networks if n.seed_deviation is not None]
     seeds = (
         f"Between seeds the {question.measure.word} has a standard deviation of {100 * min(spreads):.1f} to "
@@ -191,15 +195,17 @@ def _describe_method(networks: Sequence[NetworkSummary], question: FrontierQuest
     return [
         "## How to read it",
         "",
-        _explain_measure(question.measure),
+        explain_measure(question.measure),
         "",
         f"The {question.measure.word} is the mean over seeds, pooled over folds. {question.measure.interval} {seeds} "
         "Networks are tested on the same images, so a paired comparison can tell apart what overlapping intervals "
         "cannot. Intervals that do not overlap are no proof either where many pairs are looked at.",
+        *(f"\n{sentence}" for sentence in exclusions),
     ]
 
 
-def _explain_measure(measure: Measure) -> str:
+def explain_measure(measure: Measure) -> str:
+    """What the measure is, as a sentence that begins with its word and not with the option's name."""
     explained = f"{measure.word}{measure.meaning.removeprefix(measure.name)}"
     return f"{explained[0].upper()}{explained[1:]}"
 

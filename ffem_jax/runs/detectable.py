@@ -106,11 +106,13 @@ def _look(
     chance: Chance,
     known: dict[tuple[int, ...], float | None],
 ) -> DetectableRow:
-    repeats = max(1, round(row.pairs / (row.seeds * folds)))
-    shape = row.seeds, row.tests, row.images, repeats, rows
+    few = row.pretrainings > 1
+    units = row.pretrainings if few else row.seeds
+    repeats = max(1, round(row.pairs / (units * folds)))
+    shape = units, int(few), row.tests, row.images, repeats, rows
     if shape not in known:
         design = make_design(
-            runs=row.seeds,
+            runs=units,
             tests=row.tests,
             images=row.images,
             folds=folds,
@@ -118,6 +120,7 @@ def _look(
             people=people,
             rows=rows,
             clustered=row.people is not None,
+            few=few,
         )
         known[shape] = find_smallest_difference(design, chance)
     return DetectableRow(row.first, row.second, row.context, row.seeds, row.images, row.tests, known[shape])

@@ -16,6 +16,7 @@ from ffem_jax.analysis.comparability import FrontierError
 from ffem_jax.analysis.compare import compare_records
 from ffem_jax.metrics.paired import correct_holm
 from ffem_jax.records.record import TrialRecord
+from ffem_jax.reports.answer import describe_design, list_sentences
 from ffem_jax.specs.trial import DataSpec
 
 IMAGES = 300
@@ -242,3 +243,13 @@ def test_shared_pretrainings_are_told() -> None:
     ]  # fmt: skip
     design = answer_records(records).design
     assert (design.pretrainings, design.nested, design.seeds) == (2, True, 4)
+
+
+def test_what_is_true_of_all_factors_is_said_once() -> None:
+    """Records of an older release have no hits, whichever factor is asked about."""
+    records = [dataclasses.replace(r, hits="", hits_gallery="", test_images=[]) for r in sweep(lambda *_: 0.5)]
+    answer = answer_records(records)
+    assert len(answer.comparisons) > 1
+    assert sum("do not say which of the same images were right" in note for note in answer.notes) == 1
+    assert not any("Without which images" in sentence for sentence in list_sentences(answer))
+    assert any("do not say which images were right" in line for line in describe_design(answer))

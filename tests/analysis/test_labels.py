@@ -1,6 +1,7 @@
 import pytest
 
 from ffem_jax.analysis.labels import describe_placement, make_labels
+from ffem_jax.specs.trial import DataSpec, RecipeSpec
 
 
 def labels_of(make_record, *settings):
@@ -62,3 +63,16 @@ def test_placement_is_empty_without_attention():
     assert describe_placement({"kind": "none", "placement": "all"}) == ""
     assert describe_placement({"kind": "se", "placement": "all"}) == "all"
     assert describe_placement({"kind": "se", "placement": [0, -1]}) == "[0,-1]"
+
+
+def test_pretrainings_of_one_name_are_told_apart_by_their_recipe(make_record):
+    recipes = (None, "modern", "arcface")
+    records = [
+        make_record(pretrain={"name": "rest", "data": DataSpec(resolution=64), "recipe": RecipeSpec(name=name)})
+        if name else make_record()
+        for name in recipes
+    ]  # fmt: skip
+    labels = make_labels([record.spec for record in records])
+    assert labels[1:] == ["pretrained on rest, by modern", "pretrained on rest, by arcface"]
+    # One recipe goes without saying, beside networks without a pretraining too.
+    assert make_labels([record.spec for record in records[:2]])[1] == "pretrained on rest"

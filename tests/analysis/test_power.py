@@ -220,3 +220,21 @@ def test_many_records_are_sampled() -> None:
 def test_a_design_is_plain_numbers() -> None:
     design = Design(np.array([0]), np.array([0]), np.array([0]), np.array([0]))
     assert compute_power(design, ASSUMED, 1.0, draws=10) == 0.0
+
+
+def test_a_few_pretrainings_show_less_than_as_many_seeds() -> None:
+    known = {"tests": 9 * 300, "images": 300, "repeats": 3}
+    seeds, pretrainings = make_design(runs=3, **known), make_design(runs=3, few=True, **known)
+    assert len(set(pretrainings.trainings)) == 3
+    assert len(set(seeds.trainings)) == 9
+    chance = Chance(discordance=0.2, by_image=0.2, run_sd=0.01)
+    of_seeds, of_pretrainings = (find_smallest_difference(one, chance, draws=200) for one in (seeds, pretrainings))
+    assert of_seeds is not None
+    assert of_pretrainings is None or of_pretrainings > 1.3 * of_seeds
+
+
+def test_the_rule_of_few_pretrainings_holds_its_level() -> None:
+    """Without a difference the simulated comparison finds one as seldom as it says, though pretrainings sway."""
+    design = make_design(runs=3, tests=3 * 3 * 200, images=200, repeats=3, few=True)
+    chance = Chance(discordance=0.2, run_sd=0.05)
+    assert compute_power(design, chance, 0.0, draws=400) <= 0.05

@@ -66,9 +66,10 @@ def test_holm_lies_between_nothing_and_bonferroni_and_keeps_the_order(p_values):
 # ---------------------------------------------------------------------------------------- interval
 
 
-def draw_tests(random, runs, images, *, by_image=0.1, by_run=0.0, disagree=0.12):
+def draw_tests(random, runs, images, *, by_image=0.1, by_run=0.0, disagree=0.12, shifts=0.0):
     """Differences [run, image] whose expectation, over images and runs, is 0."""
     expected = random.normal(0, by_image, images) + random.normal(0, by_run, (runs, 1))
+    expected += np.reshape(shifts, (-1, 1))
     uniform = random.random((runs, images))
     plus, minus = (np.clip(disagree + sign * expected / 2, 0, 0.5) for sign in (1, -1))
     return (uniform < plus).astype(int) - (uniform > 1 - minus)
@@ -87,6 +88,43 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(runs, by_run, low, hi
         a, b = compute_paired_interval(totals, np.ones_like(totals), draws=500, seed=number)
         covered.append(a <= 0 <= b)
     assert low <= np.mean(covered) <= high
+
+
+@pytest.mark.parametrize(("starts", "runs", "by_start"), [(3, 3, 0.06), (3, 1, 0.06), (4, 2, 0.06), (6, 2, 0.06)])
+def test_the_interval_over_starts_covers_the_truth_and_that_over_their_runs_does_not(
+    starts: int, runs: int, by_start: float
+) -> None:
+    random, labels = np.random.default_rng(11), np.repeat(np.arange(starts), runs)
+    covered, without = [], []
+    for number in range(200):
+        shifts = by_start * random.standard_normal(starts)
+        totals = draw_tests(random, starts * runs, 400, by_image=0.05, shifts=shifts[labels])
+        ones = np.ones_like(totals)
+        a, b = compute_paired_interval(totals, ones, starts=labels.tolist(), draws=500, seed=number)
+        covered.append(a <= 0 <= b)
+        a, b = compute_paired_interval(totals, ones, draws=500, seed=number)
+        without.append(a <= 0 <= b)
+    assert 0.92 <= np.mean(covered) <= 1.0
+    assert np.mean(without) < 0.87
+
+
+def test_starts_are_drawn_by_students_t_and_runs_within_them_not_again() -> None:
+    # Three starts of two equal runs each, 20, 0 and -20 points off: a standard error of 11.5 points, times 4.3.
+    totals = np.array([[sign] * 200 + [0] * 800 for sign in (1, 1, 0, 0, -1, -1)])
+    ones, starts = np.ones_like(totals), [0, 0, 1, 1, 2, 2]
+    low, high = compute_paired_interval(totals, ones, starts=starts)
+    assert (low, high) == pytest.approx((-0.497, 0.497), abs=0.03)
+    assert compute_paired_interval(totals[::2], ones[::2], starts=[0, 1, 2]) == pytest.approx((low, high), abs=0.03)
+    # One start cannot be drawn: the runs are, as without any.
+    alone = compute_paired_interval(totals, ones)
+    assert compute_paired_interval(totals, ones, starts=["a"] * 6) == alone
+    # Runs that are drawn together are one.
+    assert compute_paired_interval(totals, ones, units=starts) == compute_paired_interval(totals[::2], ones[::2])
+    # Where runs cross starts, both are drawn.
+    crossed = compute_paired_interval(totals, ones, units=[0, 1] * 3, starts=starts)
+    assert crossed[1] >= high - 0.02
+    with pytest.raises(ValueError, match="2 labels for 6 runs"):
+        compute_paired_interval(totals, ones, starts=[0, 1])
 
 
 def test_more_images_narrow_it_and_the_same_images_again_do_not_narrow_it_much():

@@ -19,6 +19,7 @@ from ffem_jax.records.view import read_arch
 from ffem_jax.reports.finalists import choose_finalists
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
 from ffem_jax.specs.architecture import SpecError, StageSpec, resolve_network
+from ffem_jax.specs.data import DataSpec
 
 # Parameters -> images right of 104: three on the frontier, one behind them, one over the cap, one that failed.
 STAGES = (StageSpec(1, 16, 1, 1), StageSpec(4, 40, 2, 2))
@@ -89,6 +90,18 @@ def test_fewer_finalists_leave_none_of_more_behind(searched: Path, capsys: pytes
     text = Path("search/frontier/finalists/arch/final_1.yaml").read_text(encoding="utf-8")
     assert text.startswith("# 57.7 % [48.1, 66.7] of 104 images when it was chosen; 0.80 MB as float32.\n")
     assert yaml.safe_load(text)["embedding_dim"] == 200
+
+
+def test_a_sweep_of_pretrained_finalists_says_what_its_intervals_will_lack(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    pretrain = {"name": "lfw_rest", "data": DataSpec(name="lfw_rest", resolution=48)}
+    for params in (100_000, 200_000):
+        append_record(path, build_searched(params, pretrain=pretrain))
+    out = tmp_path / "out"
+    assert main(["frontier", str(path), "--finalists", "2", "--out", str(out)]) == 0
+    text = (out / "finalists" / "sweeps" / "finalists.yaml").read_text(encoding="utf-8")
+    assert "# The sweep pretrains each network once: the intervals exclude variance between pretraining runs." in text
+    assert "pretrain.seed=0,1,2" in text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_records import build_record
-from reported import IMAGES, make_reported, write_reported
+from reported import IMAGES, make_folds, make_reported, write_reported
 from test_same_numbers import read_page, run
 
 from ffem_jax.analysis.groups import choose_records, compute_groups
@@ -175,3 +175,25 @@ def test_the_page_says_which_measure_it_shows_and_what_chance_is(
     assert told in before
     other = {"accuracy": "accuracy_gallery", "accuracy_gallery": "accuracy"}[metric]
     assert f"{other} is the share" not in before.replace(told, "")
+
+
+def test_part_of_the_records_is_named_as_in_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ffem answer --where` and `ffem verify` take some of what `ffem list` names."""
+    path = tmp_path / "records.jsonl"
+    reported = [r for r in make_reported() if not (r.seed == 2 and r.view.arch.attention.kind == "se")]
+    for record in reported:
+        append_record(path, record)
+    told = run(capsys, "answer", str(path), "--where", "attention.kind=se", "--where", "attention.kind=none")
+    names = {row["network"] for row in run(capsys, "list", str(path)) if row["trial_key"] == reported[2].trial_key}
+    (lacking,) = [note for note in told["notes"] if note.startswith("seeds or folds that others have are missing")]
+    assert names == {"SE last, width 1"}, "the refused one is wider"
+    assert lacking.endswith("of: SE last, width 1 (seed 2)")
+
+    pairs = tmp_path / "pairs.jsonl"
+    others = [build_record(attention={"kind": "eca", "placement": place}) for place in ("first", "all")]
+    for record in (*make_folds(), *others):
+        append_record(pairs, record)
+    verified = run(capsys, "verify", str(pairs), "--out", str(tmp_path / "v"))
+    listed = {row["network"] for row in run(capsys, "list", str(pairs))}
+    labels = {one["label"] for one in verified["networks"]}
+    assert labels < listed

@@ -61,7 +61,7 @@ def compare_factors(
             except FrontierError as error:
                 entry["notes"].append(str(error))
             else:
-                entry |= {"rows": _list_rows(comparison), "notes": list(comparison.notes)}
+                entry |= {"rows": _list_rows(comparison), "notes": [*comparison.notes, *comparison.exclusions]}
         found.append(entry)
     return found
 

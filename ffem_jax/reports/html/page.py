@@ -16,6 +16,7 @@ from typing import Any
 
 from ffem_jax import __version__
 from ffem_jax.analysis.comparability import FrontierError, choose_faces, select_comparable
+from ffem_jax.analysis.independence import describe_exclusions
 from ffem_jax.analysis.labels import describe_data
 from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary
@@ -37,7 +38,7 @@ from ffem_jax.reports.html.networks import (
 from ffem_jax.reports.html.partition import split_comparable
 from ffem_jax.reports.html.provenance import describe_provenance
 from ffem_jax.reports.table import format_accuracy
-from ffem_jax.reports.wording import judge_frontier
+from ffem_jax.reports.wording import explain_measure, judge_frontier
 from ffem_jax.text.display import quote_code, split_code, write_text
 
 SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
@@ -133,7 +134,7 @@ def _describe_group(
         "interval": question.measure.interval,
         "measures": {name: _describe_measure(name, question, records) for name in MEASURES},
         "chance": next((s.chance for s in summaries if s.chance is not None), None),
-        "answer": answer(summaries, question),
+        "answer": [*answer(summaries, question), *describe_exclusions([r for r in records if r.status == "done"])],
         "counts": dict(Counter(record.status for record in records)),
         "factors": name_factors(factors),
         "networks": networks,
@@ -153,9 +154,9 @@ def _describe_measure(name: str, question: FrontierQuestion, records: Sequence[T
     measure = find_measure(name, question.protocol)
     chance = next((c for r in records if r.status == "done" and (c := compute_chance(r, name)) is not None), None)
     words = {"title": measure.title, "word": measure.word, "axis": measure.axis, "best": measure.best}
-    told = [f"Shown: {measure.noun}. {measure.meaning}"]
+    told = [f"Shown: {measure.noun}. {explain_measure(measure)}"]
     if chance is not None:
-        told.append(f"A network that guesses has {100 * chance:.2g} %: the chance level.")
+        told.append(f"A network that guesses has {100 * chance:.1f} %: the chance level.")
     return words | {"told": " ".join(told), "lower": measure.lower_is_better, "chance": chance}
 
 

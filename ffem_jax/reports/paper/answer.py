@@ -20,7 +20,7 @@ def write_answer(result: SettingResult) -> str:
     compared = [one for one in (result.attention, result.networks) if isinstance(one, Comparison)]
     if {row.seeds for comparison in compared for row in comparison.rows} == {1}:
         sentences.append("All results are from one seed: the intervals exclude variance between seeds.")
-    if result.setting.pretrained:
+    if result.setting.pretrained_once:
         sentences.append(
             "Each network was pretrained once: the intervals exclude variance between pretraining runs, which alone "
             "may cause a difference."
@@ -59,7 +59,7 @@ def _answer_attention(result: SettingResult) -> str:
     verdict = "has no significant effect"
     if row.significant:
         verdict = "helps" if row.difference > 0 else "costs accuracy"
-        verdict += ", with one pretraining of each network" if result.setting.pretrained else ""
+        verdict += ", with one pretraining of each network" if result.setting.pretrained_once else ""
     count = f"{row.pairs} pair{'' if row.pairs == 1 else 's'} of trials, {row.images:,} images, {row.seeds} seed"
     count += "" if row.seeds == 1 else "s"
     sentence = (

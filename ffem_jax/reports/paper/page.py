@@ -98,10 +98,7 @@ def _write_networks(result: SettingResult) -> list[str]:
         note = "The intervals count images alone: they exclude variance between seeds."
     if result.frontier and not result.frontier.whole:
         note += " The frontier counts the trials that all networks have."
-    if result.setting.pretrained:
-        note += " Each network was pretrained once, for all trials: "
-        note += "the intervals exclude variance between pretraining runs."
-    return [*make_markdown_table(head, rows), "", note]
+    return [*make_markdown_table(head, rows), "", " ".join([note, *result.setting.describe_exclusions(bool(over))])]
 
 
 def _write_network(row: NetworkRow, result: SettingResult) -> list[str]:

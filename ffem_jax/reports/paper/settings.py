@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ffem_jax.analysis.comparability import FrontierError, Run, check_comparable, describe_pretraining, identify
+from ffem_jax.analysis.independence import count_pretrainings, describe_exclusions
 from ffem_jax.analysis.pairing import read_settings
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.reports.paper.published import NETWORKS, PaperNetwork, find_network, load_arch
@@ -34,9 +35,9 @@ class Setting:
         return f"{self.recipe}, {self.resolution} x {self.resolution}"
 
     @property
-    def pretrained(self) -> bool:
+    def pretrained_once(self) -> bool:
         """Whether its trials began from pretrained weights, the same in each of a network's trials."""
-        return self.records[0].view.is_pretrained
+        return max(count_pretrainings(list(filter(is_done, self.records))).values(), default=0) == 1
 
     @property
     def folds(self) -> int:
@@ -48,6 +49,10 @@ class Setting:
         """What a network of a whole set has done: every fold, with every seed that any network was trained with."""
         runs = sorted({identify(record).run._replace(fold=0) for record in self.records})
         return [run._replace(fold=fold) for run in runs for fold in range(self.folds)]
+
+    def describe_exclusions(self, drawn: bool) -> list[str]:
+        """A sentence for each thing that the finished trials share; drawn: whether intervals draw trainings anew."""
+        return describe_exclusions(list(filter(is_done, self.records)), drawn=drawn)
 
     def get_done(self, name: str) -> list[TrialRecord]:
         """The finished trials of the network `name`."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ffem_jax.analysis.comparability import Run, identify
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
+from ffem_jax.analysis.independence import label_draws
 from ffem_jax.analysis.question import FrontierQuestion
 from ffem_jax.analysis.summary import NetworkSummary, summarize_records
 from ffem_jax.metrics.intervals import compute_unpaired_interval, compute_wilson_interval
@@ -87,11 +88,12 @@ def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float
         run = runs.index(_find_run(record))
         right[run, columns] += np.frombuffer(record.hits.encode(), np.uint8) == ord("1")
         counts[run, columns] += 1
+    labels = label_draws([(run, run.pretraining_seed) for run in runs])
     if right.sum() < counts.sum():
-        low, high = compute_paired_interval(right, counts)
+        low, high = compute_paired_interval(right, counts, **labels)
         return accuracy, max(0.0, low), high, True
     # Draws of nothing but right answers have no width; the interval of errors that were never seen has.
-    _, high = compute_paired_interval(counts - right, counts)
+    _, high = compute_paired_interval(counts - right, counts, **labels)
     return accuracy, 1.0 - high, 1.0, True
 
 

@@ -61,8 +61,10 @@ class View2Result:
     pooled: Roc
 
 
-def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
+def combine_folds(records: Iterable[TrialRecord], among: Iterable[TrialRecord] = ()) -> list[View2Result]:
     """A result for each network and seed that has a fold done, in order of first appearance.
+
+    among: all that was recorded, where `records` are some of it: networks are called what they are called there.
 
     Trials of other protocols are passed over. Raises View2Error where no fold of View 2 is done, and FrontierError
     where the records mix data sets or settings of one: their accuracies do not compare.
@@ -80,7 +82,7 @@ def combine_folds(records: Iterable[TrialRecord]) -> list[View2Result]:
         identity = identify(record)
         groups[identity.network, identity.run._replace(fold=0)].append(record)
     done = {key: group for key, group in groups.items() if any(_is_done(record) for record in group)}
-    labels = label_networks(folds)
+    labels = label_networks([*among, *folds])
     runs = {run for _, run in done}
     return [_combine(group, labels[network] + _tell_run(run, runs), run.seed) for (network, run), group in done.items()]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffem_jax.analysis.independence import describe_exclusions
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.reports.view2.combine import View2Result, combine_folds
 from ffem_jax.reports.view2.plots import describe_rate, plot_roc
@@ -32,12 +33,13 @@ smallest rate that neither kind of error exceeds. A FAR of 1e-3 is {accepts} fal
 
 @dataclass(frozen=True)
 class View2Report:
-    """What `write_view2` found and wrote."""
+    """What `write_view2` found and wrote. exclusions: a sentence for each thing that the trainings share."""
 
     results: tuple[View2Result, ...]
     title: str
     synthetic: bool
     files: tuple[Path, ...]
+    exclusions: tuple[str, ...] = ()
 
     @property
     def table(self) -> Table:
@@ -56,6 +58,7 @@ class View2Report:
             "title": self.title,
             "synthetic": self.synthetic,
             "networks": json.loads(json.dumps([{n: getattr(result, n) for n in fields} for result in self.results])),
+            "exclusions": list(self.exclusions),
             "files": [path.name for path in self.files],
         }
 
@@ -87,12 +90,14 @@ def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
     return [head, *rows]
 
 
-def write_view2(records: Sequence[TrialRecord], out: Path) -> View2Report:
+def write_view2(records: Sequence[TrialRecord], out: Path, among: Sequence[TrialRecord] = ()) -> View2Report:
     """Put the folds of `records` together and write roc.png, roc.svg, verification.json and verification.md to `out`.
+
+    among: as `combine_folds` has it.
 
     Raises View2Error and FrontierError as `combine_folds` does, and OSError where `out` cannot be written.
     """
-    results = combine_folds(records)
+    results = combine_folds(records, among)
     used = [record for record in records if record.protocol == "view2"]
     variant = next((record.data_variant for record in used if record.data_variant), "")
     pixels = sorted({record.resolution for record in used})
@@ -100,7 +105,9 @@ def write_view2(records: Sequence[TrialRecord], out: Path) -> View2Report:
     synthetic = any(record.synthetic for record in used)
     out.mkdir(parents=True, exist_ok=True)
     files = [*plot_roc(results, out / "roc", title, synthetic), out / "verification.json", out / "verification.md"]
-    report = View2Report(tuple(results), title, synthetic, tuple(files))
+    done = [record for record in used if record.status == "done"]
+    exclusions = describe_exclusions(done, noun="the standard errors")
+    report = View2Report(tuple(results), title, synthetic, tuple(files), tuple(exclusions))
     write_text(out / "verification.json", json.dumps(report.to_dict(), indent=2) + "\n")
     write_text(out / "verification.md", _write_reading(report))
     return report
@@ -123,4 +130,4 @@ def _write_reading(report: View2Report) -> str:
         lines += [f"A trial failed: {escape(error)}" for error in result.errors]
     different = min(result.different_pairs for result in report.results)
     method = METHOD.format(accepts=different // 1000, different=different)
-    return "\n".join([*lines, "", method]) + "\n"
+    return "\n".join([*lines, "", method, *(f"\n{sentence}" for sentence in report.exclusions)]) + "\n"

@@ -88,7 +88,7 @@ def test_pretrained_once_is_said(make_set, tmp_path):
     pretrain = {"name": "lfw_rest"}
     records = [dataclasses.replace(record, spec={**record.spec, "pretrain": pretrain}) for record in records]
     text = page(records, tmp_path)
-    assert "pretrained once, for all trials: the intervals exclude variance between pretraining runs." in text
+    assert "Each network was pretrained once: the intervals exclude variance between pretraining runs." in text
     told = answer(records)
     assert "**ECA in the first and last bottleneck helps, with one pretraining of each network**" in told
     assert told.endswith("which alone may cause a difference.")
