@@ -17,6 +17,7 @@ from flax import nnx
 from ffem_jax.cli import COMMANDS, main, terminal
 from ffem_jax.config.compose import find_sweeps, list_groups, open_composer, to_specs
 from ffem_jax.models import build_model
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.trial import trial_key
 from ffem_jax.training.weights import name_leaves
 
@@ -43,7 +44,7 @@ def read_interface(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
             words: to_specs(composer.compose([words, "data=synthetic", *needed.get(words, [])]))[0] for words in chosen
         }
     network = trials["arch=ffem_am"].arch
-    weights = name_leaves(nnx.state(nnx.eval_shape(lambda: build_model(network, 96, rngs=nnx.Rngs(0)))))
+    weights = name_leaves(nnx.state(plan_draws(lambda keys: build_model(network, 96, rngs=keys))[0]))
     return {
         "options": {" ".join(words): read_options(words, capsys) for words in commands},
         "groups": groups,

@@ -171,7 +171,7 @@ def _forecast(trials: Sequence[TrialSpec], run: RunSpec, launcher: Any, recorded
     from ffem_jax.runs.plan import count_at_a_time, forecast_trials
 
     def find_pace(ends: Sequence[tuple[TrialSpec, int, int]]) -> Pace:
-        known = read_pace(recorded, run.cores)
+        known = read_pace(recorded, run.cores, {trial.recipe.precision for trial, *_ in ends})
         if known is None:
             say("timing some training steps of the smallest and the largest network; --records RECORDS spares it")
         return known or measure_pace(ends, run.cores)

@@ -22,6 +22,7 @@ from ffem_jax.cli.terminal import (
 
 if TYPE_CHECKING:
     from ffem_jax.records.record import TrialRecord
+    from ffem_jax.runs.sweep import JobResult
 
 
 def run(words: Sequence[str]) -> int:
@@ -46,22 +47,29 @@ def run(words: Sequence[str]) -> int:
         return run_sweep("", options, ["train", *words])
 
     from ffem_jax.config.compose import open_composer
+    from ffem_jax.machine.hosts import is_first
     from ffem_jax.runs.sweep import run_one
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean(), say_how_to_go_on(["train", *words]):
         result = run_one(composer, options.overrides, say)
     if result.bad_input:
         raise UsageError(result.error)
-    if options.json:
-        rows = [json.loads(record.to_json()) for record in result.records]
-        print(json.dumps(rows[0] if len(rows) == 1 else rows))
-    else:
-        for line in describe_results(result.records):
-            show(line)
-        show(f"folder: {result.out_dir}")
+    if is_first():  # of several processes one tells
+        print_result(result, options.json)
     if result.error:
         say(f"ffem: failed: {result.error}")
     return FAILED if result.error or any(record.status == "failed" for record in result.records) else DONE
+
+
+def print_result(result: JobResult, as_json: bool) -> None:
+    """Print the records of one job, and its folder."""
+    if as_json:
+        rows = [json.loads(record.to_json()) for record in result.records]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
+        return
+    for line in describe_results(result.records):
+        show(line)
+    show(f"folder: {result.out_dir}")
 
 
 def refuse_several(options: argparse.Namespace) -> None:

@@ -115,9 +115,11 @@ def register_schema() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    node = OmegaConf.structured(ApplicationSpec)
-    make_writable(node)
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=node)
+    store = ConfigStore.instance()
+    if f"{SCHEMA_NAME}.yaml" not in store.repo:  # it stays, and making it takes as long as composing a config
+        node = OmegaConf.structured(ApplicationSpec)
+        make_writable(node)
+        store.store(name=SCHEMA_NAME, node=node)
 
 
 def make_writable(node: Any) -> None:
@@ -250,22 +252,21 @@ class Composer:
         HydraConfig.instance().set_config(config)
         return HydraContext(config_loader=self.loader, callbacks=Callbacks(config))
 
+    @functools.cached_property
+    def _repository(self) -> Any:
+        # The loader's own get_group_options copies everything that is registered for each question.
+        loader: Any = self.loader
+        return loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self.search_path)[1]
+
     def list_choices(self, group: str) -> list[str]:
         """The configs of `group`, those one folder deeper too; empty where it is no group."""
         if "." in group:  # the key of a value: Hydra would look through all folders for each
             return []
         from hydra.core.object_type import ObjectType
 
-        def look(group: str, kind: ObjectType) -> list[str]:
-            return self.loader.get_group_options(
-                group, results_filter=kind, config_name=CONFIG_NAME, overrides=self.search_path
-            )
-
-        deeper = (
-            f"{folder}/{name}"
-            for folder in look(group, ObjectType.GROUP)
-            for name in look(f"{group}/{folder}", ObjectType.CONFIG)
-        )
+        look = self._repository.get_group_options
+        folders = look(group, ObjectType.GROUP)
+        deeper = [f"{one}/{name}" for one in folders for name in look(f"{group}/{one}", ObjectType.CONFIG)]
         return [*look(group, ObjectType.CONFIG), *deeper]
 
     def _check(self, override: Override) -> None:
@@ -385,9 +386,6 @@ def write_places(trial: TrialSpec) -> list[str]:
     used = [name for name in FOLDERS if trial.pretraining or not name.startswith("pretrain.")]
     roots: list[Any] = [functools.reduce(getattr, name.split("."), place_faces(trial)) for name in used]
     return [f"{name}={quote_value(root)}" for name, root in zip(used, roots, strict=True) if root]
-
-
-# ----------------------------------------------------------------------------------- messages
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ffem_jax.config.overrides import ConfigError, suggest, write_value
 from ffem_jax.specs.architecture import StageSpec
-from ffem_jax.specs.fields import check_fields, setting
+from ffem_jax.specs.fields import SpecError, check_fields, setting
 from ffem_jax.specs.trial import RunSpec, TrialSpec
 
 # Of keys that a word may be short for.
@@ -19,6 +19,7 @@ MEANT_AT_MOST = 3
 # Types of fields that hold one value, as the specs write them.
 SCALARS = ("int", "float", "bool", "str", "str | None", "int | None", "float | None")
 LAUNCHERS = ("local", "joblib", "ray", "slurm")
+ALONE = ("joblib", "ray")  # whose trials are single processes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class ApplicationSpec(TrialSpec):
 
     run: RunSpec = field(default_factory=RunSpec)
     launcher: LauncherSpec = field(default_factory=LauncherSpec)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run.processes != 1 and self.launcher.name in ALONE:
+            raise SpecError(
+                f"launcher={self.launcher.name} starts one process per trial, and run.processes={self.run.processes} "
+                "trains one by several: leave one of them out"
+            )
 
 
 def list_keys(node: Any = None, prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ffem_jax.models.graph import AXES, Shape
@@ -39,8 +39,8 @@ def count_bytes(part: nnx.Module, channels: int) -> int:
     if not hasattr(part, "fold"):
         return 0
     graph, state = nnx.split(part)
-    # Values do not matter, but a part may compute with them.
-    part = nnx.merge(graph, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
+    # Values do not matter, but a part may compute with them. NumPy makes them: JAX would compile a program per shape.
+    part = nnx.merge(graph, jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), state))
     counter = TopologyCounter((8, 8, channels))
     part.fold(counter, "x", "part")
     return counter.total

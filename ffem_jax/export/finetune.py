@@ -88,7 +88,7 @@ def get_weights(network: LayerList) -> Weights:
     """What fine-tuning changes: every weight of the network."""
     weights: Weights = {}
     for layer, field, values in network.iterate_weights():
-        weights.setdefault(layer.name, {})[field] = jnp.asarray(values)
+        weights.setdefault(layer.name, {})[field] = jax.device_put(values)
     return weights
 
 

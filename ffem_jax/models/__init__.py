@@ -21,9 +21,10 @@ class FaceNetwork(nnx.Module):
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        x = self.stem(normalize_pixels(pixels))
+        # In the type of its kernels, whatever a block computes in.
+        x = self.stem(normalize_pixels(pixels).astype(self.stem.kernel.dtype))
         for block in self.blocks:
-            x = block(x)
+            x = block(x).astype(x.dtype)
         return self.head(x)
 
     def fold(self, graph: Graph, x: str, name: str) -> str:

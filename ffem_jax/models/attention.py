@@ -46,6 +46,9 @@ def apply_attention(attention: Any, fusion: str, x: jax.Array) -> jax.Array:
     except TypeError as error:
         raise SpecError(f"the attention {_name(attention)} cannot be called with a map alone: {error}") from None
     y = attention(x)
+    # One may compute in float32 what it is given in bfloat16: what it gives goes on as it came.
+    if x.dtype == jnp.bfloat16 and isinstance(y, jax.Array) and y.dtype == jnp.float32:
+        y = y.astype(x.dtype)
     if not isinstance(y, jax.Array) or (y.shape, y.dtype) != (x.shape, x.dtype):
         given = f"{y.dtype}{list(y.shape)}" if isinstance(y, jax.Array) else type(y).__name__
         raise SpecError(

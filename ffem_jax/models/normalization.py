@@ -17,10 +17,11 @@ class PReLU(nnx.Module):
     """max(x, 0) + slope * min(x, 0), a slope a channel, 0.25 at first (He et al., 2015)."""
 
     def __init__(self, channels: int):
-        self.slope = nnx.Param(jnp.full((channels,), 0.25))
+        self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x > 0, x, x * self.slope[...])
+        # The slope, and so its gradient's sum over the map, may be of a finer type than x.
+        return jnp.where(x > 0, x, (x * self.slope[...]).astype(x.dtype))
 
 
 @jax.custom_jvp

@@ -18,6 +18,8 @@ from ffem_jax.data import Faces
 from ffem_jax.data.bins import Bins
 from ffem_jax.data.protocols import Split
 from ffem_jax.data.recorded import KnownFaces, describe_faces
+from ffem_jax.machine import hosts
+from ffem_jax.machine.hosts import describe_error
 from ffem_jax.machine.processor import find_processor
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.runs.interrupts import raise_if_interrupted
@@ -28,6 +30,7 @@ from ffem_jax.teachers import Teaching
 if TYPE_CHECKING:
     import numpy as np
 
+    from ffem_jax.training.step import TrainState
     from ffem_jax.training.trainer import History, Trainer, Training
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,8 @@ def fit(
 ) -> tuple[Trainer, Training]:
     """Train the seeds of `records` as one program, from the checkpoint in the folder if it is theirs.
 
+    Of several processes all train, and the first alone reads and writes the folder and draws the bar.
+
     Args:
         pretrain: gives the weights that a trial with a pretraining starts from; called where no checkpoint is found.
         on_epoch: called with (epochs done, history) after each epoch, the checkpoint being under way.
@@ -78,30 +83,31 @@ def fit(
         SpecError: the batch is larger than the training side.
     """
     from ffem_jax.training.checkpoint import TrialCheckpoint
-    from ffem_jax.training.pretraining import start_from
-    from ffem_jax.training.progress_bar import TrainingBar, show_activity
-    from ffem_jax.training.trainer import History, Trainer
+    from ffem_jax.training.progress_bar import TrainingBar, say, show_activity
+    from ffem_jax.training.trainer import Trainer
 
     trial, run, faces, split = inputs.trial, inputs.run, inputs.faces, inputs.split
     keys = [record.trial_key for record in records]
-    specs = {"keys": keys, "specs": [record.spec for record in records]}
-    (inputs.out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
+    first, shows = hosts.is_first(), run.progress and hosts.is_first()
+    if first:
+        specs = {"keys": keys, "specs": [record.spec for record in records]}
+        (inputs.out_dir / "trial.json").write_text(json.dumps(specs, indent=1) + "\n")
     network, seeds = resolve_network(trial.arch), [record.seed for record in records]
     # Where nothing is held out of training, the test images are looked at after each epoch; view2 and open_set have no
     # such number, since the classifier knows nobody who is tested.
     validation = split.validation if len(split.validation) or split.tests_strangers else split.test
-    with show_activity(f"{trial.arch.name}: compiling", enabled=run.progress):
+    with show_activity(f"{trial.arch.name}: compiling", enabled=shows):
         targets = inputs.teaching.targets if inputs.teaching else None
         trainer = Trainer(
             network, trial.recipe, seeds, faces.images, faces.labels, split.train, validation, targets,
-            images_per_epoch=trial.data.images_per_epoch, feed=run.load == "stream",
+            images_per_epoch=trial.data.images_per_epoch, feed=run.load == "stream", devices=run.devices,
         )  # fmt: skip
-    checkpoint = TrialCheckpoint(inputs.out_dir / "checkpoint", keys) if run.checkpoint else None
+    if first and trainer.idle:
+        say(trainer.idle)
+    checkpoint = TrialCheckpoint(inputs.out_dir / "checkpoint", keys) if run.checkpoint and first else None
     try:
         restored = checkpoint.restore(trainer.abstract_state) if checkpoint and not run.retrain else None
-        if restored is None and trial.pretraining:
-            state = start_from(trainer.init(), pretrain())
-            restored = 0, state, History(bad_steps=[""] * len(seeds))
+        restored = _find_start(trainer, restored, pretrain if trial.pretraining else None)
 
         def finish_epoch(epochs: int, state: Any, history: History) -> None:
             if checkpoint:
@@ -109,7 +115,7 @@ def fit(
             on_epoch(epochs, history)
             raise_if_interrupted()
 
-        with TrainingBar(trial, trainer.steps_per_epoch, enabled=run.progress) as bar:
+        with TrainingBar(trial, trainer.steps_per_epoch, enabled=shows) as bar:
             training = trainer.fit(
                 restored=restored,
                 stop_epoch=run.stop_epoch,
@@ -123,6 +129,31 @@ def fit(
         if checkpoint:
             checkpoint.close()
     return trainer, training
+
+
+def _find_start(
+    trainer: Trainer,
+    restored: tuple[int, TrainState, History] | None,
+    pretrain: Callable[[], Mapping[str, np.ndarray]] | None,
+) -> tuple[int, TrainState, History] | None:
+    """Epochs done, state and history that training goes on from, in each process those of the first; None to begin."""
+    import jax
+    import numpy as np
+
+    from ffem_jax.training.pretraining import start_from
+    from ffem_jax.training.trainer import History
+
+    if pretrain and not hosts.tell(restored is not None):
+        pretrained, state = pretrain(), trainer.init()
+        restored = 0, start_from(state, pretrained) if hosts.is_first() else state, trainer.start_history()
+    if hosts.count() == 1:
+        return restored
+    facts = hosts.tell(restored and [restored[0], dataclasses.asdict(restored[2])])
+    if facts is None:
+        return None
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), trainer.abstract_state)
+    state = hosts.share(jax.device_get(restored[1]) if restored else blank)
+    return facts[0], state, History(**facts[1])
 
 
 def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:
@@ -245,24 +276,21 @@ def keep_weights(record: TrialRecord, place: int, inputs: TrialInputs, training:
 
     from ffem_jax.training.weights import save_weights
 
-    evaluated = training.state.evaluated
+    params, statistics = jax.device_get(training.state.evaluated)
     if len(training.history.bad_steps) > 1:
-        evaluated = jax.tree.map(lambda leaf: leaf[place], evaluated)
+        params, statistics = jax.tree.map(lambda leaf: leaf[place], (params, statistics))
     known = describe_faces(inputs.faces, inputs.split), KnownFaces(record.pretraining_fingerprint)
-    save_weights(inputs.out_dir, record.trial_key, record.spec, *evaluated, known)
-
-
-def describe_error(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    save_weights(inputs.out_dir, record.trial_key, record.spec, params, statistics, known)
 
 
 def describe_device(count: int) -> str:
-    """What `count` devices of this process train on: an accelerator's name, or the CPU's with its cores."""
+    """What a trial on `count` devices trains on: an accelerator's name, or the CPU's with its cores."""
     import jax
 
     device = jax.devices()[0]
     if device.platform != "cpu":
-        return f"{device.device_kind} ({device.platform})"
-    return f"{find_processor()} ({count} of {os.cpu_count()} cores, cpu)"
+        several = f"{count} x " if count > 1 else ""
+        described = f"{several}{device.device_kind} ({device.platform})"
+    else:
+        described = f"{find_processor()} ({count // hosts.count()} of {os.cpu_count()} cores, cpu)"
+    return described if hosts.count() == 1 else f"{described} by {hosts.count()} processes"

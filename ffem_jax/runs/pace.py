@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -62,9 +62,10 @@ def fit_pace(points: Sequence[tuple[float, float]], compile_seconds: float, sour
     return Pace(0.0, float(seconds.sum() / macs.sum()), compile_seconds, source)
 
 
-def read_pace(records: Sequence[TrialRecord], cores: int) -> Pace | None:
+def read_pace(records: Sequence[TrialRecord], cores: int, precisions: Collection[str] = ("float32",)) -> Pace | None:
     """The pace of the trials that this machine trained on `cores` cores (0: on all); None where there are none.
 
+    precisions: of recipe.precision, those that are to be trained: one is several times as fast as another.
     The seconds of older trials count as they are: a newer version may be faster.
     """
     wanted = f"({cores or _count_cores()} of {os.cpu_count()} cores, cpu)"
@@ -73,6 +74,7 @@ def read_pace(records: Sequence[TrialRecord], cores: int) -> Pace | None:
         record
         for record in records
         if record.device == device and record.macs and record.train_images_per_second and record.epochs
+        if record.view.recipe.precision in precisions
     ]
     if not own:
         return None

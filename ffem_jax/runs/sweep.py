@@ -69,6 +69,7 @@ def run_trial_job(config: DictConfig) -> JobResult:
     from hydra.core.hydra_config import HydraConfig
 
     from ffem_jax.data import DataError
+    from ffem_jax.machine import hosts
     from ffem_jax.runs.trial import run_trials
 
     out_dir = str(HydraConfig.get().runtime.output_dir)
@@ -78,7 +79,7 @@ def run_trial_job(config: DictConfig) -> JobResult:
             trial, run = to_specs(config)
             records = run_trials(trial, run, Path(out_dir), Path(run.records))
         return JobResult(records=tuple(records), out_dir=out_dir)
-    except (ConfigError, SpecError, DataError) as error:
+    except (ConfigError, SpecError, DataError, hosts.HostError) as error:
         return JobResult(error=str(error), bad_input=True, out_dir=out_dir)
     except Exception as error:
         # Kept as text: an exception that cannot be pickled would take the whole sweep with it.
@@ -315,6 +316,8 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
     """
     from hydra.core.utils import run_job
 
+    from ffem_jax.machine import hosts
+
     composer.parse(overrides)
     refuse_sweeps(composer.settle(overrides))
     job, config = make_job(composer, overrides), composer.compose(overrides)
@@ -323,8 +326,10 @@ def run_one(composer: Composer, overrides: Sequence[str], report: Callable[[str]
     records_path = Path(job.run.records or out_dir / "records.jsonl").absolute()
     check_writable(out_dir, "hydra.run.dir=DIR")
     check_writable(records_path.parent, "run.records=FILE")
+    hosts.join(job.run.processes, job.run.process, job.run.coordinator, job.run.heartbeat_seconds)
     for note in check_data(job.trials)[0]:
-        report(note)
+        if hosts.is_first():
+            report(note)
     places = [f"hydra.run.dir={quote_value(out_dir)}", f"run.records={quote_value(records_path)}"]
     config = composer.compose([*overrides, *places])
     with answer_interrupts():

@@ -30,8 +30,9 @@ from ffem_jax.data.open_set import check_strangers
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.data.recorded import identify_faces
 from ffem_jax.data.stream import choose_loading
+from ffem_jax.machine import hosts
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.runs.fitting import TrialInputs, describe_error, embed, fill_record, fit
+from ffem_jax.runs.fitting import TrialInputs, embed, fill_record, fit
 from ffem_jax.runs.progress import PRETRAINING_FOLDER, PRETRAINING_RECORDS
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import RunSpec, TrialSpec, to_plain, trial_key
@@ -57,6 +58,9 @@ def run_trials(
     With run.stop_epoch a trial is recorded as pruned where it stops; one recorded as done, or as pruned no earlier, is
     returned as it is. To go on, give the same `out_dir`: the checkpoint is there. Without it the trial starts anew.
 
+    Where several processes train together (run.processes) each calls this. The first one alone reads and writes
+    records and folders; all return the same records.
+
     Args:
         out_dir: keeps trial.json, the checkpoint and the trained weights.
         what: what to call the trial while another process trains it; empty names its network and seed.
@@ -66,25 +70,58 @@ def run_trials(
 
     Raises:
         DataError, SpecError: the request cannot be met.
+        HostError: another process of the trial failed, or is of another trial.
         OSError: a record cannot be written.
     """
-    with ExitStack() as locks:
+    hosts.join(run.processes, run.process, run.coordinator, run.heartbeat_seconds)
+    with hosts.end_together(), ExitStack() as locks:
         locks.enter_context(choose_loading(run.load))
         inputs = _load_inputs(trial, run, out_dir)
-        blank = _make_blank_records(inputs)
-        for record in blank:
-            _wait_for_lock(locks, records_path, record, what, run.progress)
-        kept = _select_recorded(_read_existing(records_path), blank, run)
-        ours = {record.trial_key for record in kept}
+        blank, kept = _make_blank_records(inputs), []
+        _check_the_same(run, blank)
+        if hosts.is_first():
+            for record in blank:
+                _wait_for_lock(locks, records_path, record, what, run.progress)
+            kept = _select_recorded(_read_existing(records_path), blank, run)
+        ours = hosts.tell([record.trial_key for record in kept])
         missing = [record for record in blank if record.trial_key not in ours]
         if missing:
-            # Whatever else is to be trained in this folder keeps its checkpoint and its weights there too.
-            out_dir.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(out_dir / ".trial.lock"))
+            if hosts.is_first():
+                # Whatever else is to be trained in this folder keeps its checkpoint and its weights there too.
+                out_dir.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(out_dir / ".trial.lock"))
             missing = _run(inputs, missing, records_path.parent / PRETRAINING_FOLDER)
-            for record in missing:
-                _append(records_path, record)
-        return [*kept, *missing]
+            if hosts.is_first():
+                for record in missing:
+                    _append(records_path, record)
+        return _share_records([*kept, *missing])
+
+
+# What may differ between the processes of a trial: where each is, and what each shows.
+_OWN_SETTINGS = ("process", "coordinator", "records", "progress", "cores")
+
+
+def _check_the_same(run: RunSpec, blank: Sequence[TrialRecord]) -> None:
+    """Raise HostError where the processes of a trial were given different trials, or other settings of the run."""
+    settings = {f"run.{name}": value for name, value in to_plain(run).items() if name not in _OWN_SETTINGS}
+    trials = [record.trial_key for record in blank]
+    mine = {**settings, "trials (network, recipe, seed and faces)": trials, "versions": blank[0].versions}
+    first, *others = hosts.gather(mine)
+    for process, other in enumerate(others, 1):
+        odd = [name for name, value in first.items() if other.get(name) != value]
+        if odd:
+            raise hosts.HostError(
+                f"process {process} was started with other {', '.join(odd)} than process 0: {other[odd[0]]} and "
+                f"{first[odd[0]]}; start the same command in each"
+            )
+
+
+def _share_records(records: list[TrialRecord]) -> list[TrialRecord]:
+    """The first process's records, in all of them."""
+    if hosts.count() == 1 or hosts.has_failed():
+        return records
+    lines = hosts.tell([record.to_json() for record in records])
+    return records if hosts.is_first() else [TrialRecord.from_json(line) for line in lines]
 
 
 def _select_recorded(recorded: Sequence[TrialRecord], blank: Sequence[TrialRecord], run: RunSpec) -> list[TrialRecord]:
@@ -251,10 +288,12 @@ def _run(inputs: TrialInputs, blank: Sequence[TrialRecord], pretraining_dir: Pat
     except SpecError:
         raise
     except Exception as error:
-        described = describe_error(error)
+        described = hosts.explain_failure(error)
         records = [dataclasses.replace(record, status="failed", error=described) for record in records]
         # The console gets one line, from the record; the traceback is for the trial's ffem.log.
         log.info("%s seed %s failed", trial.arch.name, trial.seed, exc_info=True)
+        if not hosts.is_first():  # which records the failure, as far as it hears of it
+            raise
     seconds = round(time.perf_counter() - started, 3)
     return [dataclasses.replace(record, wall_seconds=seconds) for record in records]
 
@@ -265,7 +304,8 @@ def _train(inputs: TrialInputs, records: Sequence[TrialRecord], pretraining_dir:
     from ffem_jax.training.progress_bar import say
 
     run = inputs.run
-    with open_logger(run.logger, records, inputs.out_dir, say, retrain=run.retrain) as logger:
+    name = run.logger if hosts.is_first() else "none"
+    with open_logger(name, records, inputs.out_dir, say, retrain=run.retrain) as logger:
         trainer, training = fit(
             inputs,
             records,
@@ -273,6 +313,8 @@ def _train(inputs: TrialInputs, records: Sequence[TrialRecord], pretraining_dir:
             on_epoch=logger.log_epoch,
         )
         embedded = embed(trainer, training, inputs.split)
+        if not hosts.is_first():
+            return list(records)  # the first process says what they are
         filled = [
             fill_record(record, place, inputs, trainer, training, embedded) for place, record in enumerate(records)
         ]
@@ -305,8 +347,9 @@ def _pretrain(inputs: TrialInputs, folder: Path, fingerprint: str) -> dict[str, 
         (record,) = run_trials(first, alone, folder / key, folder / PRETRAINING_RECORDS, what=what)
         if record.status != "done":
             raise PretrainingError(f"pretraining on {first.data.name} ({key}) failed: {record.error or record.status}")
-        if (pretrained := load_pretrained(folder / key / "checkpoint", key, first)) is not None:
-            return pretrained
+        found = load_pretrained(folder / key / "checkpoint", key, first) if hosts.is_first() else None
+        if hosts.tell(found is not None):
+            return found or {}
     raise PretrainingError(f"pretraining on {first.data.name} ({key}) left no checkpoint in {folder / key}")
 
 

@@ -148,6 +148,8 @@ def plan_search(
     space = read_space({"params": settings.params, "when": settings.when}, replaced)
     composer.parse([f"{choice.name}={','.join(choice.values)}" for choice in space.choices])
     base, run = to_specs(composer.compose(fixed), as_typed=True)
+    if run.processes != 1:
+        raise ConfigError("a search trains each network in one process; leave run.processes out")
     if settings.halving.get_rungs(base.recipe.epochs):
         if any(choice.name in ("recipe", "recipe.epochs") for choice in space.choices):
             raise ConfigError(

@@ -15,6 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("exponential", "one_cycle", "constant")
+PRECISIONS = ("float32", "bfloat16")
 
 # The settings that a loss may read; with a margin goes the schedule of it.
 LOSS_SETTINGS = {
@@ -29,9 +30,10 @@ class Loss:
     """A loss that `recipe.loss` can choose.
 
     function: (logits [N, num_classes], labels [N], margin, recipe) -> a scalar, in nats. margin is that of the step, a
-    scalar. reads: of LOSS_SETTINGS; what it does not read tells no two trials apart. One that reads `scale` is given
-    recipe.scale times the cosine between an embedding and each class's weight vector, any other the logits of a dense
-    layer with bias. source: the paper.
+    scalar. Under recipe.class_sampling the classes are those of the step, and labels count among them. reads: of
+    LOSS_SETTINGS; what it does not read tells no two trials apart. One that reads `scale` is given recipe.scale times
+    the cosine between an embedding and each class's weight vector, any other the logits of a dense layer with bias.
+    source: the paper.
     """
 
     name: str
@@ -216,6 +218,24 @@ class RecipeSpec:
         low=0.0,
         high=0.99999,
         source="Polyak and Juditsky, 1992; start corrected as in Adam, Kingma and Ba, 2015",
+        added=True,
+    )
+    precision: str = setting(
+        "float32",
+        "What the network computes in while it trains; parameters, BatchNorm, losses and testing stay float32. "
+        "bfloat16 is for accelerators, and slower on a CPU.",
+        choices=PRECISIONS,
+        source="Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019",
+        added=True,
+    )
+    class_sampling: float = setting(
+        1.0,
+        "The share of the people that the classifier takes in each step: those of the batch, and others at random; 1 "
+        "takes all.",
+        low=1e-6,
+        high=1.0,
+        unit="fraction",
+        source="Partial FC: An et al., CVPR 2022",
         added=True,
     )
 

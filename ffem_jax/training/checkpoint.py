@@ -1,6 +1,7 @@
 """The state of a trial after each epoch, kept by Orbax: written beside the last one, then put in its place.
 
 It stores the loop's own state, so it knows that type. The loop knows nothing of disks; `runs.fitting` joins the two.
+Of several processes, which all have the whole state, the first one alone keeps it, so that no disk need be shared.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ class TrialCheckpoint:
         self.stack = contextlib.ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
         plain = self.stack.enter_context(_find_plainly(folder))
-        self.manager = ocp.CheckpointManager(plain, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True))
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False, multiprocessing_options=_wait_for_nobody())
+        self.manager = ocp.CheckpointManager(plain, options=options)
 
     def save(self, epochs_done: int, state: TrainState, history: History) -> None:
         """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
         facts = {"owner": self.owner, "layout": _list_leaves(state), "history": dataclasses.asdict(history)}
         self.manager.save(
             epochs_done,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(_select_kept(state)), facts=ocp.args.JsonSave(facts)),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_fetch(_select_kept(state))), facts=ocp.args.JsonSave(facts)
+            ),
         )
 
     def restore(self, abstract_state: Any) -> tuple[int, TrainState, History] | None:
@@ -55,7 +59,7 @@ class TrialCheckpoint:
         if facts["owner"] != self.owner or facts.get("layout") != _list_leaves(abstract_state):
             self.manager.delete(newest)
             return None
-        target = ocp.args.Composite(state=ocp.args.StandardRestore(_select_kept(abstract_state)))
+        target = ocp.args.Composite(state=ocp.args.StandardRestore(_bring_near(_select_kept(abstract_state))))
         try:
             state = TrainState(**self.manager.restore(newest, args=target)["state"])
         except ValueError:  # a part that has no arrays is laid out differently
@@ -68,6 +72,33 @@ class TrialCheckpoint:
         with self.stack:
             self.manager.wait_until_finished()
             self.manager.close()
+
+
+def _wait_for_nobody() -> ocp.options.MultiprocessingOptions:
+    """Of several processes this one saves and restores alone; Orbax would have it wait for the others."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix="ffem")
+
+
+def _fetch(tree: Any) -> Any:
+    """`tree` without arrays that lie on other processes' devices too: these are then on this host."""
+    return jax.tree.map(
+        lambda leaf: leaf if getattr(leaf, "is_fully_addressable", True) else jax.device_get(leaf), tree
+    )
+
+
+def _bring_near(shapes: Any) -> Any:
+    """`shapes` on this process's first device, where they lie on other processes' devices too."""
+    near = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> Any:
+        if leaf.sharding is None or leaf.sharding.is_fully_addressable:
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=near)
+
+    return jax.tree.map(place, shapes)
 
 
 @contextlib.contextmanager
@@ -86,10 +117,18 @@ def _find_plainly(folder: Path) -> Iterator[Path]:
 def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | None:
     """Epochs done, owner and state (a tree by name, on this process' first device) of the newest checkpoint in
     `folder`, whoever wrote it on however many devices; None where there is none."""
-    whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    whole, alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), _wait_for_nobody()
     # Named, so that Orbax does not warn of items it was not told of.
-    handlers = {"state": ocp.StandardCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
-    with _find_plainly(folder) as plain, ocp.CheckpointManager(plain, item_handlers=handlers) as manager:
+    handlers = {
+        "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        "facts": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    }
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        _find_plainly(folder) as plain,
+        ocp.CheckpointManager(plain, options=options, item_handlers=handlers) as manager,
+    ):
         newest = manager.latest_step()
         if newest is None:
             return None

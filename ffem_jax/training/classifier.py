@@ -61,7 +61,8 @@ class FaceClassifier(nnx.Module):
 
     def __call__(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, num_classes]."""
-        embeddings = self.network(pixels)
+        # A network may compute more coarsely than what it learns; a loss does not.
+        embeddings = self.network(pixels).astype(self.classifier.kernel.dtype)
         return embeddings, self.classifier(scale_gradient(embeddings, self.labels_weight))
 
     def project(self, embeddings: jax.Array) -> jax.Array:

@@ -1,11 +1,13 @@
 """The batches of a training whose images are not on the device: each is read ahead of its step and put there alone.
 
 The order of an epoch is `step.shuffle_epoch`'s, as for images on the device: both ways take the same batches, and a
-training that goes on at any step of any epoch takes the very images that it would have taken.
+training that goes on at any step of any epoch takes the very images that it would have taken. A batch is split over the
+devices; of several processes each reads the rows of its own devices alone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -15,6 +17,7 @@ import jax
 import numpy as np
 
 from ffem_jax.data.stream import StreamedImages, StreamError, read_batches
+from ffem_jax.training.placement import Placement
 from ffem_jax.training.step import TrainingFaces, shuffle_epoch
 
 # Of an accelerator's free memory: the rest is for the network.
@@ -22,13 +25,16 @@ DEVICE_SHARE = 0.5
 
 
 def fits_device(images: Any) -> bool:
-    """Whether an accelerator's memory takes all of the images; a CPU's is the memory that they lie in already."""
+    """Whether the memory of each accelerator takes all of the images; a CPU's is where they lie already."""
     if isinstance(images, StreamedImages):
         return False
-    device = jax.local_devices()[0]
+    return all(images.nbytes <= DEVICE_SHARE * free for free in map(_measure_free, jax.local_devices()))
+
+
+def _measure_free(device: jax.Device) -> float:
+    """Bytes that are free in an accelerator's memory; without bound where it does not say, and on a CPU."""
     measured = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-    free = measured.get("bytes_limit", 0) - measured.get("bytes_in_use", 0)
-    return not measured or images.nbytes <= DEVICE_SHARE * free
+    return measured["bytes_limit"] - measured.get("bytes_in_use", 0) if "bytes_limit" in measured else math.inf
 
 
 class BatchFeed:
@@ -40,23 +46,26 @@ class BatchFeed:
         keys: of one seed, or of several [seed].
         batch_size: images of a batch.
         steps: batches of an epoch.
-        sharding: where a batch is put.
+        placement: where a batch is put.
     """
 
     def __init__(
-        self, images: Any, faces: TrainingFaces, keys: jax.Array, batch_size: int, steps: int, sharding: Any
+        self, images: Any, faces: TrainingFaces, keys: jax.Array, batch_size: int, steps: int, placement: Placement
     ) -> None:
         self.images, self.faces, self.keys = images, faces, keys
-        self.batch_size, self.steps, self.sharding = batch_size, steps, sharding
+        self.batch_size, self.steps, self._placement = batch_size, steps, placement
         self.waited = 0.0
         self._batches: Generator[np.ndarray] | None = None
         self._places = np.zeros((0, batch_size), np.int32)
         self._next = (-1, 0)
+        # What every batch has, and is put on the devices once.
+        self._nobody = placement.put(np.zeros(0, np.int32))
+        self._centres = None if faces.centres is None else placement.put(faces.centres)
         shuffle = partial(_shuffle, count=faces.train_count)
         self._shuffle = jax.jit(jax.vmap(shuffle, in_axes=(0, None, None)) if keys.ndim else shuffle)
 
     def take(self, epoch: int, step: int) -> TrainingFaces:
-        """The faces of that step alone, in its order, on the device; with several seeds [seed, image].
+        """The faces of that step alone, in its order, split over the devices; with several seeds [seed, image].
 
         Raises:
             StreamError: an image cannot be read any more; the message says at which epoch and step.
@@ -73,18 +82,18 @@ class BatchFeed:
         self.waited += time.perf_counter() - started
         self._next = (epoch, step + 1)
         chosen = self._places[step]
-        faces = self.faces._replace(images=pixels, labels=self.faces.labels[chosen])
-        if faces.targets is not None:
-            faces = faces._replace(targets=faces.targets[chosen])
-        placed = jax.device_put(faces._replace(train_indices=np.zeros(0, np.int32), train_count=None), self.sharding)
-        return placed._replace(train_count=0)
+        put_rows = partial(self._placement.put_rows, axis=self.keys.ndim)
+        targets = None if self.faces.targets is None else put_rows(self.faces.targets[chosen])
+        labels = put_rows(self.faces.labels[chosen])
+        return TrainingFaces(put_rows(pixels), labels, self._nobody, 0, targets, self._centres)
 
     def _begin(self, epoch: int, step: int) -> None:
         self.close()
         order = np.asarray(self._shuffle(self.keys, self.faces.train_indices, epoch))
         order = order[..., : self.steps * self.batch_size]
-        # [step, batch], or [step, seed, batch].
-        self._places = np.moveaxis(order.reshape(*order.shape[:-1], self.steps, self.batch_size), -2, 0)
+        # [step, row], or [step, seed, row].
+        places = np.moveaxis(order.reshape(*order.shape[:-1], self.steps, self.batch_size), -2, 0)
+        self._places = places[..., self._placement.find_rows(self.batch_size)]
         self._batches = read_batches(self.images, self._places[step:])
 
     def close(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ffem_jax.specs.trial import TrialSpec
@@ -37,7 +37,7 @@ def load_pretrained(folder: Path, key: str, trial: TrialSpec) -> dict[str, np.nd
 
 
 def start_from(state: TrainState, pretrained: Mapping[str, np.ndarray]) -> TrainState:
-    """The fresh `state` with the network of `pretrained`, the same for every seed.
+    """The fresh `state` with the network of `pretrained`, the same for every seed, not yet on the devices.
 
     The classifier, a teacher's projection and the optimiser stay fresh, and so does an average, which the first step
     replaces.
@@ -48,10 +48,10 @@ def start_from(state: TrainState, pretrained: Mapping[str, np.ndarray]) -> Train
     """
     fresh = {"params": state.params, "statistics": state.statistics}
 
-    def choose(name: str, leaf: jax.Array) -> jax.Array:
+    def choose(name: str, leaf: Any) -> Any:
         if name.split("/")[1] in ("classifier", "projection"):
             return leaf
-        return jax.device_put(jnp.broadcast_to(pretrained[name], leaf.shape), leaf.sharding)
+        return np.broadcast_to(pretrained[name], leaf.shape)
 
     leaves = [choose(name, leaf) for name, leaf in name_leaves(fresh).items()]
     return state._replace(**jax.tree.unflatten(jax.tree.structure(fresh), leaves))

@@ -51,22 +51,24 @@ class Program:
         train_steps: (state, metrics, key, faces, schedule, epoch, first, last) -> state, metrics. Makes steps first to
             last of an epoch and adds them to `metrics`; `schedule` is that epoch's, each field float32 [step].
         train_batch: (state, metrics, key, faces, schedule, epoch, step) -> state, metrics. Makes one step, on `faces`
-            that are its batch alone (`feed.BatchFeed`); several seeds have a batch each.
+            that are its batch alone (`feed.BatchFeed`), split over the devices; several seeds have a batch each.
         embed: (state, images, indices) -> embeddings [index, embedding_dim], logits [index, num_classes]; not
             augmented.
+        embed_batch: (state, images) -> the same of all images, which are split over the devices.
     """
 
     init: Wrapped
     train_steps: Wrapped
     train_batch: Wrapped
     embed: Wrapped
+    embed_batch: Wrapped
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
     """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies.
 
-    train: its train_steps, or its train_batch where images come a batch at a time.
+    train, embed: its train_steps and embed, or train_batch and embed_batch where images come a batch at a time.
     """
 
     init: Compiled
@@ -90,7 +92,7 @@ def build_program(
     gradient are those of the whole batch. The mesh's size divides the batch and the indices that embed is given.
     """
     model = PureClassifier(network, resolution, num_classes, recipe, teacher_features)
-    optimizer = make_optimizer(recipe, _mark_kernels(model.params))
+    optimizer = make_optimizer(recipe, _mark_kernels(model.sampling.shapes))
     train_step = make_train_step(model, optimizer, recipe, recipe.batch_size // mesh.size)
 
     def init(key):
@@ -109,8 +111,9 @@ def build_program(
         return _unpack(state, model), metrics
 
     def train_batch(state, metrics, key, faces, schedule, epoch, step):
-        # The step takes its share of the batch from an order: here its images stand where the step looks.
-        order = jnp.arange(schedule.rate.size * recipe.batch_size) - step * recipe.batch_size
+        # The step takes its share of the batch from an order: here the device's images stand where the step looks.
+        first = step * recipe.batch_size + lax.axis_index(BATCH_AXIS) * (recipe.batch_size // mesh.size)
+        order = jnp.arange(schedule.rate.size * recipe.batch_size) - first
         epoch_key = jax.random.fold_in(key, epoch)
 
         def body(step, carry):
@@ -120,8 +123,8 @@ def build_program(
         state, metrics = lax.fori_loop(step, step + 1, body, (_pack(state), metrics))
         return _unpack(state, model), metrics
 
-    def embed(state, images, indices):
-        pixels, (params, statistics) = images[indices], state.evaluated
+    def embed_pixels(state, pixels):
+        params, statistics = state.evaluated
         embeddings, logits, _ = model.apply(params, statistics, pixels, train=False)
         if recipe.flip_test:
             mirrored, mirrored_logits, _ = model.apply(params, statistics, pixels[:, :, ::-1], train=False)
@@ -131,18 +134,30 @@ def build_program(
     whole, split_batch = PartitionSpec(), PartitionSpec(BATCH_AXIS)
     # check_vma would have every parameter's gradient summed by itself; the step's pmean sums them together.
     train_steps = jax.shard_map(train_steps, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
-    train_batch = jax.shard_map(train_batch, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    batch_specs = TrainingFaces(split_batch, split_batch, whole, whole, split_batch, whole)
+    fed_specs = whole, whole, whole, batch_specs, whole, whole, whole
+    train_batch = jax.shard_map(train_batch, mesh=mesh, in_specs=fed_specs, out_specs=whole, check_vma=False)
+    split: Any = {"mesh": mesh, "out_specs": split_batch, "check_vma": False}
     embed = jax.shard_map(
-        embed, mesh=mesh, in_specs=(whole, whole, split_batch), out_specs=split_batch, check_vma=False
-    )
+        lambda state, images, indices: embed_pixels(state, images[indices]),
+        in_specs=(whole, whole, split_batch), **split,
+    )  # fmt: skip
+    embed_batch = jax.shard_map(embed_pixels, in_specs=(whole, split_batch), **split)
     if seeds > 1:
         init = jax.vmap(init)
         train_steps = jax.vmap(train_steps, in_axes=(0, 0, 0, *[None] * 5))
         own = TrainingFaces(0, 0, None, None, 0 if teacher_features else None, None)
         train_batch = jax.vmap(train_batch, in_axes=(0, 0, 0, own, *[None] * 3))
         embed = jax.vmap(embed, in_axes=(0, None, None))
+        embed_batch = jax.vmap(embed_batch, in_axes=(0, None))
+    # A process reads what lies on its own devices alone: of several, each is given all embeddings.
+    gathered: Any = {"out_shardings": NamedSharding(mesh, whole)} if mesh.is_multi_process else {}
     return Program(
-        jax.jit(init), jax.jit(train_steps, donate_argnums=0), jax.jit(train_batch, donate_argnums=0), jax.jit(embed)
+        jax.jit(init),
+        jax.jit(train_steps, donate_argnums=0),
+        jax.jit(train_batch, donate_argnums=0),
+        jax.jit(embed, **gathered),
+        jax.jit(embed_batch, **gathered),
     )
 
 
@@ -211,7 +226,7 @@ def get_trace_context() -> tuple[Any, ...]:
     return get_convolution_form(), jax.default_matmul_precision.value
 
 
-def build_embed(
+def build_embed_batch(
     network: NetworkSpec,
     recipe: RecipeSpec,
     mesh: Mesh,
@@ -220,14 +235,16 @@ def build_embed(
     num_classes: int,
     teacher_features: int = 0,
 ) -> Wrapped:
-    """`Program.embed` alone, for images that are no part of the faces; it is compiled when it is first called."""
+    """`Program.embed_batch` alone, for images that are no part of the faces; compiled when it is first called."""
     context = get_trace_context()
-    return _build_embed(network, drop_schedule(recipe), mesh, seeds, resolution, num_classes, teacher_features, context)
+    return _build_embed_batch(
+        network, drop_schedule(recipe), mesh, seeds, resolution, num_classes, teacher_features, context
+    )
 
 
 @lru_cache(maxsize=2)
-def _build_embed(network, recipe, mesh, seeds, resolution, num_classes, teacher_features, context):
-    return build_program(network, resolution, num_classes, recipe, mesh, seeds, teacher_features).embed
+def _build_embed_batch(network, recipe, mesh, seeds, resolution, num_classes, teacher_features, context):
+    return build_program(network, resolution, num_classes, recipe, mesh, seeds, teacher_features).embed_batch
 
 
 # A program holds 0.3 GB: the last two are kept.
@@ -239,8 +256,8 @@ def _compile_program(
     program = build_program(network, image_shape[1], num_classes, recipe, mesh, seeds, teacher_features)
     whole = NamedSharding(mesh, PartitionSpec())
 
-    def shaped(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+    def shaped(shape, dtype, sharding=whole):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     def place(tree):
         return jax.tree.map(lambda leaf: shaped(leaf.shape, leaf.dtype), tree)
@@ -252,20 +269,22 @@ def _compile_program(
     indices = shaped((images,), jnp.int32)
     taught = [shaped((count, teacher_features), jnp.float32) for count in (images, num_classes) if teacher_features]
     faces = TrainingFaces(shaped(image_shape, jnp.uint8), indices, indices, 0, *taught)
-    schedule = Schedule(*[jax.ShapeDtypeStruct((images // recipe.batch_size,), jnp.float32)] * len(Schedule._fields))
-    train, span, seen = program.train_steps, [0, 0, 0], faces.images
+    schedule = Schedule(*[shaped((images // recipe.batch_size,), jnp.float32)] * len(Schedule._fields))
+    train, span = program.train_steps, [0, 0, 0]
+    seen: tuple[Any, ...]
+    embed, seen = program.embed, (faces.images, shaped((embed_batch,), jnp.int32))
     if fed:
-        batch = (*each, recipe.batch_size)
-        targets = (shaped((*batch, teacher_features), jnp.float32), taught[1]) if taught else ()
-        pixels = shaped((*batch, *image_shape[1:]), jnp.uint8)
-        faces = TrainingFaces(pixels, shaped(batch, jnp.int32), shaped((0,), jnp.int32), 0, *targets)
-        train, span, seen = program.train_batch, [0, 0], shaped((embed_batch, *image_shape[1:]), jnp.uint8)
-    embedded = (state, seen, jax.ShapeDtypeStruct((embed_batch,), jnp.int32))
+        batch, rows = (*each, recipe.batch_size), NamedSharding(mesh, PartitionSpec(*[None] * len(each), BATCH_AXIS))
+        targets = (shaped((*batch, teacher_features), jnp.float32, rows), taught[1]) if taught else ()
+        pixels = shaped((*batch, *image_shape[1:]), jnp.uint8, rows)
+        faces = TrainingFaces(pixels, shaped(batch, jnp.int32, rows), shaped((0,), jnp.int32), 0, *targets)
+        train, span, embed = program.train_batch, [0, 0], program.embed_batch
+        seen = (shaped((embed_batch, *image_shape[1:]), jnp.uint8, NamedSharding(mesh, PartitionSpec(BATCH_AXIS))),)
     # One is traced, in Python, while another is compiled, outside it.
     with ThreadPoolExecutor() as threads:
         init = threads.submit(program.init.lower(keys).compile, UNOPTIMIZED)
         trained = threads.submit(train.lower(state, metrics, keys, faces, schedule, *span).compile)
-        embed = threads.submit(program.embed.lower(*embedded).compile)
-        compiled = CompiledProgram(init.result(), trained.result(), embed.result(), state)
+        embedded = threads.submit(embed.lower(state, *seen).compile)
+        compiled = CompiledProgram(init.result(), trained.result(), embedded.result(), state)
     release_memory()
     return compiled

@@ -22,7 +22,9 @@ from ffem_jax.models.draws import build_at_once, plan_draws
 from ffem_jax.models.vectors import cut, join
 from ffem_jax.specs.architecture import NetworkSpec
 from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training.class_sampling import ClassSampling, warn_of_full
 from ffem_jax.training.classifier import FaceClassifier, compute_loss
+from ffem_jax.training.precision import Precision, warn_of_slow
 from ffem_jax.training.recipes import Schedule
 from ffem_jax.training.teaching import compute_teaching_loss
 
@@ -98,8 +100,12 @@ class TrainingFaces(NamedTuple):
 
 
 class PureClassifier:
-    """A FaceClassifier as functions of plain arrays, which JAX's transformations take; `params` and `statistics` are
-    the shapes of its state."""
+    """A FaceClassifier as functions of plain arrays, which JAX's transformations take.
+
+    Attributes:
+        params, statistics: the shapes of its state.
+        sampling: of the classes that a step takes; its functions below take parameters of any number of classes.
+    """
 
     def __init__(
         self, network: NetworkSpec, resolution: int, num_classes: int, recipe: RecipeSpec, teacher_features: int = 0
@@ -107,6 +113,8 @@ class PureClassifier:
         self._build = lambda rngs: FaceClassifier(network, resolution, num_classes, recipe, teacher_features, rngs=rngs)
         planned, self._draws = plan_draws(self._build)
         self._graph, self.params, self.statistics = _split(planned)
+        self._precision = Precision(recipe.precision, planned, self.params)
+        self.sampling = ClassSampling(recipe, self.params, num_classes)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Params and statistics drawn with `key`."""
@@ -117,13 +125,20 @@ class PureClassifier:
     ) -> tuple[jax.Array, jax.Array, Any]:
         """Embeddings [N, embedding_dim], logits [N, num_classes] and the statistics after pixels [N, R, R, 3].
 
-        With `train` BatchNorm goes by the batch, over all devices of BATCH_AXIS, else by its running statistics.
+        With `train` BatchNorm goes by the batch, over all devices of BATCH_AXIS, else by its running statistics. Then
+        alone the network computes in the recipe's precision; what is given is float32 either way.
         """
-        model = nnx.merge(self._graph, params, statistics)
+        model = nnx.merge(self._graph, self._precision.round_params(params) if train else params, statistics)
         model.train() if train else model.eval()
         model.set_attributes(nnx.BatchNorm, axis_name=BATCH_AXIS)
+        if train:
+            self._precision.prepare(model)
         embeddings, logits = model(pixels)
         return embeddings, logits, _split(model)[2]
+
+    def classify(self, params: Any, statistics: Any, embeddings: jax.Array) -> jax.Array:
+        """Embeddings [N, embedding_dim] -> logits [N, num_classes]."""
+        return nnx.merge(self._graph, params, statistics).classifier(embeddings)
 
     def project(self, params: Any, statistics: Any, embeddings: jax.Array) -> jax.Array:
         """Embeddings [N, embedding_dim] in the teacher's space, [N, feature]."""
@@ -159,6 +174,9 @@ def make_train_step(
         lie on one vector, as in `average` both parts do: by themselves, more than a hundred small arrays would be most
         of what is compiled. epoch_key and order are `shuffle_epoch`'s; schedule is the epoch's, each field [step].
     """
+    sampling = model.sampling
+    warn_of_slow(recipe.precision)
+    warn_of_full(recipe, sampling.num_classes)
 
     def train_step(
         state: TrainState,
@@ -179,30 +197,45 @@ def make_train_step(
         step_key = jax.random.fold_in(epoch_key, step)
         pixels = augment_images(step_key, images, recipe, recipe.batch_size, first)
 
+        # Of the classifier, the columns of all people or of a sample of them.
+        classes = sampling.draw(step_key, labels, BATCH_AXIS)
+        part, part_state = sampling.take((state.params, state.optimizer), classes)
+        own = sampling.renumber(labels, classes)
+        centres = faces.centres if faces.centres is None or classes is None else faces.centres[classes]
+
         # Forward, and the loss.
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             embeddings, logits, statistics = model.apply(params, state.statistics, pixels, train=True)
-            loss = compute_loss(logits, labels, margin, recipe)
+            loss = compute_loss(logits, own, margin, recipe)
             if faces.targets is not None:
                 vectors = model.project(params, state.statistics, embeddings)
-                loss += compute_teaching_loss(vectors, faces.targets[chosen], faces.centres, labels, recipe, BATCH_AXIS)
-            return loss, (logits, statistics)
+                loss += compute_teaching_loss(vectors, faces.targets[chosen], centres, own, recipe, BATCH_AXIS)
+            return loss, (embeddings, logits, statistics)
 
         # Gradients: the mean over the devices is that of the whole batch.
-        params = cut(state.params, model.params)
-        (loss, (logits, statistics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        params = cut(part, sampling.shapes)
+        (loss, (embeddings, logits, statistics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         loss, gradient = lax.pmean((loss, join(grads)), BATCH_AXIS)
 
         # Update the parameters, and the average if the recipe has one.
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        vector = optax.apply_updates(state.params, -rate * updates)
+        updates, part_state = optimizer.update(gradient, part_state, part)
+        part = optax.apply_updates(part, -rate * updates)
+        vector, optimizer_state = sampling.put((state.params, state.optimizer), (part, part_state), classes)
         average = state.average
         if recipe.weight_averaging:
             latest = vector, join(statistics)
             average = jax.tree.map(lambda old, new: old + averaging * (new - old), average, latest)
 
-        # Metrics.
-        correct = lax.psum(jnp.sum(jnp.argmax(logits, axis=-1) == labels), BATCH_AXIS)
+        # Metrics: the accuracy is among all people. Columns of the others are read where they are now: XLA would keep
+        # a copy of the whole classifier for what it was.
+        if classes is None:
+            found = jnp.argmax(logits, axis=-1)
+        else:
+            found = sampling.predict(
+                lambda classifier: model.classify({**params, "classifier": classifier}, state.statistics, embeddings),
+                vector, logits, classes,
+            )  # fmt: skip
+        correct = lax.psum(jnp.sum(found == labels), BATCH_AXIS)
         return TrainState(vector, statistics, optimizer_state, average), metrics.add(loss, correct, step)
 
     return train_step

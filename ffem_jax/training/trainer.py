@@ -14,14 +14,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ffem_jax.data.stream import StreamedImages, read_batches
-from ffem_jax.machine.devices import make_batch_mesh
+from ffem_jax.machine import hosts
+from ffem_jax.machine.devices import describe_idle, make_batch_mesh
 from ffem_jax.specs.architecture import NetworkSpec, SpecError
 from ffem_jax.specs.trial import RecipeSpec
 from ffem_jax.training.feed import BatchFeed, fits_device
-from ffem_jax.training.program import build_embed, compile_program
+from ffem_jax.training.placement import Placement
+from ffem_jax.training.program import build_embed_batch, compile_program
 from ffem_jax.training.recipes import Schedule, compute_schedule
 from ffem_jax.training.step import BATCH_AXIS, EpochMetrics, TrainingFaces, TrainState
 from ffem_jax.training.teaching import compute_centres
@@ -101,9 +102,14 @@ class Trainer:
         targets: float32 [image, feature], of unit length: what a teacher says of each image, where there is one.
         images_per_epoch: how many of the training images an epoch takes, others in each; 0 takes all.
         feed: whether images come a batch at a time, though they would fit on the device.
+        devices: how many devices of each process share a batch at most; 0 takes all.
+
+    Attributes:
+        placement: where the arrays lie.
+        idle: one line where devices are left idle that could have shared a batch; else empty.
 
     Raises:
-        SpecError: the batch is larger than the training side, or than an epoch.
+        SpecError: the batch is larger than the training side, or than an epoch; there are fewer devices.
     """
 
     def __init__(
@@ -118,6 +124,7 @@ class Trainer:
         targets: np.ndarray | None = None,
         images_per_epoch: int = 0,
         feed: bool = False,
+        devices: int = 0,
     ):
         if len(train) < recipe.batch_size:
             raise SpecError(
@@ -133,18 +140,20 @@ class Trainer:
         identities = np.unique(labels[train])
         # The same labels where everybody trains. Images of others get some number that is never read.
         self.labels_host = np.searchsorted(identities, labels)
-        mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size)
-        self.device_count = mesh.size
-        self._whole = NamedSharding(mesh, PartitionSpec())
+        mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size, devices)
+        self.device_count, self.idle = mesh.size, describe_idle(mesh.size, recipe.batch_size, devices)
+        self.placement = Placement(mesh)
         self._embed_batch = -(-EMBED_BATCH // mesh.size) * mesh.size
         keys = jnp.stack([jax.random.key(seed) for seed in self.seeds])
-        self.keys = jax.device_put(keys if len(self.seeds) > 1 else keys[0], self._whole)
+        keys = keys if len(self.seeds) > 1 else keys[0]
+        self.keys = self.placement.put(keys)
         self.steps_per_epoch = min(len(train), images_per_epoch or len(train)) // recipe.batch_size
         self._feed: BatchFeed | None = None
         self._throughput = Throughput()
         faces = self._gather_faces(targets)
-        if feed or not fits_device(images):
-            self._feed = BatchFeed(images, faces, self.keys, recipe.batch_size, self.steps_per_epoch, self._whole)
+        # One program for all processes: where one of them has not the memory, each is fed.
+        if any(hosts.gather(feed or not fits_device(images))):
+            self._feed = BatchFeed(images, faces, keys, recipe.batch_size, self.steps_per_epoch, self.placement)
         else:
             self.faces = self._put_faces(faces._replace(images=np.asarray(images)))
         # Padded to one length for all folds, so that a fold with an image more shares the program.
@@ -157,9 +166,10 @@ class Trainer:
         teacher_features = 0 if targets is None else targets.shape[1]
         shapes = len(self.seeds), images.shape, len(identities), self._embed_batch, teacher_features
         self._program = compile_program(network, recipe, mesh, *shapes, fed=self._feed is not None)
-        self._build_embed = partial(
-            build_embed, network, recipe, mesh, len(self.seeds), images.shape[1], len(identities), teacher_features
-        )
+        self._build_embed_batch = partial(
+            build_embed_batch, network, recipe, mesh, len(self.seeds), images.shape[1], len(identities),
+            teacher_features,
+        )  # fmt: skip
         self.compile_seconds = time.perf_counter() - started
         self.abstract_state = self._program.abstract_state
 
@@ -173,17 +183,21 @@ class Trainer:
         return faces._replace(targets=targets, centres=compute_centres(targets, self.labels_host, self.train))
 
     def _put_faces(self, faces: TrainingFaces) -> TrainingFaces:
-        placed = jax.device_put(faces._replace(train_count=None), self._whole)
+        placed = self.placement.put(faces._replace(train_count=None))
         return placed._replace(train_count=faces.train_count)
 
     def init(self) -> TrainState:
         """The state before the first step."""
         return self._program.init(self.keys)
 
+    def start_history(self) -> History:
+        """The history before the first epoch."""
+        return History(bad_steps=[""] * len(self.seeds))
+
     def zero_metrics(self) -> EpochMetrics:
         """The metrics of an epoch before its first step."""
         shape = (len(self.seeds),) if len(self.seeds) > 1 else ()
-        return jax.device_put(EpochMetrics.zero(shape), self._whole)
+        return self.placement.put(EpochMetrics.zero(shape))
 
     def run_steps(
         self, state: TrainState, metrics: EpochMetrics, epoch: int, first: int, last: int
@@ -212,12 +226,13 @@ class Trainer:
         Stops early where every seed's loss has stopped being finite.
 
         Args:
-            restored: epochs done, state and history of the checkpoint.
+            restored: epochs done, state (on the devices or on the host) and history of the checkpoint.
             stop_epoch: not 0 stops at the end of that epoch of the same schedule at most.
             on_epoch: called with (epochs_done, state, history) after each epoch.
             on_progress: called with (epoch, step, loss, images_per_second) every second or so.
         """
-        done, state, history = restored or (0, self.init(), History(bad_steps=[""] * len(self.seeds)))
+        done, state, history = restored or (0, self.init(), self.start_history())
+        state = self.placement.put(state)
         throughput = self._throughput = Throughput()
         if self._feed:
             self._feed.waited = 0.0
@@ -258,7 +273,7 @@ class Trainer:
         """The state after the steps of one epoch, whose loss and accuracy are added to `history`."""
         metrics, first = self.zero_metrics(), 0
         while first < self.steps_per_epoch and not all(history.bad_steps):
-            last = min(first + throughput.steps_per_call, self.steps_per_epoch)
+            last = min(first + hosts.tell(throughput.steps_per_call), self.steps_per_epoch)
             started = time.perf_counter()
             state, metrics = self.run_steps(state, metrics, epoch, first, last)
             loss, correct, bad_steps = (np.atleast_1d(values).tolist() for values in jax.device_get(metrics))
@@ -309,10 +324,9 @@ class Trainer:
             for batch in batches:
                 yield self._program.embed(state, self.faces.images, batch)
             return
-        everyone = np.arange(self._embed_batch, dtype=np.int32)
-        for pixels in read_batches(self._feed.images, batches):
+        for pixels in read_batches(self._feed.images, batches[:, self.placement.find_rows(self._embed_batch)]):
             # Off the device one by one, or the images of all batches would wait there.
-            yield jax.device_get(self._program.embed(state, jax.device_put(pixels, self._whole), everyone))
+            yield jax.device_get(self._program.embed(state, self.placement.put_rows(pixels)))
 
     def embed_images(self, state: TrainState, images: np.ndarray) -> np.ndarray:
         """Embed images that are no part of the faces, uint8 [image, R, R, 3], not augmented.
@@ -320,12 +334,10 @@ class Trainer:
         Returns:
             Embeddings [(seed,) image, embedding_dim], float32; [seed] with several seeds alone.
         """
-        embed, size = self._program.embed if self._feed else self._build_embed(), self._embed_batch
-        parts = []
+        embed, size = self._program.embed if self._feed else self._build_embed_batch(), self._embed_batch
+        rows, parts = self.placement.find_rows(size), []
         for start in range(0, len(images), size):
             batch = np.zeros((size, *images.shape[1:]), np.uint8)
             batch[: len(images) - start] = images[start : start + size]
-            parts.append(
-                jax.device_get(embed(state, jax.device_put(batch, self._whole), np.arange(size, dtype=np.int32))[0])
-            )
+            parts.append(jax.device_get(embed(state, self.placement.put_rows(batch[rows]))[0]))
         return np.concatenate(parts, axis=-2)[..., : len(images), :]

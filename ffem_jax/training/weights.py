@@ -33,6 +33,7 @@ from ffem_jax.data.recorded import (
     load_known_split,
 )
 from ffem_jax.errors import FfemError
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.records.view import read_trial
 from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.trial import TrialSpec, trial_key
@@ -257,11 +258,11 @@ def _merge(trial: TrialSpec, identities: int, arrays: dict[str, np.ndarray]) -> 
     projection = arrays.get("params/projection/kernel")
     teacher_features = 0 if projection is None else projection.shape[-1]
 
-    def build() -> FaceClassifier:
+    def build(keys: Any) -> FaceClassifier:
         resolution, recipe = trial.data.resolution, trial.recipe
-        return FaceClassifier(network, resolution, identities, recipe, teacher_features, rngs=nnx.Rngs(0))
+        return FaceClassifier(network, resolution, identities, recipe, teacher_features, rngs=keys)
 
-    parts: Any = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
+    parts: Any = nnx.split(plan_draws(build)[0], nnx.Param, ...)
     graph, params, statistics = parts[0], nnx.as_pure(parts[1]), nnx.as_pure(parts[2])
     shapes = name_leaves({"params": params, "statistics": statistics})
     wrong = [name for name, leaf in shapes.items() if name not in arrays or arrays[name].shape != leaf.shape]
@@ -270,7 +271,8 @@ def _merge(trial: TrialSpec, identities: int, arrays: dict[str, np.ndarray]) -> 
 
     def fill(prefix: str, tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: jax.numpy.asarray(
+            # Not jax.numpy.asarray, which compiles a program per shape.
+            lambda path, _: jax.device_put(
                 arrays[f"{prefix}/{jax.tree_util.keystr(path, simple=True, separator='/')}"]
             ),
             tree,

@@ -26,7 +26,8 @@ pytest.importorskip("onnxruntime")
 
 SMALL = [
     "data.resolution=16", "protocol.test_per_person=1", "arch.stem_stride=1", "arch.width_multiplier=0.1",
-    "arch.head_channels=0", "arch.embedding_dim=16", "recipe.batch_size=8", "recipe.epochs=2", "run.progress=false",
+    "arch.depth_multiplier=0.1", "arch.head_channels=0", "arch.embedding_dim=16", "recipe.batch_size=8",
+    "recipe.epochs=2", "run.progress=false",
 ]  # fmt: skip
 
 
@@ -39,12 +40,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "faces" / Path(name).parent.name / f"{Path(name).stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    # The "large" model: a network trained on labels, exported.
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    """The folder with the "large" model as well: a network trained on labels, and exported as `big`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.chdir(place)
         assert run("train data=folder data.root=faces arch=ffem recipe=modern", *SMALL) == DONE
         assert run(f"export {find_trial('*')} --format onnx --dtype float32 --out big") == DONE
-    return folder
+    return place
 
 
 def find_trial(words: str) -> Path:
@@ -58,10 +64,10 @@ def run(*words: str) -> int:
 
 @pytest.mark.slow
 def test_from_a_large_model_to_a_small_file(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(place)
-    trained = find_trial("*")
+    monkeypatch.chdir(trained)
+    trial = find_trial("*")
     big = next(Path("big").glob("*.onnx"))
 
     as_ours = "teacher=onnx teacher.size=16"
@@ -76,7 +82,7 @@ def test_from_a_large_model_to_a_small_file(
     for teacher in (
         "vectors teacher.path=teacher.npz",
         f"onnx teacher.size=16 teacher.path={big}",
-        f"ffem teacher.path={trained}",
+        f"ffem teacher.path={trial}",
         "ffem teacher.path=big",
     ):
         overrides = f"train data=folder data.root=faces recipe=distill teacher={teacher} hydra.run.dir=taught"
@@ -128,9 +134,9 @@ def test_what_is_wrong_is_said_in_one_line(
 
 @pytest.mark.slow
 def test_the_page_s_script_measures_view_2(
-    place: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(trained)
     page = (repository / "docs" / "teacher.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in block]
     # People of one colour each: any network tells most of them apart.

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import pytest
 from flax import nnx
 
@@ -12,6 +13,7 @@ from ffem_jax.cost import cost
 from ffem_jax.cost.cost import Cost, compute_cost, trace_cost
 from ffem_jax.models import build_model
 from ffem_jax.models.blocks import Bottleneck, ShuffleUnit
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, BlockSpec, StageSpec, resolve_network
 from ffem_jax.specs.trial import PRECISIONS
 
@@ -218,7 +220,7 @@ WHOLES = {
 @pytest.mark.parametrize("name", WHOLES)
 def test_the_parts_sum_to_one_trace_of_the_whole_network(name):
     arch, resolution = WHOLES[name]
-    whole = nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
+    whole, _ = plan_draws(lambda keys: build_model(arch, resolution, rngs=keys))
     # The peak too: no value but the one handed on is alive between two parts.
     assert compute_cost(arch, resolution) == trace_cost(whole, (1, resolution, resolution, 3))
 
@@ -301,3 +303,21 @@ def test_presets_at_96_pixels_cost_what_they_did():
     """A change in the golden file is a change in what records say; `ffem cost arch=NAME --json` prints a row of it."""
     golden = json.loads(GOLDEN.read_text())
     assert {name: compute_cost(arch, 96).to_dict() for name, arch in PRESETS.items()} == golden
+
+
+def test_counting_compiles_nothing():
+    """A search costs thousands of networks, each with shapes that no other has."""
+    events = []
+
+    def hear(event: str, seconds: float, **_) -> None:
+        events.append(event)
+
+    attention = AttentionSpec("cbam", "all", reduction=2)
+    arch = ArchSpec(stem_channels=5, stages=(StageSpec(2, 13, 2, 2),), embedding_dim=9, attention=attention)
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        compute_cost(arch, 32)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert "/jax/core/compile/jaxpr_trace_duration" in events  # it was heard
+    assert "/jax/core/compile/backend_compile_duration" not in events

@@ -13,6 +13,7 @@ from ffem_jax.specs.trial import RecipeSpec
 
 SIDE = 12
 augment_compiled = jax.jit(augment_images, static_argnums=2)
+turn_compiled = jax.jit(turn_and_zoom)
 
 
 def make_images(count: int = 48) -> np.ndarray:
@@ -21,7 +22,7 @@ def make_images(count: int = 48) -> np.ndarray:
 
 def augment(images: np.ndarray, seed: int = 0, **choices) -> np.ndarray:
     recipe = RecipeSpec(**{"flip": False, **choices})
-    found = augment_compiled(jax.random.key(seed), jnp.asarray(images), recipe)
+    found = augment_compiled(jax.random.key(seed), images, recipe)
     assert found.shape == images.shape
     assert found.dtype == jnp.float32
     return np.asarray(found)
@@ -105,8 +106,8 @@ def test_erase_greys_a_rectangle_no_larger_than_the_stated_square(erase):
 
 
 def turn(images: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
-    ones = jnp.ones((len(images), 1, 1))
-    return np.asarray(turn_and_zoom(jnp.asarray(images), jnp.deg2rad(degrees) * ones, scale * ones))
+    ones = np.ones((len(images), 1, 1), np.float32)
+    return np.asarray(turn_compiled(images, np.deg2rad(degrees) * ones, scale * ones))
 
 
 def test_no_turn_and_a_quarter_turn_are_exact():

@@ -23,6 +23,7 @@ from ffem_jax.export.layers import (
 from ffem_jax.export.quantize import ROUNDINGS
 from ffem_jax.export.reference import run_layer, run_layers
 from ffem_jax.models import FaceNetwork, build_model
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.architecture import ArchSpec
 
 RESOLUTION = 32
@@ -55,7 +56,14 @@ def draw_model(arch: ArchSpec, resolution: int = RESOLUTION, settled: bool = Tru
     Gains and biases of BatchNorms have every size; their means and variances are those of what they see, unless it is
     not `settled`, which is quicker where only sizes matter.
     """
-    model = nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
+    model = nnx.merge(*_draw_parts(arch, resolution, settled), copy=True)
+    model.eval()
+    return model
+
+
+@lru_cache(maxsize=64)
+def _draw_parts(arch: ArchSpec, resolution: int, settled: bool) -> tuple[nnx.GraphDef, nnx.State]:
+    model, _ = plan_draws(lambda keys: build_model(arch, resolution, rngs=keys))
     graph, state = nnx.split(model)
     generator = np.random.default_rng(1)
     ranges = {"mean": (-0.3, 0.3), "var": (0.5, 1.5), "scale": (0.6, 1.6), "bias": (-0.3, 0.6), "slope": (0.1, 0.4)}
@@ -71,7 +79,7 @@ def draw_model(arch: ArchSpec, resolution: int = RESOLUTION, settled: bool = Tru
     model.eval()
     if settled:
         settle(model, resolution)
-    return model
+    return nnx.split(model)
 
 
 def settle(model: FaceNetwork, resolution: int) -> None:

@@ -127,12 +127,16 @@ def compare(found, wanted, tolerance=3e-5):
 
 
 def differentiate(function, arguments):
-    """The result of `function`, and the gradients of the pull on its first part."""
-    result, vjp = jax.vjp(function, *arguments)
-    first, *others = jax.tree.leaves(result)
-    pull = jnp.asarray(make_pull()(first.shape), jnp.float32)
-    zeros = [jnp.zeros_like(other) for other in others]
-    return result, vjp(jax.tree.unflatten(jax.tree.structure(result), [pull, *zeros]))
+    """The result of `function`, and the gradients of the pull on its first part, as one program."""
+
+    def compute(*arguments):
+        result, vjp = jax.vjp(function, *arguments)
+        first, *others = jax.tree.leaves(result)
+        pull = jnp.asarray(make_pull()(first.shape), jnp.float32)
+        zeros = [jnp.zeros_like(other) for other in others]
+        return result, vjp(jax.tree.unflatten(jax.tree.structure(result), [pull, *zeros]))
+
+    return jax.jit(compute)(*arguments)
 
 
 def widen(arrays):

@@ -6,7 +6,8 @@ import sys
 import jax
 import pytest
 
-from ffem_jax.machine.devices import IMAGES_PER_CORE, make_batch_mesh
+from ffem_jax.machine.devices import IMAGES_PER_CORE, describe_idle, make_batch_mesh
+from ffem_jax.specs.fields import SpecError
 
 
 @pytest.mark.parametrize(
@@ -29,13 +30,63 @@ def test_the_mesh_divides_the_batch_and_leaves_each_core_enough(cores, batch, si
     assert mesh.axis_names == ("batch",)
 
 
-def test_one_accelerator_is_taken_of_several(monkeypatch):
-    class Accelerator:
-        platform = "gpu"
+class Accelerator:
+    """A stand-in for a GPU of the process `process_index`."""
 
-    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator(), Accelerator()])
-    monkeypatch.setattr("ffem_jax.machine.devices.Mesh", lambda devices, axes: devices)
-    assert len(make_batch_mesh("batch", 32)) == 1
+    platform = "gpu"
+
+    def __init__(self, process_index: int = 0) -> None:
+        self.process_index = process_index
+
+
+@pytest.fixture
+def take_accelerators(monkeypatch):
+    """A function that makes so many accelerators per process this machine's, and a mesh the list of its devices."""
+
+    def take(*counts: int) -> None:
+        devices = [Accelerator(process) for process, count in enumerate(counts) for _ in range(count)]
+        monkeypatch.setattr(jax, "process_count", lambda: len(counts))
+        monkeypatch.setattr(jax, "local_devices", lambda: devices[: counts[0]])
+        monkeypatch.setattr(jax, "devices", lambda: devices[::-1])
+        monkeypatch.setattr("ffem_jax.machine.devices.Mesh", lambda devices, axes: list(devices))
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "size"), [(32, 0, 4), (32, 2, 2), (30, 0, 3), (2, 0, 2), (31, 0, 1), (32, 1, 1), (6, 4, 3)]
+)
+def test_all_accelerators_that_divide_the_batch_are_taken(batch, limit, size, take_accelerators):
+    take_accelerators(4)
+    assert len(make_batch_mesh("batch", batch, limit)) == size
+
+
+@pytest.mark.parametrize(("batch", "limit", "size"), [(32, 0, 4), (32, 1, 2), (18, 0, 2), (2, 0, 2)])
+def test_processes_give_equally_many_side_by_side(batch, limit, size, take_accelerators):
+    take_accelerators(2, 3)
+    mesh = make_batch_mesh("batch", batch, limit)
+    assert [device.process_index for device in mesh] == sorted([0, 1] * (size // 2))
+
+
+def test_what_devices_cannot_share_is_said_in_one_line(take_accelerators):
+    take_accelerators(2, 2)
+    with pytest.raises(SpecError, match=r"recipe\.batch_size=31 must be a multiple of the 2 processes"):
+        make_batch_mesh("batch", 31)
+    with pytest.raises(SpecError, match=r"run\.devices=3 is more than the 2 there are here"):
+        make_batch_mesh("batch", 32, 3)
+
+
+def test_idle_devices_are_named_and_idle_cores_only_where_they_were_asked_for(take_accelerators, monkeypatch):
+    take_accelerators(4)
+    assert describe_idle(4, 32) == describe_idle(2, 32, 2) == ""
+    assert describe_idle(3, 30) == (
+        "recipe.batch_size=30 is split over 3 of 4 devices, since more would not share it evenly or not pay; "
+        "a multiple of 4, such as 32, can take all"
+    )
+    assert "such as 4," in describe_idle(1, 1)
+    monkeypatch.setattr(Accelerator, "platform", "cpu")
+    assert describe_idle(3, 30) == ""
+    assert "over 1 of 2 devices" in describe_idle(1, 7, 2)
 
 
 @pytest.mark.parametrize(

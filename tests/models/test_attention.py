@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from ffem_jax.export.tfjs import find_node_packages
 from ffem_jax.models import build_model
 from ffem_jax.models.attention import apply_attention, build_attention
 from ffem_jax.models.convolutions import list_forms, use_convolution_form
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.architecture import (
     ArchSpec,
     AttentionSpec,
@@ -73,16 +76,29 @@ def kind(request):
         yield request.param
 
 
+@functools.cache
+def draw(sizes: tuple[Any, ...], channels: int):
+    """A module of `sizes` in two parts: what it is made of, and its values moved off their defaults."""
+    graph, state = nnx.split(build_attention(sizes, channels, rngs=nnx.Rngs(0)))
+    generator = np.random.default_rng(4)
+
+    def move(leaf):
+        return jax.device_put(np.asarray(leaf) + generator.uniform(0.05, 0.3, leaf.shape).astype(leaf.dtype))
+
+    return graph, jax.tree.map(move, state)
+
+
 def build(kind: str, channels: int = CHANNELS, **settings):
     """A module of `kind` with parameters and statistics moved off their defaults, in evaluation."""
     sizes = resolve_attention(ATTENTIONS[kind], AttentionSpec(kind=kind, **{"reduction": 2, **settings}), channels)
-    module = build_attention(sizes, channels, rngs=nnx.Rngs(0))
-    generator = np.random.default_rng(4)
-    graph, state = nnx.split(module)
-    moved = jax.tree.map(lambda leaf: leaf + jnp.asarray(generator.uniform(0.05, 0.3, leaf.shape), leaf.dtype), state)
-    module = nnx.merge(graph, moved)
+    module = nnx.merge(*draw(sizes, channels), copy=True)
     module.eval()
     return module
+
+
+def apply(module, x: np.ndarray) -> np.ndarray:
+    """What `module` makes of a map, as one program."""
+    return np.asarray(jax.jit(lambda x: module(x))(x))
 
 
 def make_maps(rows: int = 6, columns: int = 6, channels: int = CHANNELS) -> np.ndarray:
@@ -96,16 +112,16 @@ def fold(module, shape) -> LayerGraph:
 
 
 def test_a_map_keeps_its_shape_and_every_parameter_has_a_gradient(kind):
-    module, x = build(kind), jnp.asarray(make_maps(5, 7))
+    module, x = build(kind), make_maps(5, 7)
     module.train()
     graph, params, rest = nnx.split(module, nnx.Param, ...)
-    direction = jax.random.normal(jax.random.key(0), x.shape)
+    direction = np.random.default_rng(0).normal(size=x.shape).astype(x.dtype)
 
     def compute(params, x):
         y = nnx.merge(graph, params, rest, copy=True)(x)
         return jnp.sum(y * direction), y
 
-    (grads, dx), y = jax.grad(compute, (0, 1), has_aux=True)(params, x)
+    (grads, dx), y = jax.jit(jax.grad(compute, (0, 1), has_aux=True))(params, x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert not np.allclose(y, x)
     for path, leaf in [*jax.tree.leaves_with_path(grads), ((), dx)]:
@@ -114,10 +130,10 @@ def test_a_map_keeps_its_shape_and_every_parameter_has_a_gradient(kind):
 
 
 def test_every_form_computes_the_same(kind):
-    x, outputs = jnp.asarray(make_maps(5, 7)), []
+    x, outputs = make_maps(5, 7), []
     for form in list_forms():
         with use_convolution_form(form):
-            outputs.append(np.asarray(build(kind)(x)))
+            outputs.append(apply(build(kind), x))
     for output in outputs[1:]:
         np.testing.assert_allclose(output, outputs[0], rtol=1e-4, atol=1e-5)
 
@@ -127,7 +143,7 @@ def test_the_layers_compute_what_the_module_does(kind, shape):
     module, x = build(kind), make_maps(*shape)
     graph = fold(module, (*shape, CHANNELS))
     found = run_layers(LayerList(0, tuple(graph.layers)), x)[graph.layers[-1].name]
-    np.testing.assert_allclose(found, module(jnp.asarray(x)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, apply(module, x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -140,7 +156,7 @@ def test_every_format_computes_what_the_module_does(kind, name, tmp_path):
     graph = fold(module, (8, 8, 3))
     last = (GlobalAveragePool("pool", (graph.layers[-1].name,)), Flatten(OUTPUT_NAME, ("pool",)))
     network = LayerList(8, (*graph.layers, *last))
-    expected = np.asarray(module(jnp.asarray(x))).mean(axis=(1, 2))
+    expected = apply(module, x).mean(axis=(1, 2))
     for dtype in load_format(name, "float32").DTYPES:
         load_format(name, dtype).write(network, dtype, tmp_path)
         found, _ = load_format(name, dtype).run(tmp_path, x)
@@ -155,7 +171,7 @@ def test_the_cost_counts_every_parameter_and_the_export_stores_them(kind):
         attention=AttentionSpec(kind=kind, placement="all", reduction=2),
     )
     plain = dataclasses.replace(arch, attention=AttentionSpec())
-    module = nnx.eval_shape(lambda: build_model(arch, 32, rngs=nnx.Rngs(0)))
+    module, _ = plan_draws(lambda keys: build_model(arch, 32, rngs=keys))
     cost, without = compute_cost(arch, 32), compute_cost(plain, 32)
     params = [leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
     assert cost.params == sum(params) > without.params
@@ -228,9 +244,7 @@ def test_cbam_is_the_paper_s_equations_2_and_3():
         for column in range(maps.shape[2]):
             window = padded[:, row : row + 7, column : column + 7]
             logits[:, row, column, 0] = (window * kernel[..., 0]).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(
-        module(jnp.asarray(x)), y * sigmoid(normalize(module.norm, logits)), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(apply(module, x), y * sigmoid(normalize(module.norm, logits)), rtol=1e-4, atol=1e-5)
 
 
 def test_coordinate_attention_is_the_paper_s_equations_4_to_8():
@@ -244,7 +258,7 @@ def test_coordinate_attention_is_the_paper_s_equations_4_to_8():
         by_row = sigmoid(hidden[:5] @ module.rows.kernel[...] + module.rows.bias[...])
         by_column = sigmoid(hidden[5:] @ module.columns.kernel[...] + module.columns.bias[...])
         gates.append(by_row[:, None] * by_column[None])
-    np.testing.assert_allclose(module(jnp.asarray(x)), x * np.stack(gates), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply(module, x), x * np.stack(gates), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

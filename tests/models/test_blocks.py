@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from made_modules import draw_parts
 
 from ffem_jax.cost.cost import compute_cost, trace_cost
 from ffem_jax.export import ExportError
@@ -17,6 +18,7 @@ from ffem_jax.export.layers import INPUT_NAME, LayerList
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models.blocks import build_block
 from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.models.layers import Depthwise, Pointwise
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
 from ffem_jax.specs.block import BLOCKS, BlockKind, register_block
@@ -48,36 +50,38 @@ def arch(request):
 
 
 def build(spec):
-    module = build_block(spec, rngs=nnx.Rngs(0))
+    module = nnx.merge(*draw_parts(lambda keys: build_block(spec, rngs=keys)))
     module.eval()
     return module
 
 
-def make_map(spec) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 7, spec.in_channels)), jnp.float32)
+def make_map(spec) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(2, 7, 7, spec.in_channels)).astype(np.float32)
 
 
 def test_its_shape_is_that_of_its_spec_and_its_layers_compute_the_same(arch):
     for spec in resolve_network(arch).blocks:
         module, x = build(spec), make_map(spec)
-        y = module(x)
+        y = jax.jit(lambda x, module=module: module(x))(x)
         size = -(-7 // spec.stride)
         assert y.shape == (2, size, size, spec.out_channels)
         graph = LayerGraph((7, 7, spec.in_channels))
         last = graph.fold(module, INPUT_NAME, "block")
         assert graph.get_shape(last) == y.shape[1:]
-        found = run_layers(LayerList(7, tuple(graph.layers)), np.asarray(x))[last]
+        found = run_layers(LayerList(7, tuple(graph.layers)), x)[last]
         np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_has_a_gradient(arch):
     spec = resolve_network(arch).blocks[0]
-    graph, params, rest = nnx.split(build_block(spec, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    graph, params, rest = draw_parts(lambda keys: build_block(spec, rngs=keys))
     x = make_map(spec)
     size = -(-7 // spec.stride)
-    direction = jax.random.normal(jax.random.key(0), (2, size, size, spec.out_channels))
+    direction = np.random.default_rng(0).normal(size=(2, size, size, spec.out_channels)).astype(np.float32)
     with use_convolution_form("xla"):
-        grads = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params, rest, copy=True)(x) * direction))(params)
+        grads = jax.jit(jax.grad(lambda params: jnp.sum(nnx.merge(graph, params, rest, copy=True)(x) * direction)))(
+            params
+        )
     for path, leaf in jax.tree.leaves_with_path(grads):
         assert np.isfinite(leaf).all(), path
         assert np.any(np.asarray(leaf)), path
@@ -86,7 +90,7 @@ def test_every_parameter_has_a_gradient(arch):
 def test_the_cost_counts_every_parameter(arch):
     network, total = resolve_network(arch), 0
     for spec in network.blocks:
-        module = nnx.eval_shape(lambda spec=spec: build_block(spec, rngs=nnx.Rngs(0)))
+        module, _ = plan_draws(lambda keys, spec=spec: build_block(spec, rngs=keys))
         params = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
         assert trace_cost(module, (1, 8, 8, spec.in_channels)).params == params
         total += params

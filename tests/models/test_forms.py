@@ -1,12 +1,14 @@
 """Every form of a network is one network: values, gradients and running statistics, in training and in evaluation."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from made_modules import draw_parts
 
 from ffem_jax.kernels import calls
 from ffem_jax.models import build_model
@@ -59,7 +61,7 @@ def move_off_defaults(path, leaf):
 
 def prepare(arch, resolution):
     """A network's parts and images, in float32."""
-    graph, *states = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    graph, *states = draw_parts(lambda keys: build_model(arch, resolution, rngs=keys))
     states = [jax.tree_util.tree_map_with_path(move_off_defaults, nnx.as_pure(state)) for state in states]
     images = np.random.default_rng(1).normal(size=(8, resolution, resolution, 3)).astype(np.float32)
     return graph, *states, images
@@ -118,15 +120,21 @@ def test_the_kernels_are_taken_on_a_cpu_and_float64_is_not_given_to_them():
         )
 
 
-@pytest.mark.parametrize("form", list_forms())
-def test_kernels_drawn_at_once_are_those_drawn_one_by_one(form):
+@functools.cache
+def draw_one_by_one():
+    """What builds a network, a key, and the parameters that are drawn with it, each by itself."""
     arch = dataclasses.replace(SMALL, activation="prelu", pooling="global_depthwise", attention=ATTENDED[-1])
     key = jax.random.key(7)
 
     def build(rngs):
         return build_model(arch, 16, rngs=rngs)
 
-    wanted = nnx.as_pure(nnx.state(build(nnx.Rngs(params=key)), nnx.Param))
+    return build, key, nnx.as_pure(nnx.state(build(nnx.Rngs(params=key)), nnx.Param))
+
+
+@pytest.mark.parametrize("form", list_forms())
+def test_kernels_drawn_at_once_are_those_drawn_one_by_one(form):
+    build, key, wanted = draw_one_by_one()
     draws = plan_draws(build)[1]
     with use_convolution_form(form):
         found = jax.jit(lambda key: nnx.as_pure(nnx.state(build_at_once(build, key, draws), nnx.Param)))(key)

@@ -1,17 +1,21 @@
 """Golden counts of the paper's Table 1, and one conformance suite over every preset, attention, position and choice."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from made_modules import draw_parts
 
 from ffem_jax.config.presets import PRESETS
 from ffem_jax.models import build_model
 from ffem_jax.models.attention import apply_attention, build_attention
+from ffem_jax.models.blocks import build_block
 from ffem_jax.models.convolutions import use_convolution_form
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.architecture import (
     ACTIVATIONS,
     ATTENTION_POSITIONS,
@@ -21,8 +25,10 @@ from ffem_jax.specs.architecture import (
     ArchSpec,
     AttentionSpec,
     StageSpec,
+    resolve_network,
 )
 from ffem_jax.specs.attention import ATTENTIONS
+from ffem_jax.training.program import UNOPTIMIZED
 
 SMALL = ArchSpec(
     name="small",
@@ -38,7 +44,7 @@ def count_params(module: nnx.Module) -> int:
 
 
 def abstract(arch: ArchSpec, resolution: int = 96):
-    return nnx.eval_shape(lambda: build_model(arch, resolution, rngs=nnx.Rngs(0)))
+    return plan_draws(lambda keys: build_model(arch, resolution, rngs=keys))[0]
 
 
 def test_cumulative_parameters_are_those_of_the_papers_table():
@@ -109,13 +115,27 @@ VARIANTS = {
     "stem-stride-1": (dataclasses.replace(SMALL, stem_stride=1), 16),
     "odd-resolution": (SMALL, 23),
 }
+# Several choices at a time: they take seconds each. One by one they are looked at by `make test-slow`.
+TOGETHER = {
+    "attention, embedding norm, odd resolution": (
+        dataclasses.replace(
+            SMALL, attention=AttentionSpec("eca", "all", "projection", "scale", reduction=2), embedding_norm=True
+        ),
+        23,
+    ),
+    "shuffle": VARIANTS["shuffle-none-depthwise"],
+}
 
 
-# Compiled by XLA alone they take seconds each; with the others they are looked at by `make test-slow`.
-QUICK = ("attention-eca-projection-scale", "shuffle-none-depthwise", "embedding-norm", "odd-resolution")
+@pytest.mark.parametrize("name", TOGETHER)
+def test_conformance_of_choices_together(name):
+    arch, resolution = TOGETHER[name]
+    with use_convolution_form("xla"):
+        check_conformance(arch, resolution, compiled=True)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in VARIANTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_conformance(name):
     arch, resolution = VARIANTS[name]
     with use_convolution_form("xla"):
@@ -130,11 +150,15 @@ def test_conformance_of_presets(name):
 
 def check_conformance(arch, resolution, *, compiled):
     """Shape, finiteness, sensitivity to each image, running statistics that move, a gradient everywhere, and, where
-    it is compiled, one compilation for two calls. Small networks go operation by operation, in the plain form: their
-    operations are compiled once for all variants. test_forms.py holds the other forms equal to it."""
-    transform = jax.jit if compiled else (lambda function: function)
-    graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
-    pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3)), jnp.uint8)
+    it is compiled, one compilation for two calls. Many small networks go operation by operation, in the plain form:
+    their operations are compiled once for all variants. test_forms.py holds the other forms equal to it."""
+    if compiled:
+        graph, params, rest = draw_parts(lambda keys: build_model(arch, resolution, rngs=keys))
+    else:
+        graph, params, rest = nnx.split(build_model(arch, resolution, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    # Compiling is nearly all of what it takes.
+    transform = partial(jax.jit, compiler_options=UNOPTIMIZED) if compiled else (lambda function: function)
+    pixels = jax.device_put(np.random.default_rng(0).integers(0, 256, (4, resolution, resolution, 3), np.uint8))
 
     @transform
     def compute(params, rest, pixels):
@@ -143,7 +167,7 @@ def check_conformance(arch, resolution, *, compiled):
             model.train()
             embeddings = model(pixels)
             # A random direction: the sum itself has no gradient behind a BatchNorm.
-            direction = jax.random.normal(jax.random.key(1), embeddings.shape)
+            direction = np.random.default_rng(1).normal(size=embeddings.shape).astype(np.float32)
             return jnp.sum(embeddings * direction), (embeddings, nnx.state(model, nnx.BatchStat))
 
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -163,12 +187,12 @@ def check_conformance(arch, resolution, *, compiled):
 
 
 def test_a_split_unit_keeps_its_first_half_and_interleaves_it_with_what_it_computes():
-    unit = build_model(SHUFFLE, 16, rngs=nnx.Rngs(0)).blocks[0]
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 4, 4, 8)), jnp.float32)
+    unit = nnx.merge(*draw_parts(lambda keys: build_block(resolve_network(SHUFFLE).blocks[0], rngs=keys)))
+    x = np.random.default_rng(2).normal(size=(2, 4, 4, 8)).astype(np.float32)
     unit.eval()
-    out = unit(x)
+    out, second = map(np.asarray, jax.jit(lambda x: (unit(x), unit.second(x[..., 4:])))(x))
     np.testing.assert_array_equal(out[..., ::2], x[..., :4])
-    np.testing.assert_allclose(out[..., 1::2], unit.second(x[..., 4:]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out[..., 1::2], second, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["eca", "se"])

@@ -242,9 +242,13 @@ def simulate(trials: Sequence[TrialSpec], jobs: int, folder: Path) -> list[tuple
 @pytest.mark.parametrize(("networks", "jobs"), [("0.33,0.5,1.0,1.5,2.0", 1), ("0.33,0.5,1.0,1.5,2.0", 2), ("0.33", 3)])
 def test_the_time_left_counts_pretrainings_as_work_of_their_own(tmp_path: Path, networks: str, jobs: int) -> None:
     """Networks, each pretrained once for ten minutes, with eight trials of a minute each."""
-    launcher = ["launcher=joblib", f"launcher.jobs={jobs}"] if jobs > 1 else []
-    words = "seed=0,1,2,3,4,5,6,7", "data=lfw52", "pretrain=lfw_rest", f"arch.depth_multiplier={networks}"
-    trials = plan("depth", *words, *launcher).trials
+    planned = plan("depth", "seed=0", "data=lfw52", "pretrain=lfw_rest", f"arch.depth_multiplier={networks}").trials
+    # As Hydra composes them for seed=0,1,2,...,7, which takes ten seconds.
+    trials = [
+        dataclasses.replace(trial, seed=seed, protocol=dataclasses.replace(trial.protocol, split_seed=seed))
+        for seed in range(8)
+        for trial in planned
+    ]
     keys = {trial_key(trial): trial_key(trial.pretraining) for trial in trials if trial.pretraining}
     said, path = list[str](), tmp_path / "records.jsonl"
     follower = progress.RecordFollower(path, trials, keys, said.append, 3600, jobs, pretraining_keys=keys)

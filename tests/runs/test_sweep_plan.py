@@ -138,6 +138,7 @@ def test_recorded_seconds_count_where_this_machine_made_them(monkeypatch: pytest
     assert found.compute_step_seconds(10**6) == pytest.approx(0.02)
     assert found.compile_seconds == 7.0
     assert found.source == "from the seconds of 1 recorded trials of this processor"
+    assert read_pace([record], cores=1, precisions={"bfloat16"}) is None
     assert read_pace([record], cores=2) is None
     assert read_pace([build_record(device=here, macs=10**6)], cores=1) is None
 

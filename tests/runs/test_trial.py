@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -13,8 +15,9 @@ import ffem_jax.training.trainer
 from ffem_jax.data import DataError, load_faces
 from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import load_split, make_view2_split
+from ffem_jax.machine.hosts import describe_error
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
-from ffem_jax.runs.fitting import describe_error
+from ffem_jax.runs.fitting import describe_device
 from ffem_jax.runs.trial import compute_key, discard_checkpoint, record_failure
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec, to_plain, trial_key
@@ -315,3 +318,15 @@ def test_a_failure_is_recorded_for_the_seeds_that_have_no_record(tmp_path):
     assert (failed.seed, failed.status, failed.error) == (7, "failed", "its worker was killed, 2 times")
     assert record_failure(TRIAL, two, tmp_path / "trial", path, "again") == [stands, failed]
     assert read_records(path) == [stands, failed]
+
+
+def test_a_record_says_how_many_devices_trained(monkeypatch):
+    assert describe_device(2).endswith(f"(2 of {os.cpu_count()} cores, cpu)")
+
+    class Accelerator:
+        platform, device_kind = "gpu", "NVIDIA H100"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Accelerator()])
+    assert (describe_device(1), describe_device(4)) == ("NVIDIA H100 (gpu)", "4 x NVIDIA H100 (gpu)")
+    monkeypatch.setattr("ffem_jax.machine.hosts.count", lambda: 2)
+    assert describe_device(8) == "8 x NVIDIA H100 (gpu) by 2 processes"

@@ -124,7 +124,7 @@ def test_what_decides_a_result_changes_the_key(path: str, value: Any) -> None:
 
 
 def test_every_recipe_field_but_the_name_decides() -> None:
-    choices = {"optimizer": "adamw", "schedule": "constant", "loss": "softmax"}
+    choices = {"optimizer": "adamw", "schedule": "constant", "loss": "softmax", "precision": "bfloat16"}
     for field in dataclasses.fields(RecipeSpec):
         now = getattr(TRIAL.recipe, field.name)
         if field.name in choices:
@@ -281,7 +281,7 @@ def test_a_spec_as_plain_json_keeps_every_field() -> None:
 def test_a_field_added_later_is_kept_only_where_it_is_used() -> None:
     # So that records of before and of after, of one trial, say the same.
     later = {"margin", "margin_warmup", "margin_rise", "rotation", "zoom", "weight_averaging"}
-    later |= {"distill_cosine", "distill_relation", "distill_centres", "distill_labels"}
+    later |= {"distill_cosine", "distill_relation", "distill_centres", "distill_labels", "precision", "class_sampling"}
     assert {field.name for field in dataclasses.fields(RecipeSpec)} - set(to_plain(RecipeSpec())) == later
     used = to_plain(RecipeSpec(loss="cosface", rotation=5.0))
     assert (used["margin"], used["rotation"]) == (0.2, 5.0)

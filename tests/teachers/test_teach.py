@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import build_record
-from made_specs import FFEM_AM
+from made_trials import SMALL
 
 from ffem_jax.analysis.comparability import identify
 from ffem_jax.data.protocols import load_split
@@ -23,7 +23,7 @@ from ffem_jax.teachers.vectors import read_vectors, write_vectors
 
 DATA = DataSpec(name="synthetic", resolution=16, people=6, images_per_person=8)
 PROTOCOL = ProtocolSpec(test_per_person=2)
-ARCH = dataclasses.replace(FFEM_AM, stem_stride=1, width_multiplier=0.1, head_channels=0, embedding_dim=16)
+ARCH = dataclasses.replace(SMALL, embedding_dim=16)
 RECIPE = RecipeSpec(epochs=2, batch_size=8, distill_cosine=1.0, distill_relation=1.0, distill_labels=0.0)
 
 

@@ -130,10 +130,27 @@ def test_what_an_accelerator_cannot_hold_is_fed(monkeypatch: pytest.MonkeyPatch)
     class Device:
         platform = "gpu"
 
+        def __init__(self, limit: int) -> None:
+            self.limit = limit
+
         def memory_stats(self) -> dict[str, int]:
-            return {"bytes_limit": 3_000, "bytes_in_use": 1_000}
+            return {"bytes_limit": self.limit, "bytes_in_use": 1_000}
 
     assert fits_device(np.zeros(10_000, np.uint8))
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
-    assert fits_device(np.zeros(1_000, np.uint8))
-    assert not fits_device(np.zeros(1_001, np.uint8))
+    for devices in ([Device(3_000)], [Device(9_000), Device(3_000)]):
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
+        assert fits_device(np.zeros(1_000, np.uint8))
+        assert not fits_device(np.zeros(1_001, np.uint8))
+
+
+def test_a_batch_is_split_over_the_devices(fed: Trainer) -> None:
+    """Each holds its own rows alone, in the order of the epoch."""
+    assert fed._feed is not None
+    taken = fed._feed.take(0, 0)
+    fed.close()
+    assert fed.device_count == 2
+    for rows in (taken.images, taken.labels):
+        assert [shard.data.shape[0] for shard in rows.addressable_shards] == [6, 6]
+    np.testing.assert_array_equal(
+        np.concatenate([shard.data for shard in taken.images.addressable_shards]), taken.images
+    )

@@ -106,7 +106,7 @@ def test_the_gradient_of_a_loss_with_a_margin_is_that_of_finite_differences(floa
     def compute(cosines):
         return compute_cross_entropy(8 * add_margin(cosines, labels, 0.3, HARDEN[loss]), labels, 0.1)
 
-    check_grads(compute, (cosines,), order=1, modes=["fwd", "rev"], eps=1e-7, atol=1e-6, rtol=1e-5)
+    check_grads(jax.jit(compute), (cosines,), order=1, modes=["fwd", "rev"], eps=1e-7, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface"])

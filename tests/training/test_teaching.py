@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from made_specs import FFEM_AM
 
+from ffem_jax.models.draws import plan_draws
 from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.recipe import RecipeSpec
@@ -137,10 +137,7 @@ def test_labels_pass_on_their_share_of_the_gradient(weight: float) -> None:
 def test_a_projection_stands_where_the_teacher_s_vectors_have_another_length(features: int, projects: bool) -> None:
     network = resolve_network(FFEM_AM)
 
-    def build():
-        return FaceClassifier(network, 64, 5, RecipeSpec(), features, rngs=nnx.Rngs(0))
-
-    model = nnx.eval_shape(build)
+    model, _ = plan_draws(lambda keys: FaceClassifier(network, 64, 5, RecipeSpec(), features, rngs=keys))
     assert (model.projection is not None) == projects
     assert network.embedding_dim == 128
 

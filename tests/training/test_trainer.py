@@ -136,6 +136,19 @@ def test_all_forms_and_any_number_of_cores_train_alike(monkeypatch):
             np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.parametrize("feed", [False, True])
+def test_fewer_devices_make_the_same_steps(feed):
+    """Of two devices one: the very losses of the golden training, within rounding."""
+    trainer = Trainer(NETWORK, SHORT, [0], *draw_faces(), feed=feed, devices=1)
+    assert (trainer.device_count, trainer.idle) == (1, "")
+    np.testing.assert_allclose(trainer.fit().history.loss, [[7.287610371907552], [5.102089564005534]], rtol=1e-5)
+
+
+def test_devices_that_are_not_there_are_refused_in_one_line():
+    with pytest.raises(SpecError, match=r"run\.devices=3 is more than the 2 there are here"):
+        Trainer(NETWORK, SHORT, [0], *draw_faces(), devices=3)
+
+
 def test_trials_that_differ_in_seed_rate_or_fold_alone_share_one_program():
     images, labels, train, test = draw_faces()
     trainer = Trainer(NETWORK, RECIPE, [0], images, labels, train, test)
