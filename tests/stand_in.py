@@ -66,6 +66,7 @@ class Drawn:
         self.table = make_table(["network"], [], title=f"a frontier of {done}")
         self.records = records
         self.agreement, self.notes = types.SimpleNamespace(describe=lambda: ""), ()
+        self.networks = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""

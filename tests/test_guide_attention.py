@@ -56,7 +56,7 @@ def test_its_cost_is_counted_and_without_its_folder_it_is_refused_in_one_line(sc
     assert done.returncode == 0, done.stderr
     refused = run(["ffem", "cost", "arch.attention.kind=affine"], scratch)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
-    assert "--config-dir or FFEM_PLUGINS" in refused.stderr
+    assert "FFEM_PLUGINS=PATH" in refused.stderr
 
 
 @pytest.mark.slow

@@ -107,7 +107,9 @@ def _read_attention(attention: dict[str, Any]) -> dict[str, Any]:
     try:
         fields = select_effective_attention(AttentionSpec(**attention))
     except (SpecError, TypeError):
-        fields = {"kind": attention.get("kind", "none"), **attention}
+        own = {f"options.{name}": value for name, value in attention.get("options", {}).items()}
+        known = {name: value for name, value in attention.items() if name != "options"}
+        fields = {"kind": attention.get("kind", "none"), **known, **own}
     return fields | ({"placement": describe_placement(attention)} if "placement" in fields else {})
 
 

@@ -49,7 +49,10 @@ def run(words: Sequence[str]) -> int:
         embedder = make_embedder(finished)
     crop = embedder.crop
     if options.crop == 1 and crop != 1:
-        say(f"ffem: the pictures are read whole, as faces already cut; the trial cut its own with --crop {crop:g}")
+        say(
+            "ffem: the pictures are read whole, as faces already cut; the trial cut its own, so for pictures like its "
+            f"own add --crop {crop:g}"
+        )
     cache_dir = finished.trial.data.cache_dir if finished else ""
     embedded = embed_folder(options.folder, embedder, options.crop, cache_dir)
     for note in embedded.faces.notes:

@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> int:
 
     from ffem_jax.analysis.selection import select_where
     from ffem_jax.reports.frontier import compute_frontier, write_result
-    from ffem_jax.reports.wording import describe_agreement, describe_chance
+    from ffem_jax.reports.wording import describe_agreement, judge_frontier
     from ffem_jax.runs.sweep import check_writable
 
     paths = find_records(options.records)
@@ -75,8 +75,9 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(result.to_dict()))
     else:
         print_table(result.table)
-        read = describe_chance(result.networks), describe_agreement(result.agreement)
-        for told in (*read, *result.exclusions):
+        front = [n for n, is_on in zip(result.networks, result.on_frontier, strict=True) if is_on]
+        judged = judge_frontier(result.networks, front, result.question)
+        for told in (*judged, describe_agreement(result.agreement), *result.exclusions):
             if told:
                 say(told)
         if options.out:

@@ -109,6 +109,7 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
     from ffem_jax.config.compose import open_composer
     from ffem_jax.records.record import STATUSES
+    from ffem_jax.reports.wording import describe_chance
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
@@ -128,6 +129,8 @@ def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> i
         print(json.dumps({**paths, **counts, **swept.counts, **results}))
     elif drawn:
         print_table(drawn.table)
+        if chance := describe_chance(drawn.networks):
+            say(chance)
         say(f"frontier: {frontier_dir}")
     if written:
         say(f"report: {swept.page.path}")

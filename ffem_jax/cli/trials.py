@@ -150,6 +150,8 @@ def find_best(trials: Sequence[Listed]) -> list[Listed]:
         raise UsageError(f"no trained network is under the size limit of {cap}; --network chooses one by its name")
     best = max(fitting, key=lambda one: (one.accuracy or 0.0, -getattr(one, size)))
     say(f"the best under {cap}: {best.label}, {100 * (best.accuracy or 0):.1f} %")
+    if not best.above_chance:
+        say(f"ffem: warning: it is not shown to beat guessing ({100 * (best.chance or 0):.1f} %); train longer")
     return [one for one in trials if one.record.trial_key in best.trial_keys and one.record.status == "done"]
 
 

@@ -47,7 +47,7 @@ def write_reading(
         lines += [*_tabulate(front, question), "", *map(escape_sentence, judge_frontier(networks, front, question))]
         lines += [agreement] if agreement else []
     else:
-        lines += [f"No trained network fits {question.cap_mb:g} MB at {question.precision}."]
+        lines += [_describe_none_fits(networks, question)]
     lines += ["", *_describe_gaps(networks, question, notes), *_describe_method(networks, question, exclusions)]
     return "\n".join(lines) + "\n"
 
@@ -117,6 +117,8 @@ def judge_frontier(
     fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
     if chance := describe_chance(fitting):
         return [chance]
+    if not front:
+        return [_describe_none_fits(networks, question)]
     measure = question.measure
     best = max(front, key=lambda n: measure.score(n.accuracy or 0.0))
     rivals = [n for n in fitting if n is not best and _overlap(n, best)]
@@ -143,6 +145,12 @@ def judge_frontier(
             f"Steps of the frontier whose two intervals do not overlap ({len(apart)} of {len(front) - 1}): {steps}."
         )
     return lines
+
+
+def _describe_none_fits(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> str:
+    trained = [question.get_bytes(n) / BYTES_PER_MB for n in networks if n.accuracy is not None]
+    least = f"; the smallest has {min(trained):.2f} MB" if trained else ""
+    return f"No trained network fits {question.cap_mb:g} MB at {question.precision}{least}."
 
 
 def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestion, notes: Sequence[str]) -> list[str]:

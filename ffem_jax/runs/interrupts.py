@@ -22,7 +22,12 @@ ENDED = "ffem: ended; the same command goes on from what is recorded"
 INTERRUPTED = 130
 SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
+# Where an exception is printed and forgotten: finalizers, and what JAX does after a collection of garbage.
+UNHEARD = ("__del__", "_xla_gc_callback")
+AGAIN_SECONDS = 0.05
+
 _interrupted = threading.Event()
+_repeats: list[None] = []  # one for each signal of our own on its way through the pipe
 _parent_is_watched = threading.Event()
 
 
@@ -76,10 +81,29 @@ def _watch_parent(parent: int) -> None:
     os._exit(INTERRUPTED)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    if not _interrupted.is_set():
-        _interrupted.set()
-        raise KeyboardInterrupt
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    if _interrupted.is_set():
+        return
+    if _is_unheard(frame):
+        threading.Timer(AGAIN_SECONDS, _repeat).start()
+        return
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def _is_unheard(frame: FrameType | None) -> bool:
+    """Whether Python would print what is raised in `frame`, and go on as if nothing had been."""
+    while frame is not None:
+        if frame.f_code.co_name in UNHEARD:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _repeat() -> None:
+    """Have the main thread call `_interrupt` again, which is nobody's second Ctrl-C."""
+    _repeats.append(None)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which also wakes it where it waits
 
 
 def _leave_to_parent(_number: int, _frame: FrameType | None) -> None:
@@ -91,6 +115,9 @@ def _watch(read: int, is_worker: bool) -> None:
     count = 0
     while numbers := os.read(read, 64):
         for _ in range(numbers.count(signal.SIGINT)):
+            if _repeats:
+                _repeats.pop()
+                continue
             count += 1
             if not is_worker:
                 _say(STOPPING if count == 1 else ENDED, end=count > 1)

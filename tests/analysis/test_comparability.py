@@ -77,7 +77,9 @@ def vary(spec: Any, path: str = "") -> list[tuple[str, Any]]:
                 with contextlib.suppress(ValueError):  # this value does not go with the others
                     found.append((inner, dataclasses.replace(spec, **{field.name: one})))
             continue
-        if isinstance(value, bool):
+        if isinstance(value, dict):
+            others = []  # whose own settings: tests/config/test_attention_options.py
+        elif isinstance(value, bool):
             others = [not value]
         elif field.name in OTHERS:
             others = [one for one in OTHERS[field.name] if one != value]

@@ -296,7 +296,15 @@ def test_the_gallery_has_hits_of_its_own(record):
 
 def make_row(**changes):
     plain = {f.name: None for f in dataclasses.fields(ComparisonRow)}
-    values = {"first": "none", "second": "eca", "context": "", "overall": False, "difference": 0.012, "low": 0.003}
+    values = {
+        "first": "none",
+        "second": "eca",
+        "context": "",
+        "overall": False,
+        "difference": 0.012,
+        "low": 0.003,
+        "pretrainings": 0,
+    }
     return ComparisonRow(**{**plain, **values, "high": 0.021, "p_value": 0.01, "p_corrected": 0.01, **changes})
 
 

@@ -307,10 +307,10 @@ def test_a_disk_that_goes_away_is_one_line_or_leaves_the_images_unread(
     def fail_once(source: RecordSource, index: int) -> bytes:
         return fail() if next(calls) == 2 else read_image(source, index)
 
-    monkeypatch.setattr("ffem_jax.data.source.os.pread", fail)
+    monkeypatch.setattr("ffem_jax.data.file_bytes.os.pread", fail)
     with pytest.raises(DataError, match=r"cannot be read \(Input/output error\)"):
         load(tmp_path)
-    monkeypatch.setattr("ffem_jax.data.source.os.pread", read)
+    monkeypatch.setattr("ffem_jax.data.file_bytes.os.pread", read)
     monkeypatch.setattr(RecordSource, "read", fail_once)
     faces = load(tmp_path)
     assert faces.unread == ("0/00000003",)

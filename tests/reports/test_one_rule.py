@@ -168,7 +168,11 @@ def test_the_page_says_which_measure_it_shows_and_what_chance_is(
     run(capsys, "report", str(records_file), "--out", str(page), "--metric", metric)
     (group,) = read_page(page)["groups"]
     told = group["measures"][metric]["told"]
-    assert f"{metric} is the share of test images" in told
+    which = {
+        "accuracy": "whose person the trained classifier names",
+        "accuracy_gallery": "whose nearest training image",
+    }
+    assert f"Accuracy is the share of test images {which[metric]}" in told
     assert "A network that guesses has 2.5 %: the chance level." in told
     # For readers without JavaScript too, and of no other measure.
     before = page.read_text(encoding="utf-8").split('id="payload"')[0]

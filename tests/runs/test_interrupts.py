@@ -57,6 +57,27 @@ if __name__ == "__main__":
 """
 
 
+IN_A_FINALIZER = """
+import sys, time
+from ffem_jax.runs.interrupts import answer_interrupts
+
+
+class Slow:
+    def __del__(self):
+        print("started", flush=True)
+        time.sleep(1)
+
+
+try:
+    with answer_interrupts():
+        Slow()
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+    sys.exit(130)
+"""
+
+
 class Process:
     """A process whose output, and that of its children, goes to one pipe; it ends with the last of them."""
 
@@ -136,6 +157,15 @@ def test_the_answer_does_not_wait_and_the_second_ends_at_once_with_its_lock(
     assert one.lines == ["started", interrupts.STOPPING, interrupts.ENDED]
     with lock.acquire(timeout=0):
         pass
+
+
+def test_one_that_comes_where_no_exception_is_heard_is_raised_after_it(start: Callable[..., Process]) -> None:
+    one = start("-c", IN_A_FINALIZER)
+    one.wait_for(lambda: one.lines == ["started"], 60)
+    one.press_ctrl_c()
+    one.wait_for(one.closed.is_set, 30)
+    assert one.lines == ["started", interrupts.STOPPING, "stopped"]
+    assert one.process.wait() == 130
 
 
 @pytest.mark.parametrize("times", [2, 1], ids=["ctrl-c-twice", "parent-killed"])

@@ -1,0 +1,36 @@
+"""What a reader of a table needs to decide, said under it: the cheapest that may be best, that nothing fits, chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_records import build_record
+
+from ffem_jax.cli import BAD_USAGE, DONE, main
+from ffem_jax.records.record import append_record
+
+PLACEMENT = str(Path(__file__).parents[2] / "results" / "placement")
+
+
+def test_the_frontier_names_the_cheapest_that_may_be_as_good(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["frontier", PLACEMENT]) == DONE
+    told = " ".join(capsys.readouterr().err.split())
+    assert "The highest accuracy, `SE last`, is not shown to be the best" in told
+    assert "The cheapest whose interval overlaps it is `no attention`." in told
+
+
+def test_where_nothing_fits_the_smallest_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["frontier", PLACEMENT, "--cap-mb", "1"]) == DONE
+    assert "No trained network fits 1 MB at float32; the smallest has 8.81 MB." in capsys.readouterr().err
+
+
+def test_the_best_of_networks_that_guess_is_not_exported_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = build_record(correct=3, tested=40, people=12)
+    append_record(tmp_path / "records.jsonl", record)
+    main(["export", str(tmp_path), "--best", "--format", "onnx", "--out", str(tmp_path / "out")])
+    assert "it is not shown to beat guessing (8.3 %); train longer" in capsys.readouterr().err
+    assert main(["frontier", str(tmp_path)]) in (DONE, BAD_USAGE)
+    assert "at chance (8.3 %)" in capsys.readouterr().err
