@@ -22,7 +22,8 @@ class SweepDesign:
 
     Args:
         trials, networks: how many. seeds: runs of the network with the most, each its own training seed, split or
-            pretraining; fewest: of the one with the fewest. folds: of the protocol, 1 where a trial tests everything.
+            pretraining; fewest: of the one with the fewest.
+        folds: of the protocol, 1 where a trial tests everything. tested_folds: those of them that any trial tests.
         images: distinct test images. people: whose they are, where the records say so; else None.
         pretrainings: of the network with the fewest, of those that were pretrained; None without any.
         teachers: different ones; 0 without.
@@ -39,6 +40,7 @@ class SweepDesign:
     pretrainings: int | None
     teachers: int
     nested: bool = False
+    tested_folds: int = 1
 
 
 def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
@@ -61,6 +63,7 @@ def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
         pretrainings=min(firsts.values()) if firsts else None,
         teachers=len({identify_teacher(record) for record in done} - {""}),
         nested=any(1 < count < len(runs[network]) for network, count in firsts.items()),
+        tested_folds=len({record.view.protocol.fold for record in done}) if done[0].view.folds > 1 else 1,
     )
 
 
@@ -97,5 +100,5 @@ def describe_gaps(
     if lacking:
         shown = "; ".join(lacking[:NAMED_AT_MOST])
         rest_of = f"; and {len(lacking) - NAMED_AT_MOST} more networks" if len(lacking) > NAMED_AT_MOST else ""
-        notes.append(f"seeds or folds that others have are missing of: {shown}{rest_of}")
+        notes.append(f"seeds that others have, or folds of the protocol, are missing of: {shown}{rest_of}")
     return notes

@@ -266,7 +266,8 @@ def describe_design(answer: Answer) -> list[str]:
     runs = f"{design.seeds} run{'s' if design.seeds > 1 else ''}"
     if design.fewest < design.seeds:
         runs = f"{design.fewest} to {runs}"
-    folds = f", {design.folds} folds" if design.folds > 1 else ""
+    part = f"{design.tested_folds} of " if design.tested_folds < design.folds else ""
+    folds = f", {part}{design.folds} folds" if design.folds > 1 else ""
     lines = [
         f"{design.trials:,} trials of {design.networks:,} networks, {design.images:,} distinct test images{people}, "
         f"{runs} per network (training seed, split, pretraining){folds}."

@@ -160,8 +160,8 @@ def test_failed_pruned_and_missing_trials_are_named() -> None:
     lost = dataclasses.replace(records[-1], status="failed", accuracy=None, hits="", error="out of memory\nmore")
     answer = answer_records([*records[:-1], lost])
     assert answer.notes[0] == "not in the answer: 1 failed, the first with: out of memory"
-    assert any(note.startswith("seeds or folds that others have are missing of: ") and "seed 1" in note
-               for note in answer.notes)  # fmt: skip
+    missing = "seeds that others have, or folds of the protocol, are missing of: "
+    assert any(note.startswith(missing) and "seed 1" in note for note in answer.notes)
     assert (
         "not in the trend along data.resolution, for want of a level: 1 of 4 runs (seed, fold, context)" in answer.notes
     )
@@ -181,6 +181,9 @@ def test_missing_folds_are_named_and_leave_the_trend() -> None:
     assert any("seed 1 fold 3 and 1 more" in note for note in answer.notes)
     (trend,) = find(answer, "arch.width_multiplier", TREND)
     assert (trend.row.pairs, trend.row.seeds, trend.row.tests) == (8, 2, 480)
+    assert describe_design(answer)[0].endswith(", 5 folds.")
+    first = [record for record in records if record.view.protocol.fold == 0]
+    assert describe_design(answer_records(first))[0].endswith(", 1 of 5 folds.")
 
 
 def test_records_that_do_not_say_what_was_right_have_no_test_and_no_power() -> None:

@@ -189,7 +189,9 @@ def test_part_of_the_records_is_named_as_in_the_whole(tmp_path: Path, capsys: py
         append_record(path, record)
     told = run(capsys, "answer", str(path), "--where", "attention.kind=se", "--where", "attention.kind=none")
     names = {row["network"] for row in run(capsys, "list", str(path)) if row["trial_key"] == reported[2].trial_key}
-    (lacking,) = [note for note in told["notes"] if note.startswith("seeds or folds that others have are missing")]
+    (lacking,) = [
+        note for note in told["notes"] if note.startswith("seeds that others have, or folds of the protocol,")
+    ]
     assert names == {"SE last, width 1"}, "the refused one is wider"
     assert lacking.endswith("of: SE last, width 1 (seed 2)")
 
