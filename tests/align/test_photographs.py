@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from made_photographs import FindDiscs, draw_photograph, write_photographs
+from PIL import Image
 
 from ffem_jax.align import photographs
 from ffem_jax.align.detector import DetectedFace
@@ -33,46 +33,9 @@ from ffem_jax.specs.trial import DataSpec
 SETTINGS = Settings(side=70, several="largest", detector="discs 1")
 
 
-def draw_photograph(path: Path, *faces: tuple[float, float, float]) -> None:
-    """Faces (x, y, distance of the eyes): a red disc and a blue one, level, on grey."""
-    image = Image.new("RGB", (240, 180), (90, 90, 90))
-    draw = ImageDraw.Draw(image)
-    for x, y, distance in faces:
-        for middle, colour in ((x - distance / 2, (255, 0, 0)), (x + distance / 2, (0, 0, 255))):
-            draw.ellipse((middle - 4, y - 4, middle + 3, y + 3), fill=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-class FindDiscs:
-    """A detector: pairs red and blue discs from left to right. Counts how many pictures it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self, image: Image.Image) -> list[DetectedFace]:
-        self.asked += 1
-        pixels = np.asarray(image).astype(int)
-        eyes = [self.find(pixels[..., colour] - pixels[..., 2 - colour] > 120) for colour in (0, 2)]
-        return [DetectedFace(eyes=pair, score=0.9) for pair in zip(*eyes, strict=True)]
-
-    def find(self, mask: np.ndarray) -> list[tuple[float, float]]:
-        columns = np.flatnonzero(mask.any(axis=0))
-        groups = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1) if columns.size else []
-        return [(group.mean() + 0.5, np.flatnonzero(mask[:, group].any(axis=1)).mean() + 0.5) for group in groups]
-
-
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
-    root = tmp_path / "photographs"
-    for person in ("ann", "bob"):
-        for number in range(3):
-            draw_photograph(root / person / f"{number}.png", (100 + 20 * number, 80, 40 + 4 * number))
-    draw_photograph(root / "ann" / "none.png")
-    draw_photograph(root / "bob" / "two.JPG", (60, 90, 30), (170, 60, 50))
-    (root / "bob" / "broken.png").write_bytes((root / "bob" / "0.png").read_bytes()[:100])
-    (root / "bob" / "notes.txt").write_text("not a picture")
-    return root
+    return write_photographs(tmp_path / "photographs")
 
 
 def by_path(outcomes: list[Outcome] | tuple[Outcome, ...]) -> dict[str, Outcome]:
@@ -367,73 +330,6 @@ def test_a_list_gives_back_what_was_written(tmp_path: Path) -> None:
     write_outcomes(tmp_path / "list.csv", rows)
     assert read_outcomes(tmp_path / "list.csv") == rows
     assert read_outcomes(tmp_path / "missing.csv") == []
-
-
-# ------------------------------------------------------------------------------- the command
-
-
-def ffem_align(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    from ffem_jax.cli import main
-
-    status = main(["align", *words])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-@pytest.fixture
-def discs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ffem_jax.align import detector
-
-    monkeypatch.setattr(detector, "load_detector", FindDiscs)
-
-
-@pytest.mark.usefixtures("discs")
-def test_the_command_prints_counts_and_what_to_look_at(
-    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, out, err = ffem_align(capsys, str(people), str(tmp_path / "faces"))
-    assert status == 0
-    assert out.splitlines()[0] == "9 photographs: 7 aligned, 1 no face, 0 several faces, 1 unreadable"
-    assert "  bob/two.JPG: 2 faces, one kept" in out
-    assert "notes" not in out
-    assert ".txt (1)" in err
-    status, out, _ = ffem_align(capsys, str(people), str(tmp_path / "faces"), "--json")
-    summary = json.loads(out)
-    assert (status, summary["photographs"], summary["done_before"], summary["aligned"]) == (0, 9, 9, 7)
-    assert [row["path"] for row in summary["to_check"]] == ["ann/none.png", "bob/broken.png", "bob/two.JPG"]
-
-
-@pytest.mark.usefixtures("discs")
-def test_nothing_aligned_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw_photograph(tmp_path / "people" / "ann" / "1.png")
-    status, out, _ = ffem_align(capsys, str(tmp_path / "people"), str(tmp_path / "faces"))
-    assert status == 1
-    assert out.startswith("1 photographs: 0 aligned, 1 no face")
-
-
-@pytest.mark.usefixtures("discs")
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["nowhere", "out"], "is not there"),
-        (["people"], "the following arguments are required: OUT"),
-        (["people", "out", "--size", "7"], "from 16 to 1024"),
-        (["people", "out", "--several", "all"], "largest"),
-        (["people", "people/out"], "lie in one another"),
-        (["people", "file"], "file"),
-    ],
-    ids=" ".join,
-)
-def test_a_mistake_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    draw_photograph(tmp_path / "people" / "ann" / "1.png", (100, 80, 40))
-    (tmp_path / "file").write_text("")
-    status, out, err = ffem_align(capsys, *words)
-    assert (status, out) == (2, "")
-    assert len(err.splitlines()) == 1
-    assert told in err
 
 
 def test_the_names_of_the_files_are_those_the_readme_gives() -> None:

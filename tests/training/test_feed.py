@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_trainer import NETWORK, SHORT, draw_faces
+from made_trainers import NETWORK, SHORT, draw_faces
 
 from ffem_jax.data.stream import StreamError
 from ffem_jax.specs.architecture import SpecError

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from made_losses import compute_focal
 
 from ffem_jax.config.compose import open_composer, to_specs
 from ffem_jax.data import load_faces
@@ -21,12 +22,6 @@ from ffem_jax.training.classifier import IdentityClassifier, compute_loss
 
 CLASSES = 5
 SETTINGS = sorted(name for group in LOSS_SETTINGS.values() for name in group)
-
-
-def compute_focal(logits, labels, margin, recipe):
-    """Lin et al., ICCV 2017, with gamma 2."""
-    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-    return jnp.mean(-((1 - jnp.exp(log_p)) ** 2) * log_p)
 
 
 @pytest.fixture(params=[*LOSSES.names, "focal"])

@@ -10,11 +10,11 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
+from made_trainers import NETWORK, RECIPE, draw_faces, measure_drawn_faces
+from made_trials import TRIAL, run
 
 from ffem_jax.cost.liveness import walk_equations
-from ffem_jax.data import load_faces
 from ffem_jax.kernels import calls
-from ffem_jax.metrics.identification import compute_closed_set_hits
 from ffem_jax.models.blocks import build_block
 from ffem_jax.models.convolutions import list_forms, use_convolution_form
 from ffem_jax.records.record import read_records
@@ -22,14 +22,12 @@ from ffem_jax.specs.architecture import ACTIVATIONS, ArchSpec, AttentionSpec, St
 from ffem_jax.specs.attention import ATTENTIONS, AttentionKind, register_attention
 from ffem_jax.specs.block import BLOCKS, BlockKind, register_block
 from ffem_jax.specs.recipe import PRECISIONS, RecipeSpec
-from ffem_jax.specs.trial import DataSpec, TrialSpec, to_plain, trial_key
+from ffem_jax.specs.trial import TrialSpec, to_plain, trial_key
 from ffem_jax.training.classifier import compute_loss
 from ffem_jax.training.precision import warn_of_slow
 from ffem_jax.training.step import BATCH_AXIS, PureClassifier
 from ffem_jax.training.trainer import Trainer
 from ffem_jax.training.weights import load_trial
-from tests.made_trials import TRIAL, run
-from tests.training.test_trainer import NETWORK, RECIPE, draw_faces
 
 SMALL = ArchSpec(
     stem_channels=8,
@@ -254,21 +252,6 @@ def test_the_kernels_are_left_to_float32():
     )
     assert "ffem_batch_norm" in wanted
     assert "ffem_batch_norm" not in products
-
-
-def measure_drawn_faces(people, images_per_person, recipe):
-    """The share of test images whose nearest training image shows the same person, of two seeds."""
-    spec = DataSpec(name="synthetic", people=people, images_per_person=images_per_person, resolution=32)
-    faces = load_faces(spec)
-    everyone = np.arange(len(faces.labels))
-    test = everyone[everyone % images_per_person < 2]
-    train = np.setdiff1d(everyone, test)
-    network = dataclasses.replace(SMALL, stem_stride=2, stages=(StageSpec(1, 8, 1, 1), StageSpec(4, 16, 2, 2)))
-    network = resolve_network(dataclasses.replace(network, embedding_dim=32))
-    trainer = Trainer(network, recipe, [0, 1], faces.images, faces.labels, train, test[:0])
-    vectors, _ = trainer.embed(trainer.fit().state, everyone)
-    hits = [compute_closed_set_hits(one[test], faces.labels[test], one[train], faces.labels[train]) for one in vectors]
-    return float(np.mean(hits))
 
 
 @pytest.mark.slow

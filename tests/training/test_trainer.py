@@ -7,38 +7,13 @@ import jax
 import numpy as np
 import optax
 import pytest
+from made_trainers import NETWORK, PEOPLE, PER_PERSON, RECIPE, SHORT, assert_same, draw_faces
 
 from ffem_jax.models.convolutions import list_forms, use_convolution_form
-from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, SpecError, StageSpec, resolve_network
-from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.specs.architecture import SpecError
 from ffem_jax.training.checkpoint import TrialCheckpoint
 from ffem_jax.training.step import TrainState
 from ffem_jax.training.trainer import Trainer
-
-NETWORK = resolve_network(
-    ArchSpec(
-        stem_channels=8,
-        stages=(StageSpec(1, 8, 1, 1), StageSpec(2, 8, 1, 2)),
-        head_channels=0,
-        embedding_dim=8,
-        attention=AttentionSpec(kind="eca", placement="all"),
-    )
-)
-# Mirrored, two of the four people would be the other two.
-RECIPE = RecipeSpec(epochs=15, batch_size=8, flip=False)
-PEOPLE, PER_PERSON, SIDE = 4, 12, 16
-
-
-def draw_faces():
-    """Four people, told apart by the place of a bright square; noise on everything."""
-    random = np.random.default_rng(0)
-    labels = np.repeat(np.arange(PEOPLE), PER_PERSON)
-    images = random.integers(0, 120, (len(labels), SIDE, SIDE, 3))
-    for image, label in zip(images, labels, strict=True):
-        row, column = 4 + 8 * (label // 2), 4 + 8 * (label % 2)
-        image[row - 3 : row + 3, column - 3 : column + 3] += 120
-    test = np.arange(0, len(labels), 4)
-    return images.astype(np.uint8), labels, np.setdiff1d(np.arange(len(labels)), test), test
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +26,6 @@ def trained(trainer):
     return trainer.fit()
 
 
-def assert_same(left, right):
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_it_learns_to_tell_four_people_apart(trained):
     history = trained.history
     assert len(history.loss) == len(history.train_accuracy) == len(history.validation_accuracy) == RECIPE.epochs
@@ -65,7 +35,6 @@ def test_it_learns_to_tell_four_people_apart(trained):
     assert trained.compile_seconds > 0
 
 
-SHORT = RecipeSpec(epochs=2, batch_size=12)
 ADAMW = dataclasses.replace(
     SHORT, optimizer="adamw", learning_rate=0.003, clip_norm=0.5, loss="softmax", schedule="exponential"
 )
