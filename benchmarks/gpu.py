@@ -26,8 +26,8 @@ from benchmarks.harness import Row, tell
 from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 from ffem_jax.specs.trial import RecipeSpec
 
-# Our name of a precision -> JAX's.
-PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32"}
+# What a network computes in -> JAX's name of the precision of its products of matrices.
+PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32", "bfloat16": "default"}
 # Of our convolutions' forms those that an accelerator can run.
 FORMS = ("xla", "shifted")
 PEOPLE, TESTED = 52, 64
@@ -39,11 +39,12 @@ class Device(NamedTuple):
 
     tflops_float32: float
     tflops_tf32: float
+    tflops_bfloat16: float
     gbs: float
 
 
 # By a part of JAX's name of the device.
-DEVICES = {"H100": Device(67, 495, 3350), "H200": Device(67, 495, 4800)}
+DEVICES = {"H100": Device(67, 495, 989, 3350), "H200": Device(67, 495, 989, 4800)}
 
 
 class Cell(NamedTuple):
@@ -66,7 +67,8 @@ class Cell(NamedTuple):
     @property
     def recipe(self) -> RecipeSpec:
         """`modern`, at a rate that noise bears, and longer than anybody measures."""
-        return RecipeSpec(epochs=1000, batch_size=self.batch, learning_rate=0.001)
+        precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        return RecipeSpec(epochs=1000, batch_size=self.batch, learning_rate=0.001, precision=precision)
 
 
 class EnoughError(Exception):
@@ -94,8 +96,9 @@ def compute_floor(cell: Cell, device: Device) -> tuple[float, str]:
 
     images = cell.batch * cell.seeds
     operations = 2 * 3 * compute_cost(cell.network, cell.resolution).macs * images
-    transferred = 4 * 4 * count_activations(cell.network, cell.resolution) * images
-    tflops = device.tflops_float32 if cell.precision == "float32" else device.tflops_tf32
+    size = 2 if cell.precision == "bfloat16" else 4
+    transferred = 4 * size * count_activations(cell.network, cell.resolution) * images
+    tflops = dict(zip(PRECISIONS, device, strict=False))[cell.precision]
     return max((operations / tflops / 1e12, "arithmetic"), (transferred / device.gbs / 1e9, "memory"))
 
 
@@ -165,7 +168,8 @@ def measure_torch(cell: Cell, options: argparse.Namespace) -> Row:
     for limit in (options.seconds / 5, options.seconds):
         started, trained, elapsed = time.perf_counter(), 0, 0.0
         while elapsed < limit:
-            trainer.train_epoch(indices)
+            with torch.autocast(device, torch.bfloat16, enabled=cell.precision == "bfloat16"):
+                trainer.train_epoch(indices)
             if device == "cuda":
                 torch.cuda.synchronize()
             trained, elapsed = trained + len(train), time.perf_counter() - started
@@ -235,7 +239,7 @@ def write_report(path: Path, options: argparse.Namespace) -> str:
         device, rows = find_device(name, options), [row for row in held if row["device"] == name]
         peaks = "No floor: the device's peaks are not known; give --peak-tflops and --bandwidth-gbs."
         if device:
-            peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} GB/s.".format(*device)
+            peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} in bfloat16, {:g} GB/s.".format(*device)
         about = f"{report.describe_versions(rows[-1])}; {rows[-1]['date']}. {peaks}"
         table = report.write_table(HEAD, [describe(row, device) for row in rows], left=2)
         parts += [f"## {name}", about, table]
@@ -266,9 +270,9 @@ def describe(row: Row, device: Device | None) -> list[str]:
 def find_device(name: str, options: argparse.Namespace) -> Device | None:
     """The peaks given on the command line, else those known for a device of that name."""
     known = next((device for part, device in DEVICES.items() if part in name), None)
-    float32, tf32 = options.peak_tflops or (known[:2] if known else (None, None))
+    peaks = options.peak_tflops or (known[:3] if known else ())
     gbs = options.bandwidth_gbs or (known.gbs if known else None)
-    return Device(float32, tf32, gbs) if float32 and tf32 and gbs else None
+    return Device(*peaks, gbs) if all(peaks) and len(peaks) == len(PRECISIONS) and gbs else None
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -282,7 +286,8 @@ def main(words: Sequence[str] | None = None) -> None:
         images=(8192, "in memory, and of an epoch"),
         seconds=(10.0, "of measuring each"),
     )
-    parser.add_argument("--peak-tflops", nargs=2, type=float, metavar=("FLOAT32", "TF32"), help="known: H100, H200")
+    columns = tuple(name.upper() for name in PRECISIONS)
+    parser.add_argument("--peak-tflops", nargs=3, type=float, metavar=columns, help="known: H100, H200")
     parser.add_argument("--bandwidth-gbs", type=float, metavar="GB/S", help="of its memory; known: H100, H200")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
     parser.add_argument("--allow-cpu", action="store_true", help="try it without a GPU; prints the page, keeps nothing")

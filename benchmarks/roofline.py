@@ -2,20 +2,24 @@
 
     python -m benchmarks.roofline [--network ffem_am] [--resolution 96] [--batch 32]
 
-From the repository root. The step's compiled calls and matrix products are read off its trace, and each is run alone on
-arrays of its shapes; what is left of the whole step's time is XLA's other work. Times are of CPU, the least of several
-runs: other work on the machine lengthens them less than it does others. Writes results/speed/roofline.md.
+From the repository root. Bytes and operations are read off the step's equations; seconds are those that JAX's profiler
+gives for each operation within whole steps, of the shortest of several runs. Writes results/speed/roofline.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import math
 import os
+import re
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # One core for all of it, libraries' threads included; before they start.
@@ -24,6 +28,7 @@ os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THR
 import numpy as np
 
 from benchmarks.harness import add_numbers, check_positive, make_parser
+from ffem_jax.kernels.huge_pages import use_huge_pages
 
 # Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
 # array.
@@ -38,6 +43,11 @@ KINDS = {
     "ffem_split": ("parameters to and from a vector", 0),
 }
 KERNEL_GRADIENT, PRODUCT = "1x1 convolution's kernel gradient", "1x1 convolution and its input's gradient"
+OTHER = "XLA's other work"
+# What XLA calls products of matrices: its own, and those it hands to XNNPACK.
+PRODUCTS = ("dot", "ynn_fusion")
+# Operations that stand for those within them.
+AROUND = ("while", "call", "conditional")
 REPEATS = 5
 
 
@@ -61,16 +71,17 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     bandwidth, peak = measure_bandwidth(), measure_peak()
-    equations, step_seconds = run_step(options.network, options.resolution, options.batch)
+    equations, seconds = run_step(options.network, options.resolution, options.batch)
     kinds: dict[str, Work] = defaultdict(Work)
-    for name, equation, count in equations:
+    for name, equation in equations:
         kind, operations = classify(name, equation)
         work, arrays = kinds[kind], [*equation.invars, *equation.outvars]
-        work.calls += count
-        work.bytes += count * sum(4.0 * array.aval.size for array in arrays)
-        work.operations += count * operations
-        work.seconds += count * time_alone(equation)
-    write_page(options, kinds, bandwidth, peak, step_seconds)
+        work.calls += 1
+        work.bytes += sum(4.0 * array.aval.size for array in arrays)
+        work.operations += operations
+    for kind, spent in seconds.items():
+        kinds[kind].seconds = spent
+    write_page(options, kinds, bandwidth, peak)
 
 
 def measure_bandwidth() -> float:
@@ -96,8 +107,8 @@ def find_least(work: Callable[[], Any]) -> float:
     return min(seconds)
 
 
-def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, Any, int]], float]:
-    """The compiled calls and products of a training step, each with how often it is made, and the step's seconds."""
+def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, Any]], dict[str, float]]:
+    """The compiled calls and products of a training step, and the seconds of each kind of work in a step."""
     import jax
 
     from ffem_jax.config.presets import PRESETS
@@ -122,17 +133,44 @@ def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, 
         state, _ = trainer.run_steps(state, trainer.zero_metrics(), 0, 0, steps)
         jax.block_until_ready(state)
 
-    seconds = find_least(run) / steps
+    run()
+    profiles = [profile(run, trainer._program.train.as_text()) for _ in range(REPEATS)]
+    shortest = min(profiles, key=lambda one: sum(one.values()))
     program = build_program(network, resolution, 52, recipe, make_batch_mesh(BATCH_AXIS, batch))
     arguments = state, trainer.zero_metrics(), trainer.keys, trainer.faces, schedule, 0, 0, steps
-    found: dict[Any, list[Any]] = {}
-    for equation in walk(program.train_steps.trace(*arguments).jaxpr):
-        name = equation.params.get("target_name", equation.primitive.name)
-        if name.startswith("ffem_") or name == "dot_general":
-            shapes = tuple(variable.aval.str_short() for variable in equation.invars)
-            entry = found.setdefault((name, shapes, str(equation.params)), [name, equation, 0])
-            entry[2] += 1
-    return [tuple(entry) for entry in found.values()], seconds
+    named = [
+        (equation.params.get("target_name", equation.primitive.name), equation)
+        for equation in walk(program.train_steps.trace(*arguments).jaxpr)
+    ]
+    found = [(name, equation) for name, equation in named if name.startswith("ffem_") or name == "dot_general"]
+    return found, {kind: seconds / steps for kind, seconds in shortest.items()}
+
+
+def profile(run: Callable[[], Any], program: str) -> dict[str, float]:
+    """Seconds of each kind of work while `run` runs the compiled `program`, given as text."""
+    import jax
+
+    targets = dict(re.findall(r"%?(ffi_call[.\d]*) = .*?custom_call_target=\"(\w+)\"", program))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run()
+        (path,) = Path(folder).rglob("*.trace.json.gz")
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        operation = event.get("args", {}).get("hlo_op", "")
+        if operation and operation.partition(".")[0] not in AROUND:
+            seconds[find_kind(targets.get(operation, operation))] += event["dur"] / 1e6
+    return seconds
+
+
+def find_kind(name: str) -> str:
+    """The row of the table for a compiled call, or an operation of XLA, of that name."""
+    if name == "ffem_pointwise_kernel_gradient":
+        return KERNEL_GRADIENT
+    if name.startswith("ffem_"):
+        return next(kind for beginning, (kind, _) in KINDS.items() if name.startswith(beginning))
+    return PRODUCT if name.startswith(PRODUCTS) else OTHER
 
 
 def walk(jaxpr: Any) -> Iterator[Any]:
@@ -153,35 +191,22 @@ def classify(name: str, equation: Any) -> tuple[str, float]:
     if name == "ffem_pointwise_kernel_gradient":
         x, grad = (variable.aval for variable in equation.invars)
         return KERNEL_GRADIENT, 2.0 * x.size * grad.shape[-1]
-    for beginning, (kind, per_number) in KINDS.items():
-        if name.startswith(beginning):
-            arrays = [*equation.invars, *equation.outvars]
-            return kind, float(per_number * max(array.aval.size for array in arrays))
-    raise ValueError(f"no kind for {name}")
+    largest = max(array.aval.size for array in (*equation.invars, *equation.outvars))
+    return find_kind(name), float(largest * next(each for start, (_, each) in KINDS.items() if name.startswith(start)))
 
 
-def time_alone(equation: Any) -> float:
-    """Seconds of an equation run by itself on numbers of its shapes."""
-    import jax
-
-    random = np.random.default_rng(0)
-    arrays = [jax.device_put(1 + random.random(variable.aval.shape, np.float32)) for variable in equation.invars]
-    call = jax.jit(lambda *arguments: equation.primitive.bind(*arguments, **equation.params))
-    return find_least(lambda: jax.block_until_ready(call(*arrays)))
-
-
-def write_page(
-    options: argparse.Namespace, kinds: dict[str, Work], bandwidth: float, peak: float, step_seconds: float
-) -> None:
+def write_page(options: argparse.Namespace, kinds: dict[str, Work], bandwidth: float, peak: float) -> None:
     """Write roofline.md, a row for each kind of work, the longest first."""
     from benchmarks import harness, report
 
-    rows, measured, possible = [], 0.0, 0.0
+    rest = kinds.pop(OTHER, Work()).seconds
+    measured = sum(work.seconds for work in kinds.values())
+    rows, possible = [], 0.0
     for kind, work in sorted(kinds.items(), key=lambda item: -item[1].seconds):
         floor, bound = max((work.bytes / bandwidth, "memory"), (work.operations / peak, "arithmetic"))
-        measured, possible = measured + work.seconds, possible + floor
+        possible += floor
         rates = (f"{amount / work.seconds / 1e9:.1f}" for amount in (work.bytes, work.operations))
-        share, least = (f"{seconds / step_seconds:.0%}" for seconds in (work.seconds, floor))
+        share, least = (f"{seconds / (measured + rest):.0%}" for seconds in (work.seconds, floor))
         rows.append(f"| {' | '.join([kind, str(work.calls), share, *rates, bound, least])} |")
     path = options.out / "roofline.md"
     report.fill_page(
@@ -193,9 +218,9 @@ def write_page(
         cores=os.cpu_count(),
         bandwidth=bandwidth / 1e9,
         peak=peak / 1e9,
-        step=1000 * step_seconds,
+        step=1000 * (measured + rest),
         rows="\n".join(rows),
-        rest=1 - measured / step_seconds,
+        rest=rest / (measured + rest),
         possible=1000 * possible,
         measured=1000 * measured,
     )
@@ -203,4 +228,5 @@ def write_page(
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # as `ffem` asks for itself
     main()

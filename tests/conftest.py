@@ -36,10 +36,15 @@ _cache = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give decoded faces an empty cache folder, shared by the workers: no test reads what another run left."""
+    """Give decoded faces and compiled programs an empty cache folder, shared by the workers and by what they start.
+
+    No test reads what another run left, and a program that several tests need is compiled by the first of them.
+    """
     if not hasattr(config, "workerinput"):
         config.stash[_cache] = tempfile.mkdtemp(prefix="ffem-tests-")
         os.environ["FFEM_CACHE_DIR"] = config.stash[_cache]
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(config.stash[_cache]) / "compiled"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -69,14 +69,14 @@ def test_it_is_trained_exported_and_embedded(scratch):
     ]
     trained = run(words, scratch, *SMALL)
     assert trained.returncode == 0, trained.stderr
-    exported = run(read_command("FFEM_PLUGINS=mine ffem export"), scratch)
+    exported = run(read_command("ffem export --config-dir mine"), scratch)
     assert exported.returncode == 0, exported.stderr
     assert (scratch / "phone/export.json").exists()
     for person in ("ada", "bob"):
         (scratch / "faces" / person).mkdir(parents=True)
         pixels = np.random.default_rng(len(person)).integers(0, 256, (40, 40, 3), np.uint8)
         Image.fromarray(pixels).save(scratch / "faces" / person / "1.png")
-    embedded = run(read_command("FFEM_PLUGINS=mine ffem embed"), scratch)
+    embedded = run(read_command("ffem embed --config-dir mine"), scratch)
     assert embedded.returncode == 0, embedded.stderr
     assert (scratch / "vectors.npz").exists()
     # Without its file a trial is refused and not read as another network.

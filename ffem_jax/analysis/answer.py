@@ -21,7 +21,7 @@ from ffem_jax.analysis.independence import describe_exclusions, label_draws
 from ffem_jax.analysis.pairing import NAMES, Pair, list_levels, shorten, sort_levels
 from ffem_jax.analysis.power import POWER, Chance, Design, estimate_chance, find_smallest_difference
 from ffem_jax.analysis.spread import SweepDesign, describe_gaps, measure_design
-from ffem_jax.analysis.summary import check_metric
+from ffem_jax.analysis.summary import check_metric, describe_guessing
 from ffem_jax.analysis.trend import (
     Scale,
     Slope,
@@ -65,9 +65,9 @@ class Effect:
 @dataclass(frozen=True)
 class Answer:
     """What the records of a sweep answer. comparisons: by factor, with its main effects as rows. records: those that
-    count. chance: what power rests on; None where the records do not say which images were right. exclusions: a
-    sentence for each thing that the trainings share, see `independence`. among: all records that networks are told
-    apart in."""
+    count. chance: what power rests on; None where the records do not say which images were right. exclusions:
+    what limits all of it: that every network guesses, what the trainings share (see `independence`). among: all records
+    that networks are told apart in."""
 
     metric: str
     protocol: str
@@ -145,7 +145,10 @@ def answer_records(
         chance=chance,
         notes=tuple(dict.fromkeys([*other_faces, *describe_gaps(latest, done, metric, among), *notes, *more])),
         records=tuple(done),
-        exclusions=tuple(describe_exclusions(done, drawn=any(effect.row.test for effect in effects))),
+        exclusions=(
+            *describe_guessing(done, metric),
+            *describe_exclusions(done, drawn=any(effect.row.test for effect in effects)),
+        ),
         among=tuple(among),
     )
 

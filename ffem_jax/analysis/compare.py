@@ -22,7 +22,7 @@ from ffem_jax.analysis.pooling import (
     names_people,
     read_hits,
 )
-from ffem_jax.analysis.summary import check_metric, count_images
+from ffem_jax.analysis.summary import check_metric, count_images, describe_guessing
 from ffem_jax.metrics.intervals import compute_difference_interval
 from ffem_jax.metrics.paired import (
     compute_mean_difference,
@@ -89,7 +89,7 @@ def compare_records(
         rows=tuple(rows),
         notes=(*other_faces, *_describe_left_out(latest, alone, pairs, full, metric)),
         protocol=done[0].view.protocol.name,
-        exclusions=tuple(describe_exclusions(list(used), drawn=drawn)),
+        exclusions=(*describe_guessing(list(used), metric), *describe_exclusions(list(used), drawn=drawn)),
     )
 
 

@@ -56,7 +56,7 @@ class ComparisonRow:
 @dataclass(frozen=True)
 class Comparison:
     """All rows, and what they are of. protocol: the records'. notes: a line for each thing left out or to be known.
-    exclusions: a sentence for each thing that the trainings share, see `independence`."""
+    exclusions: what limits all rows: that every network guesses, what the trainings share (see `independence`)."""
 
     factor: str
     metric: str

@@ -221,3 +221,22 @@ def count_images(records: Sequence[TrialRecord]) -> int:
         run = identify(record).run
         splits[run.split_seed][run.fold] = max(record.tested or 0, splits[run.split_seed].get(run.fold, 0))
     return max(named, *(sum(folds.values()) for folds in splits.values()))
+
+
+def describe_chance(networks: Sequence[NetworkSummary]) -> str:
+    """That no trained network is shown to beat guessing, where that is so; else empty."""
+    trained = [n for n in networks if n.accuracy is not None]
+    if not trained or any(n.above_chance for n in trained):
+        return ""
+    chance = trained[0].chance or 0.0
+    which = "The network is" if len(trained) == 1 else f"All {len(trained)} networks are"
+    return f"{which} at chance ({100 * chance:.1f} %): train longer, the accuracies say nothing yet."
+
+
+def describe_guessing(records: Sequence[TrialRecord], metric: str) -> list[str]:
+    """`describe_chance` of the networks of `records`, as a list of at most one sentence."""
+    try:
+        sentence = describe_chance(summarize_records(records, metric))
+    except FrontierError:  # of several data sets, each with a chance level of its own
+        return []
+    return [sentence] if sentence else []

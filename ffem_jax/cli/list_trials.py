@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.recorded import add_metric, add_where
-from ffem_jax.cli.terminal import DONE, Parser, print_table
+from ffem_jax.cli.terminal import DONE, Parser, add_config_dir, print_table
 from ffem_jax.cli.trials import list_trials
 from ffem_jax.records.measures import MEASURES, read_rate
 from ffem_jax.text.tables import Column, make_table
@@ -43,9 +43,10 @@ def run(words: Sequence[str]) -> int:
 
 
 def add_record_paths(parser: Parser) -> None:
-    """The argument RECORDS..., `outputs` where it is left out."""
+    """The arguments RECORDS..., `outputs` where it is left out, and --config-dir."""
     from pathlib import Path
 
+    add_config_dir(parser)
     parser.add_argument(
         "records", nargs="*", type=Path, default=[Path("outputs")], metavar="RECORDS",
         help="records.jsonl, or a folder with some; default: outputs",

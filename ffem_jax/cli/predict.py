@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffem_jax.cli.recorded import add_cap, add_records, find_records, read_comparable
-from ffem_jax.cli.terminal import DONE, Parser, UsageError, add_config_dir, print_table, say
+from ffem_jax.cli.terminal import DONE, Parser, UsageError, print_table, say
 from ffem_jax.text.tables import Column, Table, make_table
 
 # As in the tables of MobileNetV2's paper.
@@ -72,9 +72,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def add_space(parser: Parser) -> None:
-    """The arguments --space and --config-dir, which say what a model of a search is about."""
+    """The argument --space, which says what a model of a search is about."""
     parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
-    add_config_dir(parser, "sweeps")
 
 
 def load_space(name: str, config_dir: Path | None) -> SearchSpace:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffem_jax.cli.terminal import UsageError, say
+from ffem_jax.cli.terminal import UsageError, add_config_dir, say
 from ffem_jax.records.measures import ACCURACIES, MEASURES
 from ffem_jax.specs.trial import PRECISIONS
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:
-    """The arguments RECORDS... and --faces."""
+    """The arguments RECORDS..., --config-dir and --faces."""
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
+    add_config_dir(parser)
     parser.add_argument(
         "--faces",
         default="",

@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="part of a name, or * and ? for any letters")
     parser.add_argument("--markdown", action="store_true", help="print all of them as docs/settings.md has them")
-    add_config_dir(parser, "config files and Python files")
+    add_config_dir(parser)
     return parser
 
 
@@ -82,6 +82,7 @@ def list_everything(config_dir: Path | None = None) -> list[Setting]:
     from ffem_jax.config.compose import AUTO_DIR, open_composer
     from ffem_jax.config.schema import ApplicationSpec
     from ffem_jax.search.settings import SearchSettings
+    from ffem_jax.specs.attention import ATTENTIONS
     from ffem_jax.specs.fields import list_settings
     from ffem_jax.specs.own_code import load_plugins
 
@@ -95,6 +96,11 @@ def list_everything(config_dir: Path | None = None) -> list[Setting]:
                 plain = OmegaConf.to_container(default) if isinstance(default, DictConfig | ListConfig) else default
                 one = dataclasses.replace(one, default=plain)
             settings.append(one)
+    for kind in ATTENTIONS.kinds.values():
+        for name, value in kind.options.items():
+            meaning = f"Read by arch.attention.kind={kind.name}."
+            full = f"arch.attention.options.{name}"
+            settings.append(Setting(full, type(value).__name__, value, None, None, (), "", meaning, ""))
     search = list_settings(SearchSettings, "hydra.sweeper")
     settings += [one for one in search if not one.name.endswith("._target_")]
     for name, what in (("hydra.run.dir", "a trial of ffem train"), ("hydra.sweep.dir", "a sweep")):

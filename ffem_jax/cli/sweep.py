@@ -107,9 +107,9 @@ class Swept:
 
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
+    from ffem_jax.analysis.summary import describe_chance
     from ffem_jax.config.compose import open_composer
     from ffem_jax.records.record import STATUSES
-    from ffem_jax.reports.wording import describe_chance
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():

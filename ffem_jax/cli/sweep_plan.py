@@ -229,6 +229,7 @@ def _describe_forecast(forecast: Forecast, run: RunSpec, launcher: Any) -> dict[
         "launcher": str(launcher.name),
         "jobs": int(launcher.jobs),
         "at_a_time": forecast.at_a_time,
+        "steps": list(forecast.steps) if forecast.steps else None,
         "disk_bytes": list(forecast.disk) if forecast.disk else None,
         "disk_total_bytes": forecast.disk_total,
         "trial_seconds": [work.shortest, work.longest] if work.shortest is not None else None,

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
     for note in faces.notes:
         say(f"ffem: warning: {note}")
     vectors, about = ask_teacher(trial.teacher, trial.data, faces, load_people)
-    write_vectors(out, faces.names, vectors, about)
+    write_vectors(out, faces.names, vectors, about, faces.content)
     summary = {"file": str(out), "images": len(vectors), "length": vectors.shape[1], "teacher": about}
     if options.json:
         print(json.dumps(summary))

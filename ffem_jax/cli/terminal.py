@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ffem_jax.config.overrides import suggest
 from ffem_jax.errors import FfemError
@@ -65,12 +65,27 @@ class OverridesParser(Parser):
         )
         super().__init__(command, description, epilog=f"choices:\n{groups}\n\n{values}")
         self.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, such as arch=ffem_am")
-        add_config_dir(self, "config files")
+        add_config_dir(self)
 
 
-def add_config_dir(parser: argparse.ArgumentParser, what: str) -> None:
-    """The argument --config-dir, a folder with `what` of the user's own."""
-    parser.add_argument("--config-dir", type=Path, metavar="DIR", help=f"a folder with {what} of your own")
+class _OwnFolder(argparse.Action):
+    """Load the Python files of a folder as soon as it is named: what is read after it may need their kinds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        from ffem_jax.specs.own_code import add_folder
+
+        if not values.is_dir():
+            raise UsageError(f"{self.option_strings[0]} {values} is not a folder")
+        add_folder(values)
+        setattr(namespace, self.dest, values)
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """The argument --config-dir, a folder of the user's own."""
+    parser.add_argument(
+        "--config-dir", type=Path, action=_OwnFolder, metavar="DIR",
+        help="a folder with config files, sweeps and Python files of your own",
+    )  # fmt: skip
 
 
 def say(text: str, *, whole: bool = False) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffem_jax.cli.recorded import find_records
-from ffem_jax.cli.terminal import UsageError, say
+from ffem_jax.cli.terminal import UsageError, add_config_dir, say
 
 if TYPE_CHECKING:
     from ffem_jax.records.record import TrialRecord
@@ -38,7 +38,8 @@ class Listed:
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments --network and --best, which choose among the trials of a folder of records."""
+    """The arguments --network and --best, which choose among the trials of a folder of records, and --config-dir."""
+    add_config_dir(parser)
     parser.add_argument(
         "--network", default="", metavar="NAME|LABEL|KEY",
         help="of a folder of records: the network or trial of that name, as ffem list shows it; six letters of a key",

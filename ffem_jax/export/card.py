@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ffem_jax.metrics.calibration import Calibration
-from ffem_jax.records.measures import find_measure
+from ffem_jax.records.measures import compute_chance, find_measure
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.trial import TrialSpec
 from ffem_jax.text.display import escape, make_markdown_table, quote_code
@@ -111,6 +111,7 @@ def _say_accuracy(trial: TrialSpec, manifest: dict[str, Any], record: TrialRecor
     lines = [
         f"- {measure.noun}: {100 * record.accuracy:.1f} % [{100 * (record.accuracy_low or 0):.1f}, "
         f"{100 * (record.accuracy_high or 0):.1f}] of {record.tested:,} tests{mirror}. {measure.interval}"
+        f"{_say_chance(record)}"
     ]
     if record.verification:
         found = record.verification
@@ -126,6 +127,14 @@ def _say_accuracy(trial: TrialSpec, manifest: dict[str, Any], record: TrialRecor
             f"of {exported['images']:,} answers changed."
         )
     return "\n".join(lines)
+
+
+def _say_chance(record: TrialRecord) -> str:
+    chance, low = compute_chance(record), record.accuracy_low
+    if chance is None:
+        return ""
+    doubt = " **It is not shown to do better.**" if low is not None and low <= chance else ""
+    return f" Guessing has {100 * chance:.1f} %.{doubt}"
 
 
 def _say_thresholds(manifest: dict[str, Any], calibration: Calibration) -> str:

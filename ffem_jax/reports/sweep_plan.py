@@ -31,6 +31,8 @@ def describe_plan(plan: dict[str, Any]) -> list[list[str]]:
     rows += [["faces", text] for text in _describe_faces(plan["faces"])]
     if plan["pretrainings"]:
         rows.append(["pretrainings", f"{plan['pretrainings']:,}, {plan['pretrainings_left']:,} of them to be trained"])
+    if plan["steps"]:
+        rows.append(["training steps", f"{_range(plan['steps'], 1, ',.0f')} per trial"])
     if plan["disk_bytes"]:
         total = f"; {plan['disk_total_bytes'] / 1e9:.2f} GB in all" if plan["disk_total_bytes"] is not None else ""
         rows.append(["disk", f"about {_range(plan['disk_bytes'], 1e6, '.0f')} MB per trial{total}"])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ffem_jax.analysis.agreement import OrderAgreement
 from ffem_jax.analysis.question import FrontierQuestion
-from ffem_jax.analysis.summary import NetworkSummary
+from ffem_jax.analysis.summary import NetworkSummary, describe_chance
 from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.records.measures import Measure
 from ffem_jax.reports.table import format_accuracy, format_trials
@@ -68,16 +68,6 @@ def describe_agreement(agreement: OrderAgreement) -> str:
         return ""
     count = max(part.count for part in (agreement.seeds, agreement.macs, agreement.epoch) if part)
     return f"How reliably {count} networks are ordered, Kendall's tau [95 %]: {'; '.join(parts)}."
-
-
-def describe_chance(networks: Sequence[NetworkSummary]) -> str:
-    """That no trained network is shown to beat guessing, where that is so; else empty."""
-    trained = [n for n in networks if n.accuracy is not None]
-    if not trained or any(n.above_chance for n in trained):
-        return ""
-    chance = trained[0].chance or 0.0
-    which = "The network is" if len(trained) == 1 else f"All {len(trained)} networks are"
-    return f"{which} at chance ({100 * chance:.1f} %): train longer, the accuracies say nothing yet."
 
 
 def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestion, devices: Mapping[str, int]) -> str:

@@ -30,8 +30,7 @@ from ffem_jax.teachers import Teaching
 if TYPE_CHECKING:
     import numpy as np
 
-    from ffem_jax.training.step import TrainState
-    from ffem_jax.training.trainer import History, Trainer, Training
+    from ffem_jax.training.trainer import History, Position, Trainer, Training
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +114,16 @@ def fit(
             on_epoch(epochs, history)
             raise_if_interrupted()
 
+        def keep_position(position: Position) -> None:
+            if checkpoint and run.checkpoint_minutes and checkpoint.seconds_since_save >= 60 * run.checkpoint_minutes:
+                checkpoint.save(*position)
+
         with TrainingBar(trial, trainer.steps_per_epoch, enabled=shows) as bar:
             training = trainer.fit(
                 restored=restored,
                 stop_epoch=run.stop_epoch,
                 on_epoch=finish_epoch,
+                on_steps=keep_position,
                 on_progress=lambda epoch, step, loss, speed: bar.update(
                     epoch, step, loss, speed, trainer.data_wait_fraction
                 ),
@@ -133,27 +137,38 @@ def fit(
 
 def _find_start(
     trainer: Trainer,
-    restored: tuple[int, TrainState, History] | None,
+    restored: Position | None,
     pretrain: Callable[[], Mapping[str, np.ndarray]] | None,
-) -> tuple[int, TrainState, History] | None:
-    """Epochs done, state and history that training goes on from, in each process those of the first; None to begin."""
+) -> Position | None:
+    """Where training goes on from, in each process where the first is; None to begin."""
     import jax
     import numpy as np
 
+    from ffem_jax.training.checkpoint import list_metrics, read_metrics
     from ffem_jax.training.pretraining import start_from
-    from ffem_jax.training.trainer import History
+    from ffem_jax.training.trainer import History, Position
 
     if pretrain and not hosts.tell(restored is not None):
         pretrained, state = pretrain(), trainer.init()
-        restored = 0, start_from(state, pretrained) if hosts.is_first() else state, trainer.start_history()
+        started = start_from(state, pretrained) if hosts.is_first() else state
+        restored = Position(0, started, trainer.start_history())
     if hosts.count() == 1:
         return restored
-    facts = hosts.tell(restored and [restored[0], dataclasses.asdict(restored[2])])
+    facts = hosts.tell(
+        restored
+        and {
+            "epochs": restored.epochs,
+            "history": dataclasses.asdict(restored.history),
+            "step": restored.step,
+            "metrics": list_metrics(restored.metrics),
+        }
+    )
     if facts is None:
         return None
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), trainer.abstract_state)
-    state = hosts.share(jax.device_get(restored[1]) if restored else blank)
-    return facts[0], state, History(**facts[1])
+    state = hosts.share(jax.device_get(restored.state) if restored else blank)
+    history, metrics = History(**facts["history"]), read_metrics(facts["metrics"])
+    return Position(facts["epochs"], state, history, facts["step"], metrics)
 
 
 def embed(trainer: Trainer, training: Training, split: Split) -> Embedded:

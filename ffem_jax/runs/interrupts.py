@@ -3,7 +3,7 @@
 The first one raises KeyboardInterrupt, but Python gets to do so only when the step or the compilation under way is
 done. A thread answers meanwhile: it reads signals from a pipe that the interpreter's own handler writes to, even while
 the main thread is in compiled code. At the second one this thread ends the process. Nothing is lost by that: locks are
-held by the operating system, a record is a line appended whole, and a checkpoint is of the last epoch.
+held by the operating system, a record is a line appended whole, and a checkpoint is of the last epoch or newer.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RunSpec, TrialSpec, sel
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}
 # Of a record besides its tests, with trial.json; of one test in it; of a checkpoint besides its numbers.
 RECORD_BYTES, TEST_BYTES, CHECKPOINT_BYTES = 8_000, 9, 180_000
+# Optimiser steps with which networks learn from nothing: sweeps/quickstart.yaml takes 500, and hardly learnt in 300.
+FEW_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Forecast:
         faces: by (data, protocol), those of pretrainings too. notes: what could not be counted, and why.
         work: of the trials; pretraining: of what they start from.
         at_a_time: trainings side by side on this machine, or on the launcher's.
+        steps: of the optimiser, in the shortest and the longest trial; None where no image was counted.
         disk: bytes of the smallest and the largest trial's folder; disk_total: of all, pretrainings too.
         pace: how long a step takes; None where no image could be counted.
     """
@@ -85,6 +88,7 @@ class Forecast:
     work: PlannedWork
     pretraining: PlannedWork
     at_a_time: int
+    steps: tuple[int, int] | None
     disk: tuple[int, int] | None
     disk_total: int | None
     pace: Pace | None
@@ -146,15 +150,17 @@ def forecast_trials(
     disk = [_measure_disk(trial, costs, faces, run.checkpoint, run.keep_weights) for trial in trained]
     disk_firsts = [_measure_disk(first, costs, faces, True, run.keep_weights) for first in firsts]
     known = [size for size in [*disk, *disk_firsts] if size is not None]
+    steps = [_count_steps(trial, faces, run.stop_epoch) for trial in trained if (trial.data, trial.protocol) in faces]
     return Forecast(
         networks=tuple(networks),
         trained=tuple(trained),
         done=len(trained) - len(left),
         faces=faces,
-        notes=tuple(notes),
+        notes=(*notes, *_note_few_steps(trained, faces, run.stop_epoch)),
         work=_add_up(trained, left, costs, faces, pace, run.stop_epoch),
         pretraining=_add_up(firsts, firsts_left, costs, faces, pace),
         at_a_time=max(1, min(at_a_time, len(trained))),
+        steps=(min(steps), max(steps)) if steps else None,
         disk=(min(known), max(known)) if known else None,
         disk_total=sum(known) if len(known) == len(trained) + len(firsts) and known else None,
         pace=pace,
@@ -281,13 +287,33 @@ def _add_up(
     return PlannedWork(len(trials), len(left), total(trials), total(left), *ends)
 
 
+def _count_steps(trial: TrialSpec, faces: Faces, stop_epoch: int) -> int:
+    count, recipe = faces[trial.data, trial.protocol], trial.recipe
+    taken = min(count.train, trial.data.images_per_epoch or count.train)
+    return min(stop_epoch or recipe.epochs, recipe.epochs) * (taken // recipe.batch_size)
+
+
+def _note_few_steps(trials: Sequence[TrialSpec], faces: Faces, stop_epoch: int) -> list[str]:
+    """A note where a network that starts from nothing has few steps to learn in."""
+    fresh = [t for t in trials if not t.pretraining and (t.data, t.protocol) in faces]
+    if not fresh:
+        return []
+    shortest = min(fresh, key=lambda trial: _count_steps(trial, faces, stop_epoch))
+    steps, recipe = _count_steps(shortest, faces, stop_epoch), shortest.recipe
+    if steps >= FEW_STEPS:
+        return []
+    return [
+        f"recipe.epochs={recipe.epochs} with recipe.batch_size={recipe.batch_size} is {steps:,} steps of the optimiser "
+        f"from random weights; with fewer than {FEW_STEPS} a network may still guess: more epochs, or smaller batches"
+    ]
+
+
 def _compute_seconds(
     trial: TrialSpec, costs: Mapping[_Network, PlannedNetwork], faces: Faces, pace: Pace, stop_epoch: int
 ) -> float:
     count, recipe = faces[trial.data, trial.protocol], trial.recipe
     epochs = min(stop_epoch or recipe.epochs, recipe.epochs)
-    taken = min(count.train, trial.data.images_per_epoch or count.train)
-    trained = epochs * (taken // recipe.batch_size) * recipe.batch_size
+    trained = _count_steps(trial, faces, stop_epoch) * recipe.batch_size
     embedded = epochs * count.watched + count.embedded
     macs = costs[_find_network(trial)].macs
     return pace.compute_seconds(macs, trained, embedded * (2 if recipe.flip_test else 1))

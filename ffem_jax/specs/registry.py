@@ -61,7 +61,7 @@ class Registry(Generic[Kind]):
         if name not in self.kinds:
             raise SpecError(
                 f"{self.setting}={name!r} is not known; choose one of: {', '.join(self.kinds)}; for one of your own, "
-                f"name its Python file or folder with {VARIABLE}=PATH before the command"
+                f"name its folder with --config-dir DIR, or with {VARIABLE}=PATH before the command"
             )
         return self.kinds[name]
 

@@ -67,6 +67,10 @@ class RunSpec:
     checkpoint: bool = setting(
         True, "Whether a checkpoint is kept after every epoch, and gone on from.", source="Orbax"
     )
+    checkpoint_minutes: float = setting(
+        10.0, "How often a checkpoint is also kept within an epoch; 0 keeps those after epochs alone.", low=0.0,
+        high=math.inf, unit="minutes",
+    )  # fmt: skip
     keep_weights: bool = setting(
         True, "Whether the trained network is kept in the trial's folder, in float32: what `ffem export` reads."
     )

@@ -25,11 +25,16 @@ class TeacherError(FfemError):
 
 @dataclass(frozen=True)
 class TeacherVectors:
-    """What a teacher says. vectors: float32 [image, feature]; names: `person/file`, [image]; about: who it is."""
+    """What a teacher says.
+
+    vectors: float32 [image, feature]; names: `person/file`, [image]; about: who it is. contents: a hash of each image
+    that it saw, as `Faces.content` has it, [image]; empty where the file does not tell.
+    """
 
     names: tuple[str, ...]
     vectors: np.ndarray
     about: Mapping[str, Any]
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ _MEASURED = {
     "rank1": "of the test images find their person among each other",
     "accuracy_gallery": "of the test images find their person among those that train",
 }
+# What is recorded of a teacher where all of a file's vectors are of other versions of the images.
+COPIES = "other copies of the images"
 # Teachings that this process keeps: those of a sweep's folds.
 RECENT = 10
 _recent: OrderedDict[tuple[Any, ...], Teaching] = OrderedDict()
@@ -83,7 +85,8 @@ def ask_teacher(
     """
     if spec.name == "vectors":
         found = read_vectors(Path(spec.path).expanduser())
-        return join_vectors(found, faces.names), dict(found.about)
+        vectors, copies = join_vectors(found, faces.names, faces.content)
+        return vectors, {**found.about, **({"saw": COPIES} if copies else {})}
     if spec.name == "onnx":
         from ffem_jax.teachers.onnx_network import describe_settings, open_network
 
@@ -159,6 +162,11 @@ def describe_teacher(teaching: Teaching) -> list[str]:
         f"the teacher, {about.get('name', '?')} ({teaching.targets.shape[1]} numbers per image), by itself: "
         f"{rates or 'not measured'}; it saw other data, and possibly these people"
     ]
+    if about.get("saw") == COPIES:
+        lines.append(
+            "the teacher saw other copies of these images (another size or crop?); their names alone say whose vectors "
+            "they are"
+        )
     if measured and min(measured.values()) < WEAK:
         lines.append(
             f"the teacher is right less often than {100 * WEAK:.0f} %: are its vectors of these images, and its crop, "

@@ -1,4 +1,5 @@
-"""The state of a trial after each epoch, kept by Orbax: written beside the last one, then put in its place.
+"""The state of a trial after each epoch, and now and then within one, kept by Orbax: written beside the last one, then
+put in its place.
 
 It stores the loop's own state, so it knows that type. The loop knows nothing of disks; `runs.fitting` joins the two.
 Of several processes, which all have the whole state, the first one alone keeps it, so that no disk need be shared.
@@ -10,19 +11,21 @@ import contextlib
 import dataclasses
 import glob
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from ffem_jax.training.step import TrainState
-from ffem_jax.training.trainer import History
+from ffem_jax.training.step import EpochMetrics, TrainState
+from ffem_jax.training.trainer import History, Position
 
 
 class TrialCheckpoint:
-    """The newest epoch of one trial, in a folder of its own.
+    """The newest position of one trial, in a folder of its own.
 
     A checkpoint of another owner is not restored, nor one whose state another version of this package laid out
     differently: the trial then begins anew.
@@ -34,24 +37,40 @@ class TrialCheckpoint:
 
     def __init__(self, folder: Path, owner: list[str]):
         self.owner = owner
+        self._saved_at = time.monotonic()
         self.stack = contextlib.ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
         plain = self.stack.enter_context(_find_plainly(folder))
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False, multiprocessing_options=_wait_for_nobody())
         self.manager = ocp.CheckpointManager(plain, options=options)
 
-    def save(self, epochs_done: int, state: TrainState, history: History) -> None:
-        """Write the state after `epochs_done` epochs; the disk is written while training goes on."""
-        facts = {"owner": self.owner, "layout": _list_leaves(state), "history": dataclasses.asdict(history)}
+    @property
+    def seconds_since_save(self) -> float:
+        """Since the last save, or since the start."""
+        return time.monotonic() - self._saved_at
+
+    def save(
+        self, epochs: int, state: TrainState, history: History, step: int = 0, metrics: EpochMetrics | None = None
+    ) -> None:
+        """Write the position with these parts (see `Position`); the disk is written while training goes on."""
+        self._saved_at = time.monotonic()
+        facts = {
+            "owner": self.owner,
+            "layout": _list_leaves(state),
+            "history": dataclasses.asdict(history),
+            "epochs": epochs,
+            "step": step,
+            "metrics": list_metrics(metrics),
+        }
         self.manager.save(
-            epochs_done,
+            (self.manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_fetch(_select_kept(state))), facts=ocp.args.JsonSave(facts)
             ),
         )
 
-    def restore(self, abstract_state: Any) -> tuple[int, TrainState, History] | None:
-        """Epochs done, state and history of the newest whole checkpoint of this owner, or None."""
+    def restore(self, abstract_state: Any) -> Position | None:
+        """The newest whole checkpoint of this owner, or None."""
         newest = self.manager.latest_step()
         if newest is None:
             return None
@@ -65,13 +84,33 @@ class TrialCheckpoint:
         except ValueError:  # a part that has no arrays is laid out differently
             self.manager.delete(newest)
             return None
-        return newest, jax.tree.map(jax.numpy.asarray, state), History(**facts["history"])
+        history, metrics = History(**facts["history"]), read_metrics(facts.get("metrics"))
+        state = jax.tree.map(jax.numpy.asarray, state)
+        return Position(_count_epochs(facts, newest), state, history, facts.get("step", 0), metrics)
 
     def close(self) -> None:
         """Wait until the last save is on the disk."""
         with self.stack:
             self.manager.wait_until_finished()
             self.manager.close()
+
+
+def _count_epochs(facts: dict[str, Any], number: int) -> int:
+    # Earlier versions numbered checkpoints by the epochs that were done, and had none within an epoch.
+    return int(facts.get("epochs", number))
+
+
+def list_metrics(metrics: EpochMetrics | None) -> list[Any] | None:
+    """The metrics as JSON takes them, without loss."""
+    return None if metrics is None else [np.asarray(values).tolist() for values in jax.device_get(metrics)]
+
+
+def read_metrics(listed: list[Any] | None) -> EpochMetrics | None:
+    """What `list_metrics` listed."""
+    if listed is None:
+        return None
+    types = (np.float32, np.int32, np.int32)
+    return EpochMetrics(*(jax.numpy.asarray(values, kind) for values, kind in zip(listed, types, strict=True)))
 
 
 def _wait_for_nobody() -> ocp.options.MultiprocessingOptions:
@@ -136,7 +175,7 @@ def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | Non
         target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
         wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = manager.restore(newest, args=wanted)
-    return newest, restored["facts"]["owner"], restored["state"]
+    return _count_epochs(restored["facts"], newest), restored["facts"]["owner"], restored["state"]
 
 
 def _list_leaves(state: Any) -> list[str]:

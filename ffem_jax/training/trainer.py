@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,21 @@ class History:
     train_accuracy: list[list[float]] = field(default_factory=list)
     validation_accuracy: list[list[float]] = field(default_factory=list)
     bad_steps: list[str] = field(default_factory=list)
+
+
+class Position(NamedTuple):
+    """Where a training is, between two of its steps.
+
+    Args:
+        epochs: how many are done. state, history: after the last step.
+        step: how many steps of the next epoch are done. metrics: what these gave; None before the first.
+    """
+
+    epochs: int
+    state: TrainState
+    history: History
+    step: int = 0
+    metrics: EpochMetrics | None = None
 
 
 @dataclass
@@ -216,9 +231,10 @@ class Trainer:
     def fit(
         self,
         *,
-        restored: tuple[int, TrainState, History] | None = None,
+        restored: Position | tuple[int, TrainState, History] | None = None,
         stop_epoch: int = 0,
         on_epoch: Callable[[int, TrainState, History], None] | None = None,
+        on_steps: Callable[[Position], None] | None = None,
         on_progress: Callable[[int, int, float, float], None] | None = None,
     ) -> Training:
         """Train to recipe.epochs, from the start or from where a checkpoint was.
@@ -226,20 +242,23 @@ class Trainer:
         Stops early where every seed's loss has stopped being finite.
 
         Args:
-            restored: epochs done, state (on the devices or on the host) and history of the checkpoint.
-            stop_epoch: not 0 stops at the end of that epoch of the same schedule at most.
+            restored: where the checkpoint was; its arrays are on the devices or on the host.
+            stop_epoch: not 0 stops at the end of that epoch of the same schedule; an epoch that is begun is finished.
             on_epoch: called with (epochs_done, state, history) after each epoch.
+            on_steps: called with the position within an epoch every second or so; its state is overwritten afterwards.
             on_progress: called with (epoch, step, loss, images_per_second) every second or so.
         """
-        done, state, history = restored or (0, self.init(), self.start_history())
-        state = self.placement.put(state)
+        start = Position(*restored) if restored else Position(0, self.init(), self.start_history())
+        state, history = self.placement.put(start.state), start.history
         throughput = self._throughput = Throughput()
         if self._feed:
             self._feed.waited = 0.0
-        for epoch in range(done, min(stop_epoch or self.recipe.epochs, self.recipe.epochs)):
+        stop = min(stop_epoch or self.recipe.epochs, self.recipe.epochs)
+        for epoch in range(start.epochs, max(stop, start.epochs + bool(start.step))):
             if all(history.bad_steps):
                 break
-            state = self._train_epoch(epoch, state, history, throughput, on_progress)
+            at = start if epoch == start.epochs else Position(epoch, state, history)
+            state = self._train_epoch(at._replace(state=state), throughput, on_steps, on_progress)
             if len(self.validation):
                 _, logits = self.embed(state, self.validation)
                 hits = logits.argmax(axis=-1) == self.labels_host[self.validation]
@@ -264,14 +283,14 @@ class Trainer:
 
     def _train_epoch(
         self,
-        epoch: int,
-        state: TrainState,
-        history: History,
+        start: Position,
         throughput: Throughput,
+        on_steps: Callable[[Position], None] | None,
         on_progress: Callable[[int, int, float, float], None] | None,
     ) -> TrainState:
-        """The state after the steps of one epoch, whose loss and accuracy are added to `history`."""
-        metrics, first = self.zero_metrics(), 0
+        """The state after the steps of one epoch from `start` on; its loss and accuracy are added to the history."""
+        epoch, state, history, first, _ = start
+        metrics = self.zero_metrics() if start.metrics is None else self.placement.put(start.metrics)
         while first < self.steps_per_epoch and not all(history.bad_steps):
             last = min(first + hosts.tell(throughput.steps_per_call), self.steps_per_epoch)
             started = time.perf_counter()
@@ -283,6 +302,8 @@ class Trainer:
                 if step >= 0 and not history.bad_steps[seed]:
                     history.bad_steps[seed] = f"epoch {epoch + 1}, step {step + 1}"
             first = last
+            if on_steps and last < self.steps_per_epoch:
+                on_steps(Position(epoch, state, history, last, metrics))
             if on_progress:
                 on_progress(epoch, last, sum(loss) / len(loss) / last, throughput.images_per_second or 0.0)
         history.loss.append([total / first for total in loss])

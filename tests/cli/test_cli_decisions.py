@@ -34,3 +34,18 @@ def test_the_best_of_networks_that_guess_is_not_exported_without_a_word(
     assert "it is not shown to beat guessing (8.3 %); train longer" in capsys.readouterr().err
     assert main(["frontier", str(tmp_path)]) in (DONE, BAD_USAGE)
     assert "at chance (8.3 %)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("correct", "told"), [(3, True), (30, False)])
+def test_compare_and_answer_say_where_all_networks_guess(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], correct: int, told: bool
+) -> None:
+    for kind in ("none", "eca"):
+        record = build_record(correct=correct, tested=40, people=12, attention={"kind": kind}, data_fingerprint="faces")
+        record.test_images, record.test_identities = list(range(40)), [n % 12 for n in range(40)]
+        record.hits = "1" * correct + "0" * (40 - correct)
+        append_record(tmp_path / "records.jsonl", record)
+    for words in (["compare", "--factor", "attention.kind"], ["answer"]):
+        assert main([words[0], str(tmp_path), *words[1:]]) == DONE
+        said = " ".join("".join(capsys.readouterr()).split())
+        assert ("All 2 networks are at chance (8.3 %): train longer" in said) is told

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from made_records import build_record
 from made_specs import FFEM_AM
 
 from ffem_jax.analysis.pairing import read_settings
@@ -120,6 +122,43 @@ def test_what_does_not_fit_is_said_in_a_line(kind: str, options: dict[str, objec
     with pytest.raises(SpecError) as error:
         AttentionSpec(kind=kind, options=options)
     assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["compare swept --factor attention.options.groups", "frontier swept", "list swept", "answer swept", "report swept",
+     "show gate swept", "groups swept", "effects swept", "settings attention", "cost attention=gate"],
+)  # fmt: skip
+def test_every_command_that_reads_trials_finds_the_file_in_config_dir(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attention = {"kind": "gate", "placement": "first"}
+    records = [build_record(attention=attention | {"options": {"groups": groups}}) for groups in (1, 2)]
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept" / "records.jsonl").write_text("".join(record.to_json() + "\n" for record in records))
+    monkeypatch.delenv(VARIABLE)
+    del ATTENTIONS.kinds["gate"]
+    own_code._loaded.clear()
+    main([*words.split(), "--config-dir", str(mine)])  # two trials are too few for some
+    assert "gate" in ATTENTIONS.kinds
+
+
+def test_without_it_the_line_names_it(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(VARIABLE)
+    assert main(["cost", "arch.attention.kind=gate"]) == 2
+    assert "--config-dir DIR" in capsys.readouterr().err
+    assert main(["list", "--config-dir", str(mine / "nowhere")]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+def test_settings_lists_them(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "attention.options.", "--json", "--config-dir", str(mine)]) == DONE
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["arch.attention.options.start"]["default"] == 0.5
+    assert rows["arch.attention.options.doubled"]["meaning"] == "Read by arch.attention.kind=gate."
 
 
 @pytest.mark.parametrize("options", [{"list": [1]}, {"nothing": None}, {"two words": 1}])

@@ -24,7 +24,7 @@ from ffem_jax.export.quantize import ROUNDINGS
 from ffem_jax.export.reference import run_layer, run_layers
 from ffem_jax.models import FaceNetwork, build_model
 from ffem_jax.models.draws import plan_draws
-from ffem_jax.specs.architecture import ArchSpec
+from ffem_jax.specs.architecture import ArchSpec, AttentionSpec
 
 RESOLUTION = 32
 
@@ -33,6 +33,19 @@ APART = 0.92
 # Of the largest number of all vectors: how far a file's numbers may be from those that its weights, as it holds them,
 # stand for.
 CLOSE = 1e-4
+
+# What no preset has, at a resolution with odd and even maps (37, 19, 10, 5, 3).
+VARIATIONS = {
+    "hard_swish": ({"activation": "hard_swish"}, 32),
+    "relu, no head": ({"activation": "relu", "head_channels": 0}, 37),
+    "prelu, max pool": ({"activation": "prelu", "stem_extra": "max_pool"}, 37),
+    "stem depthwise, stride 1": ({"stem_extra": "depthwise", "stem_stride": 1}, 19),
+    "global depthwise, norm": ({"pooling": "global_depthwise", "embedding_norm": True}, 37),
+    "eca residual": ({"attention": AttentionSpec(kind="eca", placement="all", fusion="residual")}, 37),
+    "se after projection": ({"attention": AttentionSpec(kind="se", placement="all", position="projection")}, 37),
+}
+# Presets with attentions that the fast tests go over.
+FAST = {("ffem", "none"), ("ffem", "eca"), ("ffem", "se"), ("shufflenetv2", "eca"), ("mobilefacenet", "se")}
 
 
 def shrink(arch: ArchSpec, kind: str | None = None, **changes) -> ArchSpec:

@@ -6,7 +6,18 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from made_networks import APART, CLOSE, compute_cosines, draw_model, embed, make_network, make_pixels, shrink
+from made_networks import (
+    APART,
+    CLOSE,
+    FAST,
+    VARIATIONS,
+    compute_cosines,
+    draw_model,
+    embed,
+    make_network,
+    make_pixels,
+    shrink,
+)
 
 from ffem_jax.config.presets import PRESETS
 from ffem_jax.export import ExportError
@@ -14,21 +25,10 @@ from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import OUTPUT_NAME, Convolution, Depthwise, Layer, LayerList, compute_model_id
 from ffem_jax.export.reference import run_layers
 from ffem_jax.models.convolutions import use_convolution_form
-from ffem_jax.specs.architecture import ArchSpec, AttentionSpec
+from ffem_jax.specs.architecture import ArchSpec
 from ffem_jax.specs.attention import ATTENTIONS
 from ffem_jax.training.program import UNOPTIMIZED
 
-# What no preset has, at a resolution with odd and even maps (37, 19, 10, 5, 3).
-VARIATIONS = {
-    "hard_swish": ({"activation": "hard_swish"}, 32),
-    "relu, no head": ({"activation": "relu", "head_channels": 0}, 37),
-    "prelu, max pool": ({"activation": "prelu", "stem_extra": "max_pool"}, 37),
-    "stem depthwise, stride 1": ({"stem_extra": "depthwise", "stem_stride": 1}, 19),
-    "global depthwise, norm": ({"pooling": "global_depthwise", "embedding_norm": True}, 37),
-    "eca residual": ({"attention": AttentionSpec(kind="eca", placement="all", fusion="residual")}, 37),
-    "se after projection": ({"attention": AttentionSpec(kind="se", placement="all", position="projection")}, 37),
-}
-FAST = {("ffem", "none"), ("ffem", "eca"), ("ffem", "se"), ("shufflenetv2", "eca"), ("mobilefacenet", "se")}
 PRESET_KINDS = [
     pytest.param(preset, kind, marks=[] if (preset, kind) in FAST else pytest.mark.slow)
     for preset in PRESETS

@@ -9,6 +9,8 @@ import pytest
 from made_networks import (
     APART,
     CLOSE,
+    FAST,
+    VARIATIONS,
     compute_cosines,
     embed,
     make_network,
@@ -16,7 +18,6 @@ from made_networks import (
     round_weights,
     shrink,
 )
-from test_fold import FAST, VARIATIONS
 
 from ffem_jax.config.presets import PRESETS
 from ffem_jax.export import DTYPES, FORMATS, ExportError, layers, load_format

@@ -243,6 +243,18 @@ def test_the_variance_of_large_numbers_close_together_is_not_lost():
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("instructions", HERE)
+def test_the_moments_are_exact_to_an_ulp_or_two_where_the_first_pixel_is_far_from_the_mean(instructions):
+    use_instructions(instructions)
+    x = draw((16, 24, 24, 19))[0]
+    x[0, 0, 0] = 8.0
+    zeros = jnp.zeros(19)
+    _, mean, variance = calls.batch_norm(x, (zeros, zeros), jnp.ones(19), zeros, zeros, "linear", 1e-5, 0.0)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean((0, 1, 2)), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(variance, wide.var((0, 1, 2)), rtol=5e-7)
+
+
 @settings(max_examples=8)
 @given(
     st.sampled_from([*HERE, "plain JAX"]),

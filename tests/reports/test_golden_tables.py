@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reported import IMAGES, make_folds, make_paper, make_reported
+from made_reports import IMAGES, make_folds, make_paper, make_reported
 
 from ffem_jax.analysis.groups import choose_records, compute_groups
 from ffem_jax.cli import main

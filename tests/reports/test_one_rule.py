@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_records import build_record
-from reported import IMAGES, make_folds, make_reported, write_reported
-from test_same_numbers import read_page, run
+from made_reports import IMAGES, make_folds, make_reported, read_page, run, write_reported
 
 from ffem_jax.analysis.groups import choose_records, compute_groups
 from ffem_jax.cli import COMMANDS, main

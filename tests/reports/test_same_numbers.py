@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import build_record
-from reported import IMAGES, TESTED, make_reported, write_reported
+from made_reports import IMAGES, TESTED, make_reported, read_page, run, write_reported
 
 from ffem_jax.analysis.compare import compare_records
 from ffem_jax.analysis.groups import choose_records, compute_groups
@@ -26,17 +26,6 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "ffem_jax" / "reports" / "html"
 @pytest.fixture
 def records_file(tmp_path: Path) -> Path:
     return write_reported(tmp_path)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
-    assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def read_page(path: Path) -> dict:
-    found = re.search(r'<script type="application/json" id="payload">(.*?)</script>', path.read_text(), re.DOTALL)
-    assert found
-    return json.loads(found[1])
 
 
 def test_every_command_says_the_same(records_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

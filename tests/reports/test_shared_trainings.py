@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import build_record
+from made_reports import read_page, run
 from made_trainings import ONCE, SPLIT, draw_trials, start
-from test_same_numbers import read_page, run
 
 from ffem_jax.cli import main
 from ffem_jax.records.record import append_record

@@ -23,7 +23,7 @@ from made_trials import TRIAL, run
 from ffem_jax.errors import FfemError
 from ffem_jax.specs.trial import DataSpec, PretrainSpec, ProtocolSpec, TeacherSpec
 from ffem_jax.training import feed
-from ffem_jax.training.trainer import Trainer
+from ffem_jax.training.trainer import Position, Trainer
 
 OTHERS = PretrainSpec(
     name="others",
@@ -37,12 +37,12 @@ def break_after(epochs: int, how: str) -> None:
     """Have this process end, or fail, when it has trained so many epochs."""
     train_epoch = Trainer._train_epoch
 
-    def broken(self: Trainer, epoch: int, *rest: Any) -> Any:
-        if epoch == epochs:
+    def broken(self: Trainer, start: Position, *rest: Any) -> Any:
+        if start.epochs == epochs:
             if how == "die_after":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError("the disk vanished")
-        return train_epoch(self, epoch, *rest)
+        return train_epoch(self, start, *rest)
 
     Trainer._train_epoch = broken  # type: ignore[method-assign]
 

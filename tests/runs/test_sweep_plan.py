@@ -163,6 +163,18 @@ def test_seconds_are_those_of_the_images_seen() -> None:
     assert stopped.work.shortest == pytest.approx(0.01 * (4 * 8 + (12 + 12 + 36) / 3))
 
 
+def test_steps_are_counted_and_few_of_them_are_said() -> None:
+    trained = count_faces(DRAWN, ProtocolSpec()).train
+    trials = [make_trial(recipe=RecipeSpec(epochs=epochs, batch_size=8)) for epochs in (2, 200)]
+    few = forecast(trials)
+    assert few.steps == (2 * (trained // 8), 200 * (trained // 8))
+    (note,) = few.notes
+    assert note.startswith(f"recipe.epochs=2 with recipe.batch_size=8 is {2 * (trained // 8)} steps")
+    assert forecast(trials[1:]).notes == ()
+    stopped = forecast(trials[1:], RunSpec(stop_epoch=1))
+    assert (stopped.steps, len(stopped.notes)) == ((trained // 8,) * 2, 1)
+
+
 def test_what_is_recorded_is_not_to_be_done_again() -> None:
     trials = [make_trial(seed=seed) for seed in (0, 1)]
     done = TrialRecord("k", to_plain(dataclasses.replace(trials[0])), 0, "done")

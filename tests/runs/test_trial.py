@@ -170,14 +170,14 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_pat
     fit = ffem_jax.training.trainer.Trainer.fit
     begun = []
 
-    def interrupt(self, *, restored, stop_epoch, on_epoch, on_progress):
+    def interrupt(self, *, restored, on_epoch, **options):
         def save_then_stop(done, state, history):
             on_epoch(done, state, history)
             if done == 2:
                 raise KeyboardInterrupt
 
         begun.append(restored[0] if restored else 0)
-        return fit(self, restored=restored, stop_epoch=stop_epoch, on_epoch=save_then_stop, on_progress=on_progress)
+        return fit(self, restored=restored, on_epoch=save_then_stop, **options)
 
     monkeypatch.setattr(ffem_jax.training.trainer.Trainer, "fit", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +188,28 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_numbers(finished, tmp_pat
     whole = finished[1]
     assert (record.trial_key, record.status) == (whole.trial_key, "done")
     assert (record.loss, record.train_accuracy, record.accuracy) == (whole.loss, whole.train_accuracy, whole.accuracy)
+
+
+@pytest.mark.slow
+def test_interrupted_within_an_epoch_it_goes_on_from_the_very_step(finished, tmp_path, monkeypatch):
+    fit, begun = ffem_jax.training.trainer.Trainer.fit, []
+
+    def interrupt(self, *, restored, on_steps, **options):
+        def save_then_stop(position):
+            on_steps(position)
+            if position.epochs == 1:
+                raise KeyboardInterrupt
+
+        begun.append((restored.epochs, restored.step) if restored else (0, 0))
+        return fit(self, restored=restored, on_steps=save_then_stop if len(begun) == 1 else on_steps, **options)
+
+    monkeypatch.setattr(ffem_jax.training.trainer.Trainer, "fit", interrupt)
+    monkeypatch.setattr(ffem_jax.training.trainer.Throughput, "steps_per_call", property(lambda _: 1, lambda *_: None))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, checkpoint_minutes=1e-9)
+    (record,) = run(tmp_path)
+    assert begun == [(0, 0), (1, 1)]
+    check_same_training(record, finished[1])
 
 
 def read_weights(folder, record):

@@ -146,6 +146,6 @@ def test_without_attention_in_any_block_its_file_decides_nothing(tmp_path):
 
 def test_a_name_that_is_nowhere_is_refused_with_the_ways_to_bring_one():
     with pytest.raises(
-        SpecError, match=r"choose one of: none, eca, .*name its Python file or folder with FFEM_PLUGINS=PATH"
+        SpecError, match=r"choose one of: none, eca, .*name its folder with --config-dir DIR, or with FFEM_PLUGINS=PATH"
     ):
         AttentionSpec(kind="missing")

@@ -26,13 +26,13 @@ def test_what_is_written_is_read_and_joined_in_the_order_of_the_faces(tmp_path: 
     assert found.about["licence"] == "MIT"
     assert found.about["name"] == "big"
     assert len(found.about["sha256"]) == 64
-    assert np.array_equal(join_vectors(found, ["bob/2.jpg", "ann/1.jpg"]), vectors[[3, 0]])
+    assert np.array_equal(join_vectors(found, ["bob/2.jpg", "ann/1.jpg"])[0], vectors[[3, 0]])
 
 
 def test_a_file_of_another_framework_needs_paths_and_vectors_alone(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", paths=["ann\\1.jpg", "Zoë/1.jpg"], vectors=draw(2).astype(np.float16))
     found = read_vectors(tmp_path / "t.npz")
-    assert join_vectors(found, [unicodedata.normalize("NFD", "Zoë/1.jpg"), "ann/1.jpg"]).shape == (2, 6)
+    assert join_vectors(found, [unicodedata.normalize("NFD", "Zoë/1.jpg"), "ann/1.jpg"])[0].shape == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ def test_a_file_of_another_framework_needs_paths_and_vectors_alone(tmp_path: Pat
         ({"paths": ["a/1.jpg"], "vectors": np.ones((2, 3))}, "has 1 paths and vectors"),
         ({"paths": ["a/1.jpg"], "vectors": np.ones(1)}, "has 1 paths and vectors"),
         ({"paths": ["a/1.jpg"] * 2, "vectors": np.eye(2)}, "two different vectors of a/1.jpg"),
+        ({"paths": ["a/1.jpg"], "vectors": np.ones((1, 3)), "contents": ["0", "1"]}, "has 1 paths"),
         ({"paths": ["a/1.jpg"], "vectors": np.ones((1, 3)), "about": json.dumps([1])}, "has 1 paths"),
         ({"paths": ["a/1.jpg"], "vectors": np.array([["x"]])}, "no file of vectors"),
         ({"paths": np.array(["a/1.jpg"], object), "vectors": np.ones((1, 3))}, "no file of vectors"),
@@ -91,3 +92,16 @@ def test_vectors_without_direction_are_refused() -> None:
         make_teaching(vectors, NAMES, np.arange(4), {})
     with pytest.raises(TeacherError, match="the same vector"):
         make_teaching(np.ones((4, 3)), NAMES, np.arange(4), {})
+
+
+def test_vectors_of_images_that_have_changed_are_refused(tmp_path: Path) -> None:
+    """A file's names stay the same when somebody puts another image in an image's place."""
+    write_vectors(tmp_path / "t.npz", NAMES, draw(), {}, ["a", "b", "c", "d"])
+    found = read_vectors(tmp_path / "t.npz")
+    assert found.contents == ("a", "b", "c", "d")
+    assert not join_vectors(found, NAMES[2:], ["c", "d"])[1]
+    with pytest.raises(TeacherError, match=r"2 of 4 images are others than the teacher saw, ann/1.jpg, bob/2.jpg; wr"):
+        join_vectors(found, NAMES, ["x", "b", "c", "y"])
+    vectors, copies = join_vectors(found, NAMES, ["w", "x", "y", "z"])
+    assert copies
+    assert np.array_equal(vectors, draw())

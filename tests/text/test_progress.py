@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
+from made_texts import NASTY
 from rich.console import Console
-from test_tables import NASTY
 
 from ffem_jax.text import progress
 from ffem_jax.text.display import show_unseen

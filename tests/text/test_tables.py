@@ -7,23 +7,12 @@ import io
 from pathlib import Path
 
 import pytest
+from made_texts import NASTY
 from rich.console import Console
 
 from ffem_jax.text.tables import Column, make_table, print_table
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ffem_jax"
-NASTY = [
-    "[front]",
-    "[/lab]",
-    "net[/v2]",
-    ":smile:",
-    "[bold]x[/]",
-    "[link=http://x]y[/link]",
-    r"\[a]",
-    "李 ü",
-    "a\x1b[2Jb",
-    "{x}",
-]
 
 
 def draw(encoding: str = "utf-8", **settings: object) -> str:

@@ -1,5 +1,6 @@
 """The loop: it learns, repeats itself, goes on where it stopped, trains seeds side by side and sees a NaN."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -13,7 +14,7 @@ from ffem_jax.models.convolutions import list_forms, use_convolution_form
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.training.checkpoint import TrialCheckpoint
 from ffem_jax.training.step import TrainState
-from ffem_jax.training.trainer import Trainer
+from ffem_jax.training.trainer import Throughput, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +257,35 @@ def test_a_checkpoint_goes_on_to_the_very_same_network(trainer, trained, tmp_pat
     finished = trainer.fit(restored=restored)
     assert_same(finished.state, trained.state)
     assert finished.history == trained.history
+
+
+@pytest.mark.parametrize(("seeds", "feed"), [([0], False), ([0], True), ([0, 5], False)])
+def test_a_checkpoint_within_an_epoch_goes_on_to_the_very_same_network(seeds, feed, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    monkeypatch.setattr(Throughput, "steps_per_call", property(lambda _: 1, lambda *_: None))
+    trainer = Trainer(NETWORK, SHORT, seeds, *draw_faces(), feed=feed)
+    whole = trainer.fit()
+    first = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+
+    def save_then_stop(position):
+        first.save(*position)
+        if (position.epochs, position.step) == (1, 2):
+            raise Stop
+
+    with pytest.raises(Stop):
+        trainer.fit(on_steps=save_then_stop, on_epoch=first.save)
+    first.close()
+    second = TrialCheckpoint(tmp_path / "checkpoint", ["key"])
+    restored = second.restore(trainer.abstract_state)
+    second.close()
+    assert (restored.epochs, restored.step, len(restored.history.loss)) == (1, 2, 1)
+    # An epoch that is begun is finished: there is no way back to its start.
+    for stop_epoch in (0, 1):
+        finished = trainer.fit(restored=copy.deepcopy(restored), stop_epoch=stop_epoch)
+        assert_same(finished.state, whole.state)
+        assert finished.history == whole.history
 
 
 def test_every_saved_epoch_is_the_epoch_as_it_was(trainer, tmp_path):

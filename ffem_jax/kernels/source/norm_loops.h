@@ -15,7 +15,6 @@ struct MomentsTile {
   template <int N>
   INLINE void run(int64_t channel) const {
     using L = Lanes<N>;
-    // Distances from the first pixel: the variance is then no small difference of two large numbers.
     const typename L::Float middle = L::load(shift + channel);
     typename L::Float sum[2] = {}, square[2] = {};
     const float* from = x + channel;
@@ -37,17 +36,29 @@ struct MomentsTile {
   }
 };
 
+// Distances are taken from about the mean: the variance is then no small difference of two large numbers. One pixel is
+// not near enough. At two deviations it loses a digit, and the corner, where the map is padded, is often that far.
+constexpr int64_t kSampled = 16;
+// What float32 adds up before float64 takes it.
+constexpr int64_t kSummed = 256;
+
 void moments(int64_t positions, int64_t channels, const float* x, double* sums, float* mean, float* variance) {
+  const int64_t sampled = smaller(kSampled, positions);
+  for (int64_t i = 0; i < channels; ++i) {
+    double sum = 0;
+    for (int64_t k = 0; k < sampled; ++k) sum += static_cast<double>(x[k * positions / sampled * channels + i]);
+    mean[i] = static_cast<float>(sum / static_cast<double>(larger(1, sampled)));
+  }
   for (int64_t i = 0; i < 2 * channels; ++i) sums[i] = 0;
-  const int64_t step = tile(channels);
+  const int64_t step = smaller(kSummed, tile(channels));
   for (int64_t first = 0; first < positions; first += step) {
-    const MomentsTile work{x + first * channels, x, sums, smaller(step, positions - first), channels};
+    const MomentsTile work{x + first * channels, mean, sums, smaller(step, positions - first), channels};
     for_channels<FFEM_WIDTH>(0, channels, work);
   }
   for (int64_t i = 0; i < channels; ++i) {
     const double count = static_cast<double>(positions), distance = sums[i] / count;
     const double spread = sums[channels + i] / count - distance * distance;
-    mean[i] = static_cast<float>(static_cast<double>(x[i]) + distance);
+    mean[i] = static_cast<float>(static_cast<double>(mean[i]) + distance);
     variance[i] = static_cast<float>(spread < 0 ? 0 : spread);  // NaN stays
   }
 }
@@ -167,7 +178,7 @@ void sums_as(int64_t positions, int64_t channels, const Norm& norm, const float*
              double* totals, float* sums) {
   compute_gain(channels, norm, scratch);
   for (int64_t i = 0; i < 3 * channels; ++i) totals[i] = 0;
-  const int64_t step = tile(2 * channels);
+  const int64_t step = smaller(kSummed, tile(2 * channels));
   for (int64_t first = 0; first < positions; first += step) {
     const int64_t at = first * channels;
     const SumsTile<kActivation> work{

@@ -1,13 +1,17 @@
-"""Records for what all reporting commands are held to: seeds with splits of their own, refusals, ties in rounding."""
+"""Records that all reporting commands are held to (splits per seed, refusals, ties in rounding), and what they say."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+import re
 from pathlib import Path
 
+import pytest
 from made_records import build_record
 
+from ffem_jax.cli import main
 from ffem_jax.records.record import TrialRecord, append_record
 from ffem_jax.reports.paper.published import NETWORKS, load_arch
 from ffem_jax.specs.trial import to_plain
@@ -80,3 +84,16 @@ def make_paper() -> list[TrialRecord]:
         spec = {**record.spec, "arch": to_plain(load_arch(network.name))}
         records.append(dataclasses.replace(record, spec=spec, arch=network.name, trial_key=f"{number:016x}"))
     return records
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    """What a command says with --json."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def read_page(path: Path) -> dict:
+    """The numbers that a report page holds."""
+    found = re.search(r'<script type="application/json" id="payload">(.*?)</script>', path.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])
