@@ -26,6 +26,7 @@ from ffem_jax.cli.terminal import (
 from ffem_jax.errors import FfemError
 from ffem_jax.kernels import check_engine
 from ffem_jax.kernels.huge_pages import use_huge_pages
+from ffem_jax.text.tables import find_width, wrap_prose
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -116,7 +117,8 @@ def complain(message: str) -> int:
 
 def make_help() -> str:
     """What `ffem --help` prints."""
-    commands = "\n".join(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())
+    width = find_width(sys.stdout)
+    commands = "\n".join(wrap_prose(f"  {name:10} {what}", width, 13) for name, (_, what) in COMMANDS.items())
     return (
         "usage: ffem COMMAND ...\n\nSearch small face-feature networks under a hard size limit.\n\n"
         f"{commands}\n\nffem COMMAND --help says more; ffem --version."

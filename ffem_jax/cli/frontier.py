@@ -19,8 +19,9 @@ def run(words: Sequence[str]) -> int:
     add_where(parser)
     add_cap(parser)
     parser.add_argument(
-        "--against", choices=tuple(COST_AXES), default="bytes", help="the cost (bytes); ffem latency measures the last"
-    )
+        "--against", choices=tuple(COST_AXES), default="bytes", metavar="COST",
+        help=f"the cost: one of {', '.join(COST_AXES)} (bytes); ffem latency measures the last",
+    )  # fmt: skip
     add_metric(parser)
     parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: a column wide, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the figure and the report here; else nowhere")

@@ -40,7 +40,9 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     """The argument --metric, with what each choice means."""
     first, *others = MEASURES.values()
     meanings = ". ".join(one.meaning.removesuffix(".") for one in (first, *ACCURACIES.values(), *others))
-    parser.add_argument("--metric", choices=tuple(MEASURES), default="accuracy", help=meanings.replace("%", "%%"))
+    parser.add_argument(
+        "--metric", choices=tuple(MEASURES), default="accuracy", metavar="MEASURE", help=meanings.replace("%", "%%")
+    )
 
 
 def add_cap(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +36,10 @@ def run(words: Sequence[str]) -> int:
 def find_settings(one: Listed) -> dict[str, Any]:
     """The settings of a trial that are not at their defaults, by the key that is typed for training; where its files
     lie and what tells the network's trials apart are left out."""
+    from ffem_jax.specs.teacher import TeacherSpec
     from ffem_jax.specs.trial import TrialSpec, to_plain
 
-    defaults = _flatten(to_plain(TrialSpec()))
+    defaults = _flatten(to_plain(TrialSpec()) | {"teacher": dataclasses.asdict(TeacherSpec())})
     left_out = ["seed", "protocol.fold", "protocol.split_seed", "data.cache_dir", "pretrain.data.cache_dir"]
     if one.record.view.arch.attention.kind == "none":
         left_out += [key for key in defaults if key.startswith("arch.attention.")]  # which no attention reads

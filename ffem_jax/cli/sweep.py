@@ -20,8 +20,8 @@ from ffem_jax.cli.terminal import (
     print_table,
     say,
     say_how_to_go_on,
-    show,
 )
+from ffem_jax.text.tables import print_prose
 
 if TYPE_CHECKING:
     from ffem_jax.config.compose import Composer
@@ -64,7 +64,7 @@ def list_sweeps(options: argparse.Namespace) -> int:
         print(json.dumps(questions))
     else:
         for name, question in questions.items():
-            show(f"{name:12} {question}")
+            print_prose(f"{name:12} {question}", indent=13)
     return DONE
 
 

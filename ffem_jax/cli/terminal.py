@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ffem_jax.config.overrides import suggest
 from ffem_jax.errors import FfemError
 from ffem_jax.text.display import show_unseen
-from ffem_jax.text.tables import print_prose
+from ffem_jax.text.tables import find_width, print_prose, wrap_prose
 from ffem_jax.text.tables import print_table as print_table
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
@@ -25,6 +25,14 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
 
 class UsageError(FfemError):
     """Words on the command line that mean nothing. The message is one line."""
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a text, each broken between words where the terminal is narrower."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = super()._fill_text(text, width, indent).splitlines()
+        return "\n".join(wrap_prose(line, find_width(sys.stdout), indent=4 if line[:1] == " " else 0) for line in lines)
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +44,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         self.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
 
@@ -60,8 +68,9 @@ class OverridesParser(Parser):
 
         groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in list_groups().items())
         values = (
-            "values: any setting, such as arch.width_multiplier=0.5 or seed=1; ffem settings [PATTERN] says what\n"
-            "there is and what it means (docs/settings.md), ffem train --cfg prints those of a command"
+            "values: any setting, such as arch.width_multiplier=0.5 or seed=1\n"
+            "ffem settings [PATTERN] says what there is and what it means (docs/settings.md)\n"
+            "ffem train --cfg prints those of a command"
         )
         super().__init__(command, description, epilog=f"choices:\n{groups}\n\n{values}")
         self.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, such as arch=ffem_am")

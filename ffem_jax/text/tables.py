@@ -99,19 +99,27 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
         print_prose(f"Not shown for want of room: {', '.join(dropped)}. A wider terminal or a pipe has them.", file)
 
 
-def print_prose(text: str, file: TextIO | None = None) -> None:
-    """Write `text` as a line, on a terminal broken between words."""
+def print_prose(text: str, file: TextIO | None = None, indent: int = 0) -> None:
+    """Write `text` as a line, on a terminal broken between words; further lines begin with `indent` blanks."""
     file = sys.stdout if file is None else file
-    print(wrap_prose(show_unseen(text), find_width(file)), file=file, flush=True)
+    print(wrap_prose(show_unseen(text), find_width(file), indent), file=file, flush=True)
 
 
-def wrap_prose(text: str, width: int | None) -> str:
-    """`text` in lines of at most `width` letters, broken between words; what goes with a `- ` stands below it."""
+def wrap_prose(text: str, width: int | None, indent: int = 0) -> str:
+    """`text` in lines of at most `width` letters, broken between words and after `|`; further lines begin with `indent`
+    blanks, and what goes with a `- ` stands below it."""
     if width is None or len(text) <= width:
         return text
-    indent = "  " if text.startswith("- ") else ""
-    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    start = text[: len(text) - len(text.lstrip())]
+    lines = textwrap.wrap(
+        text.strip().replace("|", "|\0 "),
+        width,
+        initial_indent=start,
+        subsequent_indent=" " * (2 if text.startswith("- ") else indent),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("|\0 ", "|").replace("|\0", "|")
 
 
 def find_width(file: TextIO) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from made_records import build_record
 
-from ffem_jax.cli import main, terminal
+from ffem_jax import cli
+from ffem_jax.cli import COMMANDS, main, terminal
 from ffem_jax.cli.terminal import open_output
 from ffem_jax.records.record import append_record
+from ffem_jax.text import tables
 
 FFEM = [sys.executable, "-m", "ffem_jax.cli"]
 NAMES = ["net[/v2]", ":smile: Müller 李", "a\x1b[2Jb"]
@@ -222,3 +225,16 @@ def test_prose_is_broken_between_words_on_a_terminal_alone(capsys, monkeypatch):
     assert " ".join(lines) == text
     terminal.say(text, whole=True)  # a command to be copied
     assert capsys.readouterr().err == text + "\n"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "sweep --list"])
+def test_help_fits_a_terminal_of_80_columns(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for module in (cli, terminal, tables):
+        monkeypatch.setattr(module, "find_width", lambda _: 80)
+    words = command.split()
+    with contextlib.suppress(SystemExit):
+        main(words if "--list" in words else [*words, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if len(line) > 80] == []

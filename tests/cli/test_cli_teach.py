@@ -168,5 +168,5 @@ def test_the_page_s_script_measures_view_2(
     distances = compute_pair_distances(vectors[pairs.first], vectors[pairs.second])
     accuracy = compute_fold_hits(distances, pairs.same, pairs.fold, 0)[0].mean()
     assert accuracy > 0.55  # a pair in two is guessed; how much more depends on rounding, and so on the processor
-    # Of equal distances one may fall on the other side of the threshold by rounding.
-    assert float(done.stdout.removesuffix(" %\n")) == pytest.approx(100 * accuracy, abs=0.2)
+    # Where two thresholds are right equally often on the other folds, rounding chooses: nine of the 600 pairs.
+    assert float(done.stdout.removesuffix(" %\n")) == pytest.approx(100 * accuracy, abs=1.5)

@@ -128,6 +128,12 @@ def test_show_leaves_out_what_is_at_its_default_and_what_nothing_reads(
     assert settings["arch.width_multiplier"] == 0.5
 
 
+def test_show_leaves_out_what_is_at_a_teacher_s_default(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
+    assert main(["show", "final_10", str(repository / "results" / "distilled"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["settings"]
+    assert [name for name in shown if name.startswith("teacher.")] == ["teacher.name", "teacher.path"]
+
+
 def test_the_best_is_the_most_accurate_under_the_size_limit(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`large` is more accurate and over 10 MB; of ffem_am's two seeds the lower is taken, whatever its accuracy."""
     assert choose_folder(sweep, "", True, None) == (sweep / "01", 0)
