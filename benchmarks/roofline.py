@@ -33,6 +33,9 @@ from ffem_jax.kernels.huge_pages import use_huge_pages
 # Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
 # array.
 KINDS = {
+    "ffem_batch_norm_depthwise": ("an expansion's BatchNorm, activation and depthwise convolution", 22),
+    "ffem_normalize_depthwise_sums": ("their gradient, sums and kernel", 47),
+    "ffem_normalize_depthwise_gradient": ("their gradient, input", 25),
     "ffem_depthwise": ("depthwise convolution, 3x3", 18),
     "ffem_global_depthwise": ("depthwise convolution as large as the map", 2),
     "ffem_moments": ("BatchNorm, statistics", 4),

@@ -31,6 +31,10 @@ CALLS = (
     "batch_norm",
     "normalize_sums",
     "normalize_gradient",
+    "normalize_depthwise",
+    "batch_norm_depthwise",
+    "normalize_depthwise_sums",
+    "normalize_depthwise_gradient",
     "join",
     "split",
 )
@@ -72,9 +76,12 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
     x [N, H, W, C], kernel [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
-    batch, height, width, channels = x.shape
-    result = _shaped(batch, -(-height // stride), -(-width // stride), channels)
-    return _call("depthwise", result, x, kernel, stride=np.int64(stride))
+    return _call("depthwise", _convolved(x.shape, stride), x, kernel, stride=np.int64(stride))
+
+
+def _convolved(shape: tuple[int, ...], stride: int) -> jax.ShapeDtypeStruct:
+    batch, height, width, channels = shape
+    return _shaped(batch, -(-height // stride), -(-width // stride), channels)
 
 
 def _depthwise_forward(x, kernel, stride):
@@ -170,13 +177,17 @@ def _compute_gradient(residuals, grad, bias, scale, count, settings):
 
 
 def _normalize_backward(activation, epsilon, residuals, grad):
-    _, _, variance, scale, _, _ = residuals
     settings = _settings(activation, epsilon)
     grad_bias, grad_scale, grad_slope = _compute_sums(residuals, grad, settings)
     grad_x = _compute_gradient(residuals, grad, grad_bias, grad_scale, 0, settings)
+    return grad_x, *_pull_statistics(residuals, grad_bias, grad_scale, epsilon), grad_scale, grad_bias, grad_slope
+
+
+def _pull_statistics(residuals, grad_bias, grad_scale, epsilon):
+    """Gradients of a mean and a variance that were given."""
+    variance, scale = residuals[2:4]
     factor = lax.rsqrt(variance + epsilon)
-    grad_mean, grad_variance = -scale * factor * grad_bias, -0.5 * scale * factor * factor * grad_scale
-    return grad_x, grad_mean, grad_variance, grad_scale, grad_bias, grad_slope
+    return -scale * factor * grad_bias, -0.5 * scale * factor * factor * grad_scale
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)
@@ -212,12 +223,7 @@ def _batch_norm_forward(
     x, running_mean, running_variance, scale, bias, slope, activation, epsilon, momentum, axis_name
 ):
     vector, settings = _shaped(x.shape[-1]), _settings(activation, epsilon)
-    mean, variance = _call("moments", (vector, vector), x)
-    if _count_devices(axis_name) > 1:
-        own = mean
-        mean = lax.pmean(own, axis_name)
-        variance = lax.pmean(variance + jnp.square(own - mean), axis_name)
-    residuals = x, mean, variance, scale, bias, slope
+    residuals = x, *_compute_moments(x, axis_name), scale, bias, slope
     results = _shaped(*x.shape), vector, vector
     settings["momentum"] = np.float32(momentum)
     return tuple(_call("batch_norm", results, *residuals, running_mean, running_variance, **settings)), residuals
@@ -226,7 +232,7 @@ def _batch_norm_forward(
 def _batch_norm_backward(activation, epsilon, momentum, axis_name, residuals, grads):
     settings, devices = _settings(activation, epsilon), _count_devices(axis_name)
     grad_bias, grad_scale, grad_slope = _compute_sums(residuals, grads[0], settings)
-    totals = lax.psum((grad_bias, grad_scale), axis_name) if devices > 1 else (grad_bias, grad_scale)
+    totals = _add_devices((grad_bias, grad_scale), axis_name)
     count = math.prod(residuals[0].shape[:-1]) * devices
     grad_x = _compute_gradient(residuals, grads[0], totals[0], totals[1], count, settings)
     # The parameters' gradients are this device's share: who splits a batch adds up gradients.
@@ -238,6 +244,124 @@ _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 def _count_devices(axis_name: str | None) -> int:
     return lax.axis_size(axis_name) if axis_name else 1
+
+
+def _compute_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance [C] of x [..., C], of all devices' together."""
+    vector = _shaped(x.shape[-1])
+    mean, variance = _call("moments", (vector, vector), x)
+    if _count_devices(axis_name) > 1:
+        own = mean
+        mean = lax.pmean(own, axis_name)
+        variance = lax.pmean(variance + jnp.square(own - mean), axis_name)
+    return mean, variance
+
+
+def _add_devices(sums: tuple[jax.Array, ...], axis_name: str | None) -> tuple[jax.Array, ...]:
+    return lax.psum(sums, axis_name) if _count_devices(axis_name) > 1 else sums
+
+
+# ----------------------------------------------------- BatchNorm, activation and a depthwise convolution of them
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9))
+def normalize_depthwise(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    slope: jax.Array,
+    kernel: jax.Array,
+    activation: str,
+    epsilon: float,
+    stride: int,
+) -> jax.Array:
+    """`depthwise` of what `normalize` makes of x.
+
+    What lies between, as large as x, is never in memory: whoever needs rows of it makes them anew. x [N, H, W, C],
+    kernel [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C]; the rest as in `normalize`.
+    """
+    arguments, settings = (x, mean, variance, scale, bias, slope, kernel), _fused_settings(activation, epsilon, stride)
+    return _call("normalize_depthwise", _convolved(x.shape, stride), *arguments, **settings)
+
+
+def _fused_settings(activation: str, epsilon: float, stride: int) -> dict[str, Any]:
+    return {**_settings(activation, epsilon), "stride": np.int64(stride)}
+
+
+def _normalize_depthwise_backward(activation, epsilon, stride, residuals, grad):
+    settings = _fused_settings(activation, epsilon, stride)
+    grad_kernel, grad_bias, grad_scale, grad_slope = _compute_fused_sums(residuals, grad, settings)
+    grad_x = _compute_fused_gradient(residuals, grad, grad_bias, grad_scale, 0, settings)
+    given = _pull_statistics(residuals, grad_bias, grad_scale, epsilon)
+    return grad_x, *given, grad_scale, grad_bias, grad_slope, grad_kernel
+
+
+def _compute_fused_sums(residuals, grad, settings):
+    """Gradients of kernel, bias, scale and slope, of this device's share of the batch."""
+    vector, kernel = _shaped(*residuals[1].shape), _shaped(*residuals[6].shape)
+    return _call("normalize_depthwise_sums", (kernel, vector, vector, vector), *residuals, grad, **settings)
+
+
+def _compute_fused_gradient(residuals, grad, bias, scale, count, settings):
+    settings, result = {**settings, "count": np.int64(count)}, _shaped(*residuals[0].shape)
+    return _call("normalize_depthwise_gradient", result, *residuals, grad, bias, scale, **settings)
+
+
+normalize_depthwise.defvjp(
+    lambda *arguments: (normalize_depthwise(*arguments), arguments[:7]), _normalize_depthwise_backward
+)
+
+
+def batch_norm_depthwise(
+    x: jax.Array,
+    running: tuple[jax.Array, jax.Array],
+    scale: jax.Array,
+    bias: jax.Array,
+    slope: jax.Array,
+    kernel: jax.Array,
+    activation: str,
+    epsilon: float,
+    momentum: float,
+    stride: int,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`depthwise` of what `batch_norm` makes of x, and `running` moved on: to `batch_norm` as `normalize_depthwise` is
+    to `normalize`.
+    """
+    running = lax.stop_gradient(running)
+    settings = activation, epsilon, momentum, stride, axis_name
+    y, *moved = _batch_norm_depthwise(x, *running, scale, bias, slope, kernel, *settings)
+    return y, *lax.stop_gradient(moved)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9, 10, 11))
+def _batch_norm_depthwise(*arguments):
+    return _fused_forward(*arguments)[0]
+
+
+def _fused_forward(
+    x, running_mean, running_variance, scale, bias, slope, kernel, activation, epsilon, momentum, stride, axis_name
+):
+    vector, settings = _shaped(x.shape[-1]), _fused_settings(activation, epsilon, stride)
+    residuals = x, *_compute_moments(x, axis_name), scale, bias, slope, kernel
+    results = _convolved(x.shape, stride), vector, vector
+    settings["momentum"] = np.float32(momentum)
+    running = running_mean, running_variance
+    return tuple(_call("batch_norm_depthwise", results, *residuals, *running, **settings)), residuals
+
+
+def _fused_backward(activation, epsilon, momentum, stride, axis_name, residuals, grads):
+    settings = _fused_settings(activation, epsilon, stride)
+    grad_kernel, grad_bias, grad_scale, grad_slope = _compute_fused_sums(residuals, grads[0], settings)
+    totals = _add_devices((grad_bias, grad_scale), axis_name)
+    count = math.prod(residuals[0].shape[:-1]) * _count_devices(axis_name)
+    grad_x = _compute_fused_gradient(residuals, grads[0], totals[0], totals[1], count, settings)
+    return grad_x, None, None, grad_scale, grad_bias, grad_slope, grad_kernel
+
+
+_batch_norm_depthwise.defvjp(_fused_forward, _fused_backward)
 
 
 # ---------------------------------------------------------------------------------------- vectors of arrays

@@ -86,8 +86,7 @@ class Branch(nnx.Module):
         self.attention = build_attention(attention, attended, rngs=rngs) if attention else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x if self.expand is None else self.expand(x)
-        y = self._attend(self.depthwise(y), "depthwise")
+        y = self._attend(self.depthwise(x, self.expand), "depthwise")
         return self._attend(self.project(y), "projection")
 
     def _attend(self, x: jax.Array, position: str) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 from ffem_jax.models.convolutions import depthwise_conv, pointwise_conv
 from ffem_jax.models.draws import kernel_init
 from ffem_jax.models.graph import Graph
-from ffem_jax.models.normalization import make_activation, make_batch_norm, normalize
+from ffem_jax.models.normalization import make_activation, make_batch_norm, normalize, normalize_depthwise
 
 
 class Pointwise(nnx.Module):
@@ -37,8 +37,15 @@ class Depthwise(nnx.Module):
         self.norm = make_batch_norm(channels, rngs)
         self.activation = make_activation(activation, channels)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return normalize(self.norm, self.activation, depthwise_conv(x, self.kernel[...], self.stride))
+    def __call__(self, x: jax.Array, expand: Pointwise | None = None) -> jax.Array:
+        """With `expand`, of what that makes of x: its BatchNorm and activation and this convolution are one step."""
+        kernel, stride = self.kernel[...], self.stride
+        if expand is None:
+            y = depthwise_conv(x, kernel, stride)
+        else:
+            y = pointwise_conv(x, expand.conv.kernel[...])
+            y = normalize_depthwise(expand.norm, expand.activation, y, kernel, stride)
+        return normalize(self.norm, self.activation, y)
 
     def fold(self, graph: Graph, x: str, name: str) -> str:
         """Describe its layers for export."""

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from ffem_jax.kernels import calls
-from ffem_jax.models.convolutions import takes_kernels
+from ffem_jax.models.convolutions import depthwise_conv, takes_kernels
 
 
 class PReLU(nnx.Module):
@@ -62,24 +62,56 @@ def normalize(norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array],
     return _normalize_by_kernels(norm, activation, x) if takes_kernels(x) else activation(norm(x))
 
 
+def normalize_depthwise(
+    norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array], x: jax.Array, weight: jax.Array, stride: int
+) -> jax.Array:
+    """`depthwise_conv` of what `normalize` makes of x: by the kernels one call, with nothing in memory between.
+
+    x [N, H, W, C], weight [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
+    """
+    name = _get_name(activation)
+    if name is None or not takes_kernels(x):
+        return depthwise_conv(normalize(norm, activation, x), weight, stride)
+    running, (scale, bias, slope) = (norm.mean[...], norm.var[...]), _get_vectors(norm, activation)
+    if norm.use_running_average:
+        return calls.normalize_depthwise(x, *running, scale, bias, slope, weight, name, norm.epsilon, stride)
+    y, mean, variance = calls.batch_norm_depthwise(
+        x, running, scale, bias, slope, weight, name, norm.epsilon, norm.momentum, stride, norm.axis_name
+    )
+    _move_statistics(norm, mean, variance)
+    return y
+
+
 def _normalize_by_kernels(norm, activation, x):
-    scale, bias = norm.scale[...], norm.bias[...]
-    # No slope is read but PReLU's, and any vector will do.
-    name, slope = _NAMES.get(activation), lax.stop_gradient(bias)
-    if isinstance(activation, PReLU):
-        name, slope = "prelu", activation.slope[...]
-    if name is None:  # one that the kernels do not know
+    name = _get_name(activation)
+    if name is None:
         return activation(_normalize_by_kernels(norm, nnx.identity, x))
-    running = norm.mean[...], norm.var[...]
+    running, (scale, bias, slope) = (norm.mean[...], norm.var[...]), _get_vectors(norm, activation)
     if norm.use_running_average:
         return calls.normalize(x, *running, scale, bias, slope, name, norm.epsilon)
     y, mean, variance = calls.batch_norm(
         x, running, scale, bias, slope, name, norm.epsilon, norm.momentum, norm.axis_name
     )
+    _move_statistics(norm, mean, variance)
+    return y
+
+
+def _get_name(activation):
+    """The name that the kernels know `activation` by; None where they do not know it."""
+    return "prelu" if isinstance(activation, PReLU) else _NAMES.get(activation)
+
+
+def _get_vectors(norm, activation):
+    """Scale, bias and slope. No slope is read but PReLU's, and any vector will do."""
+    bias = norm.bias[...]
+    slope = activation.slope[...] if isinstance(activation, PReLU) else lax.stop_gradient(bias)
+    return norm.scale[...], bias, slope
+
+
+def _move_statistics(norm, mean, variance):
     # Not by `norm.mean[...] =`, which asks a traced array for its sharding and waits for a long error message.
     norm.mean.set_value(mean)
     norm.var.set_value(variance)
-    return y
 
 
 _NAMES = {activation: name for name, activation in ACTIVATIONS.items()}

@@ -15,10 +15,30 @@ std::unique_ptr<T[]> make(int64_t count) {
   return array;
 }
 
+const ffem::Loops& loops = ffem::kBaseline;
+
+// BatchNorm and a depthwise convolution together.
+void run_fused(const ffem::Convolution& c, ffem::Activation activation) {
+  auto x = make<float>(c.batch * c.height * c.width * c.channels), kernel = make<float>(9 * c.channels);
+  auto y = make<float>(c.batch * c.rows * c.columns * c.channels), zeros = make<float>(c.width * c.channels);
+  auto vectors = make<float>(5 * c.channels), scratch = make<float>(ffem::count_fused(c));
+  auto sums = make<float>(3 * c.channels);
+  auto totals = make<double>(3 * c.channels);
+  const float *v = vectors.get(), epsilon = 10;
+  const ffem::Norm norm{v, v + c.channels, v + 2 * c.channels, v + 3 * c.channels, v + 4 * c.channels, epsilon,
+                        activation};
+  loops.normalize_depthwise(c, norm, x.get(), kernel.get(), zeros.get(), scratch.get(), y.get());
+  auto grad_kernel = make<float>(9 * c.channels);
+  loops.normalize_depthwise_sums(c, norm, x.get(), kernel.get(), y.get(), zeros.get(), scratch.get(), totals.get(),
+                                 grad_kernel.get(), sums.get());
+  auto grad_x = make<float>(c.batch * c.height * c.width * c.channels);
+  loops.normalize_depthwise_gradient(c, norm, x.get(), kernel.get(), y.get(), zeros.get(), sums.get(), 9,
+                                     scratch.get(), grad_x.get());
+}
+
 }  // namespace
 
 int main() {
-  const ffem::Loops& loops = ffem::kBaseline;
   long calls = 0;
   for (int64_t channels : {1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 65}) {
     for (int64_t height : {1, 2, 3, 4, 5}) {
@@ -31,7 +51,10 @@ int main() {
           loops.depthwise(c, x.get(), kernel.get(), zeros.get(), y.get());
           loops.depthwise_input_gradient(c, y.get(), kernel.get(), zeros.get(), x.get());
           loops.depthwise_kernel_gradient(c, x.get(), y.get(), zeros.get(), kernel.get());
-          calls += 3;
+          for (int64_t activation = 0; activation < 5; ++activation) {
+            run_fused(c, static_cast<ffem::Activation>(activation));
+          }
+          calls += 18;
         }
         const int64_t batch = 2, positions = height * width;
         auto x = make<float>(batch * positions * channels), kernel = make<float>(positions * channels);
@@ -63,6 +86,15 @@ int main() {
                                  x.get());
         calls += 4;
       }
+    }
+  }
+  // In several parts, and of rows that are longer than a part.
+  for (int64_t stride : {1, 2}) {
+    for (int64_t width : {23, 61}) {
+      const int64_t height = 7, channels = 300;
+      const int64_t rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
+      run_fused({2, height, width, channels, rows, columns, stride}, ffem::kPRelu);
+      calls += 3;
     }
   }
   std::printf("%ld\n", calls);

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ffem_jax.kernels import INSTRUCTIONS, calls, load_library
@@ -78,6 +78,7 @@ VALUES = {
     "prelu": lambda z, slope: np.where(z > 0, z, slope * z),
     "hard_swish": lambda z, slope: z * np.clip(z + 3, 0, 6) / 6,
 }
+BENDS = {"linear": (), "relu": (0,), "relu6": (0, 6), "prelu": (0,), "hard_swish": (-3, 3)}
 EPSILON = 1e-3
 
 
@@ -106,6 +107,21 @@ def batch_norm_plainly(x, scale, bias, slope, activation, pull, epsilon=EPSILON)
     y, grads, normal, before = normalize_plainly(x, mean, variance, scale, bias, slope, activation, pull, epsilon)
     centred = before - before.mean(0) - normal * (before * normal).mean(0)
     return (y, mean, variance), (centred * scale / np.sqrt(variance + epsilon), *grads[3:])
+
+
+def normalize_depthwise_plainly(x, *vectors, kernel, activation, stride, pull):
+    between, *_ = normalize_plainly(x, *vectors, activation, np.zeros)
+    y, (grad, grad_kernel) = depthwise_plainly(between.reshape(x.shape), kernel, stride, pull)
+    _, grads, *_ = normalize_plainly(x, *vectors, activation, lambda shape: grad.reshape(shape))
+    return y, (*grads, grad_kernel)
+
+
+def batch_norm_depthwise_plainly(x, scale, bias, slope, kernel, activation, stride, pull):
+    vectors = scale, bias, slope, activation
+    (between, mean, variance), _ = batch_norm_plainly(x, *vectors, np.zeros)
+    y, (grad, grad_kernel) = depthwise_plainly(between.reshape(x.shape), kernel, stride, pull)
+    _, grads = batch_norm_plainly(x, *vectors, lambda shape: grad.reshape(shape))
+    return (y, mean, variance), (*grads, grad_kernel)
 
 
 def draw(*shapes):
@@ -234,6 +250,105 @@ def test_normalize(instructions, leading, channels, activation):
     compare(found, normalize_plainly(*widen(arguments), activation, make_pull())[:2], tolerance=2e-4)
 
 
+def is_off_the_bends(z, activation):
+    """Whether rounding puts no value on the other side of a bend, where its gradient is another."""
+    return all(np.abs(z - bend).min() > 1e-5 for bend in BENDS[activation])
+
+
+def draw_batch_norm_depthwise(shape):
+    channels = shape[-1]
+    x, *others = draw(shape, (channels,), (channels,), (channels,), (3, 3, 1, channels))
+    return 2 * x + 1, *others
+
+
+def check_batch_norm_depthwise(shape, activation, stride, tolerance):
+    channels, arguments = shape[-1], draw_batch_norm_depthwise(shape)
+    running = (jnp.zeros(channels), jnp.ones(channels))
+
+    def compute(x, scale, bias, slope, kernel):
+        return calls.batch_norm_depthwise(x, running, scale, bias, slope, kernel, activation, EPSILON, 0.75, stride)
+
+    (y, mean, variance), grads = differentiate(compute, arguments)
+    wanted, wanted_grads = batch_norm_depthwise_plainly(*widen(arguments), activation, stride, make_pull())
+    compare((y, mean, variance), (wanted[0], 0.25 * wanted[1], 0.75 + 0.25 * wanted[2]), tolerance)
+    # Of one position nothing is left of the gradient of x but what rounding leaves.
+    first = 0 if np.prod(shape[:-1]) > 1 else 1
+    compare(grads[first:], wanted_grads[first:], tolerance)
+
+
+@few
+@given(
+    st.sampled_from(HERE),
+    st.integers(1, 3),
+    sizes,
+    sizes,
+    channel_counts,
+    st.sampled_from(calls.ACTIVATIONS),
+    st.sampled_from([1, 2]),
+)
+@example("baseline", 1, 1, 1, 5, "prelu", 1)
+@example("baseline", 2, 1, 1, 5, "prelu", 2)
+@example("baseline", 1, 1, 9, 17, "hard_swish", 2)
+def test_batch_norm_and_depthwise(instructions, batch, height, width, channels, activation, stride):
+    use_instructions(instructions)
+    shape = batch, height, width, channels
+    (z, *_), _ = batch_norm_plainly(*widen(draw_batch_norm_depthwise(shape)[:4]), "linear", np.zeros)
+    assume(is_off_the_bends(z, activation))
+    check_batch_norm_depthwise(shape, activation, stride, 3e-4)
+
+
+@few
+@given(
+    st.sampled_from(HERE),
+    st.sampled_from([(1, 1, 1), (2, 5, 4), (2, 19, 23)]),
+    channel_counts,
+    st.sampled_from(calls.ACTIVATIONS),
+    st.sampled_from([1, 2]),
+)
+def test_normalize_and_depthwise(instructions, leading, channels, activation, stride):
+    use_instructions(instructions)
+    x, mean, variance, *others, kernel = draw((*leading, channels), *[(channels,)] * 5, (3, 3, 1, channels))
+    arguments = 3 * x, mean, np.abs(variance), *others, kernel
+
+    def compute(*arguments):
+        return calls.normalize_depthwise(*arguments, activation, EPSILON, stride)
+
+    *vectors, kernel = widen(arguments)
+    assume(is_off_the_bends(normalize_plainly(*vectors, "linear", np.zeros)[0], activation))
+    wanted = normalize_depthwise_plainly(
+        *vectors, kernel=kernel, activation=activation, stride=stride, pull=make_pull()
+    )
+    compare(differentiate(compute, arguments), wanted, tolerance=3e-4)
+
+
+# In several parts, and of rows that are each longer than a part.
+@pytest.mark.parametrize("shape", [(2, 37, 41, 70), (2, 5, 60, 300)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("instructions", HERE)
+def test_batch_norm_and_depthwise_on_maps_that_are_taken_in_parts(instructions, stride, shape):
+    use_instructions(instructions)
+    check_batch_norm_depthwise(shape, "prelu", stride, 3e-4)
+
+
+@pytest.mark.parametrize("activation", calls.ACTIVATIONS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_batch_norm_and_depthwise_in_one_call_are_what_they_are_in_two(activation, stride):
+    """To the last bits: the same loops on the same rows."""
+    arguments = draw((2, 19, 23, 70), (70,), (70,), (70,), (3, 3, 1, 70))
+    running = jnp.zeros(70), jnp.ones(70)
+
+    def compute(x, scale, bias, slope, kernel):
+        vectors = running, scale, bias, slope
+        return calls.batch_norm_depthwise(x, *vectors, kernel, activation, EPSILON, 0.75, stride)
+
+    def compute_in_two(x, scale, bias, slope, kernel):
+        y, *moved = calls.batch_norm(x, running, scale, bias, slope, activation, EPSILON, 0.75)
+        return calls.depthwise(y, kernel, stride), *moved
+
+    found, wanted = differentiate(compute, arguments), differentiate(compute_in_two, arguments)
+    compare(found, jax.tree.map(np.asarray, wanted), tolerance=2e-6)
+
+
 def test_the_variance_of_large_numbers_close_together_is_not_lost():
     x = np.float32(1e4) + draw((4, 30, 30, 5))[0]
     _, mean, variance = calls.batch_norm(
@@ -296,7 +411,10 @@ def test_nan_stays_nan(activation):
     x = np.full((2, 3, 3, 20), np.nan, np.float32)
     one = np.ones(20, np.float32)
     assert np.isnan(calls.normalize(x, one, one, one, one, one, activation, 1e-5)).all()
-    assert np.isnan(calls.depthwise(x, np.ones((3, 3, 1, 20), np.float32), 1)).all()
+    kernel = np.ones((3, 3, 1, 20), np.float32)
+    assert np.isnan(calls.depthwise(x, kernel, 1)).all()
+    fused, *_ = calls.batch_norm_depthwise(x, (one, one), one, one, one, kernel, activation, 1e-5, 0.9, 1)
+    assert np.isnan(fused).all()
 
 
 # ------------------------------------------------------------------------- seeds, devices, vectors, errors
@@ -317,31 +435,49 @@ def test_seeds_side_by_side_are_the_seeds_one_by_one():
         vector = calls.join([*grads, loss])
         return aux, vector, calls.split(vector, [grad.shape for grad in (*grads, loss)])
 
+    def compute_fused(x, scale, bias, slope, kernel):
+        running = jnp.zeros(19), jnp.ones(19)
+        y, *moved = calls.batch_norm_depthwise(x, running, scale, bias, slope, kernel, "prelu", 1e-5, 0.9, 2)
+        return jnp.sum(jnp.sin(y)), (y, moved)
+
+    def each_fused(*arguments):
+        return jax.value_and_grad(compute_fused, range(5), has_aux=True)(*arguments)
+
     together = jax.jit(jax.vmap(each))(x, kernel, scale, bias, slope)
     for seed in range(seeds):
         alone = each(x[seed], kernel[seed], scale[seed], bias[seed], slope[seed])
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[seed], b, rtol=1e-5, atol=1e-6)
+    fused = jax.jit(jax.vmap(each_fused))(x, scale, bias, slope, kernel)
+    for seed in range(seeds):
+        alone = each_fused(x[seed], scale[seed], bias[seed], slope[seed], kernel[seed])
+        for a, b in zip(jax.tree.leaves(fused), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a[seed], b, rtol=1e-5, atol=1e-6)
     # What all seeds share is given to each of them.
     shared = jax.vmap(lambda kernel: calls.depthwise(x[0], kernel, 1))(kernel)
     np.testing.assert_array_equal(shared[1], calls.depthwise(x[0], kernel[1], 1))
 
 
-def test_devices_that_share_a_batch_normalise_it_as_one_does():
-    x, scale, bias, slope = draw((8, 3, 3, 21), (21,), (21,), (21,))
+@pytest.mark.parametrize("fused", [False, True])
+def test_devices_that_share_a_batch_normalise_it_as_one_does(fused):
+    x, scale, bias, slope, kernel = draw((8, 3, 3, 21), (21,), (21,), (21,), (3, 3, 1, 21))
     pull = draw((8, 3, 3, 21))[0]
     running = jnp.zeros(21), jnp.ones(21)
 
-    def compute(x, scale, bias, slope, pull, axis=None):
-        def run(*arguments):
-            y, *moved = calls.batch_norm(arguments[0], running, *arguments[1:], "prelu", 1e-5, 0.9, axis)
+    def compute(x, pull, axis=None):
+        def run(x, scale, bias, slope, kernel):
+            vectors = running, scale, bias, slope
+            if fused:
+                y, *moved = calls.batch_norm_depthwise(x, *vectors, kernel, "prelu", 1e-5, 0.9, 1, axis)
+            else:
+                y, *moved = calls.batch_norm(x, *vectors, "prelu", 1e-5, 0.9, axis)
             return jnp.sum(y * pull), moved
 
-        return jax.value_and_grad(run, range(4), has_aux=True)(x, scale, bias, slope)
+        return jax.value_and_grad(run, range(5), has_aux=True)(x, scale, bias, slope, kernel)
 
-    (_, moved), grads = compute(x, scale, bias, slope, pull)
+    (_, moved), grads = compute(x, pull)
     shares = [array.reshape(4, 2, *array.shape[1:]) for array in (x, pull)]
-    split = jax.vmap(lambda x, pull: compute(x, scale, bias, slope, pull, "batch"), axis_name="batch")
+    split = jax.vmap(lambda x, pull: compute(x, pull, "batch"), axis_name="batch")
     (_, moved_split), grads_split = split(*shares)
     for a, b in zip(moved_split, moved, strict=True):
         np.testing.assert_allclose(a[3], b, rtol=1e-5, atol=1e-6)
@@ -384,6 +520,8 @@ STRIDE, THREE = {"stride": np.int64(1)}, {"stride": np.int64(3)}
 INTEGERS = shaped(1, 4, 4, 8, dtype=jnp.int32)
 NORM = {"activation": np.int64(1), "epsilon": np.float32(1e-5)}
 FIFTH = {**NORM, "activation": np.int64(5)}
+FUSED = {**NORM, **STRIDE, "momentum": np.float32(0.9), "count": np.int64(16)}
+MAP, TAPS, VECTORS = (1, 4, 4, 8), (3, 3, 1, 8), [(8,)] * 5
 REFUSED = {
     "kernel of other channels": (
         "depthwise",
@@ -412,6 +550,62 @@ REFUSED = {
     "seeds": ("normalize", shaped(1, 4, 4, 8), [(1, 4, 4, 8), *[(8,)] * 4, (2, 8)], NORM, "same leading axes"),
     "activation": ("normalize", shaped(1, 4, 4, 8), [(1, 4, 4, 8), *[(8,)] * 5], FIFTH, "from 0 to 4"),
     "nothing": ("moments", [shaped(8)] * 2, [(0, 8)], {}, "at least one position"),
+    "fused kernel": (
+        "batch_norm_depthwise",
+        [shaped(*MAP), shaped(8), shaped(8)],
+        [MAP, *VECTORS, (3, 3, 1, 7), (8,), (8,)],
+        FUSED,
+        r"batch_norm_depthwise takes a kernel \[3, 3, 1, channels\]; it got float32\[1,4,4,8\]",
+    ),
+    "fused running": (
+        "batch_norm_depthwise",
+        [shaped(*MAP), shaped(8), shaped(8)],
+        [MAP, *VECTORS, TAPS, (8,), (7,)],
+        FUSED,
+        "batch_norm_depthwise takes arrays",
+    ),
+    "fused without momentum": (
+        "batch_norm_depthwise",
+        [shaped(*MAP), shaped(8), shaped(8)],
+        [MAP, *VECTORS, TAPS, (8,), (8,)],
+        {**NORM, **STRIDE},
+        "attribute momentum",
+    ),
+    "fused activation": (
+        "batch_norm_depthwise",
+        [shaped(*MAP), shaped(8), shaped(8)],
+        [MAP, *VECTORS, TAPS, (8,), (8,)],
+        {**FUSED, **FIFTH},
+        "from 0 to 4",
+    ),
+    "fused gradient": (
+        "normalize_depthwise_sums",
+        [shaped(*TAPS), *[shaped(8)] * 3],
+        [MAP, *VECTORS, TAPS, (1, 4, 3, 8)],
+        FUSED,
+        "normalize_depthwise_sums makes",
+    ),
+    "fused gradient of a kernel": (
+        "normalize_depthwise_sums",
+        [shaped(3, 3, 8, 1), *[shaped(8)] * 3],
+        [MAP, *VECTORS, TAPS, MAP],
+        FUSED,
+        "of the kernel's shape",
+    ),
+    "fused gradient of x": (
+        "normalize_depthwise_gradient",
+        shaped(1, 4, 3, 8),
+        [MAP, *VECTORS, TAPS, MAP, (8,), (8,)],
+        FUSED,
+        "normalize_depthwise_gradient takes arrays",
+    ),
+    "fused sums of other channels": (
+        "normalize_depthwise_gradient",
+        shaped(*MAP),
+        [MAP, *VECTORS, TAPS, MAP, (8,), (7,)],
+        FUSED,
+        "normalize_depthwise_gradient takes arrays",
+    ),
     "too long a vector": ("join", shaped(9), [(8,)], {}, "join takes a vector as long as its parts"),
     "too short a vector": ("split", [shaped(4), shaped(5)], [(8,)], {}, "split takes a vector as long as its parts"),
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from ffem_jax.kernels import calls
 from ffem_jax.models import build_model
 from ffem_jax.models.convolutions import depthwise_conv, get_convolution_form, list_forms, use_convolution_form
 from ffem_jax.models.draws import build_at_once, plan_draws
-from ffem_jax.specs.architecture import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec
+from ffem_jax.specs.architecture import ATTENTION_POSITIONS, ArchSpec, AttentionSpec, StageSpec, resolve_network
 from ffem_jax.specs.attention import ATTENTIONS
 
 SMALL = ArchSpec(
@@ -118,6 +120,50 @@ def test_the_kernels_are_taken_on_a_cpu_and_float64_is_not_given_to_them():
         assert "ffi_call" in str(
             jax.make_jaxpr(lambda x: depthwise_conv(x, jnp.ones((3, 3, 1, 2), jnp.float32), 1))(x.astype(jnp.float32))
         )
+
+
+def list_calls(arch, form, is_training, change=lambda model: None):
+    """The kernels that a network of 16 pixels is traced to, each as often as it is called."""
+    graph, params, rest = draw_parts(lambda keys: build_model(arch, 16, rngs=keys))
+
+    def apply(params, rest, x):
+        model = nnx.merge(graph, params, rest)
+        model.train() if is_training else model.eval()
+        change(model)
+        for block in model.blocks:
+            x = block(x)
+        return x
+
+    x = jax.ShapeDtypeStruct((2, 8, 8, arch.stem_channels), jnp.float32)
+    with use_convolution_form(form):
+        return Counter(re.findall(r"ffem_\w+", str(jax.make_jaxpr(apply)(params, rest, x))))
+
+
+def replace_activation(model):
+    for block in model.blocks:
+        if block.expand is not None:
+            block.expand.activation = nnx.swish
+
+
+@pytest.mark.skipif(not calls.are_there(), reason="no compiled kernels")
+@pytest.mark.parametrize("attention", [None, "depthwise", "projection"])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_expansion_and_the_depthwise_convolution_behind_it_are_one_call_of_the_kernels(attention, is_training):
+    arch = SMALL
+    if attention is not None:
+        arch = dataclasses.replace(SMALL, attention=AttentionSpec("eca", "all", attention, reduction=2))
+    expands = sum(block.hidden_channels != block.in_channels for block in resolve_network(arch).blocks)
+    fused, alone = ("batch_norm_depthwise", "batch_norm") if is_training else ("normalize_depthwise", "normalize")
+    found = list_calls(arch, "kernels", is_training)
+    assert 0 < expands < len(resolve_network(arch).blocks)
+    assert found[f"ffem_{fused}"] == expands
+    assert found["ffem_depthwise"] == len(resolve_network(arch).blocks) - expands
+    assert found[f"ffem_{alone}"] == 2 * len(resolve_network(arch).blocks)
+    assert not list_calls(arch, "xla", is_training)
+    # An activation that the kernels do not know comes between.
+    found = list_calls(arch, "kernels", is_training, replace_activation)
+    assert f"ffem_{fused}" not in found
+    assert found["ffem_depthwise"] == len(resolve_network(arch).blocks)
 
 
 @functools.cache

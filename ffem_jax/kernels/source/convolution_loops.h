@@ -9,9 +9,23 @@ namespace {
 
 // ------------------------------------------------------------------------------------- depthwise convolution
 
-// The row of x, or of a gradient, with that number; the row of zeros beyond the edge.
-INLINE const float* row_of(const float* image, int64_t row, int64_t rows, int64_t floats, const float* zeros) {
-  return row >= 0 && row < rows ? image + row * floats : zeros;
+// An image of x, or of a gradient, of `rows` rows of `floats`. `data` begins with row `first`; beyond the edges lie zeros.
+struct Rows {
+  const float* data;
+  int64_t first, rows, floats;
+  const float* zeros;
+
+  INLINE const float* get(int64_t row) const { return row >= 0 && row < rows ? data + (row - first) * floats : zeros; }
+};
+
+// Image n of an array of c's input's shape, or of its output's.
+INLINE Rows input_rows(const Convolution& c, const float* x, int64_t n, const float* zeros) {
+  const int64_t floats = c.width * c.channels;
+  return {x + n * c.height * floats, 0, c.height, floats, zeros};
+}
+INLINE Rows output_rows(const Convolution& c, const float* y, int64_t n, const float* zeros) {
+  const int64_t floats = c.columns * c.channels;
+  return {y + n * c.rows * floats, 0, c.rows, floats, zeros};
 }
 
 // One output pixel: nine taps, without the left ones at the left edge and the right ones at the right edge.
@@ -52,8 +66,9 @@ INLINE void convolve_row(const float* const rows[3], int64_t width, int64_t colu
 
 struct ConvolveTile {
   const Convolution& c;
-  const float *image, *kernel, *zeros;
-  float* y;
+  const Rows& image;
+  const float* kernel;
+  float* y;  // its row `first`
   int64_t first, last;
   bool turned;  // the kernel turned round: the input's gradient where the stride is 1
 
@@ -64,38 +79,35 @@ struct ConvolveTile {
     for (int i = 0; i < 9; ++i) taps[i] = L::load(kernel + (turned ? 8 - i : i) * c.channels + channel);
     for (int64_t row = first; row < last; ++row) {
       const float* rows[3];
-      for (int i = 0; i < 3; ++i) {
-        rows[i] = row_of(image, row * c.stride - 1 + i, c.height, c.width * c.channels, zeros) + channel;
-      }
+      for (int i = 0; i < 3; ++i) rows[i] = image.get(row * c.stride - 1 + i) + channel;
       convolve_row<N>(rows, c.width, c.columns, c.stride, c.channels, taps,
-                      y + row * c.columns * c.channels + channel);
+                      y + (row - first) * c.columns * c.channels + channel);
     }
   }
 };
 
-void convolve_images(const Convolution& c, const float* x, const float* kernel, const float* zeros, float* y,
-                     bool turned) {
-  const int64_t rows = tile(c.width * c.channels * c.stride);
+// Rows of the output that are taken at a time.
+INLINE int64_t band(const Convolution& c) { return tile(c.width * c.channels * c.stride); }
+
+void depthwise(const Convolution& c, const float* x, const float* kernel, const float* zeros, float* y) {
+  const int64_t step = band(c);
   for (int64_t n = 0; n < c.batch; ++n) {
-    const float* image = x + n * c.height * c.width * c.channels;
-    float* out = y + n * c.rows * c.columns * c.channels;
-    for (int64_t first = 0; first < c.rows; first += rows) {
-      const ConvolveTile work{c, image, kernel, zeros, out, first, smaller(first + rows, c.rows), turned};
+    const Rows image = input_rows(c, x, n, zeros);
+    for (int64_t first = 0; first < c.rows; first += step) {
+      float* out = y + (n * c.rows + first) * c.columns * c.channels;
+      const ConvolveTile work{c, image, kernel, out, first, smaller(first + step, c.rows), false};
       for_channels<FFEM_WIDTH>(0, c.channels, work);
     }
   }
-}
-
-void depthwise(const Convolution& c, const float* x, const float* kernel, const float* zeros, float* y) {
-  convolve_images(c, x, kernel, zeros, y, false);
 }
 
 // Of stride 2: an even row of x meets the middle row of kernels alone, an odd one the last and the first of two rows
 // of the gradient. Columns likewise.
 struct SpreadTile {
   const Convolution& c;
-  const float *grad, *kernel, *zeros;
-  float* grad_x;
+  const Rows& grad;
+  const float* kernel;
+  float* grad_x;  // its row `first`
   int64_t first, last;
 
   template <int N>
@@ -104,9 +116,8 @@ struct SpreadTile {
     typename L::Float taps[9];
     for (int i = 0; i < 9; ++i) taps[i] = L::load(kernel + i * c.channels + channel);
     for (int64_t row = first; row < last; ++row) {
-      const float* above = row_of(grad, row / 2, c.rows, c.columns * c.channels, zeros) + channel;
-      const float* below = row_of(grad, row / 2 + 1, c.rows, c.columns * c.channels, zeros) + channel;
-      float* out = grad_x + row * c.width * c.channels + channel;
+      const float *above = grad.get(row / 2) + channel, *below = grad.get(row / 2 + 1) + channel;
+      float* out = grad_x + (row - first) * c.width * c.channels + channel;
       if (row % 2) {
         spread<N, true>(above, below, taps + 6, taps, out);
       } else {
@@ -137,26 +148,31 @@ struct SpreadTile {
   }
 };
 
+// Rows `first` to `last` of the input's gradient; grad_x is where the first lies.
+INLINE void pull_rows(const Convolution& c, const Rows& grad, const float* kernel, float* grad_x, int64_t first,
+                      int64_t last) {
+  if (c.stride == 1) {
+    for_channels<FFEM_WIDTH>(0, c.channels, ConvolveTile{c, grad, kernel, grad_x, first, last, true});
+  } else {
+    for_channels<FFEM_WIDTH>(0, c.channels, SpreadTile{c, grad, kernel, grad_x, first, last});
+  }
+}
+
 void depthwise_input_gradient(const Convolution& c, const float* grad, const float* kernel, const float* zeros,
                               float* grad_x) {
-  if (c.stride == 1) {
-    convolve_images(c, grad, kernel, zeros, grad_x, true);
-    return;
-  }
-  const int64_t rows = tile(c.width * c.channels);
+  const int64_t step = tile(c.width * c.channels);
   for (int64_t n = 0; n < c.batch; ++n) {
-    const float* image = grad + n * c.rows * c.columns * c.channels;
-    float* out = grad_x + n * c.height * c.width * c.channels;
-    for (int64_t first = 0; first < c.height; first += rows) {
-      const SpreadTile work{c, image, kernel, zeros, out, first, smaller(first + rows, c.height)};
-      for_channels<FFEM_WIDTH>(0, c.channels, work);
+    const Rows image = output_rows(c, grad, n, zeros);
+    for (int64_t first = 0; first < c.height; first += step) {
+      float* out = grad_x + (n * c.height + first) * c.width * c.channels;
+      pull_rows(c, image, kernel, out, first, smaller(first + step, c.height));
     }
   }
 }
 
 struct KernelGradientTile {
   const Convolution& c;
-  const float *image, *grad, *zeros;
+  const Rows &image, &grad;
   float* grad_kernel;
   int64_t first, last;
 
@@ -166,10 +182,8 @@ struct KernelGradientTile {
     typename L::Float sums[9] = {};
     for (int64_t row = first; row < last; ++row) {
       const float* rows[3];
-      for (int i = 0; i < 3; ++i) {
-        rows[i] = row_of(image, row * c.stride - 1 + i, c.height, c.width * c.channels, zeros) + channel;
-      }
-      const float* g = grad + row * c.columns * c.channels + channel;
+      for (int i = 0; i < 3; ++i) rows[i] = image.get(row * c.stride - 1 + i) + channel;
+      const float* g = grad.get(row) + channel;
       const int64_t whole = c.width < 2 ? 0 : smaller(c.columns, (c.width - 2) / c.stride + 1);
       const int64_t step = c.stride * c.channels;
       correlate<N, false, false>(rows, 0, g, sums);
@@ -210,12 +224,11 @@ struct KernelGradientTile {
 void depthwise_kernel_gradient(const Convolution& c, const float* x, const float* grad, const float* zeros,
                                float* grad_kernel) {
   for (int64_t i = 0; i < 9 * c.channels; ++i) grad_kernel[i] = 0;
-  const int64_t rows = tile(c.width * c.channels * c.stride);
+  const int64_t step = band(c);
   for (int64_t n = 0; n < c.batch; ++n) {
-    const float* image = x + n * c.height * c.width * c.channels;
-    const float* g = grad + n * c.rows * c.columns * c.channels;
-    for (int64_t first = 0; first < c.rows; first += rows) {
-      const KernelGradientTile work{c, image, g, zeros, grad_kernel, first, smaller(first + rows, c.rows)};
+    const Rows image = input_rows(c, x, n, zeros), behind = output_rows(c, grad, n, zeros);
+    for (int64_t first = 0; first < c.rows; first += step) {
+      const KernelGradientTile work{c, image, behind, grad_kernel, first, smaller(first + step, c.rows)};
       for_channels<FFEM_WIDTH>(0, c.channels, work);
     }
   }

@@ -54,10 +54,23 @@ Convolution read_convolution(Call& call, int64_t x, int64_t kernel, int64_t y) {
   return c;
 }
 
+// Memory, of zeros, that begins where a cache line does: to read a vector across two lines takes twice the time.
+class Lines {
+ public:
+  explicit Lines(int64_t floats) : lines_(static_cast<size_t>(floats / 16 + 1)) {}
+  float* data() { return lines_.data()->numbers; }
+
+ private:
+  struct alignas(64) Line {
+    float numbers[16];
+  };
+  std::vector<Line> lines_;
+};
+
 // Run `body(x, kernel, y, zeros)` for each seed.
 template <class Body>
 void for_seeds(Call& call, const Convolution& c, int64_t x, int64_t kernel, int64_t y, Body body) {
-  const std::vector<float> zeros(static_cast<size_t>(c.width * c.channels));
+  Lines zeros(c.width * c.channels);
   const int64_t seeds = call.count_seeds(x, 4), map = c.batch * c.channels;
   for (int64_t s = 0; s < seeds; ++s) {
     body(call.data(x) + s * map * c.height * c.width, call.data(kernel) + s * 9 * c.channels,
@@ -108,6 +121,38 @@ Norm read_norm(const Call& call, int64_t first, int64_t seed, int64_t channels) 
   const auto vector = [&](int64_t i) { return call.data(first + i) + seed * channels; };
   return {vector(0), vector(1), vector(2),
           vector(3), vector(4), call.number("epsilon"), static_cast<Activation>(activation)};
+}
+
+// The running mean and variance from place `running` on, moved on by those from place 1 on into results from `moved` on.
+void move_statistics(const Call& call, int64_t running, int64_t moved, int64_t count) {
+  const float momentum = call.number("momentum");
+  for (int64_t i = 0; i < 2; ++i) {
+    const float *now = call.data(1 + i), *before = call.data(running + i);
+    float* after = call.data(moved + i);
+    for (int64_t j = 0; j < count; ++j) after[j] = momentum * before[j] + (1 - momentum) * now[j];
+  }
+}
+
+// What the fused calls have in common: x, mean, variance, scale, bias, slope, kernel as the first arguments, and an array
+// of the shape of the convolution's output. Run `body` for each seed, with what it works on.
+struct Fused {
+  const Convolution& c;
+  Norm norm;
+  const float *x, *kernel, *zeros;
+  float *output, *scratch;
+  int64_t seed;
+};
+
+template <class Body>
+void for_fused_seeds(Call& call, int64_t output, const std::vector<int64_t>& arrays,
+                     const std::vector<int64_t>& vectors, Body body) {
+  const Convolution c = read_convolution(call, 0, 6, output);
+  const Map m = read_map(call, arrays, vectors);
+  Lines scratch(count_fused(c));
+  for_seeds(call, c, 0, 6, output, [&, seed = int64_t{0}](float* x, float* kernel, float* y, const float* zeros) mutable {
+    body(Fused{c, read_norm(call, 1, seed, m.channels), x, kernel, zeros, y, scratch.data(), seed});
+    ++seed;
+  });
 }
 
 // Arrays and the vector of all their numbers, one array after another: copied from the arrays, or to them.
@@ -236,18 +281,13 @@ FFEM_HANDLER(normalize, 6, 1, [](Call& call) {
 // x, mean, variance, scale, bias, slope, running mean, running variance -> y, the running ones moved on
 FFEM_HANDLER(batch_norm, 8, 3, [](Call& call) {
   const auto m = ffem::read_map(call, {0, 8}, {1, 2, 3, 4, 5, 6, 7, 9, 10});
-  const float momentum = call.number("momentum");
   std::vector<float> scratch(static_cast<size_t>(m.channels));
   for (int64_t s = 0; s < m.seeds; ++s) {
     const int64_t at = s * m.positions * m.channels;
     loops().normalize(m.positions, m.channels, ffem::read_norm(call, 1, s, m.channels), call.data(0) + at,
                       scratch.data(), call.data(8) + at);
   }
-  for (int64_t i = 0; i < 2; ++i) {
-    const float *now = call.data(1 + i), *running = call.data(6 + i);
-    float* moved = call.data(9 + i);
-    for (int64_t j = 0; j < m.seeds * m.channels; ++j) moved[j] = momentum * running[j] + (1 - momentum) * now[j];
-  }
+  ffem::move_statistics(call, 6, 9, m.seeds * m.channels);
 })
 
 // x, mean, variance, scale, bias, slope, gradient of y -> gradients of bias, scale and slope
@@ -279,6 +319,50 @@ FFEM_HANDLER(normalize_gradient, 9, 1, [](Call& call) {
     loops().normalize_gradient(m.positions, m.channels, ffem::read_norm(call, 1, s, m.channels), call.data(0) + at,
                                call.data(6) + at, sums.data(), count, scratch.data(), call.data(9) + at);
   }
+})
+
+// x, mean, variance, scale, bias, slope, kernel -> y
+FFEM_HANDLER(normalize_depthwise, 7, 1, [](Call& call) {
+  for_fused_seeds(call, 7, {0}, {1, 2, 3, 4, 5}, [](const ffem::Fused& f) {
+    loops().normalize_depthwise(f.c, f.norm, f.x, f.kernel, f.zeros, f.scratch, f.output);
+  });
+})
+
+// x, mean, variance, scale, bias, slope, kernel, running mean, running variance -> y, the running ones moved on
+FFEM_HANDLER(batch_norm_depthwise, 9, 3, [](Call& call) {
+  for_fused_seeds(call, 9, {0}, {1, 2, 3, 4, 5, 7, 8, 10, 11}, [](const ffem::Fused& f) {
+    loops().normalize_depthwise(f.c, f.norm, f.x, f.kernel, f.zeros, f.scratch, f.output);
+  });
+  ffem::move_statistics(call, 7, 10, call.count_seeds(0, 4) * call.shape(0, 4)[3]);
+})
+
+// x, mean, variance, scale, bias, slope, kernel, gradient of y -> gradients of kernel, bias, scale and slope
+FFEM_HANDLER(normalize_depthwise_sums, 8, 4, [](Call& call) {
+  const int64_t channels = call.shape(0, 4)[3];
+  call.require(call.shape(8, 4) == call.shape(6, 4), "makes a kernel's gradient of the kernel's shape");
+  std::vector<float> sums(static_cast<size_t>(3 * channels));
+  std::vector<double> totals(static_cast<size_t>(3 * channels));
+  for_fused_seeds(call, 7, {0}, {1, 2, 3, 4, 5, 9, 10, 11}, [&](const ffem::Fused& f) {
+    loops().normalize_depthwise_sums(f.c, f.norm, f.x, f.kernel, f.output, f.zeros, f.scratch, totals.data(),
+                                     call.data(8) + f.seed * 9 * channels, sums.data());
+    for (int64_t i = 0; i < 3; ++i) {
+      std::copy_n(sums.data() + i * channels, channels, call.data(9 + i) + f.seed * channels);
+    }
+  });
+})
+
+// x, mean, variance, scale, bias, slope, kernel, gradient of y, gradients of bias and scale over all `count` positions
+// -> gradient of x
+FFEM_HANDLER(normalize_depthwise_gradient, 10, 1, [](Call& call) {
+  const int64_t channels = call.shape(0, 4)[3], count = call.integer("count");
+  std::vector<float> sums(static_cast<size_t>(2 * channels));
+  for_fused_seeds(call, 7, {0, 10}, {1, 2, 3, 4, 5, 8, 9}, [&](const ffem::Fused& f) {
+    for (int64_t i = 0; i < 2; ++i) {
+      std::copy_n(call.data(8 + i) + f.seed * channels, channels, sums.data() + i * channels);
+    }
+    loops().normalize_depthwise_gradient(f.c, f.norm, f.x, f.kernel, f.output, f.zeros, sums.data(), count, f.scratch,
+                                         call.data(10) + f.seed * f.c.batch * f.c.height * f.c.width * channels);
+  });
 })
 
 // arrays -> vector

@@ -51,7 +51,6 @@ INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Positions, or rows of `width` of them, that are taken channel by channel while they lie in the cache.
-constexpr int64_t kTileFloats = 16384;
 INLINE int64_t tile(int64_t floats_each) { return larger(1, kTileFloats / larger(1, floats_each)); }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "loops.h"
 
 #include "convolution_loops.h"
+#include "fused_loops.h"
 #include "norm_loops.h"
 
 namespace ffem {
@@ -20,6 +21,9 @@ const Loops FFEM_LOOPS = {
     normalize,
     normalize_sums,
     normalize_gradient,
+    normalize_depthwise,
+    normalize_depthwise_sums,
+    normalize_depthwise_gradient,
 };
 
 }  // namespace ffem

@@ -52,7 +52,27 @@ struct Loops {
   // variance are constants. `scratch` holds 3 * channels.
   void (*normalize_gradient)(int64_t positions, int64_t channels, const Norm&, const float* x, const float* grad,
                              const float* sums, int64_t count, float* scratch, float* grad_x);
+  // `normalize` and then `depthwise`, what lies between made row by row and never whole. In all three `scratch` holds
+  // count_fused(convolution).
+  void (*normalize_depthwise)(const Convolution&, const Norm&, const float* x, const float* kernel, const float* zeros,
+                              float* scratch, float* y);
+  // From the gradient of y: that of the kernel and, of the norm, `normalize_sums`.
+  void (*normalize_depthwise_sums)(const Convolution&, const Norm&, const float* x, const float* kernel,
+                                   const float* grad, const float* zeros, float* scratch, double* totals,
+                                   float* grad_kernel, float* sums);
+  // The gradient of x, from the gradient of y and sums as `normalize_gradient` takes them.
+  void (*normalize_depthwise_gradient)(const Convolution&, const Norm&, const float* x, const float* kernel,
+                                       const float* grad, const float* zeros, const float* sums, int64_t count,
+                                       float* scratch, float* grad_x);
 };
+
+// Floats that are worked on at a time, while they lie in the cache: rows of maps, or one row where it is longer.
+constexpr int64_t kTileFloats = 16384;
+
+// Vectors of BatchNorm and two bands of rows: of stride 2 one of two rows at least, and one with a row more on each side.
+static constexpr int64_t count_fused(const Convolution& c) {
+  return 3 * c.channels + 2 * kTileFloats + 6 * c.width * c.channels;
+}
 
 extern const Loops kBaseline;
 #ifdef FFEM_X86

@@ -136,14 +136,20 @@ struct NormalizeTile {
 };
 
 template <Activation kActivation>
-void normalize_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, float* scratch, float* y) {
-  compute_gain(channels, norm, scratch);
+void normalize_positions(int64_t positions, int64_t channels, const Norm& norm, const float* gain, const float* x,
+                         float* y) {
   const int64_t step = tile(channels);
   for (int64_t first = 0; first < positions; first += step) {
     const int64_t at = first * channels;
-    const NormalizeTile<kActivation> work{norm, scratch, x + at, y + at, smaller(step, positions - first), channels};
+    const NormalizeTile<kActivation> work{norm, gain, x + at, y + at, smaller(step, positions - first), channels};
     for_channels<FFEM_WIDTH>(0, channels, work);
   }
+}
+
+template <Activation kActivation>
+void normalize_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, float* scratch, float* y) {
+  compute_gain(channels, norm, scratch);
+  normalize_positions<kActivation>(positions, channels, norm, scratch, x, y);
 }
 
 template <Activation kActivation>
@@ -174,21 +180,30 @@ struct SumsTile {
 };
 
 template <Activation kActivation>
-void sums_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, const float* grad, float* scratch,
-             double* totals, float* sums) {
-  compute_gain(channels, norm, scratch);
-  for (int64_t i = 0; i < 3 * channels; ++i) totals[i] = 0;
+void add_sums(int64_t positions, int64_t channels, const Norm& norm, const float* gain, const float* x,
+              const float* grad, double* totals) {
   const int64_t step = smaller(kSummed, tile(2 * channels));
   for (int64_t first = 0; first < positions; first += step) {
     const int64_t at = first * channels;
-    const SumsTile<kActivation> work{
-        norm, scratch, x + at, grad + at, totals, smaller(step, positions - first), channels};
+    const SumsTile<kActivation> work{norm, gain, x + at, grad + at, totals, smaller(step, positions - first), channels};
     for_channels<FFEM_WIDTH>(0, channels, work);
   }
+}
+
+void finish_sums(int64_t channels, const Norm& norm, double* totals, float* sums) {
   for (int64_t i = 0; i < channels; ++i) {
     totals[channels + i] /= __builtin_sqrt(static_cast<double>(norm.variance[i] + norm.epsilon));
   }
   for (int64_t i = 0; i < 3 * channels; ++i) sums[i] = static_cast<float>(totals[i]);
+}
+
+template <Activation kActivation>
+void sums_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, const float* grad, float* scratch,
+             double* totals, float* sums) {
+  compute_gain(channels, norm, scratch);
+  for (int64_t i = 0; i < 3 * channels; ++i) totals[i] = 0;
+  add_sums<kActivation>(positions, channels, norm, scratch, x, grad, totals);
+  finish_sums(channels, norm, totals, sums);
 }
 
 template <Activation kActivation>
@@ -213,24 +228,36 @@ struct GradientTile {
   }
 };
 
-template <Activation kActivation>
-void gradient_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, const float* grad,
-                 const float* sums, int64_t count, float* scratch, float* grad_x) {
-  float *gain = scratch, *constant = gain + channels, *factor = constant + channels;
+// Gains, constants and factors, [channels] each: gain * (g - mean of g - normalized x * mean of g * normalized x), the
+// last two as (x - mean) * factor + constant.
+void compute_factors(int64_t channels, const Norm& norm, const float* sums, int64_t count, float* factors) {
+  float *gain = factors, *constant = gain + channels, *factor = constant + channels;
   compute_gain(channels, norm, gain);
   for (int64_t i = 0; i < channels; ++i) {
-    // gain * (g - mean of g - normalized x * mean of g * normalized x), the last two as (x - mean) * factor + constant.
     const float share = count ? gain[i] / static_cast<float>(count) : 0;
     factor[i] = -share * sums[channels + i] / __builtin_sqrtf(norm.variance[i] + norm.epsilon);
     constant[i] = -share * sums[i];
   }
+}
+
+template <Activation kActivation>
+void gradient_positions(int64_t positions, int64_t channels, const Norm& norm, const float* factors, const float* x,
+                        const float* grad, float* grad_x) {
+  const float *constant = factors + channels, *factor = constant + channels;
   const int64_t step = tile(2 * channels);
   for (int64_t first = 0; first < positions; first += step) {
     const int64_t at = first * channels;
     const GradientTile<kActivation> work{
-        norm, gain, constant, factor, x + at, grad + at, grad_x + at, smaller(step, positions - first), channels};
+        norm, factors, constant, factor, x + at, grad + at, grad_x + at, smaller(step, positions - first), channels};
     for_channels<FFEM_WIDTH>(0, channels, work);
   }
+}
+
+template <Activation kActivation>
+void gradient_as(int64_t positions, int64_t channels, const Norm& norm, const float* x, const float* grad,
+                 const float* sums, int64_t count, float* scratch, float* grad_x) {
+  compute_factors(channels, norm, sums, count, scratch);
+  gradient_positions<kActivation>(positions, channels, norm, scratch, x, grad, grad_x);
 }
 
 // Call FUNCTION_as<activation>(...).
