@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,6 +48,19 @@ def load_library() -> ctypes.CDLL | None:
     except (OSError, AttributeError) as error:
         warn_of_missing(error)
         return None
+
+
+@contextlib.contextmanager
+def settle_engine() -> Iterator[None]:
+    """Where there are no compiled kernels, say so here, once, for the workers too that are started in the block."""
+    if load_library() is not None or "FFEM_ENGINE" in os.environ:
+        yield
+        return
+    os.environ["FFEM_ENGINE"] = JAX
+    try:
+        yield
+    finally:
+        del os.environ["FFEM_ENGINE"]
 
 
 def warn_of_missing(reason: Exception) -> None:

@@ -34,6 +34,7 @@ from ffem_jax.config.compose import (
     write_places,
 )
 from ffem_jax.config.overrides import quote_value, refuse_sweeps
+from ffem_jax.kernels import settle_engine
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.runs.interrupts import answer_interrupts
 from ffem_jax.runs.progress import RecordFollower, read_recorded
@@ -367,7 +368,7 @@ def launch_sweep(composer: Composer, plan: SweepPlan, report: Callable[[str], No
     )
     context.callbacks.on_multirun_start(config=plan.config, config_name=CONFIG_NAME)
     try:
-        with answer_interrupts():
+        with answer_interrupts(), settle_engine():
             returned = launcher.launch([list(job.overrides) for job in plan.jobs], initial_job_idx=0)
     except Exception as error:
         # A worker was killed, a cluster went away: what the others recorded is still there.

@@ -64,6 +64,15 @@ def test_without_its_library_plain_jax_is_taken_and_that_is_said_once(name, tmp_
     assert capsys.readouterr().out.endswith("on a CPU by plain JAX\n")
 
 
+def test_a_sweep_s_workers_are_not_told_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("FFEM_ENGINE", raising=False)
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "nowhere.so")
+    forget()
+    with pytest.warns(UserWarning, match="no compiled kernels"), kernels.settle_engine():
+        assert os.environ["FFEM_ENGINE"] == "jax"
+    assert "FFEM_ENGINE" not in os.environ
+
+
 def test_the_environment_chooses_the_engine(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FFEM_ENGINE", "jax")
     forget()
