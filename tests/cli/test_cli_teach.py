@@ -157,6 +157,7 @@ def test_the_page_s_script_measures_view_2(
         rows += [f"p{p:02d}\t{x}\tp{q:02d}\t{y}" for p, x, q, y in zip(a, i, b, j, strict=True)]
     Path("lfw/pairs.txt").write_text("\n".join(["10\t300", *rows]) + "\n")
 
+    script += '\nnp.save("distances.npy", distance)\n'
     done = subprocess.run([sys.executable, "-c", script, "big", "lfw"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -167,6 +168,8 @@ def test_the_page_s_script_measures_view_2(
     vectors = compute(faces.images) + compute(faces.images[:, :, ::-1])
     distances = compute_pair_distances(vectors[pairs.first], vectors[pairs.second])
     accuracy = compute_fold_hits(distances, pairs.same, pairs.fold, 0)[0].mean()
-    assert accuracy > 0.55  # a pair in two is guessed; how much more depends on rounding, and so on the processor
+    # How good the network is depends on rounding, and so on the processor. Each pair's distance is the script's, which
+    # adds the two vectors of an image as they are and not as unit vectors.
+    assert np.corrcoef(np.load("distances.npy"), distances)[0, 1] > 0.99
     # Where two thresholds are right equally often on the other folds, rounding chooses: nine of the 600 pairs.
     assert float(done.stdout.removesuffix(" %\n")) == pytest.approx(100 * accuracy, abs=1.5)
