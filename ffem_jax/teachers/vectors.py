@@ -103,7 +103,8 @@ def join_vectors(found: TeacherVectors, names: Sequence[str], contents: Sequence
     if not (found.contents and contents):
         return found.vectors[rows], False
     changed = np.flatnonzero(np.asarray(found.contents)[rows] != np.asarray(contents))
-    if 0 < len(changed) < len(names):
+    # Copies are all of other pixels. Images that the teacher saw under other names have been exchanged.
+    if len(changed) and (len(changed) < len(names) or set(found.contents) & set(contents)):
         raise TeacherError(
             f"{len(changed):,} of {len(names):,} images are others than the teacher saw, "
             f"{list_first(names, changed.tolist())}; write its vectors again with ffem teach"

@@ -102,6 +102,8 @@ def test_vectors_of_images_that_have_changed_are_refused(tmp_path: Path) -> None
     assert not join_vectors(found, NAMES[2:], ["c", "d"])[1]
     with pytest.raises(TeacherError, match=r"2 of 4 images are others than the teacher saw, ann/1.jpg, bob/2.jpg; wr"):
         join_vectors(found, NAMES, ["x", "b", "c", "y"])
+    with pytest.raises(TeacherError, match="4 of 4 images are others"):
+        join_vectors(found, NAMES, ["d", "c", "b", "a"])
     vectors, copies = join_vectors(found, NAMES, ["w", "x", "y", "z"])
     assert copies
     assert np.array_equal(vectors, draw())
