@@ -22,7 +22,7 @@ COMPILED := hatch_build.py $(wildcard ffem_jax/kernels/source/*)
 help:
 	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
 	@echo "make test         install, lint, types and the fast tests"
-	@echo "make test-slow    the tests that take more than about ten seconds each"
+	@echo "make test-slow    the tests that take more than about two seconds each"
 	@echo "make test-wheel   the wheel, installed into an empty environment and used from another folder"
 	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
 	@echo "make test-e2e     the page and the report in a browser, with a server (needs Node and Chromium)"

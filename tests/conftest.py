@@ -23,8 +23,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # As on the machines of users: more than one core, each a device.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
-# A program of a test runs for moments, and compiles a quarter faster where LLVM does not optimise it. The quickstart and
-# the test of the wheel run programs as users do.
+# A program of a test runs for moments, and compiles sooner where LLVM does not optimise it. The quickstart and the test
+# of the wheel run programs as users do.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     unoptimised = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     os.environ["XLA_FLAGS"] = f"{unoptimised} {os.environ.get('XLA_FLAGS', '')}".strip()

@@ -72,10 +72,10 @@ def print_config(name: str, options: argparse.Namespace) -> int:
     """Print the config that the sweep's trials share, checked, and what it sweeps over, as YAML or JSON."""
     from omegaconf import OmegaConf
 
-    from ffem_jax.config.compose import SWEEP_GROUP, find_sweep, open_composer, register_sweep, to_application
+    from ffem_jax.config.compose import SWEEP_GROUP, find_sweep, open_composer, to_application
 
     with open_composer(options.config_dir) as composer:
-        register_sweep(name, find_sweep(name, options.config_dir))
+        composer.register_sweep(name, find_sweep(name, options.config_dir))
         user = composer.parse(options.overrides)
         fixed = [str(one.input_line) for one in user if not one.is_sweep_override()]
         config = composer.compose([f"+{SWEEP_GROUP}={name}", *fixed], multirun=True)

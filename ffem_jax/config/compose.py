@@ -123,8 +123,7 @@ def register_schema() -> None:
 
 
 def make_writable(node: Any) -> None:
-    """Let the values of `node`, and of all below it, be changed."""
-    # OmegaConf takes `frozen` for read-only and then refuses the values of conf/ as well.
+    """Let the values of `node`, and of all below it, be changed: OmegaConf takes `frozen` for read-only."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     OmegaConf.set_readonly(node, False)
@@ -175,8 +174,15 @@ class Composer:
     def __init__(self, search_path: Sequence[str]) -> None:
         from hydra.core.global_hydra import GlobalHydra
 
-        self.loader = GlobalHydra.instance().config_loader()
+        from ffem_jax.config.loader import KeepingLoader
+
+        self.loader = KeepingLoader(GlobalHydra.instance().config_loader().get_search_path())
         self.search_path = list(search_path)
+
+    def register_sweep(self, name: str, path: Path) -> None:
+        """Make the sweep's file `path` the choice `name` of the config group `sweep`; see `register_sweep`."""
+        register_sweep(name, path)
+        self.loader.forget()
 
     def compose(self, overrides: Sequence[str], multirun: bool = False) -> DictConfig:
         """The config with its `hydra` node. Raises ConfigError where Hydra refuses an override or a file."""
@@ -252,19 +258,13 @@ class Composer:
         HydraConfig.instance().set_config(config)
         return HydraContext(config_loader=self.loader, callbacks=Callbacks(config))
 
-    @functools.cached_property
-    def _repository(self) -> Any:
-        # The loader's own get_group_options copies everything that is registered for each question.
-        loader: Any = self.loader
-        return loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self.search_path)[1]
-
     def list_choices(self, group: str) -> list[str]:
         """The configs of `group`, those one folder deeper too; empty where it is no group."""
         if "." in group:  # the key of a value: Hydra would look through all folders for each
             return []
         from hydra.core.object_type import ObjectType
 
-        look = self._repository.get_group_options
+        look = functools.partial(self.loader.get_group_options, config_name=CONFIG_NAME, overrides=self.search_path)
         folders = look(group, ObjectType.GROUP)
         deeper = [f"{one}/{name}" for one in folders for name in look(f"{group}/{one}", ObjectType.CONFIG)]
         return [*look(group, ObjectType.CONFIG), *deeper]

@@ -29,7 +29,6 @@ from ffem_jax.config.compose import (
     ConfigError,
     check_writable,
     find_sweep,
-    register_sweep,
     to_specs,
     write_places,
 )
@@ -160,7 +159,7 @@ def plan_sweep(composer: Composer, name: str, overrides: Sequence[str], config_d
     """
     selected = []
     if name:
-        register_sweep(name, find_sweep(name, config_dir))
+        composer.register_sweep(name, find_sweep(name, config_dir))
         selected = [f"+{SWEEP_GROUP}={name}"]
     user = composer.parse(overrides)
     fixed = [*selected, *(str(override.input_line) for override in user if not override.is_sweep_override())]

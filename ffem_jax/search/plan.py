@@ -18,7 +18,6 @@ from ffem_jax.config.compose import (
     Composer,
     ConfigError,
     find_sweep,
-    register_sweep,
     to_specs,
 )
 from ffem_jax.config.overrides import explain_error, quote_value
@@ -111,7 +110,7 @@ def is_search(composer: Composer, name: str, overrides: Sequence[str], config_di
     """Whether the sweep `name` with `overrides` is a search and not a list of combinations."""
     if not name:
         return False
-    register_sweep(name, find_sweep(name, config_dir))
+    composer.register_sweep(name, find_sweep(name, config_dir))
     sweeper = [text for text in overrides if text.startswith("hydra/sweeper=")]
     config = composer.compose([f"+{SWEEP_GROUP}={name}", *sweeper], multirun=True)
     return str(config.hydra.sweeper._target_).endswith(".SearchSweeper")
@@ -133,7 +132,7 @@ def plan_search(
     Raises:
         ConfigError, SpecError, SpaceError: in one line.
     """
-    register_sweep(name, sweep_file or find_sweep(name, config_dir))
+    composer.register_sweep(name, sweep_file or find_sweep(name, config_dir))
     selected = f"+{SWEEP_GROUP}={name}"
     user = composer.parse(overrides)
     swept = {override.key_or_group: override for override in user if override.is_sweep_override()}

@@ -78,6 +78,7 @@ def test_an_interaction_is_found_with_its_size() -> None:
     assert interaction.unit == "doubling"
 
 
+@pytest.mark.slow
 def test_chance_alone_is_seldom_called_an_effect() -> None:
     sizes = (48, 64, 96)
     claims = [

@@ -38,6 +38,7 @@ def forget(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 # ---------------------------------------------------------------------------------------- coverage
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_over_pretrainings_and_did_not_over_their_seeds() -> None:
     random, held, before = np.random.default_rng(3), 0, 0
     for _ in range(30):

@@ -63,8 +63,12 @@ def answer(
 
 @pytest.mark.parametrize(
     ("seeds", "persistent", "by_person", "named"),
-    [(1, 0.0, 0.0, False), (3, 0.0, 0.0, False), (2, 0.1, 0.02, False), (2, 0.05, 0.05, True)],
-    ids=["one", "three", "mixed", "people"],
+    [
+        pytest.param(1, 0.0, 0.0, False, id="one"),
+        pytest.param(3, 0.0, 0.0, False, id="three", marks=pytest.mark.slow),
+        pytest.param(2, 0.1, 0.02, False, id="mixed", marks=pytest.mark.slow),
+        pytest.param(2, 0.05, 0.05, True, id="people"),
+    ],
 )
 def test_the_predicted_power_is_that_of_the_comparison(
     seeds: int, persistent: float, by_person: float, named: bool

@@ -107,7 +107,7 @@ def test_of_many_units_the_normal_approximation_is_that_of_drawn_permutations(mo
     assert compute_permutation_p_value(sums, PLACES) == pytest.approx(approximate, abs=0.015)
 
 
-@pytest.mark.parametrize("people", [0, 40])
+@pytest.mark.parametrize("people", [pytest.param(0, marks=pytest.mark.slow), 40])
 def test_intervals_hold_the_truth_and_the_test_holds_its_level(people: int) -> None:
     random, truth, draws = np.random.default_rng(4), 0.02, 40
     slopes = [measure_slope(draw(random, truth, 4, 120, people), PLACES) for _ in range(draws)]

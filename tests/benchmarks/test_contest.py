@@ -31,6 +31,7 @@ def make_contest(*peers: Contestant) -> Contest:
     return Contest("made", "a made step", "step", "Nothing is computed.", (ours, *peers), batches=(2,))
 
 
+@pytest.mark.slow
 def test_a_cell_is_measured_once_and_whoever_fails_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "PAUSE_SECONDS", 0)
     contest = make_contest(

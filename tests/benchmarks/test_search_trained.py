@@ -37,6 +37,7 @@ def test_the_page_says_who_is_ahead_and_which_search_is_unfinished(tmp_path):
         read_curves(argparse.Namespace(searches=options.searches, seeds=2, networks=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_its_searches_can_be_planned(sampler, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

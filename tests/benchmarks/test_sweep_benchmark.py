@@ -36,6 +36,7 @@ def calls(monkeypatch):
     return taken
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_measured_in_turn_and_what_met_other_work_again(calls, tmp_path):
     words = [*WORDS, "--out", str(tmp_path)]
     sweep.main(words)

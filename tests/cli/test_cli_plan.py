@@ -62,6 +62,7 @@ def test_in_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
         assert word in out
 
 
+@pytest.mark.slow
 def test_records_at_hand_count(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Trials that are done are not to be done again, and their answers say what chance is."""
     with open_composer() as composer:
@@ -86,6 +87,7 @@ def test_records_at_hand_count(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert named["assumption"] == plan["assumption"]
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_search_names_no_level(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_plan_of_one_training_and_of_several(capsys: pytest.CaptureFixture[str
     assert "add -m to train them all" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_the_images_are_not_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

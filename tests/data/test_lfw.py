@@ -251,6 +251,7 @@ def lfw52(lfw_root):
     return load_faces(DataSpec(name="lfw52", root=str(lfw_root), resolution=32, crop=0.56))
 
 
+@pytest.mark.slow
 def test_lfw52_is_as_defined(lfw52, lfw_root):
     assert lfw52.images.shape == (1467, 32, 32, 3)
     assert len(lfw52.people) == 52

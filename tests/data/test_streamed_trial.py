@@ -52,6 +52,7 @@ def write_set(root: Path) -> list[int]:
     return write_records(root, contents, 3, 16)
 
 
+@pytest.mark.slow
 def test_the_record_is_that_of_the_trial_in_memory(tmp_path: Path) -> None:
     write_set(tmp_path)
     held, streamed = train(tmp_path, "memory"), train(tmp_path, "stream")

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_folders import make_picture, write_people
 from made_sets import draw_pairs, encode, write_bin, write_shards
-from made_specs import FFEM_AM
+from made_trials import SMALL
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.open_set import draw_people_fold
@@ -26,7 +26,7 @@ from ffem_jax.teachers.vectors import write_vectors
 OPEN_SET = ProtocolSpec(name="open_set", folds=2)
 TAUGHT = RecipeSpec(epochs=1, batch_size=8, distill_cosine=1.0, distill_relation=1.0, distill_labels=0.0)
 TEACHER = TeacherSpec(name="vectors", path="teacher.npz")
-ARCH = dataclasses.replace(FFEM_AM, stem_stride=1, width_multiplier=0.1, head_channels=0, embedding_dim=16)
+ARCH = dataclasses.replace(SMALL, embedding_dim=16)
 
 
 @pytest.fixture
@@ -169,6 +169,7 @@ def test_a_network_is_taught_with_them_and_tested_on_the_others(folder: DataSpec
     assert record.test_images == split.probes.tolist()
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_teaches_and_a_bin_tests(tmp_path: Path) -> None:
     root = write_people(tmp_path / "photographs", {"all": 20})
     images, same = draw_pairs(20)

@@ -81,6 +81,7 @@ def test_a_card_without_a_record_tells_no_measure(strangers, tmp_path):
     assert "None" not in card
 
 
+@pytest.mark.slow
 def test_people_who_trained_give_no_thresholds_of_strangers(tmp_path):
     trial = dataclasses.replace(TRIAL, protocol=ProtocolSpec(test_per_person=1))
     folder, _ = train(tmp_path, trial)

@@ -28,6 +28,7 @@ def test_the_bytes_of_a_preset_agree_with_its_files_within_1_percent(preset, tmp
     check(PRESETS[preset], 96, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ATTENTIONS.names)
 @pytest.mark.parametrize("preset", ["ffem", "shufflenetv2_0_5", "mobilefacenet"])
 @pytest.mark.parametrize("width", [0.5, 0.25])

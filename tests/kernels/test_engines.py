@@ -88,6 +88,7 @@ def run(folder):
     return run_trials(TRIAL, RunSpec(progress=False, checkpoint=False), folder / "trial", folder / "records.jsonl")
 
 
+@pytest.mark.slow
 def test_a_trial_in_a_process_of_64_bit_numbers_is_that_of_any_other(tmp_path):
     (wanted,) = run(tmp_path / "32")
     with jax.enable_x64(True):

@@ -179,6 +179,7 @@ def test_the_sources_compile_without_a_warning(compiler, name):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="no qemu-aarch64")
 def test_the_loops_run_on_aarch64(tmp_path):
     """All of them, in an emulator: compiled for it, nothing crashes. Values are held on the machines themselves."""

@@ -167,6 +167,7 @@ def test_whoever_has_computed_already_is_told_so() -> None:
     assert "HostError: run.processes=2: JAX has computed in this process already" in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_who_comes_alone_ends_after_a_while_in_one_line() -> None:
     ended = meet(2, 1, "127.0.0.1:9", 10)
     assert ended.returncode == 1

@@ -51,8 +51,6 @@ VARIANTS = {
         13,
     ),
 }
-# A variant takes some ten seconds of compiling: these are enough for every run; the slow tests have all.
-FAST = ("odd-resolution-prelu",)
 
 
 def move_off_defaults(path, leaf):
@@ -91,9 +89,8 @@ def compute(graph, params, rest, x, form, dtype):
     return lowered.compile({"xla_backend_optimization_level": 0})(params, x)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in VARIANTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_all_forms_are_one_network(name):
     prepared = prepare(*VARIANTS[name])
     with jax.enable_x64(True):
@@ -178,6 +175,7 @@ def draw_one_by_one():
     return build, key, nnx.as_pure(nnx.state(build(nnx.Rngs(params=key)), nnx.Param))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", list_forms())
 def test_kernels_drawn_at_once_are_those_drawn_one_by_one(form):
     build, key, wanted = draw_one_by_one()

@@ -127,7 +127,9 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "shuffle" else []) for name in TOGETHER]
+)
 def test_conformance_of_choices_together(name):
     arch, resolution = TOGETHER[name]
     with use_convolution_form("xla"):

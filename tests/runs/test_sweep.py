@@ -88,6 +88,7 @@ def test_depth_has_the_bottlenecks_its_head_says() -> None:
     assert (min(counts), max(counts)) == (7, 28)
 
 
+@pytest.mark.slow
 def test_paper_has_all_networks_on_a_fold_before_the_next() -> None:
     trials = shipped("paper").trials
     places = [(trial.seed, trial.protocol.fold) for trial in trials]
@@ -99,6 +100,7 @@ def test_paper_has_all_networks_on_a_fold_before_the_next() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_recipe_of_paper_is_chosen_on_the_command_line() -> None:
     both = [plan("paper", f"recipe={name}", "seed=0", "protocol.fold=0") for name in ("paper", "modern")]
     assert [{trial.recipe.name for trial in one.trials} for one in both] == [{"paper"}, {"modern"}]
@@ -125,7 +127,7 @@ def test_the_user_s_values_replace_the_sweep_s(tmp_path: Path) -> None:
 
 
 def test_the_same_command_means_the_same_folders() -> None:
-    first, again = plan("depth", "seed=0"), plan("depth", "seed=0")
+    first, again = (plan("depth", "seed=0", "arch.depth_multiplier=0.5,1.0") for _ in range(2))
     assert first.sweep_dir.is_absolute()
     assert [job.overrides for job in first.jobs] == [job.overrides for job in again.jobs]
 

@@ -68,6 +68,7 @@ def test_a_search_by_accuracy_and_peak_memory(tmp_path, sampler, others):
     assert "hypervolume 0." in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_sampler_goes_for_small_peaks(tmp_path):
     """By bytes a narrow, deep network is as good as a wide, shallow one; by peak memory it is better."""
     widths = {}

@@ -107,6 +107,7 @@ def test_the_sampler_is_told_all_costs_and_the_images_tested(tmp_path, monkeypat
         assert one.tested == 40
 
 
+@pytest.mark.slow
 def test_a_search_of_three_objectives_finds_more_with_it_than_by_chance(tmp_path):
     """MACs go by depth alone: what is wide and shallow is worth nothing by bytes and much by MACs."""
     covered = {}

@@ -55,7 +55,7 @@ def run_until_killed(url: str, first: int, seconds: float) -> list[list[str]]:
     return [line.split() for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.7, pytest.param(3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0.4, *(pytest.param(late, marks=pytest.mark.slow) for late in (0.15, 0.7, 3.0))])
 def test_a_kill_leaves_the_gallery_whole(database: Path, seconds: float) -> None:
     url, told = f"sqlite:///{database}", []
     for first in (0, 1000):  # the second writer starts on what the first has left

@@ -144,7 +144,10 @@ def test_a_recipe_that_takes_all_takes_the_very_arrays():
     assert sampling.put(jnp.zeros(9), vector, None) is vector
 
 
-@pytest.mark.parametrize(("people", "count"), [(20, 8), (50, 2), (7, 3), (16, 2), (17, 2)])
+@pytest.mark.parametrize(
+    ("people", "count"),
+    [(20, 8), (7, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(50, 2), (16, 2), (17, 2)])],
+)
 def test_the_largest_logit_is_found_among_all_classes(people, count):
     recipe = dataclasses.replace(RECIPE, batch_size=2, class_sampling=count / people)
     params = make_params(recipe, people)
@@ -168,7 +171,9 @@ def test_the_largest_logit_is_found_among_all_classes(people, count):
 # ------------------------------------------------------------------------------ losses
 
 
-@pytest.fixture(params=[*LOSSES.names, "focal"])
+@pytest.fixture(
+    params=["arcface", "focal", *(pytest.param(n, marks=pytest.mark.slow) for n in LOSSES.names if n != "arcface")]
+)
 def loss(request):
     """Each loss, and one that somebody registered."""
     if request.param == "focal":
@@ -211,7 +216,8 @@ def test_under_every_loss_the_gradient_is_that_of_a_classifier_of_the_sample_alo
     assert_same(gradients, own_gradients)
 
 
-@pytest.mark.parametrize("loss", [pytest.param("softmax", marks=pytest.mark.slow), "arcface"])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["softmax", "arcface"])
 def test_the_mean_loss_over_samples_rises_with_the_ratio_to_the_full_one(loss):
     """A softmax over fewer classes is easier; it nears the full one as the sample grows."""
     recipe = dataclasses.replace(RECIPE, loss=loss, label_smoothing=0.0, batch_size=2)

@@ -194,6 +194,7 @@ def test_three_processes_at_once_lose_no_run_and_no_epoch(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("mlflow.db.half-made-*"))) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_database_take_turns_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same without MLflow: twice, so that the second time each goes on in its run."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -244,6 +245,7 @@ def test_a_server_that_is_away_costs_one_line_and_seconds(
     assert time.perf_counter() - started < 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mlflow")
 def test_a_server_that_never_answers_is_not_waited_for_by_the_minute(
     records: list[TrialRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

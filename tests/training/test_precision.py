@@ -123,6 +123,7 @@ def test_batch_norm_s_statistics_are_summed_in_float32():
     assert {v.aval.dtype.name for e in over_maps for v in e.invars} == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", list_forms())
 def test_its_loss_and_gradients_are_float32_s_within_its_rounding(form):
     images, labels, *_ = draw_faces()
@@ -216,6 +217,7 @@ def test_what_a_trial_leaves_is_float32_and_says_how_it_was_trained(tmp_path):
     assert embeddings.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_a_trainer_s_state_and_embeddings_are_float32():
     recipe = dataclasses.replace(RECIPE, epochs=1, precision="bfloat16", weight_averaging=0.9, optimizer="adamw")
     trainer = Trainer(NETWORK, recipe, [0], *draw_faces())

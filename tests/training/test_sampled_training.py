@@ -96,6 +96,7 @@ def test_any_number_of_devices_trains_alike(monkeypatch):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_training_accuracy_is_among_all_people():
     """With a rate of 0 a sampled training sees the very networks that a full one does."""
     still = dataclasses.replace(RECIPE, learning_rate=0.0, epochs=1)

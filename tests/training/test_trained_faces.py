@@ -249,6 +249,7 @@ def test_a_disk_that_fills_leaves_the_weights_there_were(original, tmp_path, mon
     assert load_trial(folder).key == facts["key"]
 
 
+@pytest.mark.slow
 def test_the_faces_of_a_pretraining_are_known_too(tmp_path):
     others = write_people(tmp_path / "others", {"kim": 4, "lee": 4}, seed=5)
     first = PretrainSpec(

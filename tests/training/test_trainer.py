@@ -62,10 +62,11 @@ EVERYTHING = dataclasses.replace(
 def test_the_steps_are_those_that_records_were_made_with(recipe, seeds, losses):
     """Six steps. Another loss here is another result for the same key: `specs.trial.KEY_VERSION` is then to be raised.
 
-    Processors, and the forms of a convolution, round otherwise: up to 4e-6 of the loss after six steps.
+    Processors, and the forms of a convolution, round otherwise: up to 4e-6 of the loss after six steps, 1.1e-5 where
+    LLVM does not optimise.
     """
     found = Trainer(NETWORK, recipe, seeds, *draw_faces()).fit().history.loss
-    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    np.testing.assert_allclose(found, losses, rtol=2e-5)
 
 
 def test_every_parameter_moves(trainer, trained):
@@ -106,7 +107,7 @@ def test_all_forms_and_any_number_of_cores_train_alike(monkeypatch):
             np.testing.assert_allclose(left, right, rtol=1e-3, atol=2e-4, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("feed", [False, True])
+@pytest.mark.parametrize("feed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fewer_devices_make_the_same_steps(feed):
     """Of two devices one: the very losses of the golden training, within rounding."""
     trainer = Trainer(NETWORK, SHORT, [0], *draw_faces(), feed=feed, devices=1)
@@ -167,7 +168,8 @@ def test_a_margin_s_value_and_an_average_s_length_are_no_part_of_the_program():
     assert min(loss[1:]) > loss[0] + 1
 
 
-@pytest.mark.parametrize("loss", [pytest.param("arcface", marks=pytest.mark.slow), "cosface"])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["arcface", "cosface"])
 def test_without_its_margin_a_loss_is_the_normalized_softmax(trainer, loss):
     faces = draw_faces()
     never = dataclasses.replace(RECIPE, epochs=2, loss=loss, margin_warmup=1.0)
@@ -259,7 +261,10 @@ def test_a_checkpoint_goes_on_to_the_very_same_network(trainer, trained, tmp_pat
     assert finished.history == trained.history
 
 
-@pytest.mark.parametrize(("seeds", "feed"), [([0], False), ([0], True), ([0, 5], False)])
+@pytest.mark.parametrize(
+    ("seeds", "feed"),
+    [([0], False), *(pytest.param(*other, marks=pytest.mark.slow) for other in [([0], True), ([0, 5], False)])],
+)
 def test_a_checkpoint_within_an_epoch_goes_on_to_the_very_same_network(seeds, feed, tmp_path, monkeypatch):
     class Stop(Exception):
         pass
