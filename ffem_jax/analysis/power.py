@@ -304,7 +304,7 @@ def estimate_chance(
         by_image=min(1.0, max(0.0, _average(found["image"]))),
         by_person=min(1.0, max(0.0, by_person)),
         run_sd=math.sqrt(max(0.0, 2 * beyond)),
-        source=f"measured in records: {what} disagree on {discordance:.1%} of the tests ({count:,} pairs)",
+        source=f"measured in records: {what} disagree on {100 * discordance:.1f} % of the tests ({count:,} pairs)",
     )
 
 

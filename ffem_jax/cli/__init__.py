@@ -81,6 +81,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return NOBODY_READS
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(error, FfemError | OSError):
             raise
+        if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
+            return complain(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return complain(str(error))
 
 

@@ -82,14 +82,14 @@ def run(words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(summary))
         return status
-    print(f"{images} pictures of {summary['people']} people, {length} numbers each, by model {embedded.model_id}")
+    show(f"{images} images of {summary['people']} people, {length} numbers each, by model {embedded.model_id}")
     if options.out:
-        show(f"vectors: {options.out}")
+        show(f"vectors: {options.out}", whole=True)
     if options.gallery:
         print_report(report, options.sync or options.sync_all)
     if options.calibrate:
         print_table(make_calibration_table(calibration))
-        show(f"calibration: {options.calibrate}")
+        show(f"calibration: {options.calibrate}", whole=True)
     return status
 
 

@@ -67,7 +67,7 @@ def run(words: Sequence[str]) -> int:
         return DONE
     for line in describe(manifest):
         show(line)
-    show(f"folder: {options.out}")
+    show(f"folder: {options.out}", whole=True)
     if not manifest["parity"]["ran"]:
         say(f"not run: {manifest['parity']['reason']}")
     return DONE
@@ -90,12 +90,16 @@ def describe(manifest: dict[str, Any]) -> list[str]:
     if accuracy:
         drawn = " (synthetic faces)" if manifest.get("synthetic") else ""
         lines.append(
-            f"accuracy{drawn}: {accuracy['reference']:.2%} -> {accuracy['exported']:.2%} by {accuracy['measure']}, "
+            f"accuracy{drawn}: {_describe_change(accuracy)} by {accuracy['measure']}, "
             f"{accuracy['answers_changed']} of {accuracy['images']} answers changed"
         )
         if "gallery" in accuracy:
-            gallery = accuracy["gallery"]
-            lines.append(f"by the nearest enrolled face: {gallery['reference']:.2%} -> {gallery['exported']:.2%}")
+            lines.append(f"by the nearest enrolled face: {_describe_change(accuracy['gallery'])}")
         if manifest["output"]["average_with_mirror"]:
             lines.append("here each face is looked at once; the trial's record averages it with its mirror image")
     return lines
+
+
+def _describe_change(accuracy: dict[str, Any]) -> str:
+    """What the network has, and the file."""
+    return f"{100 * accuracy['reference']:.2f} % -> {100 * accuracy['exported']:.2f} %"

@@ -72,7 +72,7 @@ def show_network(trials: Sequence[Listed], settings: dict[str, Any]) -> None:
     show(f"{trials[0].label}: data={first.data}{drawn} at {first.pixels} pixels, protocol={first.protocol}")
     show("settings that are not at their defaults:")
     for key, value in settings.items():
-        show(f"  {key}={json.dumps(value) if isinstance(value, list) else value}")
+        show(f"  {key}={json.dumps(value) if isinstance(value, list) else value}", whole=True)
     rows = [[name, text] for name, text in _describe_cost(trials)]
     if rows:
         print_table(make_table(["cost", Column("", right=True)], rows))
@@ -90,7 +90,7 @@ def show_network(trials: Sequence[Listed], settings: dict[str, Any]) -> None:
         if one.record.error:
             show(f"{one.record.trial_key}: {one.record.error}")
     for folder in dict.fromkeys(one.folder for one in trials if one.folder is not None):
-        show(f"{folder}:")
+        show(f"{folder}:", whole=True)
         for name, size in list_files(folder).items():
             show(f"  {name}: {size:,} bytes")
 

@@ -108,9 +108,15 @@ def say(text: str, *, whole: bool = False) -> None:
         print_prose(text, sys.stderr)
 
 
-def show(text: str) -> None:
-    """A line of results, on standard output; names in it are shown as they are and move no cursor."""
-    print(show_unseen(text))
+def show(text: str, *, whole: bool = False) -> None:
+    """A line of results, on standard output; names in it are shown as they are and move no cursor.
+
+    whole: as `say` has it.
+    """
+    if whole:
+        print(show_unseen(text), flush=True)
+    else:
+        print_prose(text)
 
 
 def prepare_streams() -> None:

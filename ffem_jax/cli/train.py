@@ -69,7 +69,7 @@ def print_result(result: JobResult, as_json: bool) -> None:
         return
     for line in describe_results(result.records):
         show(line)
-    show(f"folder: {result.out_dir}")
+    show(f"folder: {result.out_dir}", whole=True)
 
 
 def refuse_several(options: argparse.Namespace) -> None:

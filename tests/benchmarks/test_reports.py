@@ -23,6 +23,7 @@ REPORTS = [
     ("quantisation", "", "quantisation", ["quantisation.md"]),
     ("search_trained", f"--searches {RESULTS / 'search_quality/trained'}", "search_quality", ["trained.md"]),
     ("search_quality", "", "search_quality", ["nas_bench_macro.md", "lfw52_records.md"]),
+    ("scale", "", "scale", ["README.md"]),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -238,3 +239,28 @@ def test_help_fits_a_terminal_of_80_columns(command, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 3
     assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_line_of_results_breaks_between_words_unless_it_is_to_be_copied(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown, line = Terminal(), "onnxruntime on x86-64, 120 held-out images: " + "a difference, " * 12
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", shown)
+    terminal.show(line)
+    broken = shown.getvalue().splitlines()
+    assert max(map(len, broken)) <= width
+    assert " ".join(broken).split() == line.split()
+    terminal.show(f"folder: {line}", whole=True)
+    assert shown.getvalue().splitlines()[len(broken) :] == [f"folder: {line}"]
+
+
+def test_a_file_that_is_not_there_is_named_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "none.json"
+    assert main(["serve", "--model", str(missing), "--threshold", "0.5"]) == 2
+    assert capsys.readouterr().err == f"ffem: error: {missing}: No such file or directory\n"

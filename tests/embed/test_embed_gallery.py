@@ -156,7 +156,7 @@ def test_one_name_is_one_person_whatever_wrote_it(
     words = ("embed", people, "--trial", trained[0].folder, "--import", url)
     for name in ("vectors.npz", "vectors.jsonl"):
         status, out, err = ffem(*words, "--sync", "--out", tmp_path / name)
-        assert (status, "6 pictures of 3 people" in out) == (0, True), err
+        assert (status, "6 images of 3 people" in out) == (0, True), err
         assert "names that may be one person's are enrolled as several people: Jos\u00e9 and jos\u00e9" in err
     summary = json.loads(ffem(*words, "--json")[1])
     gallery = Gallery(open_database(url), summary["model_id"], summary["length"])

@@ -82,7 +82,7 @@ def test_files_hold_vectors_and_whose_they_are(
 ) -> None:
     for name in ("vectors.npz", "vectors.jsonl"):
         status, out, _ = ffem("embed", strangers, "--trial", trained[0].folder, "--out", tmp_path / name)
-        assert (status, "30 pictures of 10 people" in out) == (0, True)
+        assert (status, "30 images of 10 people" in out) == (0, True)
     embedded = embed_folder(strangers, make_embedder(trained[0]))
     with np.load(tmp_path / "vectors.npz") as file:
         np.testing.assert_array_equal(file["vectors"], embedded.vectors)
