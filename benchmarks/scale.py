@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -109,6 +110,14 @@ def write_parquet(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / "train.parquet", row_group_size=100)
 
 
+def write_pairs(path: Path, images: Iterable[tuple[bytes, int]]) -> None:
+    """An evaluation file of insightface's: every image with the next one, of one person or of two."""
+    made = list(images)
+    pairs = [(made[place], made[place + 1]) for place in range(PER_PERSON // 2 - 1, len(made) - 1, PER_PERSON // 2)]
+    content = [image for pair in pairs for image, _ in pair]
+    path.write_bytes(pickle.dumps((content, [first[1] == second[1] for first, second in pairs])))
+
+
 WRITERS: dict[str, Callable[[Path, Iterable[tuple[bytes, int]]], None]] = {
     "folder": write_folder,
     "recordio": write_recordio,
@@ -158,7 +167,7 @@ def train_on(root: str, load: str, side: int, epochs: int, images_per_epoch: int
     data = DataSpec(
         name="recordio", root=root, resolution=side, cache_dir=f"{root}-cache", images_per_epoch=images_per_epoch
     )  # fmt: skip
-    protocol = ProtocolSpec(test_people=50, test_per_person=2)
+    protocol = ProtocolSpec(name="bins", bins=("drawn",), bins_root=root)
     spec = TrialSpec(arch=arch, data=data, protocol=protocol, recipe=RecipeSpec(epochs=epochs, batch_size=64))
     started, ended, memory = [0.0], threading.Event(), []
     fit = Trainer.fit
@@ -228,6 +237,7 @@ def measure_million(options: argparse.Namespace, path: Path, root: Path) -> None
     place, began = root / "many", time.perf_counter()
     place.mkdir()
     write_recordio(place, make_images(options.many, 32))
+    write_pairs(place / "drawn.bin", make_images(500, 32))
     row: Row = {"written_seconds": time.perf_counter() - began, "bytes": (place / "train.rec").stat().st_size}
     for name, epochs in (("first", 1), ("second", 6)):
         row[name] = call("train", place, "stream", 32, epochs, options.per_epoch)
@@ -279,6 +289,7 @@ def write_page(out: Path, speeds: Path) -> str:
         sources=tabulate(list(dict.fromkeys(row["format"] for row in rows)), columns),
         limits=describe_limits(read_lines(speeds)),
         many=first["images"],
+        many_cores=first["cores"],
         gigabytes=many["bytes"] / 1e9,
         written=many["written_seconds"] / 60,
         looked=first["seconds_to_training"] / 60,

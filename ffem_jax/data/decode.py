@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ from ffem_jax.text.progress import track
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
 MAX_PIXELS = 120_000_000
+# As `warnings.filterwarnings` keeps it.
+_PILLOW_S = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class PictureError(FfemError):
@@ -47,14 +50,14 @@ def decode_picture(data: bytes) -> Image.Image:
     the first frame is taken. Raises PictureError for anything that cannot be read whole, and OSError or MemoryError
     where it is the machine that fails.
     """
+    silence_pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning, lower than MAX_PIXELS, and odd metadata
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise PictureError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS:,}")
-            image.load()
-            return _convert_to_rgb(ImageOps.exif_transpose(image))
+        image: Image.Image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise PictureError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS:,}")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _convert_to_rgb(image)
     except (PictureError, MemoryError):
         raise
     except UnidentifiedImageError as error:  # its text is an address in memory
@@ -63,6 +66,16 @@ def decode_picture(data: bytes) -> Image.Image:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the operating system; Pillow's own have no number
         raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def silence_pillow() -> None:
+    """Ignore what Pillow alone warns of: sizes below MAX_PIXELS, odd metadata.
+
+    Images are decoded in threads, where `warnings.catch_warnings` restores what another thread had just set: after some
+    thousand images every warning of the process would be ignored.
+    """
+    if _PILLOW_S not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW_S[3].pattern)
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -74,7 +87,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         backdrop = Image.new("RGBA", image.size, (128, 128, 128, 255))
         image = Image.alpha_composite(backdrop, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def hash_picture(image: Image.Image) -> str:

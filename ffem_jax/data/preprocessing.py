@@ -44,6 +44,8 @@ def crop_face(image: Image.Image, crop: float, resolution: int, fit: str = "crop
         fit: one of `specs.data.FITS`. All three are equal for square images.
     """
     width, height = (find_kept(side, image.size, crop, fit) for side in image.size)
+    if (width, height) == image.size == (resolution, resolution):
+        return np.array(image)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     kept = image.crop((left, top, left + width, top + height))
     if fit != "pad" or width == height:

@@ -12,7 +12,6 @@ import functools
 import io
 import itertools
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from PIL import Image
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
-from ffem_jax.data.decode import Picture, decode_faces, select_people
+from ffem_jax.data.decode import Picture, decode_faces, select_people, silence_pillow
 from ffem_jax.data.listing import TABLE_NAME, list_names
 from ffem_jax.data.memory import TooLargeError
 from ffem_jax.data.stream import StreamedImages, find_places, get_loading, open_streamed, survey
@@ -306,8 +305,8 @@ class _Survey:
     def read(self, index: int) -> bytes:
         """The image's file, looked at."""
         data = self.source.read(index)
-        with contextlib.suppress(Exception), warnings.catch_warnings():  # what is no picture is told by its decoding
-            warnings.simplefilter("ignore")
+        silence_pillow()
+        with contextlib.suppress(Exception):  # what is no picture is told by its decoding
             image = Image.open(io.BytesIO(data))
             self.sizes[image.size] += 1
             if image.mode not in PLAIN_MODES:

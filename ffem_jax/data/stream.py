@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import ContextVar
@@ -28,8 +27,9 @@ from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.errors import FfemError, describe_install
 from ffem_jax.specs.data import DataSpec
 
-# Threads that decode, and batches that wait for training: Pillow and the disk let other threads run meanwhile.
-THREADS = min(16, 2 * (os.cpu_count() or 1))
+# Threads that decode, and batches that wait for training. While one thread waits for the disk another decodes; more are
+# slower, since two thirds of an image's time are Python's, which runs in one thread at a time (results/scale).
+THREADS = 2
 BATCHES_AHEAD = 4
 
 # What `run.load` says.

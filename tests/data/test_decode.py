@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -204,3 +206,20 @@ def test_what_the_machine_lacks_is_no_fault_of_the_picture(monkeypatch, error):
     monkeypatch.setattr(decode.Image, "open", fail)
     with pytest.raises(type(error)):
         decode_picture(encode(make_picture(4)))
+
+
+def test_many_threads_decode_and_the_warnings_of_others_are_heard():
+    """`warnings.catch_warnings` in each of them would leave all warnings of the process ignored."""
+    data, before = encode(make_picture(5), "JPEG"), list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode_picture, [data] * 500))
+    added = [one for one in warnings.filters if one not in before]
+    assert [one[3].pattern for one in added] in ([], [r"PIL\."])
+    with pytest.warns(UserWarning, match="of somebody's"):
+        warnings.warn("of somebody's own", stacklevel=1)
+
+
+def test_of_what_pillow_warns_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(decode.Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings(action="error"):
+        decode_picture(encode(make_picture(6).resize((12, 12))))
