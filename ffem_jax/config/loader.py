@@ -1,7 +1,7 @@
 """Hydra's loader, which reads the config files once, and merges the same choice of files once.
 
-Hydra reads and merges some twenty files for every config, which takes 0.1 s, and a sweep composes one per combination. A
-sweep also stays what it was when it began: a file that is edited meanwhile changes none of the jobs of this process.
+Hydra reads and merges some twenty files for every config, which takes 0.1 s, and a sweep composes one per combination.
+A sweep also stays what it was when it began: a file that is edited meanwhile changes none of the jobs of this process.
 """
 
 from __future__ import annotations
