@@ -24,20 +24,25 @@ def test_every_old_name_forwards_to_a_module_that_is_there(old: str) -> None:
     assert all(getattr(module, name) is getattr(new, name) for name in public)
 
 
+OLD_LINES = (
+    "from ffem_jax.arch import ArchSpec, AttentionSpec",
+    "from ffem_jax.records import TrialRecord, read_records",
+    "from ffem_jax.frontier.compare import compare_records",
+    "from ffem_jax.config import open_composer, to_specs",
+    "from ffem_jax.cost import compute_cost",
+    "from ffem_jax.text import show_unseen",
+    "from ffem_jax.trial import run_trials",
+    "import ffem_jax.train; ffem_jax.train.Trainer",
+)
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "from ffem_jax.spec import DataSpec, TrialSpec, trial_key",
-        "from ffem_jax.arch import ArchSpec, AttentionSpec",
-        "from ffem_jax.records import TrialRecord, read_records",
         "from ffem_jax.frontier import FrontierError, summarize_records, write_frontier, find_pareto",
-        "from ffem_jax.frontier.compare import compare_records",
         "from ffem_jax.weights import load_trial",
-        "from ffem_jax.config import open_composer, to_specs",
-        "from ffem_jax.cost import compute_cost",
-        "from ffem_jax.text import show_unseen",
-        "from ffem_jax.trial import run_trials",
-        "import ffem_jax.train; ffem_jax.train.Trainer",
+        *(pytest.param(line, marks=pytest.mark.slow) for line in OLD_LINES),
     ],
 )
 def test_lines_of_old_scripts_still_run(line: str) -> None:

@@ -37,6 +37,7 @@ def make_table(whole=True, curves=False):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("method", ASKERS)
 def test_every_search_trains_each_network_once_and_ends_with_all(method, whole):

@@ -51,6 +51,7 @@ def test_the_layers_compute_what_the_network_does(preset, kind):
     check(shrink(PRESETS[preset], kind), 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIATIONS)
 def test_and_so_for_what_no_preset_has(name):
     changes, resolution = VARIATIONS[name]

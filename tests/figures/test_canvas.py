@@ -45,7 +45,7 @@ def build(names: list[str]):
 
 
 @pytest.mark.parametrize("names", zip(NAMES[::2], NAMES[1::2], strict=True))
-@pytest.mark.parametrize("plot", [plot_frontier, plot_column])
+@pytest.mark.parametrize("plot", [plot_frontier, pytest.param(plot_column, marks=pytest.mark.slow)])
 def test_any_name_is_drawn_as_it_is(tmp_path, plot, names) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -88,7 +88,7 @@ def list_products(jaxpr):
     ]
 
 
-FAST = ("activation-prelu", "attention-cbam-depthwise-residual", "block-shuffle", "global-depthwise")
+FAST = ("activation-prelu", "attention-cbam-depthwise-residual")
 
 
 @pytest.mark.parametrize("form", list_forms())
@@ -107,7 +107,7 @@ def test_a_network_computes_in_bfloat16_and_learns_in_float32(name, form):
     assert not [v for e in called for v in e.invars if v.aval.dtype == jnp.bfloat16]
 
 
-@pytest.mark.parametrize("name", ["activation-prelu", "attention-cbam-depthwise-residual", "block-shuffle"])
+@pytest.mark.parametrize("name", ["activation-prelu", pytest.param("block-shuffle", marks=pytest.mark.slow)])
 def test_testing_and_a_float32_recipe_know_no_bfloat16(name):
     for recipe, train in ((BF16, False), (RecipeSpec(), True)):
         jaxpr, _, _ = trace(NETWORKS[name], recipe, "xla", train=train)
