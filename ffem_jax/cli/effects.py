@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ffem_jax.cli.predict import add_space, load_space
 from ffem_jax.cli.recorded import add_precision, add_records, find_records, read_comparable
-from ffem_jax.cli.terminal import DONE, Parser, open_output, say
+from ffem_jax.cli.terminal import DONE, Parser, open_output, print_table, say
 from ffem_jax.text.tables import print_prose
 
 
 def run(words: Sequence[str]) -> int:
-    """Print what is shown; with --out, write the page, the figure and the numbers."""
+    """Print the largest effects, and which are significant; with --out, write the page, the figure and the numbers."""
     parser = Parser("effects", "What each choice of a search's space does to accuracy, from the networks trained.")
     add_records(parser)
     add_space(parser)
@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> int:
 
     from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.search.model.effects import compute_effects
-    from ffem_jax.search.model.effects_page import plot_effects, tell_effects, write_effects
+    from ffem_jax.search.model.effects_page import make_effects_table, plot_effects, tell_effects, write_effects
     from ffem_jax.text.display import write_text
 
     records = read_comparable(find_records(options.records), options.faces)
@@ -38,6 +38,7 @@ def run(words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(effects.to_dict()))
     else:
+        print_table(make_effects_table(effects))
         for line in tell_effects(effects):
             print_prose(line)
     if options.out:

@@ -10,12 +10,18 @@ from ffem_jax.figures.canvas import OTHER_COLOR, SIGNIFICANT_COLOR, list_files, 
 from ffem_jax.search.model.effects import Effect, Effects, Estimate
 from ffem_jax.text.display import escape, make_markdown_table
 from ffem_jax.text.numbers import format_p, format_points
+from ffem_jax.text.tables import Column, Table, make_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DRAWN_CHOICES = 14
+# The columns of numbers, and how little is lost without each on a narrow terminal.
+NUMBERS = {
+    "networks": 4, "on the frontier": 6, "points [95 %]": 0, "p, Holm": 2, "at equal bytes [95 %]": 1,
+    "p at equal bytes": 3, "bytes": 5,
+}  # fmt: skip
 ROW_INCHES = 0.23
 HEAD_INCHES, FOOT_INCHES = 0.95, 0.78
 METHOD = (
@@ -76,17 +82,25 @@ def _tell_significant(effects: Effects, at_equal_bytes: bool) -> str:
     return "; ".join(told) + "." if told else "nothing, once all rows are counted."
 
 
+def make_effects_table(effects: Effects) -> Table:
+    """The rows that the figure has, for a terminal: each value against its choice's first one."""
+    columns = [Column("choice", fold=True), Column("value", whole=True), Column("against", whole=True)]
+    columns += [Column(title, right=True, whole=True, rank=rank) for title, rank in NUMBERS.items()]
+    rows = [(_make_cells(effect), effect.reference) for effect in choose_rows(effects)]
+    title = f"{'SYNTHETIC FACES, ' * effects.synthetic}what each choice does: {effects.title}"
+    return make_table(columns, [[*cells[:2], reference, *cells[2:]] for cells, reference in rows], title=title)
+
+
 def _make_table(effects: Effects) -> list[str]:
-    titles = ["choice", "value", "networks", "on the frontier", "points [95 %]", "p, Holm"]
-    titles += ["at equal bytes [95 %]", "p, Holm", "bytes"]
-    rows = []
-    for effect in effects.effects:
-        cells = [escape(shorten(effect.choice)), escape(effect.value), str(effect.networks), str(effect.on_frontier)]
-        for estimate in (effect.accuracy, effect.at_equal_bytes):
-            cells += [_format(estimate), format_p(estimate.p_corrected)] if estimate else ["-", "-"]
-        cells.append("-" if effect.bytes_factor is None else f"x {effect.bytes_factor:.2f}")
-        rows.append(cells)
-    return make_markdown_table(titles, rows)
+    rows = [[*map(escape, cells[:2]), *cells[2:]] for cells in map(_make_cells, effects.effects)]
+    return make_markdown_table(["choice", "value", *NUMBERS], rows)
+
+
+def _make_cells(effect: Effect) -> list[str]:
+    cells = [shorten(effect.choice), effect.value, str(effect.networks), str(effect.on_frontier)]
+    for estimate in (effect.accuracy, effect.at_equal_bytes):
+        cells += [_format(estimate), format_p(estimate.p_corrected)] if estimate else ["-", "-"]
+    return [*cells, "-" if effect.bytes_factor is None else f"x {effect.bytes_factor:.2f}"]
 
 
 def shorten(choice: str) -> str:
