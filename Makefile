@@ -54,7 +54,8 @@ test-e2e: $(VENV)/.installed-e2e
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		{ echo "error: no Chromium; on Debian and Ubuntu: apt install chromium" >&2; exit 1; }
 	cd applet/web && npm install --silent && npm run --silent vendor
-	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py tests/reports/html/test_report_browser.py
+	FFEM_E2E=1 $(BIN)/python -m pytest -q tests/applet/test_page.py \
+		tests/applet/test_strangers_in_the_page.py tests/reports/html/test_report_browser.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .

@@ -38,6 +38,11 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--data-root", default="", metavar="DIR", help="where the trial's faces are now; default: where they were"
     )
+    parser.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN[:CUTS]",
+        help="the attributes that the model card's groups of strangers are by, such as gender, or "
+        "eyeglasses_probability:0.1,0.5 (numbers, cut); may be repeated; default: all that have names",
+    )  # fmt: skip
     add_cap_mb(parser)
     options = parser.parse_args(words)
 
@@ -61,7 +66,10 @@ def run(words: Sequence[str]) -> int:
             options.finetune_epochs,
             lambda epoch, loss: say(f"fine-tuning: epoch {epoch} of {options.finetune_epochs}, loss {loss:.2g}"),
             options.data_root,
+            options.by,
         )
+    if options.by and not manifest.get("strangers", {}).get("groups"):
+        say("warning: --by: the card has no groups, which are of strangers with such attributes; this trial tests none")
     if options.json:
         print(json.dumps(manifest))
         return DONE

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffem_jax.analysis.groups import cut_columns
 from ffem_jax.data import DataError
 from ffem_jax.data.preprocessing import describe_crop
 from ffem_jax.export import Format, NotRunError, calibrate, load_format
@@ -27,12 +28,11 @@ from ffem_jax.export.layers import (
     LayerList,
     compute_model_id,
 )
-from ffem_jax.metrics.calibration import Calibration
 from ffem_jax.records.record import find_nearest_records
 from ffem_jax.training.weights import FinishedTrial, load_trained_faces, load_trial
 
 if TYPE_CHECKING:
-    from ffem_jax.export.strangers import CheckedRate
+    from ffem_jax.export.strangers import Strangers
 
 MANIFEST_FILE = "export.json"
 MANIFEST_VERSION = 1
@@ -48,13 +48,17 @@ def export_trial(
     finetune_epochs: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
     data_root: str = "",
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the finished trial in `folder` to `out` in the format `name`, run what was written, and return export.json.
 
     finetune_epochs: first train it further for its kernels to bear rounding to `dtype` (finetune.py, on_epoch too); it
     is then another model, with another model_id. data_root: where the trial's faces lie now, where that is not where
-    they were. Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow
-    it, or where faces are needed and are not those that the trial was trained on.
+    they were. by: which attributes of strangers make groups (`analysis.groups.cut_columns`).
+
+    Raises ExportError, TrialFolderError where the format, the dtype, the network or a folder does not allow it, or
+    where faces are needed and are not those that the trial was trained on; FrontierError for an attribute that is not
+    there.
     """
     module = load_format(name, dtype)
     finished = load_trial(folder, seed)
@@ -64,6 +68,8 @@ def export_trial(
     # First what may be refused: an export that was refused leaves no folder.
     needed = finetune_epochs or dtype == calibrate.DTYPE
     images = load_training_faces(finished, data_root) if needed else np.zeros(0)
+    if by:
+        cut_columns(load_trained_faces(finished, data_root)[0].attributes, by)
     if finetune_epochs:
         network = finetune(network, dtype, images, finetune_epochs, trial.seed, on_epoch)
     clear_folder(out)
@@ -74,16 +80,14 @@ def export_trial(
     manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
     if finetune_epochs:
         manifest["finetuned"] = {"from_model_id": own_id, "for_dtype": dtype, "epochs": finetune_epochs}
-    found, strangers = measure(finished, module, out, manifest["model_id"], data_root)
+    found, strangers = measure(finished, module, out, manifest["model_id"], data_root, by)
     manifest.update(found)
     beside = {}
     if strangers:
-        from ffem_jax.export.strangers import describe_strangers
-
-        manifest["strangers"] = describe_strangers(*strangers)
-        beside[CALIBRATION_FILE] = json.dumps(strangers[0].to_dict(), indent=1) + "\n"
+        manifest["strangers"] = strangers.to_dict()
+        beside[CALIBRATION_FILE] = json.dumps(strangers.calibration.to_dict(), indent=1) + "\n"
     record = next(iter(find_nearest_records(finished.folder, [finished.key])), None)
-    beside[CARD_FILE] = write_card(trial, manifest, record, strangers[0] if strangers else None)
+    beside[CARD_FILE] = write_card(trial, manifest, record, strangers)
     manifest["beside"] = list(beside)
     beside[MANIFEST_FILE] = json.dumps(manifest, indent=1) + "\n"
     for file, text in beside.items():
@@ -184,8 +188,8 @@ def make_manifest(
 
 
 def measure(
-    finished: FinishedTrial, module: Format, out: Path, model_id: str, data_root: str = ""
-) -> tuple[dict[str, Any], tuple[Calibration, tuple[CheckedRate, ...]] | None]:
+    finished: FinishedTrial, module: Format, out: Path, model_id: str, data_root: str = "", by: Sequence[str] = ()
+) -> tuple[dict[str, Any], Strangers | None]:
     """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy; and thresholds from
     strangers where the trial tests people who did not train it.
 
@@ -201,7 +205,7 @@ def measure(
         return {"thresholds": {}, "parity": {"ran": False, "reason": reason}, "accuracy": None}, None
     reference = embed_reference(finished, faces, split)
     found: dict[str, Any] = {"synthetic": faces.synthetic, "thresholds": calibrate_thresholds(reference)}
-    strangers = calibrate_on_strangers(reference, model_id)
+    strangers = calibrate_on_strangers(reference, model_id, by)
     try:
         return {**found, **measure_parity(reference, lambda pixels: module.run(out, pixels))}, strangers
     except NotRunError as error:

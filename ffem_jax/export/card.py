@@ -7,13 +7,16 @@ with intervals, what its thresholds do to strangers, and what it is not for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ffem_jax.metrics.calibration import Calibration
 from ffem_jax.records.measures import compute_chance, find_measure
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.trial import TrialSpec
 from ffem_jax.text.display import escape, make_markdown_table, quote_code
+
+if TYPE_CHECKING:
+    from ffem_jax.export.strangers import Strangers
+    from ffem_jax.metrics.open_set import Estimate
 
 CARD_FILE, CALIBRATION_FILE = "README.md", "calibration.json"
 
@@ -38,7 +41,7 @@ def write_card(
     trial: TrialSpec,
     manifest: dict[str, Any],
     record: TrialRecord | None,
-    calibration: Calibration | None,
+    strangers: Strangers | None,
 ) -> str:
     """The card as Markdown. `record` is the trial's, None where it is not beside its folder."""
     sections = [
@@ -48,8 +51,10 @@ def write_card(
         "## What it learnt from\n" + _say_training(trial, record),
         "## How good it is\n" + _say_accuracy(trial, manifest, record),
     ]
-    if calibration:
-        sections.append("## Thresholds\n" + _say_thresholds(manifest, calibration))
+    if strangers:
+        sections.append("## Thresholds\n" + _say_thresholds(strangers))
+        if strangers.groups:
+            sections.append("## By group\n" + _say_groups(strangers))
     sections.append("## What it is not for\n" + LIMITS)
     return "\n\n".join(sections) + "\n"
 
@@ -137,24 +142,24 @@ def _say_chance(record: TrialRecord) -> str:
     return f" Guessing has {100 * chance:.1f} %.{doubt}"
 
 
-def _say_thresholds(manifest: dict[str, Any], calibration: Calibration) -> str:
-    told = manifest["strangers"]
+def _say_thresholds(strangers: Strangers) -> str:
+    calibration = strangers.calibration
     thresholds = {rate.false_accept_rate: rate for rate in calibration.told}
     rows = [
         [
-            f"{one['false_accept_rate']:g}",
-            f"{thresholds[one['false_accept_rate']].threshold:.4f}",
-            _percent(one["false_accepts"]),
-            _percent(one["accepted"]),
+            f"{one.false_accept_rate:g}",
+            f"{thresholds[one.false_accept_rate].threshold:.4f}",
+            _percent(one.false_accepts),
+            _percent(one.accepted),
         ]
-        for one in told["checked"]
+        for one in strangers.checked
     ]
     head = ["false accepts asked for", "threshold", "false accepts of others", "pairs of one person accepted"]
     lines: Sequence[str] = make_markdown_table(head, rows)
     return "\n".join(
         [
-            f"From {told['images']:,} images of {told['people']:,} people whom the network has never seen. The last "
-            "two columns are of people who did not choose the threshold: half of them chose, the other half were "
+            f"From {calibration.images:,} images of {calibration.people:,} people whom the network has never seen. The "
+            "last two columns are of people who did not choose the threshold: half of them chose, the other half were "
             "judged, and the other way round.",
             "",
             *lines,
@@ -162,6 +167,33 @@ def _say_thresholds(manifest: dict[str, Any], calibration: Calibration) -> str:
             f"`{CALIBRATION_FILE}` has the whole curve; `ffem serve --calibration {CALIBRATION_FILE}` takes it.",
         ]
     )
+
+
+def _say_groups(strangers: Strangers) -> str:
+    from ffem_jax.export.strangers import GROUPS_RATE
+
+    rows = [
+        [
+            escape(one.column), escape(one.group), f"{one.people:,}", f"{one.images:,}", _range(one.accepted),
+            _range(one.false_accepts),
+        ]
+        for one in strangers.groups
+    ]  # fmt: skip
+    head = ["attribute", "group", "people", "images", "pairs of one person accepted", "false accepts within the group"]
+    left = "".join(f" Not among them: {escape(note)}." for note in strangers.passed_over)
+    return "\n".join(
+        [
+            f"What the threshold for {GROUPS_RATE:g} does to groups of these strangers, with 95 % intervals that draw "
+            f"people. False accepts are of pairs of two people of the group, who look more alike than two of all "
+            f"people do.{left}",
+            "",
+            *make_markdown_table(head, rows),
+        ]
+    )
+
+
+def _range(rate: Estimate | None) -> str:
+    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]" if rate else "not measured"
 
 
 def _percent(rate: float | None) -> str:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from ffem_jax.analysis.comparability import FrontierError
 from ffem_jax.export.bundle import export_trial
 from ffem_jax.runs.trial import run_trials
 from ffem_jax.serve.thresholds import load_calibration
@@ -44,6 +45,21 @@ def test_a_trial_that_tests_strangers_brings_thresholds_that_the_server_takes(st
         assert 0 <= row["accepted"] <= 1
     falling = [row["accepted"] for row in told["checked"]]
     assert falling == sorted(falling, reverse=True)
+
+
+def test_the_card_has_a_row_for_each_group_of_strangers(strangers, tmp_path):
+    folder, _ = strangers
+    manifest = export_trial(folder, "tfjs", "float32", tmp_path / "out", by=["glasses"])
+    card = (tmp_path / "out" / "README.md").read_text().split("## By group\n")[1].split("## ")[0]
+    groups = manifest["strangers"]["groups"]
+    assert {(one["column"], one["group"]) for one in groups} == {("glasses", "0"), ("glasses", "1")}
+    for one in groups:
+        row = next(line for line in card.splitlines() if line.startswith(f"| glasses | {one['group']} |"))
+        for rate in (one["accepted"], one["false_accepts"]):
+            assert f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]" in row
+    with pytest.raises(FrontierError, match="there is no column 'hat'; choose one of: glasses, occlusion"):
+        export_trial(folder, "tfjs", "float32", tmp_path / "refused", by=["hat"])
+    assert not (tmp_path / "refused").exists()
 
 
 def test_the_card_says_what_the_record_says(strangers, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.emulated import PROCESSORS
-from benchmarks.quantisation_report import UNKNOWN, group_rows, write_processors, write_report, write_summary
+from benchmarks.quantisation import UNKNOWN, group_rows, write_processors, write_report, write_summary
 from ffem_jax.machine.processor import describe_flags
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ffem_jax.export.strangers import check_thresholds, measure_rates
+from ffem_jax.export.strangers import check_thresholds, measure_groups, measure_rates
 
 
 def test_rates_of_a_hand_made_case():
@@ -37,3 +37,46 @@ def test_on_like_people_the_rate_measured_is_the_rate_asked_for(seed):
     for row in check_thresholds(vectors, labels):
         assert row.false_accepts == pytest.approx(row.false_accept_rate, rel=0.25)
         assert row.accepted > 0.9
+
+
+def test_the_rates_of_a_group_are_those_of_its_images_alone():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 40, 300)
+    vectors = rng.normal(size=(40, 16))[labels] + rng.normal(size=(300, 16))
+    groups = np.where(labels % 5 == 0, "", np.where(rng.random(300) < 0.3, "with", "without"))
+    found = measure_groups(vectors, labels, {"glasses": groups}, 0.5)
+    assert [(one.column, one.group) for one in found] == [("glasses", "with"), ("glasses", "without")]
+    for one in found:
+        rows = groups == one.group
+        falsely, rightly = measure_rates(vectors[rows], labels[rows], 0.5)
+        assert (one.false_accepts.value, one.accepted.value) == pytest.approx((falsely, rightly))
+        assert (one.images, one.people) == (rows.sum(), len(set(labels[rows].tolist())))
+        for rate in (one.accepted, one.false_accepts):
+            assert 0 <= rate.low < rate.value < rate.high <= 1
+
+
+def test_a_group_of_one_person_has_no_false_accepts_and_one_of_single_images_accepts_nobody():
+    vectors, labels = np.eye(4), np.array([0, 0, 1, 2])
+    alone, single = measure_groups(vectors, labels, {"who": np.array(["a", "a", "b", "b"])}, 0.9)
+    assert alone.accepted.value == 1.0
+    assert alone.false_accepts is None
+    assert single.accepted is None
+    assert single.false_accepts.value == 1.0
+
+
+def test_the_interval_of_a_group_holds_the_rate_of_all_people():
+    def draw(rng, people):
+        labels = np.repeat(np.arange(people), 3)
+        # People differ in how alike their images are: intervals that draw images would be too narrow.
+        spread = rng.choice([0.2, 1.5], people)[labels, None]
+        return rng.normal(size=(people, 8))[labels] + spread * rng.normal(size=(people * 3, 8)), labels
+
+    truth = measure_rates(*draw(np.random.default_rng(9), 600), 0.4)
+    inside = np.zeros(2)
+    for repeat in range(60):
+        vectors, labels = draw(np.random.default_rng(repeat), 40)
+        (one,) = measure_groups(vectors, labels, {"all": np.full(len(labels), "all")}, 0.4)
+        inside += [
+            rate.low <= true <= rate.high for rate, true in zip((one.false_accepts, one.accepted), truth, strict=True)
+        ]
+    assert (inside / 60 > 0.85).all(), inside / 60
