@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ffem_jax.data import DataError
 
@@ -19,8 +20,12 @@ class FileBytes:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with the source that holds it)
         self._size = os.fstat(self._file.fileno()).st_size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileBytes, (self._path,)  # another process opens it anew
 
     def __len__(self) -> int:
         """The file's size when it was opened."""

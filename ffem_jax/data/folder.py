@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
@@ -52,11 +54,24 @@ def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
         return decode_faces(pictures, len(pictures), spec)
 
     if streamed:
-        faces = load_or_stream(spec, read_state, decode, lambda: FolderSource(listing), select_all)
+        faces = load_or_stream(
+            spec, read_state, decode, lambda: FolderSource(listing), lambda: FolderReader(listing), select_all
+        )
     else:
         faces = load_cached(spec, read_state, decode)
     faces = dataclasses.replace(faces, notes=(*listing.notes, *faces.notes), unread=(*listing.unread, *faces.unread))
     return add_attributes(faces, root / TABLE_NAME, listing.names)
+
+
+class FolderReader:
+    """Reads the pictures of a listing; see `source.ImageReader`. An address is the place in the listing."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._paths = [picture.path for picture in listing.pictures]
+
+    def read(self, address: np.ndarray) -> bytes:
+        """One picture's file. Raises OSError where it could not be read this time."""
+        return self._paths[int(address[0])].read_bytes()
 
 
 class FolderSource:
@@ -65,17 +80,14 @@ class FolderSource:
     label_names: Mapping[int, str] = {}
 
     def __init__(self, listing: Listing) -> None:
-        self._pictures = listing.pictures
+        self.reader = FolderReader(listing)
         self.names = listing.names
         self.labels: list[Label] = [picture.person for picture in listing.pictures]
+        self.addresses = np.arange(len(self.names)).reshape(-1, 1)
 
     def __len__(self) -> int:
         """How many pictures there are."""
-        return len(self._pictures)
-
-    def read(self, index: int) -> bytes:
-        """One picture's file. Raises OSError where it could not be read this time."""
-        return self._pictures[index].path.read_bytes()
+        return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """Nothing: the listing has said it."""

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.folder import find_root
@@ -40,60 +42,49 @@ def load(spec: DataSpec) -> Faces:
         raise DataError(f"data=parquet needs pyarrow: {describe_install('parquet')}") from None
     root = find_root(spec, WANTED)
     shards, left_out = find_shards(spec, root, (".parquet", ".arrow"), WANTED)
-    return load_source(spec, root, shards, lambda: TableSource(root, shards, left_out, spec))
+    return load_source(
+        spec, root, shards, lambda: TableSource(root, shards, left_out, spec), lambda: TableReader(root, shards, spec)
+    )
 
 
-class TableSource:
-    """The images of tables; see `source.ImageSource`. Names are `table/row`."""
+class TableReader:
+    """Reads cells of tables; see `source.ImageReader`. An address is (which table, row).
 
-    def __init__(self, root: Path, shards: Sequence[Path], notes: Sequence[str], spec: DataSpec) -> None:
-        self._notes = list(notes)
-        self._tables: list[_Table] = []
-        for path in shards:
+    Attributes:
+        tables: by their place among the files, those that can be opened.
+        columns: the columns of the image and of the label.
+        notes: a line for each table that cannot be opened.
+    """
+
+    def __init__(self, root: Path, shards: Sequence[Path], spec: DataSpec) -> None:
+        self._opened = root, shards, spec
+        self.tables: dict[int, _Table] = {}
+        self.notes: list[str] = []
+        for place, path in enumerate(shards):
             try:
-                self._tables.append(_Table(path))
+                self.tables[place] = _Table(path)
             except Exception as error:  # pyarrow's errors have several bases
-                self._notes.append(f"skipped {path.name}, which cannot be read: {_shorten(error)}")
-        if not self._tables:
-            raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self._notes)})")
-        schema = self._tables[0].schema
-        self._image, self._label = _choose_columns(schema, spec)
-        others = [one.path.name for one in self._tables if _get_types(one.schema, self) != _get_types(schema, self)]
-        if others:
-            raise DataError(
-                f"data.root={root} has tables with other columns than {shards[0].name}: {list_names(others)}"
-            )
-        self.label_names: Mapping[int, str] = dict(
-            enumerate(_read_features(schema).get(self._label, {}).get("names", []))
-        )
-        self.names: list[str] = []
-        self.labels: list[Label] = []
-        self._places: list[tuple[int, int]] = []
-        for place, table in enumerate(self._tables):
-            stem = table.path.relative_to(root).with_suffix("")
-            try:
-                labels = table.read_column(self._label)
-            except Exception as error:
-                self._notes.append(f"skipped {table.path.name}, whose labels cannot be read: {_shorten(error)}")
-                continue
-            self.labels += labels
-            self.names += [f"{stem}/{row:08d}" for row in range(len(labels))]
-            self._places += [(place, row) for row in range(len(labels))]
+                self.notes.append(f"skipped {path.name}, which cannot be read: {_shorten(error)}")
+        if not self.tables:
+            raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self.notes)})")
+        first, *others = self.tables.values()
+        self.columns = _choose_columns(first.schema, spec)
+        odd = [one.path.name for one in others if self._get_types(one) != self._get_types(first)]
+        if odd:
+            raise DataError(f"data.root={root} has tables with other columns than {first.path.name}: {list_names(odd)}")
 
-    @property
-    def columns(self) -> tuple[str, str]:
-        """The columns of the image and of the label."""
-        return self._image, self._label
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TableReader, self._opened
 
-    def __len__(self) -> int:
-        """How many images there are."""
-        return len(self.names)
+    def _get_types(self, table: _Table) -> list[Any]:
+        schema = table.schema
+        return [schema.field(name).type if name in schema.names else None for name in self.columns]
 
-    def read(self, index: int) -> bytes:
+    def read(self, address: np.ndarray) -> bytes:
         """One image's file. Raises PictureError where the table has none, or is damaged there."""
-        place, row = self._places[index]
+        place, row = map(int, address)
         try:
-            value = self._tables[place].read_cell(self._image, row)
+            value = self.tables[place].read_cell(self.columns[0], row)
         except (OSError, MemoryError) as error:
             if getattr(error, "errno", None) is not None:
                 raise
@@ -109,6 +100,35 @@ class TableSource:
         if value is None:
             raise PictureError("the table has no image there")
         return bytes(value)
+
+
+class TableSource:
+    """The images of tables; see `source.ImageSource`. Names are `table/row`."""
+
+    def __init__(self, root: Path, shards: Sequence[Path], notes: Sequence[str], spec: DataSpec) -> None:
+        self.reader = TableReader(root, shards, spec)
+        self._notes = [*notes, *self.reader.notes]
+        label = self.reader.columns[1]
+        features = _read_features(next(iter(self.reader.tables.values())).schema)
+        self.label_names: Mapping[int, str] = dict(enumerate(features.get(label, {}).get("names", [])))
+        self.names: list[str] = []
+        self.labels: list[Label] = []
+        places: list[tuple[int, int]] = []
+        for place, table in self.reader.tables.items():
+            stem = table.path.relative_to(root).with_suffix("")
+            try:
+                labels = table.read_column(label)
+            except Exception as error:
+                self._notes.append(f"skipped {table.path.name}, whose labels cannot be read: {_shorten(error)}")
+                continue
+            self.labels += labels
+            self.names += [f"{stem}/{row:08d}" for row in range(len(labels))]
+            places += [(place, row) for row in range(len(labels))]
+        self.addresses = np.array(places, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """The tables that were passed over."""
@@ -154,10 +174,6 @@ class _Table:
             self._rows = self._file.read_row_group(group, columns=[name]).column(name)
             self._group = group
         return self._rows[row - self._starts[group]].as_py()  # type: ignore[index]
-
-
-def _get_types(schema: pyarrow.Schema, source: TableSource) -> list[Any]:
-    return [schema.field(name).type if name in schema.names else None for name in source.columns]
 
 
 def _read_features(schema: pyarrow.Schema) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.file_bytes import FileBytes, open_bytes
@@ -54,7 +56,7 @@ def load(spec: DataSpec) -> Faces:
     if not path.is_file():
         raise DataError(f"data.root={root} has no train.rec; {WANTED}")
     files = [path, path.with_suffix(".idx"), root / "property"]
-    return load_source(spec, root, files, lambda: RecordSource(path))
+    return load_source(spec, root, files, lambda: RecordSource(path), lambda: RecordReader(path))
 
 
 class RecordError(PictureError):
@@ -69,6 +71,18 @@ class Record:
     image_at: int
 
 
+class RecordReader:
+    """Reads the images of a record file; see `source.ImageReader`. An address is the byte where the record starts."""
+
+    def __init__(self, path: Path) -> None:
+        self.data = open_bytes(path)
+
+    def read(self, address: np.ndarray) -> bytes:
+        """One image's file. Raises RecordError where the record is broken."""
+        content = read_record(self.data, int(address[0]))
+        return content[parse_header(content, len(content)).image_at :]
+
+
 class RecordSource:
     """The images of a record file; see `source.ImageSource`. Names are `label/key`, the key in eight digits."""
 
@@ -76,14 +90,16 @@ class RecordSource:
 
     def __init__(self, path: Path) -> None:
         self._path, self._notes = path, []
-        self._data = open_bytes(path)
+        self.reader = RecordReader(path)
+        self._data = self.reader.data
         # Without an index nothing else tells of a record that another one's false length covers.
         starts, damaged = scan_records(self._data, thorough=not path.with_suffix(".idx").is_file())
         keys = self._match_index(starts, damaged)
         self.names: list[str] = []
         self.labels: list[Label] = []
-        self._starts: list[int] = []
-        self._collect(keys, damaged)
+        starts = []
+        self._collect(keys, damaged, starts)
+        self.addresses = np.array(starts, np.int64).reshape(-1, 1)
         if damaged:
             named = [f"at byte {place:,} ({why})" for place, why in sorted(damaged.items())]
             self._notes.append(f"skipped broken records of {path.name} ({len(named):,}): {list_names(named)}")
@@ -94,18 +110,12 @@ class RecordSource:
         """How many images there are."""
         return len(self.names)
 
-    def read(self, index: int) -> bytes:
-        """One image's file. Raises RecordError where the record is broken."""
-        start = self._starts[index]
-        content = read_record(self._data, start)
-        return content[parse_header(content, len(content)).image_at :]
-
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """What does not agree in the three files."""
         return [*self._notes, *self._check_property(sizes)]
 
-    def _collect(self, keys: Mapping[int, int], damaged: dict[int, str]) -> None:
-        """Take up the images among the records, {start: key}, in the order of their keys."""
+    def _collect(self, keys: Mapping[int, int], damaged: dict[int, str], starts: list[int]) -> None:
+        """Take up the images among the records, {start: key}, in the order of their keys; adds to `starts`."""
         head: Record | None = None
         ranges: list[tuple[int, int, int]] = []
         images: dict[int, Label] = {}  # by key
@@ -118,7 +128,7 @@ class RecordSource:
                     label = images[key] = _read_label(record.labels[0])
                     self.names.append(f"{label}/{key:08d}")
                     self.labels.append(label)
-                    self._starts.append(start)
+                    starts.append(start)
                 elif key == 0 and len(record.labels) == 2:
                     head = record
                 elif head and len(record.labels) == 2 and key >= head.labels[0] * (1 - FLOAT_STEP):

@@ -1,7 +1,7 @@
 """Encoded images by index, as the files of a large set hold them, and the faces that are made of them.
 
-A format is one module with a class that has what `ImageSource` names. Selection, names of people, notes and the cache
-are here, the same for every format.
+A format is one module with two classes: one that has what `ImageSource` names, and one that reads an image where the
+first has found it (`ImageReader`). Selection, names of people, notes and the cache are here, the same for every format.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from ffem_jax.data import DataError, Faces
@@ -26,7 +27,7 @@ from ffem_jax.data.cache import load_cached, stat_files
 from ffem_jax.data.decode import Picture, decode_faces, select_people, silence_pillow
 from ffem_jax.data.listing import TABLE_NAME, list_names
 from ffem_jax.data.memory import TooLargeError
-from ffem_jax.data.stream import StreamedImages, find_places, get_loading, open_streamed, survey
+from ffem_jax.data.stream import get_loading, open_streamed, survey
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
 
@@ -35,6 +36,21 @@ Label = int | str | None
 
 # What of Pillow's modes is 8-bit grey or colour.
 PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+
+
+class ImageReader(Protocol):
+    """Reads images where they lie. It opens the files and looks through none; pickled, it opens them anew."""
+
+    def read(self, address: np.ndarray) -> bytes:
+        """The file of one image: JPEG, PNG or another format of Pillow's.
+
+        Args:
+            address: int64 [number], as the source gives it.
+
+        Raises:
+            PictureError: it is broken, and stays so.
+            OSError: it could not be read this time.
+        """
 
 
 class ImageSource(Protocol):
@@ -52,16 +68,16 @@ class ImageSource(Protocol):
     def label_names(self) -> Mapping[int, str]:
         """The people's names by number, as far as the format has them."""
 
+    @property
+    def reader(self) -> ImageReader:
+        """Reads an image by its address."""
+
+    @property
+    def addresses(self) -> np.ndarray:
+        """Where each image lies, int64 [image, number]: the same for as long as the files stay as they are."""
+
     def __len__(self) -> int:
         """How many images there are."""
-
-    def read(self, index: int) -> bytes:
-        """The file of one image: JPEG, PNG or another format of Pillow's.
-
-        Raises:
-            PictureError: it is broken, and stays so.
-            OSError: it could not be read this time.
-        """
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """One line for each thing about the files that the user should know; asked for after the images are read.
@@ -137,7 +153,13 @@ def choose_field(
     raise DataError(f"data.{setting}=NAME must say which field is meant: {there}")
 
 
-def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: Callable[[], ImageSource]) -> Faces:
+def load_source(
+    spec: DataSpec,
+    root: Path,
+    files: Sequence[Path],
+    open_source: Callable[[], ImageSource],
+    open_reader: Callable[[], ImageReader],
+) -> Faces:
     """The faces of a set that `open_source` opens, from the cache where it has them.
 
     Where they do not fit in the memory that is free they are streamed, unless `stream.choose_loading` says otherwise.
@@ -145,6 +167,7 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
     Args:
         root: where `attributes.csv` may lie.
         files: all files that the set is read from.
+        open_reader: opens what reads them, without looking through them.
 
     Raises:
         DataError: fewer than two people are left, the set does not fit in memory and is not to be streamed, or
@@ -157,6 +180,7 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
         lambda: [str(root), settings, stat_files(files)],
         lambda: decode_source(open_once(), spec),
         open_once,
+        open_reader,
     )
     if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
@@ -165,7 +189,7 @@ def load_source(spec: DataSpec, root: Path, files: Sequence[Path], open_source: 
             f"{spec.min_images} readable images{reason}"
         )
     table = root / TABLE_NAME
-    return add_attributes(faces, table, open_source().names if table.exists() else ())
+    return add_attributes(faces, table, open_once().names if table.exists() else ())
 
 
 def load_or_stream(
@@ -173,6 +197,7 @@ def load_or_stream(
     read_state: Callable[[], list[Any]],
     decode: Callable[[], Faces],
     open_source: Callable[[], ImageSource],
+    open_reader: Callable[[], ImageReader],
     select: Callable[[ImageSource, DataSpec], Selection] | None = None,
 ) -> Faces:
     """The faces in memory or streamed, by `stream.choose_loading`; a process opens those that it streams once.
@@ -181,10 +206,10 @@ def load_or_stream(
         spec: data set, selection and resolution.
         read_state: gives whatever tells one state of the files from another, as JSON takes it.
         decode: decodes all of them; raises TooLargeError where they do not fit.
-        open_source: the same images by index.
+        open_source: the same images by index. open_reader: by where they lie.
         select: which of them are decoded; `select_images` unless said otherwise.
     """
-    mode, key = get_loading(), repr((dataclasses.replace(spec, cache_dir=""), read_state()))
+    mode, key = get_loading().mode, repr((dataclasses.replace(spec, cache_dir=""), read_state()))
     if key in _streamed and mode != "memory":
         return _streamed[key]
     if mode != "stream":
@@ -193,7 +218,9 @@ def load_or_stream(
         except TooLargeError:
             if mode == "memory":
                 raise
-    faces = _name_faults(spec, lambda: stream_source(open_source, spec, read_state, select or select_images))
+    faces = _name_faults(
+        spec, lambda: stream_source(open_source, open_reader, spec, read_state, select or select_images)
+    )
     _streamed.clear()
     _streamed[key] = faces
     return faces
@@ -262,26 +289,23 @@ def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
 
 def stream_source(
     open_source: Callable[[], ImageSource],
+    open_reader: Callable[[], ImageReader],
     spec: DataSpec,
     read_state: Callable[[], list[Any]],
     select: Callable[[ImageSource, DataSpec], Selection],
 ) -> Faces:
     """The faces that `decode_source` gives, their images left on the disk.
 
-    All are decoded once, to find what can be read; the cache keeps what was found.
+    All are decoded once, to find what can be read; the cache keeps what was found and where it lies.
     """
 
     def look_through() -> Faces:
         source = open_source()
         selection = select(source, spec)
-        return survey(lambda pixels: _decode(source, spec, selection, pixels), open_images, selection.total,
-                      spec.resolution)  # fmt: skip
+        return survey(lambda pixels: _decode(source, spec, selection, pixels), source, selection.total, spec)
 
-    def open_images(faces: Faces) -> StreamedImages:
-        return StreamedImages(open_source(), find_places(faces, open_source().names), faces.content, spec)
-
-    surveyed = load_cached(spec, lambda: ["streamed", *read_state()], look_through)
-    return open_streamed(surveyed, open_images(surveyed))
+    surveyed = load_cached(spec, lambda: ["streamed, addresses", *read_state()], look_through)
+    return open_streamed(surveyed, open_reader(), spec)
 
 
 def _decode(source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None) -> Faces:
@@ -304,7 +328,7 @@ class _Survey:
 
     def read(self, index: int) -> bytes:
         """The image's file, looked at."""
-        data = self.source.read(index)
+        data = self.source.reader.read(self.source.addresses[index])
         silence_pillow()
         with contextlib.suppress(Exception):  # what is no picture is told by its decoding
             image = Image.open(io.BytesIO(data))

@@ -45,16 +45,22 @@ def load(spec: DataSpec) -> Faces:
             or fewer than two people are left.
     """
     root = find_root(spec, WANTED)
-    if not spec.builder:
-        raise DataError(f"data=tfds needs data.builder=NAME; data.root={root} has {_list_builders(root)}")
-    builder = _open_builder(root, spec.builder)
-    split = _find_split(builder, spec.split)
+    builder, split = _open_split(root, spec)
     files = [Path(instruction.filename) for instruction in split.file_instructions]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise DataError(f"data.builder={spec.builder} lacks files in {builder.data_path}: {list_names(missing)}")
     described = [path for path in Path(builder.data_path).iterdir() if path.suffix in (".json", ".txt")]
-    return load_source(spec, root, [*files, *sorted(described)], lambda: TfdsSource(builder, split, spec))
+    return load_source(
+        spec, root, [*files, *sorted(described)], lambda: TfdsSource(root, spec), lambda: ExampleReader(root, spec)
+    )
+
+
+def _open_split(root: Path, spec: DataSpec) -> tuple[Any, Any]:
+    if not spec.builder:
+        raise DataError(f"data=tfds needs data.builder=NAME; data.root={root} has {_list_builders(root)}")
+    builder = _open_builder(root, spec.builder)
+    return builder, _find_split(builder, spec.split)
 
 
 def _list_builders(root: Path) -> str:
@@ -85,57 +91,57 @@ def _find_split(builder: Any, name: str) -> Any:
         raise DataError(f"data.split={name!r} is no split of {builder.name}, which has {there}: {lines[0]}") from None
 
 
-class TfdsSource:
-    """The images of a split; see `source.ImageSource`. Names are `label/index`, the index in the split."""
+class ExampleReader:
+    """Reads the examples of a split; see `source.ImageReader`.
 
-    def __init__(self, builder: Any, split: Any, spec: DataSpec) -> None:
+    An address is the index in the split, of TFRecord files (which file, first byte, length).
+
+    Attributes:
+        files: of TFRecord, in order; empty for ArrayRecord.
+        label: the feature that says whose face it is. classes: the people's names by number.
+    """
+
+    def __init__(self, root: Path, spec: DataSpec) -> None:
+        self._opened = root, spec
+        builder, self.split = _open_split(root, spec)
         features = builder.info.features
-        self._image, label = find_fields(features, builder.info.supervised_keys, spec)
-        classes = getattr(features[label], "names", None) or []
-        self.label_names: Mapping[int, str] = dict(enumerate(classes))
+        self._image, self.label = find_fields(features, builder.info.supervised_keys, spec)
+        self.classes: Sequence[str] = getattr(features[self.label], "names", None) or []
         decoders = {self._image: tfds.decode.SkipDecoding()}
-        self._examples: Sequence[dict[str, Any]] | TFRecords
+        self.files: list[FileBytes] = []
         format_name = builder.info.file_format.value
         if format_name == "array_record":
             try:
-                self._examples = builder.as_data_source(split=spec.split, decoders=decoders)
-                len(self._examples)
+                examples = builder.as_data_source(split=spec.split, decoders=decoders)
+                self.count = len(examples)
             except Exception as error:  # ArrayRecord raises its own types where a file is missing or cut off
                 raise DataError(
                     f"data.builder={spec.builder}: the files of {spec.split} in {builder.data_path} cannot be read: "
                     f"{(str(error).splitlines() or [type(error).__name__])[0]}; prepare the set again"
                 ) from None
+            self._read_example: Callable[[np.ndarray], dict[str, Any]] = lambda address: examples[int(address[0])]
         elif format_name == "tfrecord":
-            self._examples = TFRecords(
-                split.file_instructions, lambda data: features.deserialize_example_np(data, decoders=decoders)
+            self.files = [open_bytes(Path(one.filename)) for one in self.split.file_instructions]
+            self._read_example = lambda address: features.deserialize_example_np(
+                read_tfrecord(self.files, *map(int, address)), decoders=decoders
             )
         else:
             raise DataError(
                 f"data.builder={spec.builder} is prepared as {format_name}, which needs TensorFlow to be read; prepare "
                 "it again with file_format='array_record'"
             )
-        self.names: list[str] = []
-        self.labels: list[Label] = []
-        self._places: list[int] = []
-        self._broken: dict[str, list[str]] = defaultdict(list)
-        for place in range(len(self._examples)):
-            self._add(place, label)
 
-    def _add(self, place: int, label: str) -> None:
-        try:
-            value = self._get(place)[label]
-        except PictureError as error:
-            self._broken[str(error)].append(str(place))
-            return
-        who: Label = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        who = who if who is None or isinstance(who, str) else int(who)
-        self.names.append(f"{self.label_names.get(who, who) if isinstance(who, int) else who}/{place:08d}")
-        self.labels.append(who)
-        self._places.append(place)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExampleReader, self._opened
 
-    def _get(self, place: int) -> dict[str, Any]:
+    def read(self, address: np.ndarray) -> bytes:
+        """One image's file. Raises PictureError where its record is broken."""
+        return bytes(self.read_example(address)[self._image])
+
+    def read_example(self, address: np.ndarray) -> dict[str, Any]:
+        """All features of an example, its image not decoded. Raises PictureError where its record is broken."""
         try:
-            example = self._examples[place]
+            example = self._read_example(address)
         except (PictureError, MemoryError):
             raise
         except Exception as error:  # ArrayRecord and protobuf each raise their own types on damaged input
@@ -147,18 +153,52 @@ class TfdsSource:
             raise PictureError("its record is empty")
         return example
 
+
+class TfdsSource:
+    """The images of a split; see `source.ImageSource`. Names are `label/index`, the index in the split."""
+
+    def __init__(self, root: Path, spec: DataSpec) -> None:
+        self.reader = ExampleReader(root, spec)
+        self.label_names: Mapping[int, str] = dict(enumerate(self.reader.classes))
+        self.names: list[str] = []
+        self.labels: list[Label] = []
+        self._notes: list[str] = []
+        self._broken: dict[str, list[str]] = defaultdict(list)
+        every = self._list_tfrecords() if self.reader.files else np.arange(self.reader.count).reshape(-1, 1)
+        taken = [place for place, address in enumerate(every) if self._add(place, address)]
+        self.addresses = every[taken]
+
+    def _list_tfrecords(self) -> np.ndarray:
+        addresses = []
+        for number, (one, data) in enumerate(zip(self.reader.split.file_instructions, self.reader.files, strict=True)):
+            places, fault = scan_tfrecords(data)
+            wanted = one.skip + one.examples_in_shard if one.take == -1 else one.skip + one.take
+            if fault or len(places) < wanted:
+                reason = f": {fault}" if fault else ""
+                self._notes.append(f"{Path(one.filename).name} has {len(places):,} of {wanted:,} records{reason}")
+            addresses += [(number, *place) for place in places[one.skip : wanted]]
+        return np.array(addresses, np.int64).reshape(-1, 3)
+
+    def _add(self, place: int, address: np.ndarray) -> bool:
+        """Take up the example at `place` of the split; whether it could be read."""
+        try:
+            value = self.reader.read_example(address)[self.reader.label]
+        except PictureError as error:
+            self._broken[str(error)].append(str(place))
+            return False
+        who: Label = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        who = who if who is None or isinstance(who, str) else int(who)
+        self.names.append(f"{self.label_names.get(who, who) if isinstance(who, int) else who}/{place:08d}")
+        self.labels.append(who)
+        return True
+
     def __len__(self) -> int:
         """How many images there are."""
         return len(self.names)
 
-    def read(self, index: int) -> bytes:
-        """One image's file. Raises PictureError where its record is broken."""
-        data = self._get(self._places[index])[self._image]
-        return bytes(data)
-
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """The records that could not be read."""
-        notes = list(self._examples.notes) if isinstance(self._examples, TFRecords) else []
+        notes = list(self._notes)
         for reason, places in self._broken.items():
             notes.append(f"skipped {len(places):,} records, for {reason}: {list_names(places)}")
         return notes
@@ -188,34 +228,12 @@ def find_fields(features: Any, supervised: Sequence[str] | None, spec: DataSpec)
     )
 
 
-class TFRecords:
-    """The examples of TFRecord files by index. notes: what is wrong with the files."""
-
-    def __init__(self, instructions: Sequence[Any], parse: Callable[[bytes], dict[str, Any]]) -> None:
-        self._parse = parse
-        self._records: list[tuple[FileBytes, int, int]] = []
-        self.notes: list[str] = []
-        for one in instructions:
-            path = Path(one.filename)
-            data = open_bytes(path)
-            places, fault = scan_tfrecords(data)
-            wanted = one.skip + one.examples_in_shard if one.take == -1 else one.skip + one.take
-            if fault or len(places) < wanted:
-                reason = f": {fault}" if fault else ""
-                self.notes.append(f"{path.name} has {len(places):,} of {wanted:,} records{reason}")
-            self._records += [(data, *place) for place in places[one.skip : wanted]]
-
-    def __len__(self) -> int:
-        """How many examples there are."""
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example. Raises PictureError where its bytes are not those that were written."""
-        data, start, length = self._records[index]
-        content = data[start : start + length]
-        if data[start + length : start + length + CHECK.size] != CHECK.pack(compute_masked_crc(content)):
-            raise PictureError("its record is broken: the checksum is another")
-        return self._parse(content)
+def read_tfrecord(files: Sequence[FileBytes], file: int, start: int, length: int) -> bytes:
+    """The content of a record. Raises PictureError where its bytes are not those that were written."""
+    content = files[file][start : start + length]
+    if files[file][start + length : start + length + CHECK.size] != CHECK.pack(compute_masked_crc(content)):
+        raise PictureError("its record is broken: the checksum is another")
+    return content
 
 
 def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.folder import find_root
@@ -34,7 +36,10 @@ def load(spec: DataSpec) -> Faces:
     """
     root = find_root(spec, WANTED)
     shards, left_out = find_shards(spec, root, (".tar",), WANTED)
-    return load_source(spec, root, shards, lambda: TarSource(root, shards, left_out, spec.label_field or "label"))
+    return load_source(
+        spec, root, shards, lambda: TarSource(root, shards, left_out, spec.label_field or "label"),
+        lambda: TarReader(shards),
+    )  # fmt: skip
 
 
 @dataclass
@@ -42,6 +47,18 @@ class _Sample:
     """Where a sample's files lie: (first byte, length) by ending."""
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class TarReader:
+    """Reads files in tar files; see `source.ImageReader`. An address is (which tar file, first byte, length)."""
+
+    def __init__(self, shards: list[Path]) -> None:
+        self._shards = shards
+
+    def read(self, address: np.ndarray) -> bytes:
+        """One image's file. Raises PictureError where the tar file ends before it does."""
+        shard, start, length = map(int, address)
+        return _read_part(self._shards[shard], start, length)
 
 
 class TarSource:
@@ -53,11 +70,14 @@ class TarSource:
         self._notes, self._label_field = list(notes), label_field
         self.names: list[str] = []
         self.labels: list[Label] = []
-        self._images: list[tuple[Path, int, int]] = []
+        self.reader = TarReader(shards)
+        addresses: list[tuple[int, int, int]] = []
         self._passed: Counter[str] = Counter()
         self._unlabelled: list[str] = []
-        for path in shards:
-            self._add_shard(path, str(path.relative_to(root)).removesuffix(".tar"))
+        for number, path in enumerate(shards):
+            name = str(path.relative_to(root)).removesuffix(".tar")
+            addresses += [(number, *part) for part in self._add_shard(path, name)]
+        self.addresses = np.array(addresses, np.int64).reshape(-1, 3)
         if self._passed:
             counts = ", ".join(f"{list_names([what])} ({count:,})" for what, count in sorted(self._passed.items()))
             self._notes.append(f"passed over in the tar files: {counts}")
@@ -75,15 +95,12 @@ class TarSource:
         """How many images there are."""
         return len(self.names)
 
-    def read(self, index: int) -> bytes:
-        """One image's file. Raises PictureError where the tar file ends before it does."""
-        return _read_part(*self._images[index])
-
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
         """What was passed over."""
         return self._notes
 
-    def _add_shard(self, path: Path, shard: str) -> None:
+    def _add_shard(self, path: Path, shard: str) -> Iterator[tuple[int, int]]:
+        """Take up the samples of one tar file; the first byte and the length of each image that is taken."""
         for key, sample in self._read_samples(path).items():
             image = next((sample.files[ending] for ending in IMAGES if ending in sample.files), None)
             if image is None:
@@ -101,7 +118,7 @@ class TarSource:
                 continue
             self.names.append(f"{shard}/{key}")
             self.labels.append(label)
-            self._images.append((path, *image))
+            yield image
 
     def _read_samples(self, path: Path) -> dict[str, _Sample]:
         """The samples of one tar file by key, in its order."""

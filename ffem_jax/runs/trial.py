@@ -75,7 +75,7 @@ def run_trials(
     """
     hosts.join(run.processes, run.process, run.coordinator, run.heartbeat_seconds)
     with hosts.end_together(), ExitStack() as locks:
-        locks.enter_context(choose_loading(run.load))
+        locks.enter_context(choose_loading(run.load, run.decode_processes))
         inputs = _load_inputs(trial, run, out_dir)
         blank, kept = _make_blank_records(inputs), []
         _check_the_same(run, blank)
@@ -184,7 +184,7 @@ def record_failure(trial: TrialSpec, run: RunSpec, out_dir: Path, records_path: 
     """
     recorded = {record.trial_key: record for record in _read_existing(records_path)}
     records = []
-    with choose_loading(run.load):
+    with choose_loading(run.load, run.decode_processes):
         blanks = _make_blank_records(_load_inputs(trial, run, out_dir))
     for blank in blanks:
         record = recorded.get(blank.trial_key)

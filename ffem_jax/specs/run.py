@@ -110,6 +110,13 @@ class RunSpec:
         choices=LOADS,
         source="Grain",
     )
+    decode_processes: int = setting(
+        0,
+        "The processes that read and decode streamed images ahead of training; 0 has two threads of the trial's own "
+        "process do it. The result is the same.",
+        low=0,
+        source="Grain",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))

@@ -12,6 +12,7 @@ import os
 import pickle
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -22,6 +23,7 @@ from made_sets import make_contents, write_records, write_tar
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.folder import load as load_folder
+from ffem_jax.data.stream import choose_loading
 from ffem_jax.specs.data import DATA_SETS, register_data_set
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.trial import DataSpec, to_plain
@@ -237,6 +239,15 @@ def test_pixels_are_hashed_once_for_all_trials_on_them(spec, monkeypatch):
     prints = {load_faces(spec).fingerprint for _ in range(4)}
     assert len(prints) == 1
     assert hashed.count(load_faces(spec).images.nbytes) == 1
+
+
+def test_another_process_is_given_the_same_images(spec):
+    with choose_loading("stream"):
+        images = load_faces(spec).images
+    if isinstance(images, np.ndarray):
+        pytest.skip("held in memory however it is loaded")
+    there = pickle.loads(cloudpickle.dumps(images))  # as Grain sends them
+    np.testing.assert_array_equal(there[:], images[:])
 
 
 def test_content_is_the_picture_and_not_the_name(spec):

@@ -26,7 +26,7 @@ from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.file_bytes import open_bytes
-from ffem_jax.data.recordio import RecordError, RecordSource, read_record, scan_records
+from ffem_jax.data.recordio import RecordError, RecordReader, RecordSource, read_record, scan_records
 from ffem_jax.data.stream import choose_loading
 from ffem_jax.specs.data import DataSpec
 
@@ -290,28 +290,28 @@ def test_a_record_file_that_shrinks_while_it_is_read_costs_no_more_than_its_imag
     source = RecordSource(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    source.read(0)
+    source.reader.read(source.addresses[0])
     with pytest.raises(RecordError, match="the file ends in it"):
-        source.read(len(source) - 1)
+        source.reader.read(source.addresses[-1])
 
 
 def test_a_disk_that_goes_away_is_one_line_or_leaves_the_images_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_recordio(tmp_path)
-    read, read_image, calls = os.pread, RecordSource.read, iter(range(100))
+    read, read_image, calls = os.pread, RecordReader.read, iter(range(100))
 
     def fail(*arguments: Any) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    def fail_once(source: RecordSource, index: int) -> bytes:
-        return fail() if next(calls) == 2 else read_image(source, index)
+    def fail_once(reader: RecordReader, address: np.ndarray) -> bytes:
+        return fail() if next(calls) == 2 else read_image(reader, address)
 
     monkeypatch.setattr("ffem_jax.data.file_bytes.os.pread", fail)
     with pytest.raises(DataError, match=r"cannot be read \(Input/output error\)"):
         load(tmp_path)
     monkeypatch.setattr("ffem_jax.data.file_bytes.os.pread", read)
-    monkeypatch.setattr(RecordSource, "read", fail_once)
+    monkeypatch.setattr(RecordReader, "read", fail_once)
     faces = load(tmp_path)
     assert faces.unread == ("0/00000003",)
     assert len(faces.names) == 11

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,9 +196,82 @@ def test_other_pixels_under_the_same_name_are_found(tmp_path: Path) -> None:
     path.unlink()  # the file that is open keeps its own bytes
     np.testing.assert_array_equal(faces.images[0], pixels[0])
     write_records(tmp_path, contents, 3)
-    moved = StreamedImages(RecordSource(path), np.arange(12), faces.content, DataSpec(resolution=32))
+    source = RecordSource(path)
+    moved = StreamedImages(source.reader, source.addresses, faces.names, faces.content, DataSpec(resolution=32))
     with pytest.raises(StreamError, match=r"image 3 .* has other pixels than when the set was looked through"):
         moved[3]
+
+
+@pytest.mark.slow
+def test_other_processes_read_the_same_batches_and_name_what_breaks(tmp_path: Path) -> None:
+    pixels, labels = draw_faces()
+    starts = write_records(tmp_path, make_contents([encode(one) for one in pixels], labels.tolist()), 3)
+    faces = load(tmp_path, "stream")
+    places = np.random.default_rng(0).integers(0, 12, (9, 2, 3))
+    for processes in (1, 2, 20):  # more than there are batches
+        with choose_loading("stream", processes):
+            np.testing.assert_array_equal(list(read_batches(faces.images, places)), pixels[places])
+    with open(tmp_path / "train.rec", "r+b") as file:
+        file.seek(starts[8])
+        file.write(b"oops")
+    with choose_loading("stream", 2):
+        batches = read_batches(faces.images, np.arange(12).reshape(6, 2))
+        for place in range(3):
+            np.testing.assert_array_equal(next(batches), pixels[2 * place : 2 * place + 2])
+        with pytest.raises(StreamError, match=r"image 7 of data=recordio \(1/00000008\) can no longer be read"):
+            next(batches)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
+    write_recordio(tmp_path)
+    faces = load(tmp_path, "stream")
+    with choose_loading("stream", 2):
+        batches = read_batches(faces.images, np.arange(12).repeat(100).reshape(300, 4))
+        next(batches)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        with pytest.raises(StreamError, match=r"a process that decodes has failed \(RuntimeError: .*exit code -9"):
+            list(batches)
+    assert not multiprocessing.active_children()
+
+
+READER = """
+import multiprocessing
+import sys
+import numpy as np
+from pathlib import Path
+from test_stream import load
+from ffem_jax.data.stream import choose_loading, read_batches
+
+if __name__ == "__main__":
+    with choose_loading("stream", 2):
+        batches = read_batches(load(Path(sys.argv[1]), "stream").images, np.zeros((1000, 100), int))
+        next(batches), next(batches)  # one of each
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        for batch in batches:
+            pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_processes_that_read_end_with_the_one_that_they_read_for(tmp_path: Path, how: signal.Signals) -> None:
+    write_recordio(tmp_path)
+    (tmp_path / "reader.py").write_text(READER)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    reader = subprocess.Popen(
+        [sys.executable, tmp_path / "reader.py", tmp_path], env=here, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert reader.stdout is not None
+    children = [int(word) for word in reader.stdout.readline().split()]
+    assert len(children) == 2
+    reader.send_signal(how)
+    reader.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
 def test_a_disk_that_goes_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,12 @@ def _nothing_is_open() -> Iterator[None]:
     source_module._streamed.clear()
 
 
-def train(root: Path, load: str, **settings: Any) -> TrialRecord:
+def train(root: Path, load: str, processes: int = 0, **settings: Any) -> TrialRecord:
     data = DataSpec(name="recordio", root=str(root), resolution=16, cache_dir=str(root / "cache"), **settings)
     trial = dataclasses.replace(TRIAL, data=data)
-    run = RunSpec(progress=False, load=load)
-    return run_trials(trial, run, root / load, root / f"{load}.jsonl")[0]
+    run = RunSpec(progress=False, load=load, decode_processes=processes)
+    name = f"{load}-{processes}"
+    return run_trials(trial, run, root / name, root / f"{name}.jsonl")[0]
 
 
 def write_set(root: Path) -> list[int]:
@@ -62,6 +63,8 @@ def test_the_record_is_that_of_the_trial_in_memory(tmp_path: Path) -> None:
     assert dataclasses.replace(streamed, **same) == dataclasses.replace(held, **same)
     assert held.data_wait_fraction is None
     assert streamed.data_wait_fraction is not None
+    elsewhere = train(tmp_path, "stream", processes=2)
+    assert dataclasses.replace(elsewhere, **same) == dataclasses.replace(held, **same)
     part = train(tmp_path, "auto", images_per_epoch=12)
     assert part.status == "done"
     assert part.spec["data"]["images_per_epoch"] == 12
