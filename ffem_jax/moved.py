@@ -6,7 +6,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -63,15 +62,21 @@ _ELSEWHERE = {
 }
 
 
-class MovedFinder(MetaPathFinder, Loader):
-    """Finds an old name where no module has it any more, and forwards whatever is asked of it."""
+class MovedFinder:
+    """Finds an old name where no module has it any more, and forwards whatever is asked of it.
+
+    A finder and a loader, without importlib.abc, which takes longer to import than all that `ffem --help` needs.
+    """
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Have Python make the module as it makes any."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of a module that forwards, for the old names alone."""
         old = name.removeprefix("ffem_jax.")
         if old == name or old not in MOVED:
             return None
-        return ModuleSpec(name, self, is_package=old == "frontier")
+        return ModuleSpec(name, self, is_package=old == "frontier")  # type: ignore[arg-type]
 
     def exec_module(self, module: ModuleType) -> None:
         """Have `module` forward to where it is now."""

@@ -60,13 +60,16 @@ COMMANDS = {
     "verify": ("ffem_jax.cli.verify", "LFW's View 2 over its folds: accuracy with its standard error, ROC"),
 }
 
+# Those that train: they are started again for memory in huge pages, which takes as long as a short command.
+COMPUTING = ("train", "sweep", "export", "embed", "align", "teach", "latency")
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 a trial failed, 2 bad usage, 130 interrupted, 141 where
     nobody reads the output any more."""
-    if words is None:
+    typed, words = words is None, list(sys.argv[1:] if words is None else words)
+    if typed and words and words[0] in COMPUTING:
         use_huge_pages()
-    words = list(sys.argv[1:] if words is None else words)
     prepare_streams()
     os.environ.pop("JAX_ENABLE_X64", None)  # everything here is float32
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -35,12 +36,51 @@ class PictureError(FfemError):
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What a picture turned out to be.
+
+    Args:
+        fault: why it is no picture. unread: why it could not be read this time. Of one that is whole both are empty.
+        pixels: uint8 [R, R, 3]; None where it is not whole.
+        content: its hash, `hash_picture`. square: whether it was before it was cut.
+        size: its width and height, and mode: Pillow's name of its kind, as the head of the file says; (0, 0) and empty
+            where it has none.
+    """
+
+    fault: str = ""
+    unread: str = ""
+    pixels: np.ndarray | None = None
+    content: str = ""
+    square: bool = True
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A picture not yet decoded. name: its path, `folder/file`; read: returns the file's bytes."""
+    """A picture not yet decoded. name: its path, `folder/file`; look: decodes it."""
 
     person: str
     name: str
-    read: Callable[[], bytes]
+    look: Callable[[], Looked]
+
+
+def look_at(read: Callable[[], bytes], spec: DataSpec) -> Looked:
+    """What the picture is whose file `read` gives, cut as `spec` says."""
+    size, mode = (0, 0), ""
+    try:
+        data = read()
+        silence_pillow()
+        with contextlib.suppress(Exception):  # what is no picture is told by its decoding
+            head = Image.open(io.BytesIO(data))
+            size, mode = head.size, head.mode
+        image = decode_picture(data)
+    except PictureError as error:
+        return Looked(fault=str(error), size=size, mode=mode)
+    except (OSError, MemoryError) as error:
+        return Looked(unread=getattr(error, "strerror", None) or type(error).__name__, size=size, mode=mode)
+    pixels = crop_face(image, spec.crop, spec.resolution, spec.fit)
+    return Looked("", "", pixels, hash_picture(image), image.width == image.height, size, mode)
 
 
 def decode_picture(data: bytes) -> Image.Image:
@@ -144,20 +184,18 @@ def decode_faces(
     for picture in track(pictures, "decoding faces", total):
         if readable.setdefault(picture.person, 0) >= enough > 0 and picture.person != spec.unlabelled:
             continue
-        try:
-            image = decode_picture(picture.read())
-        except PictureError as error:
-            skipped.append(f"{picture.name}: {error}")
-            continue
-        except (OSError, MemoryError) as error:
-            unread[picture.name] = getattr(error, "strerror", None) or type(error).__name__
-            continue
-        images[len(kept)] = crop_face(image, spec.crop, spec.resolution, spec.fit)
-        if image.width != image.height:
-            oblong.add(picture.name)
-        kept.append(picture)
-        content.append(hash_picture(image))
-        readable[picture.person] += 1
+        looked = picture.look()
+        if looked.fault:
+            skipped.append(f"{picture.name}: {looked.fault}")
+        elif looked.pixels is None:
+            unread[picture.name] = looked.unread
+        else:
+            images[len(kept)] = looked.pixels
+            if not looked.square:
+                oblong.add(picture.name)
+            kept.append(picture)
+            content.append(looked.content)
+            readable[picture.person] += 1
     selected = tuple(select_people(readable, spec))
     faces = _keep(selected, kept, content, images, spec)
     readable.pop(spec.unlabelled, None)

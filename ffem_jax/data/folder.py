@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
-from ffem_jax.data.decode import Picture, decode_faces
+from ffem_jax.data.decode import Picture, decode_faces, look_at
 from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
-from ffem_jax.data.source import ImageSource, Label, Selection, load_or_stream
+from ffem_jax.data.source import Selection, load_or_stream
+from ffem_jax.data.stream import ImageSource, Label
 from ffem_jax.specs.trial import DataSpec
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".webp"})
@@ -45,7 +47,7 @@ def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
     """
     root = find_root(spec)
     listing = list_pictures(root, f"data.root={root}")
-    pictures = [Picture(one.person, one.name, one.path.read_bytes) for one in listing.pictures]
+    pictures = [Picture(one.person, one.name, partial(look_at, one.path.read_bytes, spec)) for one in listing.pictures]
 
     def read_state() -> list[Any]:
         return [str(root), stat_files(one.path for one in listing.pictures)]
@@ -64,7 +66,7 @@ def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
 
 
 class FolderReader:
-    """Reads the pictures of a listing; see `source.ImageReader`. An address is the place in the listing."""
+    """Reads the pictures of a listing; see `stream.ImageReader`. An address is the place in the listing."""
 
     def __init__(self, listing: Listing) -> None:
         self._paths = [picture.path for picture in listing.pictures]
@@ -75,7 +77,7 @@ class FolderReader:
 
 
 class FolderSource:
-    """The pictures of a listing; see `source.ImageSource`."""
+    """The pictures of a listing; see `stream.ImageSource`."""
 
     label_names: Mapping[int, str] = {}
 

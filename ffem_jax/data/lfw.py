@@ -26,7 +26,7 @@ from filelock import FileLock
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import find_cache_folder, hash_text, load_cached, make_cache_folder, stat_files
-from ffem_jax.data.decode import Picture, decode_faces, select_people
+from ffem_jax.data.decode import Picture, decode_faces, look_at, select_people
 from ffem_jax.data.download import Download, download_archive
 from ffem_jax.data.listing import TABLE_NAME, Listing, list_people
 from ffem_jax.data.listing import list_names as join_names
@@ -299,7 +299,9 @@ def _decode(source: Source, listing: Listing | None, spec: DataSpec) -> Faces:
 def _decode_prepared(prepared: PreparedFaces, source: Source, listing: Listing | None, spec: DataSpec) -> Faces:
     everybody = listing.names if listing else prepared.names
     names = select_names(everybody, spec)
-    pictures = [Picture(name_person(name), name, partial(prepared.read, name)) for name in names]
+    pictures = [
+        Picture(name_person(name), name, partial(look_at, partial(prepared.read, name), spec)) for name in names
+    ]
     faces = decode_faces(pictures, len(pictures), spec)
     notes = list(faces.notes)
     if prepared.passed_over:

@@ -19,7 +19,8 @@ from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, choose_field, find_shards, load_source
+from ffem_jax.data.source import choose_field, find_shards, load_source
+from ffem_jax.data.stream import Label
 from ffem_jax.errors import describe_install
 from ffem_jax.specs.data import DataSpec
 
@@ -48,7 +49,7 @@ def load(spec: DataSpec) -> Faces:
 
 
 class TableReader:
-    """Reads cells of tables; see `source.ImageReader`. An address is (which table, row).
+    """Reads cells of tables; see `stream.ImageReader`. An address is (which table, row).
 
     Attributes:
         tables: by their place among the files, those that can be opened.
@@ -103,7 +104,7 @@ class TableReader:
 
 
 class TableSource:
-    """The images of tables; see `source.ImageSource`. Names are `table/row`."""
+    """The images of tables; see `stream.ImageSource`. Names are `table/row`."""
 
     def __init__(self, root: Path, shards: Sequence[Path], notes: Sequence[str], spec: DataSpec) -> None:
         self.reader = TableReader(root, shards, spec)

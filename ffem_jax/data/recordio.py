@@ -31,7 +31,8 @@ from ffem_jax.data.decode import PictureError
 from ffem_jax.data.file_bytes import FileBytes, open_bytes
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, load_source
+from ffem_jax.data.source import load_source
+from ffem_jax.data.stream import Label
 from ffem_jax.specs.data import DataSpec
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -72,7 +73,7 @@ class Record:
 
 
 class RecordReader:
-    """Reads the images of a record file; see `source.ImageReader`. An address is the byte where the record starts."""
+    """Reads the images of a record file; see `stream.ImageReader`. An address is the byte where the record starts."""
 
     def __init__(self, path: Path) -> None:
         self.data = open_bytes(path)
@@ -84,7 +85,7 @@ class RecordReader:
 
 
 class RecordSource:
-    """The images of a record file; see `source.ImageSource`. Names are `label/key`, the key in eight digits."""
+    """The images of a record file; see `stream.ImageSource`. Names are `label/key`, the key in eight digits."""
 
     label_names: Mapping[int, str] = {}
 

@@ -1,89 +1,35 @@
 """Encoded images by index, as the files of a large set hold them, and the faces that are made of them.
 
-A format is one module with two classes: one that has what `ImageSource` names, and one that reads an image where the
-first has found it (`ImageReader`). Selection, names of people, notes and the cache are here, the same for every format.
+A format is one module with two classes: one that has what `stream.ImageSource` names, and one that reads an image where
+the first has found it (`stream.ImageReader`). Selection, names of people, notes and the cache are here, the same for
+every format.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
 from ffem_jax.data.cache import load_cached, stat_files
-from ffem_jax.data.decode import Picture, decode_faces, select_people, silence_pillow
+from ffem_jax.data.decode import Looked, Picture, decode_faces, select_people
 from ffem_jax.data.listing import TABLE_NAME, list_names
 from ffem_jax.data.memory import TooLargeError
-from ffem_jax.data.stream import get_loading, open_streamed, survey
+from ffem_jax.data.read_ahead import get_loading
+from ffem_jax.data.stream import ImageReader, ImageSource, Label, LookedImages, open_streamed, survey
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
 
-# Whose face an image shows: a number, a name, or None where the set does not say.
-Label = int | str | None
-
 # What of Pillow's modes is 8-bit grey or colour.
 PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
-
-
-class ImageReader(Protocol):
-    """Reads images where they lie. It opens the files and looks through none; pickled, it opens them anew."""
-
-    def read(self, address: np.ndarray) -> bytes:
-        """The file of one image: JPEG, PNG or another format of Pillow's.
-
-        Args:
-            address: int64 [number], as the source gives it.
-
-        Raises:
-            PictureError: it is broken, and stays so.
-            OSError: it could not be read this time.
-        """
-
-
-class ImageSource(Protocol):
-    """Encoded images in the order of their files. Nothing is decoded before it is asked for."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """A name per image, each once: where in the set it is."""
-
-    @property
-    def labels(self) -> Sequence[Label]:
-        """Whose face each image shows."""
-
-    @property
-    def label_names(self) -> Mapping[int, str]:
-        """The people's names by number, as far as the format has them."""
-
-    @property
-    def reader(self) -> ImageReader:
-        """Reads an image by its address."""
-
-    @property
-    def addresses(self) -> np.ndarray:
-        """Where each image lies, int64 [image, number]: the same for as long as the files stay as they are."""
-
-    def __len__(self) -> int:
-        """How many images there are."""
-
-    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """One line for each thing about the files that the user should know; asked for after the images are read.
-
-        sizes: how many images of each (width, height) were read.
-        """
 
 
 def find_shards(spec: DataSpec, root: Path, endings: Sequence[str], wanted: str) -> tuple[list[Path], list[str]]:
@@ -162,7 +108,8 @@ def load_source(
 ) -> Faces:
     """The faces of a set that `open_source` opens, from the cache where it has them.
 
-    Where they do not fit in the memory that is free they are streamed, unless `stream.choose_loading` says otherwise.
+    Where they do not fit in the memory that is free they are streamed, unless `read_ahead.choose_loading` says
+    otherwise.
 
     Args:
         root: where `attributes.csv` may lie.
@@ -200,7 +147,7 @@ def load_or_stream(
     open_reader: Callable[[], ImageReader],
     select: Callable[[ImageSource, DataSpec], Selection] | None = None,
 ) -> Faces:
-    """The faces in memory or streamed, by `stream.choose_loading`; a process opens those that it streams once.
+    """The faces in memory or streamed, by `read_ahead.choose_loading`; a process opens those that it streams once.
 
     Args:
         spec: data set, selection and resolution.
@@ -309,49 +256,52 @@ def stream_source(
 
 
 def _decode(source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None) -> Faces:
-    seen, chosen = _Survey(source), set(selection.chosen)
+    kept = set(selection.chosen)
+    who = {index: selection.people.get(label, "") for index, label in enumerate(source.labels)}
+    chosen = [index for index, person in who.items() if person in kept]
+    seen = _Survey(source, chosen, spec)
+    pictures = (Picture(who[index], source.names[index], functools.partial(seen.look, index)) for index in chosen)
     faces = decode_faces(
-        _list_pictures(seen, selection.people, chosen), selection.total, spec, people=selection.chosen,
-        enough=selection.enough, images=images,
-    )  # fmt: skip
+        pictures, selection.total, spec, people=selection.chosen, enough=selection.enough, images=images
+    )
     notes = (*source.describe(seen.sizes), *selection.notes, *seen.notes, *faces.notes)
     return dataclasses.replace(faces, notes=notes)
 
 
-@dataclass
 class _Survey:
-    """What the images of a source turn out to be as they are read. odd: names by mode, of those that are converted."""
+    """What the images of a source turn out to be as they are looked at.
 
-    source: ImageSource
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    odd: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    Args:
+        source: has the images.
+        chosen: which of them may be looked at, in order.
+        spec: how they are cut.
+    """
 
-    def read(self, index: int) -> bytes:
-        """The image's file, looked at."""
-        data = self.source.reader.read(self.source.addresses[index])
-        silence_pillow()
-        with contextlib.suppress(Exception):  # what is no picture is told by its decoding
-            image = Image.open(io.BytesIO(data))
-            self.sizes[image.size] += 1
-            if image.mode not in PLAIN_MODES:
-                self.odd[image.mode].append(self.source.names[index])
-        return data
+    def __init__(self, source: ImageSource, chosen: Sequence[int], spec: DataSpec) -> None:
+        self.source, self.sizes = source, Counter[tuple[int, int]]()
+        self._odd: dict[str, list[str]] = defaultdict(list)  # names by mode, of those that are converted
+        self._images = LookedImages(source.reader, source.addresses, spec)
+        self._ahead = self._images.look_ahead(chosen) if get_loading().processes else None
+
+    def look(self, index: int) -> Looked:
+        """An image; later ones are asked for later."""
+        if self._ahead is None:
+            looked = self._images.look(index)
+        else:
+            looked = next(looked for place, looked in self._ahead if place == index)
+        if looked.mode:
+            self.sizes[looked.size] += 1
+            if looked.mode not in PLAIN_MODES:
+                self._odd[looked.mode].append(self.source.names[index])
+        return looked
 
     @property
     def notes(self) -> list[str]:
         """A line for each kind of image that is neither 8-bit grey nor 8-bit colour."""
         return [
             f"images in mode {mode} ({len(names):,}), which are converted to 8-bit RGB: {list_names(names)}"
-            for mode, names in self.odd.items()
+            for mode, names in self._odd.items()
         ]
-
-
-def _list_pictures(survey: _Survey, people: Mapping[Label, str], chosen: set[str]) -> Iterator[Picture]:
-    source = survey.source
-    for index, label in enumerate(source.labels):
-        person = people.get(label, "")
-        if person in chosen:
-            yield Picture(person, source.names[index], functools.partial(survey.read, index))
 
 
 def _is_nobody(label: Label) -> bool:

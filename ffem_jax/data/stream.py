@@ -2,97 +2,84 @@
 
 `survey` decodes the whole set once and keeps what is small: labels, names, contents and the fingerprint, which is that
 of the same faces in memory. So a trial has one key, whether its faces are streamed or not. `StreamedImages` then stands
-where an array of pixels would, and `read_batches` reads ahead of a training, with Grain.
+where an array of pixels would, and `read_ahead` reads it ahead of a training.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import itertools
-import multiprocessing
-import os
-import signal
+import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ffem_jax.data import Faces
-from ffem_jax.data.decode import PictureError, decode_picture, hash_picture
+from ffem_jax.data.decode import Looked, PictureError, decode_picture, hash_picture, look_at
 from ffem_jax.data.memory import check_memory
 from ffem_jax.data.preprocessing import crop_face
-from ffem_jax.errors import FfemError, describe_install
+from ffem_jax.data.read_ahead import StreamError, read_batches
 from ffem_jax.specs.data import DataSpec
-from ffem_jax.specs.own_code import load_plugins
 
-# Threads that decode, and batches that wait for training. While one thread waits for the disk another decodes; more are
-# slower, since two thirds of an image's time are Python's, which runs in one thread at a time (results/scale).
-THREADS = 2
-BATCHES_AHEAD = 4
+# Images that are looked at by one process at a time, and the bytes that say in words what each is.
+LOOK_BATCH = 64
+TOLD_BYTES = 1500
 
-
-class Loading(NamedTuple):
-    """How data sets are loaded.
-
-    Args:
-        mode: what `run.load` says: auto, memory or stream.
-        processes: what `run.decode_processes` says; 0 decodes in threads of this process.
-    """
-
-    mode: str = "auto"
-    processes: int = 0
+# Whose face an image shows: a number, a name, or None where the set does not say.
+Label = int | str | None
 
 
-_DEFAULT = Loading()
-_loading: ContextVar[Loading] = ContextVar("loading", default=_DEFAULT)
-
-
-@contextlib.contextmanager
-def choose_loading(mode: str, processes: int = 0) -> Iterator[None]:
-    """While the block runs, data sets are loaded as `Loading` says."""
-    token = _loading.set(Loading(mode, processes))
-    try:
-        yield
-    finally:
-        _loading.reset(token)
-
-
-def get_loading() -> Loading:
-    """How data sets are loaded now."""
-    return _loading.get()
-
-
-class StreamError(FfemError):
-    """An image that was whole when the set was looked through, and no longer is. The message is one line."""
-
-
-class Reader(Protocol):
-    """As `source.ImageReader`."""
+class ImageReader(Protocol):
+    """Reads images where they lie. It opens the files and looks through none; pickled, it opens them anew."""
 
     def read(self, address: np.ndarray) -> bytes:
-        """The file of one image."""
+        """The file of one image: JPEG, PNG or another format of Pillow's.
+
+        Args:
+            address: int64 [number], as the source gives it.
+
+        Raises:
+            PictureError: it is broken, and stays so.
+            OSError: it could not be read this time.
+        """
 
 
-class Source(Protocol):
-    """What of `source.ImageSource` is looked through."""
+class ImageSource(Protocol):
+    """Encoded images in the order of their files. Nothing is decoded before it is asked for."""
 
     @property
     def names(self) -> Sequence[str]:
-        """A name per image."""
+        """A name per image, each once: where in the set it is."""
 
     @property
-    def reader(self) -> Reader:
+    def labels(self) -> Sequence[Label]:
+        """Whose face each image shows."""
+
+    @property
+    def label_names(self) -> Mapping[int, str]:
+        """The people's names by number, as far as the format has them."""
+
+    @property
+    def reader(self) -> ImageReader:
         """Reads an image by its address."""
 
     @property
     def addresses(self) -> np.ndarray:
-        """Where each image lies, int64 [image, number]."""
+        """Where each image lies, int64 [image, number]: the same for as long as the files stay as they are."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+        """One line for each thing about the files that the user should know; asked for after the images are read.
+
+        sizes: how many images of each (width, height) were read.
+        """
 
 
 class StreamedImages:
@@ -110,9 +97,10 @@ class StreamedImages:
 
     dtype = np.dtype(np.uint8)
     ndim = 4
+    encoded = True
 
     def __init__(
-        self, reader: Reader, addresses: np.ndarray, names: Sequence[str], content: Sequence[str], spec: DataSpec
+        self, reader: ImageReader, addresses: np.ndarray, names: Sequence[str], content: Sequence[str], spec: DataSpec
     ) -> None:
         self._reader, self._addresses, self._spec = reader, addresses, spec
         self._names, self._content = names, content
@@ -157,6 +145,49 @@ class StreamedImages:
     def _describe(self, index: int, what: str) -> str:
         named = f"image {index:,} of data={self._spec.name} ({self._names[index]})"
         return f"{named} {what}; mend the files and train again"
+
+
+class LookedImages:
+    """What the images of a source turn out to be, by index: a row of bytes each, so that other processes can look.
+
+    Args:
+        reader, addresses: as of StreamedImages.
+        spec: how they are cut.
+    """
+
+    encoded = True
+
+    def __init__(self, reader: ImageReader, addresses: np.ndarray, spec: DataSpec) -> None:
+        self._reader, self._addresses, self._spec = reader, addresses, spec
+        self._pixels = 3 * spec.resolution**2
+
+    def look(self, index: int) -> Looked:
+        """One image."""
+        return look_at(functools.partial(self._reader.read, self._addresses[index]), self._spec)
+
+    def look_ahead(self, order: Sequence[int]) -> Iterator[tuple[int, Looked]]:
+        """(index, image) for each index in `order`; a few hundred are read ahead (`read_ahead.read_batches`)."""
+        count, size = len(order), min(LOOK_BATCH, len(order))
+        places = np.asarray(order)[np.minimum(np.arange(-(-count // size) * size), count - 1)]
+        rows = itertools.chain.from_iterable(read_batches(self, places.reshape(-1, size)))
+        for index, row in zip(order, rows, strict=False):  # the last batch is filled up
+            yield index, self._unpack(row)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        looked = self.look(index)
+        told = [looked.fault[:200], looked.unread[:200], looked.content, looked.square, looked.size, looked.mode]
+        row = np.zeros(self._pixels + TOLD_BYTES, np.uint8)
+        if looked.pixels is not None:
+            row[: self._pixels] = looked.pixels.reshape(-1)
+        text = json.dumps(told).encode().ljust(TOLD_BYTES)
+        row[self._pixels :] = np.frombuffer(text, np.uint8)
+        return row
+
+    def _unpack(self, row: np.ndarray) -> Looked:
+        fault, unread, content, square, size, mode = json.loads(row[self._pixels :].tobytes())
+        side = self._spec.resolution
+        pixels = None if fault or unread else row[: self._pixels].reshape(side, side, 3)
+        return Looked(fault, unread, pixels, content, square, tuple(size), mode)
 
 
 @dataclass(frozen=True)
@@ -213,7 +244,7 @@ def start_digest(images: int, resolution: int) -> Any:
 _PRINT_BYTES = 8
 
 
-def survey(decode: Callable[[Any], Faces], source: Source, total: int, spec: DataSpec) -> Faces:
+def survey(decode: Callable[[Any], Faces], source: ImageSource, total: int, spec: DataSpec) -> Faces:
     """All of the faces but their pixels: `images` holds the bytes of their fingerprint and of their addresses, for the
     cache to keep.
 
@@ -235,7 +266,7 @@ def survey(decode: Callable[[Any], Faces], source: Source, total: int, spec: Dat
     return dataclasses.replace(faces, images=np.frombuffer(kept, np.uint8).copy())
 
 
-def open_streamed(surveyed: Faces, reader: Reader, spec: DataSpec) -> StreamedFaces:
+def open_streamed(surveyed: Faces, reader: ImageReader, spec: DataSpec) -> StreamedFaces:
     """What `survey` gave, with the images that stay on the disk, and a note that says so."""
     fields = {of.name: getattr(surveyed, of.name) for of in dataclasses.fields(surveyed)}
     fingerprint, kept = np.split(surveyed.images, [_PRINT_BYTES])
@@ -258,87 +289,3 @@ def _find_places(faces: Faces, names: Sequence[str]) -> np.ndarray:
             places.append(place)
             sought = next(wanted, None)
     return np.asarray(places, np.int64)
-
-
-class _Rows:
-    """Images by position in an order: what Grain reads from."""
-
-    def __init__(self, images: Any, order: np.ndarray) -> None:
-        self._images, self._order = images, order
-        self.closed = False
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, position: int) -> np.ndarray:
-        if self.closed:  # the process waits at its end for threads in the middle of a batch
-            raise StreamError("nobody waits for this image any more")
-        return np.asarray(self._images[int(self._order[position])])
-
-
-def read_batches(images: Any, places: np.ndarray) -> Generator[np.ndarray]:
-    """`images[batch]` for each batch of `places`, in order, read a few batches ahead.
-
-    Threads of this process read; streamed images are read by other processes, where `choose_loading` gives some.
-    Whatever goes wrong there is raised here, when its batch is due. `close()` ends them.
-
-    Args:
-        images: StreamedImages, or an array [image, R, R, 3].
-        places: int [batch, ...].
-
-    Returns:
-        uint8 [..., R, R, 3] for each batch.
-
-    Raises:
-        StreamError: an image cannot be read any more, a process that reads has ended, or Grain is not installed.
-    """
-    try:
-        import grain
-    except ImportError:
-        raise StreamError(
-            f"faces that do not fit in memory are read by Grain, which is missing; {describe_install('stream')}"
-        ) from None
-    shape = places.shape[1:]
-    size = int(np.prod(shape))
-    rows = _Rows(images, places.ravel())
-    dataset = grain.MapDataset.source(rows).batch(size)
-    streamed = isinstance(images, StreamedImages)
-    processes = min(_loading.get().processes if streamed else 0, len(places))
-    threads = 0 if processes else THREADS if streamed else 1
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(BATCHES_AHEAD, threads) if threads else 0)
-    read = dataset.to_iter_dataset(options)
-    if processes:
-        from absl import flags
-
-        flags.FLAGS.mark_as_parsed()  # Grain asks for options of its command line, and this is another command
-        each = grain.multiprocessing.MultiprocessingOptions(processes, max(1, BATCHES_AHEAD // processes))
-        read = read.mp_prefetch(each, worker_init_fn=_begin_process)
-    batches = iter(read)
-    try:
-        for batch in itertools.islice(batches, len(places)):
-            yield batch.reshape(*shape, *batch.shape[1:])
-    except Exception as error:
-        if processes and not isinstance(error, FfemError):
-            reason = (str(error).splitlines() or [""])[0]
-            raise StreamError(
-                f"a process that decodes has failed ({type(error).__name__}: {reason}); run.decode_processes=0 decodes "
-                "in the trial's own process"
-            ) from error
-        raise
-    finally:
-        rows.closed = True
-        batches.close()
-
-
-def _begin_process(number: int, count: int) -> None:
-    """The start of a process that decodes: it ends with the one that it reads for, which alone hears Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    load_plugins()  # the images may be read by somebody's own code
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

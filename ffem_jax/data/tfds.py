@@ -25,7 +25,8 @@ from ffem_jax.data.decode import PictureError
 from ffem_jax.data.file_bytes import FileBytes, open_bytes
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, choose_field, load_source
+from ffem_jax.data.source import choose_field, load_source
+from ffem_jax.data.stream import Label
 from ffem_jax.specs.data import DataSpec
 
 WANTED = (
@@ -92,7 +93,7 @@ def _find_split(builder: Any, name: str) -> Any:
 
 
 class ExampleReader:
-    """Reads the examples of a split; see `source.ImageReader`.
+    """Reads the examples of a split; see `stream.ImageReader`.
 
     An address is the index in the split, of TFRecord files (which file, first byte, length).
 
@@ -155,7 +156,7 @@ class ExampleReader:
 
 
 class TfdsSource:
-    """The images of a split; see `source.ImageSource`. Names are `label/index`, the index in the split."""
+    """The images of a split; see `stream.ImageSource`. Names are `label/index`, the index in the split."""
 
     def __init__(self, root: Path, spec: DataSpec) -> None:
         self.reader = ExampleReader(root, spec)

@@ -19,7 +19,8 @@ from ffem_jax.data import DataError, Faces
 from ffem_jax.data.decode import PictureError
 from ffem_jax.data.folder import find_root
 from ffem_jax.data.listing import list_names
-from ffem_jax.data.source import Label, find_shards, load_source
+from ffem_jax.data.source import find_shards, load_source
+from ffem_jax.data.stream import Label
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import decode_file_name
 
@@ -50,7 +51,7 @@ class _Sample:
 
 
 class TarReader:
-    """Reads files in tar files; see `source.ImageReader`. An address is (which tar file, first byte, length)."""
+    """Reads files in tar files; see `stream.ImageReader`. An address is (which tar file, first byte, length)."""
 
     def __init__(self, shards: list[Path]) -> None:
         self._shards = shards
@@ -62,7 +63,7 @@ class TarReader:
 
 
 class TarSource:
-    """The images of tar files; see `source.ImageSource`. Names are `shard/key`."""
+    """The images of tar files; see `stream.ImageSource`. Names are `shard/key`."""
 
     label_names: Mapping[int, str] = {}
 

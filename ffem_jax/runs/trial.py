@@ -28,8 +28,8 @@ from ffem_jax.config.compose import place_faces
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.open_set import check_strangers
 from ffem_jax.data.protocols import Split, load_split
+from ffem_jax.data.read_ahead import choose_loading
 from ffem_jax.data.recorded import identify_faces
-from ffem_jax.data.stream import choose_loading
 from ffem_jax.machine import hosts
 from ffem_jax.records.record import TrialRecord, append_record, latest_records, read_records
 from ffem_jax.runs.fitting import TrialInputs, embed, fill_record, fit

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -59,6 +58,8 @@ def load_plugins() -> None:
     Raises:
         PluginError: naming the file or the entry point that fails.
     """
+    import importlib.metadata  # takes as long as all else that a short command imports
+
     for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         place = Path(entry).expanduser()
         if not place.exists():

@@ -112,8 +112,8 @@ class RunSpec:
     )
     decode_processes: int = setting(
         0,
-        "The processes that read and decode streamed images ahead of training; 0 has two threads of the trial's own "
-        "process do it. The result is the same.",
+        "The processes that decode images: of a packed set or a folder that is streamed, ahead of training, and when "
+        "it is looked through for the first time. 0 has the trial's own process do it. The result is the same.",
         low=0,
         source="Grain",
     )

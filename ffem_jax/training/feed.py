@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ffem_jax.data.stream import StreamedImages, StreamError, read_batches
+from ffem_jax.data.read_ahead import StreamError, read_batches
+from ffem_jax.data.stream import StreamedImages
 from ffem_jax.training.placement import Placement
 from ffem_jax.training.step import TrainingFaces, shuffle_epoch
 

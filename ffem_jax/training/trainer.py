@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffem_jax.data.stream import StreamedImages, read_batches
+from ffem_jax.data.read_ahead import read_batches
+from ffem_jax.data.stream import StreamedImages
 from ffem_jax.machine import hosts
 from ffem_jax.machine.devices import describe_idle, make_batch_mesh
 from ffem_jax.specs.architecture import NetworkSpec, SpecError

@@ -23,7 +23,7 @@ from made_sets import make_contents, write_records, write_tar
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.folder import load as load_folder
-from ffem_jax.data.stream import choose_loading
+from ffem_jax.data.read_ahead import choose_loading
 from ffem_jax.specs.data import DATA_SETS, register_data_set
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.trial import DataSpec, to_plain

@@ -26,8 +26,8 @@ from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data.file_bytes import open_bytes
+from ffem_jax.data.read_ahead import choose_loading
 from ffem_jax.data.recordio import RecordError, RecordReader, RecordSource, read_record, scan_records
-from ffem_jax.data.stream import choose_loading
 from ffem_jax.specs.data import DataSpec
 
 

@@ -17,18 +17,20 @@ import numpy as np
 import pytest
 from made_folders import make_picture
 from made_sets import draw_faces, encode, make_contents, pack_image, write_recordio, write_records
+from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
 from ffem_jax.data import source as source_module
 from ffem_jax.data.memory import TooLargeError
 from ffem_jax.data.protocols import load_split
+from ffem_jax.data.read_ahead import StreamError, choose_loading, read_batches
 from ffem_jax.data.recordio import RecordSource
-from ffem_jax.data.stream import StreamedImages, StreamError, choose_loading, read_batches
+from ffem_jax.data.stream import StreamedImages
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.specs.protocol import ProtocolSpec
 
 
-def load(root: Path, mode: str, **settings: Any) -> Faces:
+def load(root: Path, mode: str, processes: int = 0, **settings: Any) -> Faces:
     spec = {
         "name": "recordio",
         "root": str(root),
@@ -36,7 +38,7 @@ def load(root: Path, mode: str, **settings: Any) -> Faces:
         "min_images": 1,
         "cache_dir": str(root.parent / "cache"),
     }
-    with choose_loading(mode):
+    with choose_loading(mode, processes):
         return load_faces(DataSpec(**spec | settings))
 
 
@@ -223,6 +225,24 @@ def test_other_processes_read_the_same_batches_and_name_what_breaks(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"people": 2}, {"max_images": 1, "min_images": 3}])
+def test_other_processes_look_through_a_set_as_this_one_does(tmp_path: Path, settings: dict[str, Any]) -> None:
+    pixels, labels = draw_faces()
+    images = [encode(one) for one in pixels]
+    images[5], images[7] = b"no picture", encode(Image.fromarray(pixels[7]).convert("CMYK"), "JPEG")
+    write_records(tmp_path, make_contents(images, labels.tolist()))
+    for mode in ("stream", "memory"):
+        found = []
+        for processes in (0, 2):
+            found.append(load(tmp_path, mode, processes, cache_dir=str(tmp_path / f"{mode}-{processes}"), **settings))
+            source_module._streamed.clear()
+        alone, together = found
+        assert (together.names, together.content, together.notes) == (alone.names, alone.content, alone.notes)
+        assert together.fingerprint == alone.fingerprint
+        np.testing.assert_array_equal(together.images[:], alone.images[:])
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
     write_recordio(tmp_path)
     faces = load(tmp_path, "stream")
@@ -241,7 +261,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from test_stream import load
-from ffem_jax.data.stream import choose_loading, read_batches
+from ffem_jax.data.read_ahead import choose_loading, read_batches
 
 if __name__ == "__main__":
     with choose_loading("stream", 2):
@@ -296,7 +316,7 @@ SLOW = """
 import signal
 import time
 import numpy as np
-from ffem_jax.data.stream import read_batches
+from ffem_jax.data.read_ahead import read_batches
 
 # Whoever started the tests may ignore it, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
