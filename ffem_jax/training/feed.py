@@ -23,6 +23,8 @@ from ffem_jax.training.step import TrainingFaces, shuffle_epoch
 
 # Of an accelerator's free memory: the rest is for the network.
 DEVICE_SHARE = 0.5
+# Images whose order is known ahead: so many epochs are read as one, and nothing starts anew between them.
+IMAGES_AHEAD = 2_000_000
 
 
 def fits_device(images: Any) -> bool:
@@ -46,19 +48,27 @@ class BatchFeed:
         faces: labels, training images and what a teacher says, on the host; `images` of it is not read.
         keys: of one seed, or of several [seed].
         batch_size: images of a batch.
-        steps: batches of an epoch.
+        steps: batches of an epoch. epochs: of the whole training.
         placement: where a batch is put.
     """
 
     def __init__(
-        self, images: Any, faces: TrainingFaces, keys: jax.Array, batch_size: int, steps: int, placement: Placement
+        self,
+        images: Any,
+        faces: TrainingFaces,
+        keys: jax.Array,
+        batch_size: int,
+        steps: int,
+        epochs: int,
+        placement: Placement,
     ) -> None:
         self.images, self.faces, self.keys = images, faces, keys
-        self.batch_size, self.steps, self._placement = batch_size, steps, placement
+        self.batch_size, self.steps, self.epochs, self._placement = batch_size, steps, epochs, placement
         self.waited = 0.0
         self._batches: Generator[np.ndarray] | None = None
+        # Of each batch that is read ahead, counted from the start of the training.
         self._places = np.zeros((0, batch_size), np.int32)
-        self._next = (-1, 0)
+        self._first = self._next = -1
         # What every batch has, and is put on the devices once.
         self._nobody = placement.put(np.zeros(0, np.int32))
         self._centres = None if faces.centres is None else placement.put(faces.centres)
@@ -71,7 +81,8 @@ class BatchFeed:
         Raises:
             StreamError: an image cannot be read any more; the message says at which epoch and step.
         """
-        if self._next != (epoch, step) or self._batches is None:
+        number = epoch * self.steps + step
+        if self._batches is None or number != self._next or number - self._first >= len(self._places):
             self._begin(epoch, step)
         assert self._batches is not None
         started = time.perf_counter()
@@ -81,8 +92,7 @@ class BatchFeed:
             self.close()
             raise StreamError(f"epoch {epoch + 1}, step {step + 1}: {error}") from error
         self.waited += time.perf_counter() - started
-        self._next = (epoch, step + 1)
-        chosen = self._places[step]
+        chosen, self._next = self._places[number - self._first], number + 1
         put_rows = partial(self._placement.put_rows, axis=self.keys.ndim)
         targets = None if self.faces.targets is None else put_rows(self.faces.targets[chosen])
         labels = put_rows(self.faces.labels[chosen])
@@ -90,12 +100,17 @@ class BatchFeed:
 
     def _begin(self, epoch: int, step: int) -> None:
         self.close()
+        ahead = max(1, IMAGES_AHEAD // (self.steps * self.batch_size))
+        places = [self._list_places(one) for one in range(epoch, max(min(epoch + ahead, self.epochs), epoch + 1))]
+        self._places, self._first = np.concatenate(places)[step:], epoch * self.steps + step
+        self._batches = read_batches(self.images, self._places)
+
+    def _list_places(self, epoch: int) -> np.ndarray:
+        """Which images each batch of an epoch takes on this process, [step, row] or [step, seed, row]."""
         order = np.asarray(self._shuffle(self.keys, self.faces.train_indices, epoch))
         order = order[..., : self.steps * self.batch_size]
-        # [step, row], or [step, seed, row].
         places = np.moveaxis(order.reshape(*order.shape[:-1], self.steps, self.batch_size), -2, 0)
-        self._places = places[..., self._placement.find_rows(self.batch_size)]
-        self._batches = read_batches(self.images, self._places[step:])
+        return places[..., self._placement.find_rows(self.batch_size)]
 
     def close(self) -> None:
         """End the threads that read ahead."""

@@ -169,7 +169,9 @@ class Trainer:
         faces = self._gather_faces(targets)
         # One program for all processes: where one of them has not the memory, each is fed.
         if any(hosts.gather(feed or not fits_device(images))):
-            self._feed = BatchFeed(images, faces, keys, recipe.batch_size, self.steps_per_epoch, self.placement)
+            self._feed = BatchFeed(
+                images, faces, keys, recipe.batch_size, self.steps_per_epoch, recipe.epochs, self.placement
+            )
         else:
             self.faces = self._put_faces(faces._replace(images=np.asarray(images)))
         # Padded to one length for all folds, so that a fold with an image more shares the program.

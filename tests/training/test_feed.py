@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from made_trainers import NETWORK, SHORT, draw_faces
 
-from ffem_jax.data.stream import StreamError
+from ffem_jax.data.read_ahead import StreamError
 from ffem_jax.specs.architecture import SpecError
 from ffem_jax.specs.trial import RecipeSpec
+from ffem_jax.training import feed as feed_module
 from ffem_jax.training.feed import fits_device
 from ffem_jax.training.trainer import Trainer
 
@@ -154,3 +155,17 @@ def test_a_batch_is_split_over_the_devices(fed: Trainer) -> None:
     np.testing.assert_array_equal(
         np.concatenate([shard.data for shard in taken.images.addressable_shards]), taken.images
     )
+
+
+def test_epochs_are_read_as_one_as_far_as_their_order_is_known_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    read = feed_module.read_batches
+    monkeypatch.setattr(feed_module, "read_batches", lambda *words: begun.append(len(words[1])) or read(*words))
+    expected = make_trainer(feed=True).fit()
+    assert begun == [3 * SHORT.epochs], "no thread starts anew between two epochs"
+    begun.clear()
+    monkeypatch.setattr(feed_module, "IMAGES_AHEAD", 1)
+    found = make_trainer(feed=True).fit()
+    assert begun == [3] * SHORT.epochs
+    assert found.history == expected.history
+    assert_same(found.state, expected.state)
