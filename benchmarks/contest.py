@@ -1,23 +1,28 @@
-"""Contests of speed: each contestant in a process of its own, all measured in turn, cell by cell."""
+"""Contests of speed: each contestant in a process of its own, all measured in turn, cell by cell; and their pages."""
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from pkgutil import resolve_name
+from statistics import geometric_mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, report
 from benchmarks.harness import Row, Worker, tell
+from benchmarks.report import name_network, write_range
 from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 
-IMAGES = 1024
+PEOPLE = 52
 
 # Makes that many steps, returns when the last one's result is there, and gives what contestants must agree on, if any.
 Call = Callable[[int], np.ndarray | None]
@@ -40,60 +45,39 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do the work of a cell.
+    """One way to do the work of a cell."""
 
-    Args:
-        name: in records and options.
-        label: in tables.
-        libraries: modules it needs.
-        build: `module:function`, which makes a Call of a cell and the cell's folder; importing it is not timed.
-        cached: it keeps compiled programs in that folder. It is started a second time to find them there, and the
-            second process is the one that is timed.
-    """
-
-    name: str
-    label: str
-    libraries: tuple[str, ...]
-    build: str
-    cached: bool = False
+    name: str  # in records
+    label: str  # in tables
+    libraries: tuple[str, ...]  # modules it needs
+    build: str  # `module:function` that makes a Call of a cell, its folder and `options`; importing it is not timed
+    cached: bool = False  # it keeps compiled programs in the folder: a second process, which finds them, is timed
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A benchmark: its contestants, ours first, and what its page says.
+    """A benchmark: its contestants, ours first, and what its page says."""
 
-    Args:
-        name: of its files.
-        work: what is timed, as in `a training step`.
-        step: what a contestant repeats.
-        batches: images per batch by default.
-        prepare: `module:function` that writes into the cell's folder what contestants read, in a process of its own.
-        tolerance: how far answers may lie apart, relative to the largest value.
-    """
-
-    name: str
-    work: str
-    step: str
-    notes: str
+    name: str  # of its files
+    work: str  # what is timed, as in `a training step`
+    step: str  # what a contestant repeats
+    notes: str  # the page's paragraph on it
     contestants: tuple[Contestant, ...]
-    batches: tuple[int, ...]
-    prepare: str = ""
-    tolerance: float = 1e-3
+    batches: tuple[int, ...]  # images per batch by default
+    prepare: str = ""  # `module:function` that writes what contestants read into the folder, in a process of its own
+    tolerance: float = 1e-3  # how far answers may lie apart, relative to the largest value
 
 
-def make_images(count: int, resolution: int) -> np.ndarray:
-    """Random bytes [count, resolution, resolution, 3], the same ones every time."""
-    return np.random.default_rng(0).integers(0, 256, (count, resolution, resolution, 3), dtype=np.uint8)
-
-
-def make_faces(resolution: int, people: int = 52) -> tuple[np.ndarray, np.ndarray]:
-    """Random images [IMAGES, R, R, 3] and their people int32 [IMAGES], each person at least once."""
-    return make_images(IMAGES, resolution), np.arange(IMAGES, dtype=np.int32) % people
+def make_faces(resolution: int, count: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Noise in place of faces, which speed does not depend on: bytes [count, R, R, 3], and int32 [count] of PEOPLE."""
+    images = np.random.default_rng(0).integers(0, 256, (count, resolution, resolution, 3), dtype=np.uint8)
+    return images, np.arange(count, dtype=np.int32) % PEOPLE
 
 
 def repeat(embed: Callable[[np.ndarray], np.ndarray], cell: Cell) -> Call:
     """Calls of `embed`, uint8 [batch, R, R, 3] -> float32 [batch, embedding_dim], on the same images."""
-    images = make_images(cell.batch, cell.resolution)
+    images, _ = make_faces(cell.resolution, cell.batch)
 
     def call(steps: int) -> np.ndarray:
         for _ in range(steps):
@@ -103,20 +87,21 @@ def repeat(embed: Callable[[np.ndarray], np.ndarray], cell: Cell) -> Call:
     return call
 
 
-# ------------------------------------------------------------------- in a contestant's process
-
-
 def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callable[..., Any]]:
-    """Start the contestant: what that took, and what answers ("race", seconds), ("answer",) and ("memory",)."""
+    """In its process: what its start took, and what answers ("race", seconds), ("answer",) and ("memory",)."""
     build = resolve_name(contestant.build)
     imported = harness.read_memory("VmRSS")
     started = time.perf_counter()
-    call = build(cell, folder)
+    call = build(cell, folder, **contestant.options)
     call(1)
     first = time.perf_counter() - started
-    started = time.perf_counter()
-    call(2)
-    step_seconds = (time.perf_counter() - started) / 2
+
+    def time_steps(steps: int) -> float:
+        started = time.perf_counter()
+        call(steps)
+        return time.perf_counter() - started
+
+    step_seconds = time_steps(2) / 2
 
     def answer(what: str, seconds: float = 0.0) -> Any:
         nonlocal step_seconds
@@ -126,34 +111,17 @@ def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callab
         if what == "answer":
             return woken
         steps = max(1, round(seconds / step_seconds))
-        started = time.perf_counter()
-        call(steps)
-        elapsed = time.perf_counter() - started
+        elapsed = time_steps(steps)
         step_seconds = elapsed / steps
-        return steps, elapsed
+        return [steps * cell.batch, elapsed]
 
     return {"first_seconds": first, "imported_bytes": imported}, answer
 
 
 def prepare(function: str, cell: Cell, folder: Path) -> tuple[None, Callable[..., None]]:
-    """Run what writes the contestants' files, in a process of its own."""
+    """In a process of its own: write the contestants' files."""
     resolve_name(function)(cell, folder)
     return None, lambda: None
-
-
-# ------------------------------------------------------------------- in the parent
-
-
-def make_variables(folder: Path) -> dict[str, str]:
-    """The environment of all contestants: CPUs alone, little talk, and compiled programs kept in `folder`."""
-    return {
-        **{"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "tensorflow"},
-        **{"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"},
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
 
 
 class Match:
@@ -163,12 +131,23 @@ class Match:
         self.cell, self.entries, self.folder = cell, entries, folder
         self.workers: dict[str, Worker] = {}
         self.results: dict[str, Row] = {}
-        self.variables = make_variables(folder)
         if contest.prepare:
             try:
-                Worker(prepare, contest.prepare, cell, folder, environment=self.variables).end()
+                self.make_worker(prepare, contest.prepare).end()
             except RuntimeError as error:
                 raise SystemExit(f"the contestants' weights could not be written: {error}") from None
+
+    def make_worker(self, make: Callable[..., Any], what: Any) -> Worker:
+        """A process on CPUs alone, with little talk, and with compiled programs kept in the cell's folder."""
+        variables = {
+            **{"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "tensorflow"},
+            **{"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"},
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        return Worker(make, what, self.cell, self.folder, environment=variables)
 
     def try_to(self, entry: Contestant, act: Callable[..., Any], *arguments: Any) -> Any:
         """What `act` returns; where it fails, the contestant is left out."""
@@ -180,24 +159,25 @@ class Match:
             tell(f"    {entry.label} is left out: {error}")
             self.workers.pop(entry.name, None)
             self.results[entry.name] = {"label": entry.label, "failed": str(error)}
-            return None
 
     def start(self, entry: Contestant) -> None:
         """Start the worker to be timed, and note what its start took, cold and from its cache."""
-        worker = Worker(enter, entry, self.cell, self.folder, environment=self.variables)
+        worker = self.make_worker(enter, entry)
         row = {"label": entry.label, **worker.start}
         if entry.cached:
             row["peak_bytes"] = worker.ask("memory")
             worker.end()
-            worker = Worker(enter, entry, self.cell, self.folder, environment=self.variables)
+            worker = self.make_worker(enter, entry)
             row["cached_first_seconds"] = worker.start["first_seconds"]
         self.workers[entry.name], self.results[entry.name] = worker, row
 
+    def ask(self, entry: Contestant, *request: Any) -> Any:
+        """What the contestant answers; None where it fails."""
+        return self.try_to(entry, self.workers[entry.name].ask, *request)
+
     def check_answers(self, tolerance: float) -> float | None:
         """The largest difference from our answer, over its largest value; ends the run beyond `tolerance`."""
-        answers = {}
-        for entry in [entry for entry in self.entries if entry.name in self.workers]:
-            answers[entry.name] = self.try_to(entry, self.workers[entry.name].ask, "answer")
+        answers = {entry.name: self.ask(entry, "answer") for entry in self.entries if entry.name in self.workers}
         ours, differences = next(iter(answers.values())), [0.0]
         if ours is None:
             return None
@@ -211,28 +191,24 @@ class Match:
 
     def race(self, rounds: int, seconds: float) -> float:
         """Add the turns of all to their results; returns the cores that other work took in the busiest pause."""
-        turns: dict[str, Callable[[], Any]] = {}
 
-        def make_turn(entry: Contestant) -> Callable[[], Any]:
-            def turn() -> Any:
-                found = self.try_to(entry, self.workers[entry.name].ask, "race", seconds)
-                if found is None:
-                    del turns[entry.name]
-                    return None
-                return [found[0] * self.cell.batch, found[1]]
-
+        def take_turn(entry: Contestant) -> Any:
+            turn = self.ask(entry, "race", seconds)
+            if turn is None:
+                del turns[entry.name]
             return turn
-
-        turns.update((entry.name, make_turn(entry)) for entry in self.entries if entry.name in self.workers)
 
         def told(index: int, returned: Row) -> None:
             speeds = ", ".join(f"{name} {images / elapsed:.0f}" for name, (images, elapsed) in returned.items())
             tell(f"    round {index + 1} of {rounds}, images/s: {speeds}")
 
+        turns: dict[str, Callable[[], Any]] = {
+            entry.name: partial(take_turn, entry) for entry in self.entries if entry.name in self.workers
+        }
         found, busy = harness.take_turns(turns, rounds, told=told)
         for name, worker in self.workers.items():
-            field = "cached_peak_bytes" if "cached_first_seconds" in self.results[name] else "peak_bytes"
-            self.results[name] |= {"turns": found[name], field: worker.ask("memory")}
+            peak = "cached_peak_bytes" if "cached_first_seconds" in self.results[name] else "peak_bytes"
+            self.results[name] |= {"turns": found[name], peak: worker.ask("memory")}
         return max(busy)
 
 
@@ -254,28 +230,8 @@ def play(contest: Contest, cell: Cell, entries: Sequence[Contestant], rounds: in
 
 def run(contest: Contest, words: Sequence[str] | None = None) -> None:
     """Read the options, measure the cells that the records lack, and write the page."""
-    from benchmarks.contest_report import write_report
-
-    options = _parse(contest, words)
-    path = options.out / f"{contest.name}.jsonl"
-    if not options.report_only:
-        entries = _find_entries(contest, options.peers)
-        every = [Cell(n, r, b) for n in options.networks for r in options.resolutions for b in options.batches]
-        harness.measure_missing(
-            path,
-            {f"{cell.network}, {cell.resolution} pixels, batch {cell.batch}": cell._asdict() for cell in every},
-            lambda row: {entry.name for entry in entries} <= row["contestants"].keys(),
-            lambda cell: play(contest, Cell(**cell), entries, options.rounds, options.seconds),
-            options.fresh,
-        )
-    records = harness.demand_rows(harness.read_latest(path, *Cell._fields))
-    print(write_report(contest, records, options.out))
-
-
-def _parse(contest: Contest, words: Sequence[str] | None) -> argparse.Namespace:
     from ffem_jax.config.presets import PRESETS
 
-    peers = [entry.name for entry in contest.contestants[1:]]
     parser = harness.make_parser(f"Images per second of {contest.work}, ours against other libraries.", "speed")
     parser.add_argument("--networks", nargs="+", default=["ffem_am", "ffem", "mobilenetv2"], help="presets")
     harness.add_numbers(
@@ -285,22 +241,153 @@ def _parse(contest: Contest, words: Sequence[str] | None) -> argparse.Namespace:
         rounds=(5, "turns of each contestant"),
         seconds=(3.0, "length of a turn"),
     )
-    parser.add_argument("--peers", nargs="*", choices=peers, default=peers, help="against whom (default: all)")
     parser.add_argument("--fresh", action="store_true", help="measure again what the records already hold")
     options = parser.parse_args(words)
     harness.check_positive(options, "resolutions", "batches", "rounds", "seconds")
     for name in options.networks:
         if name not in PRESETS:
             raise SystemExit(f"network {name!r} is not known; choose from: {', '.join(PRESETS)}")
-    return options
+    path = options.out / f"{contest.name}.jsonl"
+    if not options.report_only:
+        entries = find_entries(contest)
+        cells = itertools.starmap(Cell, itertools.product(options.networks, options.resolutions, options.batches))
+        harness.measure_missing(
+            path,
+            {f"{cell.network}, {cell.resolution} pixels, batch {cell.batch}": cell._asdict() for cell in cells},
+            lambda row: {entry.name for entry in entries} <= row["contestants"].keys(),
+            lambda cell: play(contest, Cell(**cell), entries, options.rounds, options.seconds),
+            options.fresh,
+        )
+    records = harness.demand_rows(harness.read_latest(path, *Cell._fields))
+    print(write_report(contest, records, options.out))
 
 
-def _find_entries(contest: Contest, names: Sequence[str]) -> list[Contestant]:
-    """Ours and the peers named whose libraries are installed."""
-    ours, *peers = contest.contestants
-    asked = [entry for entry in peers if entry.name in names]
-    missing = {entry.name: harness.find_missing(entry.libraries) for entry in asked}
-    for entry in asked:
-        if missing[entry.name]:
-            tell(f'{entry.label} is left out: no {" and no ".join(missing[entry.name])}; pip install -e ".[bench]"')
-    return [ours, *(entry for entry in asked if not missing[entry.name])]
+def find_entries(contest: Contest) -> list[Contestant]:
+    """The contestants whose libraries are installed."""
+    entries = []
+    for entry in contest.contestants:
+        if missing := harness.find_missing(entry.libraries):
+            tell(f'{entry.label} is left out: no {" and no ".join(missing)}; pip install -e ".[bench]"')
+        else:
+            entries.append(entry)
+    return entries
+
+
+def compute_speeds(record: Row, name: str) -> list[float]:
+    """Images per second of each round; empty where the contestant took no part."""
+    turns = record["contestants"].get(name, {}).get("turns", [])
+    return [images / seconds for images, seconds in turns]
+
+
+def compute_ratios(record: Row, peer: str) -> list[float]:
+    """Our images per second over the peer's, round by round."""
+    theirs = compute_speeds(record, peer)
+    return [a / b for a, b in zip(compute_speeds(record, "ours"), theirs, strict=True)] if theirs else []
+
+
+def write_report(contest: Contest, records: Sequence[Row], folder: Path) -> str:
+    """Write <name>.md and <name>.png into `folder`, and return what the first says in brief."""
+    ran = [each for each in contest.contestants if any(compute_speeds(record, each.name) for record in records)]
+    peers = [each for each in ran if each.name != "ours"]
+    brief = "\n".join(describe_peer(records, peer) for peer in peers)
+    busy = max(record["busy_cores"] for record in records)
+    machines = [f"- {r['processor']}, {r['cores']} cores; {report.describe_versions(r)}; {r['date']}" for r in records]
+
+    def tabulate(entries: Sequence[Contestant], write: Callable[[Row, str], str]) -> str:
+        columns: dict[str, Callable[[Row], object]] = {
+            **{"network": name_network, "pixels": itemgetter("resolution"), "batch": itemgetter("batch")},
+            **{entry.label: lambda row, name=entry.name: write(row, name) for entry in entries},
+        }
+        return report.tabulate(records, columns, spaced=True)
+
+    report.fill_page(
+        folder / f"{contest.name}.md",
+        "contest",
+        contest=contest,
+        command=write_command(contest, records),
+        machines="\n".join(dict.fromkeys(machines)),
+        brief=brief,
+        figure=f"![Our speed over each library's]({contest.name}.png)" if peers else "",
+        **{name: " or ".join(dict.fromkeys(f"{row[name]:g}" for row in records)) for name in ("rounds", "seconds")},
+        busy=busy,
+        judged=report.judge_busy(busy),
+        difference=describe_difference(records, contest.tolerance),
+        **{name: tabulate(peers if name == "ratios" else ran, write) for name, write in TABLES.items()},
+        failures="\n".join(describe_failures(records)),
+    )
+    marks = [
+        report.Mark(name_network(row), f"{row['resolution']} x {row['batch']}", peer.label, *report.find_spread(ratios))
+        for peer in peers
+        for row in sorted(records, key=itemgetter("resolution", "batch"))
+        if (ratios := compute_ratios(row, peer.name))
+    ]
+    if marks:
+        title = f"{contest.work.removeprefix('a ').capitalize()} on a CPU: ffem_jax's speed over each library's"
+        axis = "above 1, ffem_jax is faster; rows: pixels per side x images per batch; bars: lowest to highest round"
+        report.draw_marks(folder / f"{contest.name}.png", marks, title, axis, one=True)
+    return brief
+
+
+def write_command(contest: Contest, records: Sequence[Row]) -> str:
+    """The command that makes these records on another machine."""
+    fields = (("networks", "network"), ("resolutions", "resolution"), ("batches", "batch"))
+    lists = [f"--{name} {' '.join(dict.fromkeys(str(row[field]) for row in records))}" for name, field in fields]
+    # Cells measured at other times may have had fewer; the most measures all at least as well.
+    most = [f"--{name} {max(row[name] for row in records):g}" for name in ("rounds", "seconds")]
+    return " ".join([f"python -m benchmarks.{contest.name}", *lists, *most])
+
+
+def describe_peer(records: Sequence[Row], peer: Contestant) -> str:
+    """One line: how our speed stands to this peer's over all cells."""
+    cells = [ratios for record in records if (ratios := compute_ratios(record, peer.name))]
+    medians = [median(ratios) for ratios in cells]
+    faster, slower = sum(min(ratios) > 1 for ratios in cells), sum(max(ratios) < 1 for ratios in cells)
+    return (
+        f"- Against {peer.label}: {geometric_mean(medians):.2f} times its speed (geometric mean of {len(cells)} cells, "
+        f"{min(medians):.2f} to {max(medians):.2f}); in every round faster in {faster} cells, slower in {slower}."
+    )
+
+
+def describe_difference(records: Sequence[Row], tolerance: float) -> str:
+    """How far the answers of all lay apart; empty where there are none."""
+    differences = [record["difference"] for record in records if record["difference"] is not None]
+    if not differences:
+        return ""
+    return (
+        f"Before each cell all give the same embeddings: the largest difference, relative to the largest value, is "
+        f"{max(differences):.0e} (allowed: {tolerance:.0e})."
+    )
+
+
+def describe_failures(records: Sequence[Row]) -> list[str]:
+    """Who was left out, why, and in which cells."""
+    failures = defaultdict(list)
+    for record in records:
+        place = f"{name_network(record)}, {record['resolution']} pixels, batch {record['batch']}"
+        for result in record["contestants"].values():
+            if "failed" in result:
+                failures[f"{result['label']}: {result['failed']}"].append(place)
+    return [f"Left out: {failure} ({'; '.join(places)})" for failure, places in failures.items()]
+
+
+def find_values(record: Row, name: str, key: str) -> list[float]:
+    """Of the process that compiled and of the one that found its programs; empty where it did not race."""
+    result = record["contestants"].get(name, {})
+    return [result[each] for each in (key, f"cached_{key}") if each in result and "turns" in result]
+
+
+def write_memory(record: Row, name: str) -> str:
+    """Megabytes at the peak, and beyond the libraries."""
+    imported = sum(find_values(record, name, "imported_bytes"))
+    peaks = find_values(record, name, "peak_bytes")
+    return "; ".join(f"{peak / 1e6:,.0f} / {(peak - imported) / 1e6:,.0f}" for peak in peaks) or "-"
+
+
+# The page's tables, a row per cell and a column per contestant, with what each says of both.
+TABLES: dict[str, Callable[[Row, str], str]] = {
+    "speeds": lambda row, name: write_range(compute_speeds(row, name)),
+    "ratios": lambda row, name: write_range(compute_ratios(row, name)),
+    "milliseconds": lambda row, name: write_range([1000 * row["batch"] / speed for speed in compute_speeds(row, name)]),
+    "starts": lambda row, name: " / ".join(f"{value:.1f}" for value in find_values(row, name, "first_seconds")) or "-",
+    "memory": write_memory,
+}

@@ -26,7 +26,6 @@ PROCESSORS = {
     "Haswell": "x86-64 with AVX2, without VNNI (QEMU's Haswell)",
     "Nehalem": "x86-64 with SSE4.2, without AVX (QEMU's Nehalem)",
 }
-PIXELS_FILE, EMBEDDINGS_FILE = "pixels.npy", "embeddings.npy"
 
 
 def is_possible() -> bool:
@@ -40,22 +39,18 @@ def run(folder: Path, pixels: np.ndarray, processor: str) -> tuple[np.ndarray, s
         raise NotRunError(f"{EMULATOR} is not installed, or this is no x86-64; on Debian: apt-get install qemu-user")
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copy(folder / onnx.MODEL_FILE, scratch)
-        np.save(Path(scratch) / PIXELS_FILE, pixels)
+        np.save(Path(scratch) / "pixels.npy", pixels)
         command = [EMULATOR, "-cpu", processor, sys.executable, "-m", "benchmarks.emulated", scratch]
         # Threads that wait for each other are slow where each instruction is emulated.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotRunError(f"{EMULATOR} -cpu {processor} failed: {done.stderr.strip().splitlines()[-1:]}")
-        return np.load(Path(scratch) / EMBEDDINGS_FILE), done.stdout.strip().splitlines()[-1]
+        return np.load(Path(scratch) / "embeddings.npy"), done.stdout.strip().splitlines()[-1]
 
 
-def main(folder: Path) -> None:
-    """Run the file in `folder` on the pixels there, and leave the embeddings beside them."""
-    embeddings, runtime = onnx.run(folder, np.load(folder / PIXELS_FILE))
-    np.save(folder / EMBEDDINGS_FILE, embeddings)
+if __name__ == "__main__":  # runs the file in a folder on the pixels there, and leaves the embeddings beside them
+    place = Path(sys.argv[1])
+    embeddings, runtime = onnx.run(place, np.load(place / "pixels.npy"))
+    np.save(place / "embeddings.npy", embeddings)
     print(runtime)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -11,6 +11,7 @@ again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import tempfile
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import harness, report
+from benchmarks.contest import make_faces
 from benchmarks.harness import Row, tell
 from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 from ffem_jax.specs.trial import RecipeSpec
@@ -30,21 +32,16 @@ from ffem_jax.specs.trial import RecipeSpec
 PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32", "bfloat16": "default"}
 # Of our convolutions' forms those that an accelerator can run.
 FORMS = ("xla", "shifted")
-PEOPLE, TESTED = 52, 64
+TESTED = 64
 NOT_RUN = "**Not run.** No GPU was at hand. On a machine with one, the command above fills this page."
+HEAD = [
+    *("", "precision", "pixels", "batch", "seeds", "training images/s", "ms per step"),
+    *("floor, ms (set by)", "step / floor"),
+]
 
 
-class Device(NamedTuple):
-    """A device's peaks, dense, as its maker gives them: TFLOPS at each precision, and GB/s of memory."""
-
-    tflops_float32: float
-    tflops_tf32: float
-    tflops_bfloat16: float
-    gbs: float
-
-
-# By a part of JAX's name of the device.
-DEVICES = {"H100": Device(67, 495, 989, 3350), "H200": Device(67, 495, 989, 4800)}
+# Of a device, by a part of JAX's name of it, as its maker gives them: dense TFLOPS in PRECISIONS, and GB/s of memory.
+DEVICES = {"H100": (67.0, 495.0, 989.0, 3350.0), "H200": (67.0, 495.0, 989.0, 4800.0)}
 
 
 class Cell(NamedTuple):
@@ -70,12 +67,11 @@ class Cell(NamedTuple):
         precision = "bfloat16" if self.precision == "bfloat16" else "float32"
         return RecipeSpec(epochs=1000, batch_size=self.batch, learning_rate=0.001, precision=precision)
 
-
-class EnoughError(Exception):
-    """The time for measuring is over."""
-
-
-# ------------------------------------------------------------------------------ measurements
+    def make_faces(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Images, labels, those that train, which are whole batches, and those that are tested."""
+        trained = max(count // self.batch, 1) * self.batch
+        indices = np.arange(trained + TESTED)
+        return *make_faces(self.resolution, len(indices)), indices[:trained], indices[trained:]
 
 
 def count_activations(network: NetworkSpec, resolution: int) -> int:
@@ -83,14 +79,14 @@ def count_activations(network: NetworkSpec, resolution: int) -> int:
     from ffem_jax.models import compute_map_sizes
 
     sizes = compute_map_sizes(network, resolution)
-    total = network.stem_channels * sizes[1] ** 2 + network.head_channels * sizes[-1] ** 2
+    maps = [(network.stem_channels, sizes[1]), (network.head_channels, sizes[-1])]
     for block, before, after in zip(network.blocks, sizes[1:], sizes[2:], strict=False):
-        expanded = block.hidden_channels * before**2 if block.hidden_channels != block.in_channels else 0
-        total += expanded + (block.hidden_channels + block.out_channels) * after**2
-    return total
+        maps += [(block.hidden_channels, before)] if block.hidden_channels != block.in_channels else []
+        maps += [(block.hidden_channels, after), (block.out_channels, after)]
+    return sum(channels * size**2 for channels, size in maps)
 
 
-def compute_floor(cell: Cell, device: Device) -> tuple[float, str]:
+def compute_floor(cell: Cell, device: Sequence[float]) -> tuple[float, str]:
     """Seconds that a step takes at the least, and what takes them: arithmetic or memory. The page says how."""
     from ffem_jax.cost.cost import compute_cost
 
@@ -98,8 +94,8 @@ def compute_floor(cell: Cell, device: Device) -> tuple[float, str]:
     operations = 2 * 3 * compute_cost(cell.network, cell.resolution).macs * images
     size = 2 if cell.precision == "bfloat16" else 4
     transferred = 4 * size * count_activations(cell.network, cell.resolution) * images
-    tflops = dict(zip(PRECISIONS, device, strict=False))[cell.precision]
-    return max((operations / tflops / 1e12, "arithmetic"), (transferred / device.gbs / 1e9, "memory"))
+    tflops, gbs = device[list(PRECISIONS).index(cell.precision)], device[-1]
+    return max((operations / tflops / 1e12, "arithmetic"), (transferred / gbs / 1e9, "memory"))
 
 
 def list_cells(options: argparse.Namespace, torch: bool) -> list[Cell]:
@@ -113,46 +109,29 @@ def list_cells(options: argparse.Namespace, torch: bool) -> list[Cell]:
     return cells
 
 
-def make_faces(cell: Cell, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Noise in place of faces, which speed does not depend on: images, labels, train, test; whole batches train."""
-    trained = max(count // cell.batch, 1) * cell.batch
-    shape = (trained + TESTED, cell.resolution, cell.resolution, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    labels = np.arange(len(images), dtype=np.int32) % PEOPLE
-    return images, labels, np.arange(trained), np.arange(trained, len(images))
-
-
-def measure_ours(cell: Cell, options: argparse.Namespace) -> Row:
-    """Training images per second as the records have them: those of all seeds over the seconds of steps."""
+def build_ours(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
+    """What trains an epoch of ours, and the seconds that it took to compile."""
     import jax
 
     from ffem_jax.models.convolutions import use_convolution_form
     from ffem_jax.training.trainer import Trainer
 
-    images, labels, train, test = make_faces(cell, options.images)
+    faces = cell.make_faces(count)
     with jax.default_matmul_precision(PRECISIONS[cell.precision]), use_convolution_form(cell.form):
-        trainer = Trainer(cell.network, cell.recipe, range(cell.seeds), images, labels, train, test)
-    rate = 0.0
-    for limit in (options.seconds / 5, options.seconds):  # the first warms the device up
-        started = time.perf_counter()
+        trainer = Trainer(cell.network, cell.recipe, range(cell.seeds), *faces)
+    state, epochs = trainer.init(), itertools.cycle(range(cell.recipe.epochs))
 
-        def look(epoch: int, step: int, loss: float, images_per_second: float) -> None:
-            nonlocal rate
-            if not math.isfinite(loss):
-                raise SystemExit(f"{cell}: the loss is not finite")
-            rate = images_per_second
-            if time.perf_counter() - started > limit:  # noqa: B023 - called within its own pass
-                raise EnoughError
+    def train() -> None:
+        nonlocal state
+        state, metrics = trainer.run_steps(state, trainer.zero_metrics(), next(epochs), 0, trainer.steps_per_epoch)
+        if np.any(jax.device_get(metrics).bad_step >= 0):
+            raise SystemExit(f"{cell}: the loss is not finite")
 
-        try:
-            trainer.fit(on_progress=look)
-        except EnoughError:
-            continue
-    return {"images_per_second": rate, "compile_seconds": trainer.compile_seconds}
+    return train, {"compile_seconds": trainer.compile_seconds}
 
 
-def measure_torch(cell: Cell, options: argparse.Namespace) -> Row:
-    """Training images per second of the peer: whole epochs, until the time is over."""
+def build_torch(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
+    """What trains an epoch of the peer."""
     import torch
 
     from benchmarks.peers.torch_trial import TorchTrainer
@@ -160,35 +139,46 @@ def measure_torch(cell: Cell, options: argparse.Namespace) -> Row:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cell.precision == "TF32"
     torch.backends.cudnn.benchmark = True
-    images, labels, train, _ = make_faces(cell, options.images)
-    steps = len(train) // cell.batch * cell.recipe.epochs
+    images, labels, train_indices, _ = cell.make_faces(count)
+    steps = len(train_indices) // cell.batch * cell.recipe.epochs
     trainer = TorchTrainer(cell.network, images, labels, cell.recipe, 0, steps, device)
-    indices = torch.from_numpy(train).to(device)
-    rate = 0.0
-    for limit in (options.seconds / 5, options.seconds):
-        started, trained, elapsed = time.perf_counter(), 0, 0.0
+    indices = torch.from_numpy(train_indices).to(device)
+
+    def train() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=cell.precision == "bfloat16"):
+            trainer.train_epoch(indices)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return train, {}
+
+
+def time_epochs(cell: Cell, options: argparse.Namespace) -> Row:
+    """Training images per second, those of all seeds: whole epochs until the time is over."""
+    train, facts = (build_torch if cell.library == "PyTorch" else build_ours)(cell, options.images)
+    for limit in (options.seconds / 5, options.seconds):  # the first warms the device up
+        started, epochs, elapsed = time.perf_counter(), 0, 0.0
         while elapsed < limit:
-            with torch.autocast(device, torch.bfloat16, enabled=cell.precision == "bfloat16"):
-                trainer.train_epoch(indices)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            trained, elapsed = trained + len(train), time.perf_counter() - started
-        rate = trained / elapsed
-    del trainer
-    torch.cuda.empty_cache()
-    return {"images_per_second": rate}
+            train()
+            epochs, elapsed = epochs + 1, time.perf_counter() - started
+    images = max(options.images // cell.batch, 1) * cell.batch * cell.seeds
+    return {"images_per_second": epochs * images / elapsed, **facts}
 
 
 def measure(cell: Cell, options: argparse.Namespace) -> Row:
     """What a cell gives, or that it does not fit into memory."""
-    run: Callable[[Cell, argparse.Namespace], Row] = measure_torch if cell.library == "PyTorch" else measure_ours
     try:
-        return run(cell, options)
+        return time_epochs(cell, options)
     except RuntimeError as error:
         # JAX and PyTorch each have a class of their own for this, both RuntimeErrors.
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise
         return {"failed": "out of memory"}
+    finally:
+        if cell.library == "PyTorch":
+            import torch
+
+            torch.cuda.empty_cache()
 
 
 def run(options: argparse.Namespace, path: Path) -> None:
@@ -215,49 +205,39 @@ def find_cell(row: Row) -> Cell:
 
 def has_torch(options: argparse.Namespace) -> bool:
     """Whether PyTorch can take part."""
-    if harness.find_missing(["torch"]):
-        tell('PyTorch is left out: no torch; pip install -e ".[bench]"')
-        return False
-    import torch
+    reason = 'no torch; pip install -e ".[bench]"'
+    if not harness.find_missing(["torch"]):
+        import torch
 
-    if not torch.cuda.is_available() and not options.allow_cpu:
-        tell("PyTorch is left out: this build of it sees no GPU")
-        return False
-    return True
-
-
-# ---------------------------------------------------------------------------------- reporting
+        reason = "" if torch.cuda.is_available() or options.allow_cpu else "this build of it sees no GPU"
+    if reason:
+        tell(f"PyTorch is left out: {reason}")
+    return not reason
 
 
 def write_report(path: Path, options: argparse.Namespace) -> str:
     """Write gpu.md beside the records `path`, and return it."""
     held = harness.read_latest(path, "device", *Cell._fields)
-    batches, seeds = (" ".join(map(str, values)) for values in (options.batches, options.seeds))
-    command = f"python -m benchmarks.gpu --resolution {options.resolution} --batches {batches} --seeds {seeds}"
     parts = []
     for name in dict.fromkeys(row["device"] for row in held):
-        device, rows = find_device(name, options), [row for row in held if row["device"] == name]
-        peaks = "No floor: the device's peaks are not known; give --peak-tflops and --bandwidth-gbs."
+        device = next((device for part, device in DEVICES.items() if part in name), None)
+        rows = [row for row in held if row["device"] == name]
+        peaks = "No floor: the device's peaks are not known; add them to DEVICES in benchmarks/gpu.py."
         if device:
             peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} in bfloat16, {:g} GB/s.".format(*device)
         about = f"{report.describe_versions(rows[-1])}; {rows[-1]['date']}. {peaks}"
-        table = report.write_table(HEAD, [describe(row, device) for row in rows], left=2)
-        parts += [f"## {name}", about, table]
+        parts += [f"## {name}", about, report.write_table(HEAD, [describe(row, device) for row in rows], left=2)]
+    batches, seeds = (" ".join(map(str, values)) for values in (options.batches, options.seeds))
+    command = f"python -m benchmarks.gpu --resolution {options.resolution} --batches {batches} --seeds {seeds}"
     devices = "\n\n".join(parts) or NOT_RUN
     return report.fill_page(path.with_suffix(".md"), "gpu", command=command, devices=devices)
 
 
-HEAD = [
-    *("", "precision", "pixels", "batch", "seeds", "training images/s", "ms per step"),
-    *("floor, ms (set by)", "step / floor"),
-]
-
-
-def describe(row: Row, device: Device | None) -> list[str]:
+def describe(row: Row, device: Sequence[float] | None) -> list[str]:
     """A row of a device's table."""
     cell = find_cell(row)
-    name = f"{cell.library} {cell.form}".strip()
-    words = [name, cell.precision, *map(str, (cell.resolution, cell.batch, cell.seeds))]
+    words = [f"{cell.library} {cell.form}".strip(), cell.precision]
+    words += map(str, (cell.resolution, cell.batch, cell.seeds))
     floor, by = compute_floor(cell, device) if device else (math.nan, "")
     least = f"{1e3 * floor:.3f} ({by})" if device else ""
     if "failed" in row:
@@ -265,14 +245,6 @@ def describe(row: Row, device: Device | None) -> list[str]:
     step = cell.batch * cell.seeds / row["images_per_second"]
     ratio = f"{step / floor:.1f}" if device else ""
     return [*words, f"{row['images_per_second']:.0f}", f"{1e3 * step:.2f}", least, ratio]
-
-
-def find_device(name: str, options: argparse.Namespace) -> Device | None:
-    """The peaks given on the command line, else those known for a device of that name."""
-    known = next((device for part, device in DEVICES.items() if part in name), None)
-    peaks = options.peak_tflops or (known[:3] if known else ())
-    gbs = options.bandwidth_gbs or (known.gbs if known else None)
-    return Device(*peaks, gbs) if all(peaks) and len(peaks) == len(PRECISIONS) and gbs else None
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -286,9 +258,6 @@ def main(words: Sequence[str] | None = None) -> None:
         images=(8192, "in memory, and of an epoch"),
         seconds=(10.0, "of measuring each"),
     )
-    columns = tuple(name.upper() for name in PRECISIONS)
-    parser.add_argument("--peak-tflops", nargs=3, type=float, metavar=columns, help="known: H100, H200")
-    parser.add_argument("--bandwidth-gbs", type=float, metavar="GB/S", help="of its memory; known: H100, H200")
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
     parser.add_argument("--allow-cpu", action="store_true", help="try it without a GPU; prints the page, keeps nothing")
     options = parser.parse_args(words)
@@ -297,17 +266,15 @@ def main(words: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
+    with tempfile.TemporaryDirectory() as scratch:
+        path = (Path(scratch) if options.allow_cpu else options.out) / "gpu.jsonl"
+        if not options.report_only and not options.allow_cpu and jax.devices()[0].platform == "cpu":
+            tell("no GPU here, so nothing is measured; --allow-cpu tries it without one")
+        elif not options.report_only:
+            run(options, path)
+        page = write_report(path, options)
     if options.allow_cpu:
-        with tempfile.TemporaryDirectory() as folder:
-            run(options, path := Path(folder) / "gpu.jsonl")
-            print(write_report(path, options))
-        return
-    path = options.out / "gpu.jsonl"
-    if not options.report_only and jax.devices()[0].platform == "cpu":
-        tell("no GPU here, so nothing is measured; --allow-cpu tries it without one")
-    elif not options.report_only:
-        run(options, path)
-    write_report(path, options)
+        print(page)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ it is measured what other work takes of the machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -19,7 +20,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,8 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-# ------------------------------------------------------------------- options and records
-
-
 def make_parser(about: str | None, out: str, kept: bool = True) -> argparse.ArgumentParser:
-    """A command line with the options that benchmarks share.
-
-    Args:
-        about: what --help says first.
-        out: the default of --out, in results/.
-        kept: records are kept, from which --report-only writes the page again.
-    """
+    """A command line with --out, by default results/`out`, and with --report-only where records are `kept`."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path("results") / out
     parser.add_argument("--out", type=Path, default=default, help=f"where records and pages go (default: {default})")
@@ -78,9 +69,8 @@ def check_positive(options: argparse.Namespace, *names: str) -> None:
 
 def read_lines(path: Path) -> list[Row]:
     """The rows of a file of JSON lines; none where there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def read_latest(path: Path, *keys: str) -> list[Row]:
@@ -129,26 +119,17 @@ def find_missing(libraries: Sequence[str]) -> list[str]:
     return [name for name in libraries if importlib.util.find_spec(name) is None]
 
 
-def read_versions(libraries: Sequence[str]) -> dict[str, str]:
-    """The installed versions, Python's first."""
-    versions = {"python": platform.python_version()}
-    for name in libraries:
-        # TensorFlow for CPUs is a package of another name than its module's.
-        if name == "tensorflow-cpu" or not find_missing([name]):
-            try:
-                versions[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return versions
-
-
 def describe_machine(libraries: Sequence[str] = LIBRARIES) -> Row:
-    """Date, processor, physical cores and versions; nothing that names the machine."""
+    """Date, processor, physical cores, and the versions of Python and of what is installed of `libraries`."""
     import joblib
 
+    versions = {"python": platform.python_version()}
+    for name in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     cores = joblib.cpu_count(only_physical_cores=True)
-    machine = {"date": str(datetime.date.today()), "processor": find_processor(), "cores": cores}
-    return {**machine, "versions": read_versions(libraries)}
+    date = str(datetime.date.today())
+    return {"date": date, "processor": find_processor(), "cores": cores, "versions": versions}
 
 
 def make_environment(**more: str) -> dict[str, str]:
@@ -158,20 +139,16 @@ def make_environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", "")))), **more}
 
 
-# ------------------------------------------------------------------- processes and turns
-
-
 def read_memory(field: str) -> int:
-    """Bytes of this process by a field of Linux's status file: VmRSS, resident now; VmHWM, at its peak.
-
-    Elsewhere both are the peak.
-    """
+    """Bytes of this process, VmRSS now or VmHWM at its peak; where Linux's status file is missing, both the peak."""
     status = Path("/proc/self/status")
     if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines[field].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        (kilobytes,) = re.findall(rf"^{field}:\s+(\d+)", status.read_text(), re.MULTILINE)
+        return int(kilobytes) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+Made = tuple[Any, Callable[..., Any]]
 
 
 class Worker:
@@ -188,7 +165,7 @@ class Worker:
 
     def __init__(
         self,
-        make: Callable[..., tuple[Any, Callable[..., Any]]],
+        make: Callable[..., Made],
         *arguments: Any,
         environment: dict[str, str] | None = None,
         cores: set[int] | None = None,
@@ -224,7 +201,7 @@ class Worker:
         self._process.kill()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _inherited(environment: dict[str, str], cores: set[int] | None) -> Iterator[None]:
     """This process as its child is to be: libraries read variables and count cores when they are imported."""
     before, own = dict(os.environ), os.sched_getaffinity(0) if cores else set()
@@ -240,7 +217,7 @@ def _inherited(environment: dict[str, str], cores: set[int] | None) -> Iterator[
             os.sched_setaffinity(0, own)
 
 
-def _serve(connection: Any, make: Callable[..., tuple[Any, Callable[..., Any]]], arguments: tuple[Any, ...]) -> None:
+def _serve(connection: Any, make: Callable[..., Made], arguments: tuple[Any, ...]) -> None:
     try:
         start, answer = make(*arguments)
         connection.send(start)

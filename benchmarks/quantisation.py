@@ -15,18 +15,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
-from benchmarks import emulated, harness
+from benchmarks import emulated, harness, report
 from benchmarks.harness import Row
-from benchmarks.quantisation_report import write_report
+from ffem_jax.analysis.pareto import find_pareto
 from ffem_jax.data import Faces
 from ffem_jax.data.protocols import Split, load_split
 from ffem_jax.export import load_format, onnx, tfjs
@@ -35,54 +40,34 @@ from ffem_jax.export.finetune import LEARNING_RATE, finetune
 from ffem_jax.export.fold import fold_network
 from ffem_jax.export.layers import Convolution, Depthwise, LayerList, compute_model_id
 from ffem_jax.export.parity import compare_embeddings, compute_class_weights
+from ffem_jax.figures.canvas import SETTINGS, apply_look, make_figure
 from ffem_jax.machine.processor import describe_processor
 from ffem_jax.training.weights import TrialFolderError, load_trial
 
 # As DTYPE, with weights that go to 127 as they do in int8: wrong on x86-64 without VNNI, and what DTYPE's cost is held
 # against.
 FULL_RANGE = f"{DTYPE}_full_range"
-# Format and dtype; the first is what the others are held against.
-STORED = (
-    ("onnx", "float32"), ("onnx", "float16"), ("tfjs", "uint8"), ("onnx", "int8"),
-    ("onnx", FULL_RANGE), ("onnx", DTYPE),
-)  # fmt: skip
-# What is run on emulated processors: whose integers meet in kernels that differ by processor.
-EMULATED = (("onnx", FULL_RANGE), ("onnx", DTYPE))
-# What fine-tuning is measured in.
-FINETUNED = ("onnx", "int8")
+# How each way of storing is called, and drawn: by marker, fill and colour (Okabe and Ito's). A way is a format, a
+# dtype, and whether the network was fine-tuned for it; the first is what the others are held against.
+Stored = tuple[str, str, bool]
+NAMES: dict[Stored, tuple[str, tuple[str, str, str]]] = {
+    ("onnx", "float32", False): ("float32", ("o", "none", "#404040")),
+    ("onnx", "float16", False): ("float16", ("D", "left", "#009E73")),
+    ("tfjs", "uint8", False): ("uint8, one scale per tensor (tfjs)", ("s", "full", "#0072B2")),
+    ("onnx", "int8", False): ("int8, one scale per channel", ("^", "bottom", "#D55E00")),
+    ("onnx", "int8", True): ("int8, fine-tuned", ("P", "full", "#E69F00")),
+    ("onnx", FULL_RANGE, False): ("int8, maps too, full range", ("v", "none", "#CC79A7")),
+    ("onnx", DTYPE, False): ("int8, maps too", ("v", "full", "#CC79A7")),
+}
+REFERENCE = next(iter(NAMES))
+UNKNOWN = "not recorded"
+OTHERS = "Maps of 8 bits on other processors, the same trials and images:"
+ANSWERS = [
+    *("change, points ± standard error", "worst, best", "images lost, gained", "cosine, mean and lowest", "trials"),
+    "processor",
+]
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure what is missing, and write the page and the figure."""
-    parser = harness.make_parser(__doc__, "quantisation")
-    parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
-    parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
-    parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
-    parser.add_argument("--emulate", action="append", default=[], choices=emulated.PROCESSORS, help="may be repeated")
-    parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
-    options = parser.parse_args(words)
-    path = options.out / "records.jsonl"
-    rows = harness.read_lines(path)
-    if not options.report_only:
-        if not (folders := list(find_trials(options.sweeps))):
-            raise SystemExit("no trial folder is in the folders given; give folders that hold */trial.json")
-        known = {(row["trial_key"], row.get("finetune_epochs", 0)) for row in rows}
-        for folder in folders:
-            for row in measure_trial(folder, known, options):
-                harness.append_rows(path, row)
-                rows.append(row)
-                tuned = f" after {row['finetune_epochs']} epochs" if row["finetune_epochs"] else ""
-                harness.tell(
-                    f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
-                    f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}"
-                )
-    write_report(harness.demand_rows(rows), options.out)
-
-
-def find_trials(sweeps: Sequence[Path]) -> Iterator[Path]:
-    """The trial folders in the folders, by name."""
-    for sweep in sweeps:
-        yield from sorted(path.parent for path in sweep.glob("*/trial.json"))
+# ------------------------------------------------------------------- measuring
 
 
 def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.Namespace) -> Iterator[Row]:
@@ -98,20 +83,21 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
     except TrialFolderError as error:
         harness.tell(f"left out: {error}")
         return
-    trial = finished.trial
+    trial, attention = finished.trial, finished.trial.arch.attention
     faces, split = load_split(trial.data, trial.protocol)
     network = fold_network(finished.classifier.network, trial.data.resolution)
     tested = Tested(compute_class_weights(finished), faces, split, options.node)
-    reference = tested.embed(network, *STORED[0])[0]
+    tested.measure(network, *REFERENCE[:2])
     for each in epochs:
-        deployed, ways = network, STORED
-        started = time.process_time()
+        ways: list[tuple[str, ...]] = [stored[:2] for stored in NAMES if stored[2] == bool(each)]
+        if not each:  # emulated: files whose integers meet in kernels that differ by processor
+            ways += [("onnx", dtype, name) for name in options.emulate for dtype in (FULL_RANGE, DTYPE)]
+        deployed, started = network, time.process_time()
         if each:
-            deployed = finetune(network, FINETUNED[1], select_training_faces(faces, split), each, trial.seed)
-            ways = (FINETUNED,)
+            deployed = finetune(network, ways[0][1], select_training_faces(faces, split), each, trial.seed)
         facts = {
             "trial_key": finished.key,
-            "network": describe_network(trial.arch),
+            "network": trial.arch.name + (f", {attention.kind} {attention.placement}" * (attention.kind != "none")),
             "data": trial.data.name,
             "resolution": trial.data.resolution,
             "recipe": trial.recipe.name,
@@ -125,23 +111,14 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
             "finetune_rate": LEARNING_RATE if each else None,
             "finetune_cpu_seconds": round(time.process_time() - started, 1) if each else None,
         }
-        for name, dtype in ways:
-            yield {**facts, **tested.measure(deployed, name, dtype, reference)}
-        for processor in [] if each else options.emulate:
-            for name, dtype in EMULATED:
-                yield {**facts, **tested.measure(deployed, name, dtype, reference, processor)}
-
-
-def describe_network(arch: Any) -> str:
-    """The network's name, with its attention where it has one."""
-    attention = arch.attention
-    return arch.name if attention.kind == "none" else f"{arch.name}, {attention.kind} {attention.placement}"
+        for way in ways:
+            yield {**facts, **tested.measure(deployed, *way)}
 
 
 class Tested:
     """The test images of a trial, and what a stored network answers on them.
 
-    weights: of the classifier, kernel and bias; node: run TensorFlow.js files in Node.
+    The first network that is measured is what the others are held against.
     """
 
     def __init__(self, weights: tuple[np.ndarray, np.ndarray], faces: Faces, split: Split, node: bool):
@@ -149,48 +126,31 @@ class Tested:
         self.pixels = faces.images[split.test].astype(np.float32) / 127.5 - 1
         self.own, self.people = faces.labels[split.test], np.unique(faces.labels[split.train])
         self.calibration = choose_images(select_training_faces(faces, split))
+        self.first: tuple[np.ndarray, np.ndarray] | None = None
 
-    def embed(
-        self, network: LayerList, name: str, dtype: str, processor: str | None = None
-    ) -> tuple[np.ndarray, int, str, float]:
-        """Embeddings by the file of `network`, its bytes, what ran it, and the processor's seconds.
+    def write(self, network: LayerList, name: str, dtype: str, folder: Path) -> tuple[int, Any, str]:
+        """Write the file of `network` into `folder`: its bytes, the module that runs it, and a note on how."""
+        module: Any = load_format(name, dtype.removesuffix("_full_range"))
+        if dtype in (DTYPE, FULL_RANGE):
+            paths = write_calibrated(network, self.calibration, folder, full_range=dtype == FULL_RANGE)
+        else:
+            paths = module.write(network, dtype, folder)
+        size = sum(path.stat().st_size for path in paths)
+        if name != "tfjs" or self.node:
+            return size, module, ""
+        onnx.write(restore_weights(network, folder), "float32", folder)
+        return size, onnx, ", of the restored weights"
 
-        processor: one of emulated.PROCESSORS instead of this machine's.
-        """
+    def measure(self, network: LayerList, name: str, dtype: str, processor: str | None = None) -> Row:
+        """What a way of storing `network` takes and answers, on this processor or an emulated one."""
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            if dtype in (DTYPE, FULL_RANGE):
-                module = load_format(name, DTYPE)
-                paths = write_calibrated(network, self.calibration, folder, full_range=dtype == FULL_RANGE)
-            else:
-                module = load_format(name, dtype)
-                paths = module.write(network, dtype, folder)
-            size = sum(path.stat().st_size for path in paths)
-            restored = name == "tfjs" and not self.node
-            if restored:
-                onnx.write(restore_weights(network, folder), "float32", folder)
-                module = onnx
+            size, module, note = self.write(network, name, dtype, Path(scratch))
+            run = partial(emulated.run, processor=processor) if processor else module.run
             started = time.process_time()
-            if processor:
-                embeddings, runtime = emulated.run(folder, self.pixels, processor)
-            else:
-                embeddings, runtime = module.run(folder, self.pixels)
+            embeddings, runtime = run(Path(scratch), self.pixels)
             seconds = time.process_time() - started
-        return embeddings, size, runtime + (", of the restored weights" if restored else ""), seconds
-
-    def find_hits(self, embeddings: np.ndarray) -> np.ndarray:
-        """Which images are answered rightly."""
-        return self.people[(embeddings @ self.weights[0] + self.weights[1]).argmax(axis=1)] == self.own
-
-    def measure(
-        self, network: LayerList, name: str, dtype: str, reference: np.ndarray, processor: str | None = None
-    ) -> Row:
-        """What a way of storing `network` takes and answers, held against the embeddings `reference`.
-
-        processor: one of emulated.PROCESSORS instead of this machine's.
-        """
-        embeddings, size, runtime, seconds = self.embed(network, name, dtype, processor)
-        found, hits = self.find_hits(embeddings), self.find_hits(reference)
+        found = self.people[(embeddings @ self.weights[0] + self.weights[1]).argmax(axis=1)] == self.own
+        self.first = reference, hits = self.first or (embeddings, found)
         return {
             "format": name,
             "dtype": dtype,
@@ -202,7 +162,7 @@ class Tested:
             "lost": int((hits & ~found).sum()),
             **compare_embeddings(reference, embeddings),
             "cpu_ms_per_image": None if name == "tfjs" or processor else round(1000 * seconds / len(self.pixels), 3),
-            "runtime": runtime,
+            "runtime": runtime + note,
             "processor": emulated.PROCESSORS[processor] if processor else describe_processor(),
             "emulated": processor is not None,
         }
@@ -213,21 +173,194 @@ def restore_weights(network: LayerList, folder: Path) -> LayerList:
     manifest = json.loads((folder / tfjs.MODEL_FILE).read_text())["weightsManifest"][0]["weights"]
     data, place, tensors = (folder / tfjs.WEIGHTS_FILE).read_bytes(), 0, {}
     for entry in manifest:
-        how = entry.get("quantization", {"dtype": entry["dtype"]})
-        count = int(np.prod(entry["shape"]))
-        values = np.frombuffer(data, how["dtype"], count, place)
+        how = entry.get("quantization", entry)
+        values = np.frombuffer(data, how["dtype"], math.prod(entry["shape"]), place)
         place += values.nbytes
         if "scale" in how:
             values = values.astype(np.float32) * np.float32(how["scale"]) + np.float32(how["min"])
         tensors[entry["name"]] = values.reshape(entry["shape"])
-    layers = []
-    for index, layer in enumerate(network.layers):
+    layers = list(network.layers)
+    for index, layer in enumerate(layers):
         if isinstance(layer, Convolution | Depthwise):
             name = f"n{index}k"
             kernel = tensors[name] if name in tensors else tensors[f"{name}q"] * tensors[f"{name}c"]
-            layer = dataclasses.replace(layer, kernel=kernel.reshape(layer.kernel.shape))
-        layers.append(layer)
+            layers[index] = dataclasses.replace(layer, kernel=kernel.reshape(layer.kernel.shape))
     return LayerList(network.resolution, tuple(layers))
+
+
+# ------------------------------------------------------------------- the page and the figure
+
+
+def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that may share a table, by a title that says what they share.
+
+    Each also says how it was stored, and what it changes against its trial's row in float32: `change` in points.
+    """
+    groups = defaultdict(list)
+    for row in rows:
+        drawn = ", synthetic faces" * row["synthetic"]
+        # Rows of before epochs were recorded are of the recipe's own number.
+        epochs = f", {row['epochs']} epochs" if row.get("epochs") else ""
+        title = f"{row['data']}, {row['resolution']} pixels, {row['protocol']}, recipe {row['recipe']}{epochs}{drawn}"
+        stored = row["format"], row["dtype"], bool(row.get("finetune_epochs"))
+        groups[title].append({**row, "stored": stored, "processor": row["processor"] or UNKNOWN})
+    for own in groups.values():
+        references = {row["trial_key"]: row for row in select(own, REFERENCE)}
+        for row in own:
+            reference = references[row["trial_key"]]
+            row["change"] = 100 * (row["accuracy"] - reference["accuracy"])
+            row["share"] = row["bytes"] / reference["bytes"]
+    return dict(groups)
+
+
+def select(rows: Sequence[Row], stored: Stored) -> list[Row]:
+    """The rows of one way of storing."""
+    return [row for row in rows if row["stored"] == stored]
+
+
+def split_networks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by network."""
+    return {name: [row for row in rows if row["network"] == name] for name in dict.fromkeys(r["network"] for r in rows)}
+
+
+def average(rows: Sequence[Row], field: str) -> float:
+    """The mean of a field."""
+    return fmean(row[field] for row in rows)
+
+
+def describe_answers(rows: Sequence[Row]) -> list[str]:
+    """The cells that say how accurate the rows are beside their references, and what ran them."""
+    changes = [row["change"] for row in rows]
+    error = f" ± {stdev(changes) / len(changes) ** 0.5:.2f}" if len(changes) > 1 else ""
+    told = [f"{fmean(changes):+.2f}{error}", f"{min(changes):+.2f}, {max(changes):+.2f}"]
+    lost, gained, tested = (sum(row[name] for row in rows) for name in ("lost", "gained", "tested"))
+    cosines = f"{average(rows, 'cosine_mean'):.5f}, {min(row['cosine_lowest'] for row in rows):.4f}"
+    processors = "; ".join(sorted({row["processor"] for row in rows}))
+    if rows[0]["stored"] == REFERENCE:
+        told = ["", ""]
+    return [*told, f"{lost}, {gained} of {tested}", cosines, str(len(rows)), processors]
+
+
+def write_summary(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table: a row for each way of storing, over all trials of a group."""
+    table = [
+        [name, f"{average(own, 'share'):.3f}", *describe_answers(own)]
+        for stored, (name, _) in NAMES.items()
+        if (own := select(rows, stored))
+    ]
+    return report.write_table(["stored as", "bytes, share of float32", *ANSWERS], table, left=9).splitlines()
+
+
+def write_processors(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table: a row for each way of storing and processor, of the trials that every processor ran."""
+    runs: dict[tuple[Stored, str], list[Row]] = defaultdict(list)
+    emulated_ways = {row["stored"] for row in rows if row["emulated"]}
+    for row in itertools.chain(*(select(rows, stored) for stored in NAMES if stored in emulated_ways)):
+        runs[row["stored"], row["processor"]].append(row)
+    everywhere = set.intersection(*({row["trial_key"] for row in own} for own in runs.values()))
+    table = [
+        [NAMES[stored][0], *describe_answers(shared)]
+        for (stored, _), own in runs.items()
+        if (shared := [row for row in own if row["trial_key"] in everywhere])
+    ]
+    return report.write_table(["stored as", *ANSWERS], table, left=9).splitlines()
+
+
+def write_networks(rows: Sequence[Row]) -> str:
+    """A row for each network: its accuracy in float32, then the change and the MB of each way of storing."""
+    columns = [stored for stored in NAMES if stored != REFERENCE and select(rows, stored)]
+    table = []
+    for network, own in split_networks(rows).items():
+        references = select(own, REFERENCE)
+        accuracy, megabytes = 100 * average(references, "accuracy"), average(references, "bytes") / 1e6
+        cells = [network, str(len(references)), f"{accuracy:.1f} %, {megabytes:.2f}"]
+        for chosen in (select(own, stored) for stored in columns):
+            if chosen:
+                cells.append(f"{average(chosen, 'change'):+.2f}, {average(chosen, 'bytes') / 1e6:.2f}")
+            else:
+                cells.append("not measured")
+        table.append(cells)
+    heads = [f"{NAMES[stored][0]}: change, MB" for stored in columns]
+    return report.write_table(["network", "trials", "float32: accuracy, MB", *heads], table, left=3 + len(heads))
+
+
+def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, float]]:
+    """(MB, accuracy) of each network whose every trial is stored so.
+
+    Of some of its trials alone a network's mean would say more about these trials than about the bits.
+    """
+    pairs = ((select(own, stored), select(own, REFERENCE)) for own in split_networks(rows).values())
+    return [
+        (average(chosen, "bytes") / 1e6, average(chosen, "accuracy"))
+        for chosen, references in pairs
+        if chosen and len(chosen) == len(references)
+    ]
+
+
+def plot(groups: dict[str, list[Row]], path: Path) -> None:
+    """Accuracy against bytes: a panel per group, a mark per network (its trials' mean), a frontier per stored form."""
+    from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+    with apply_look(SETTINGS):
+        figure = make_figure((7.2, 0.9 + 3.6 * len(groups)), layout="constrained")
+        every = figure.subplots(len(groups), squeeze=False)[:, 0]
+        marks = {}
+        for axes, (title, rows) in zip(every, groups.items(), strict=True):
+            for stored, (name, (marker, fill, colour)) in NAMES.items():
+                if points := average_networks(rows, stored):
+                    best = sorted(set(itertools.compress(points, find_pareto(*zip(*points, strict=True)))))
+                    axes.step(*zip(*best, strict=True), where="post", color=colour, linewidth=1.1)
+                    look = {"linestyle": "none", "markersize": 6.5, "markerfacecoloralt": "white", "color": colour}
+                    (marks[name],) = axes.plot(*zip(*points, strict=True), marker=marker, fillstyle=fill, **look)
+            axes.set_xscale("log")
+            axes.set_xticks([t for t in (0.25, 0.5, 1, 2, 3, 5, 8) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]])
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter("")
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+            axes.set(xlabel="MB of the files (10⁶ bytes)", ylabel="accuracy, no interval drawn")
+            axes.set_title(title, loc="left", fontsize=9.5)
+            axes.grid(color="#e4e4e4", linewidth=0.5)
+        figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path, dpi=160)
+
+
+def write_report(rows: Sequence[Row], folder: Path) -> None:
+    """Write quantisation.md and quantisation.png into `folder`."""
+    tested, parts, groups = min(row["tested"] for row in rows), [], {}
+    for title, members in group_rows(rows).items():
+        own = groups[title] = [row for row in members if not row["emulated"]]
+        parts += [f"## {title}", "\n".join(write_summary(own)), write_networks(own)]
+        if len(own) < len(members):
+            parts += [OTHERS, "\n".join(write_processors(members))]
+    runtimes = "; ".join(sorted({row["runtime"] for row in rows}))
+    values = {"image": 100 / tested, "tested": tested, "groups": "\n\n".join(parts), "runtimes": runtimes}
+    report.fill_page(folder / "quantisation.md", "quantisation", **values)
+    plot(groups, folder / "quantisation.png")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and write the page and the figure."""
+    parser = harness.make_parser(__doc__, "quantisation")
+    parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
+    parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
+    parser.add_argument("--emulate", action="append", default=[], choices=emulated.PROCESSORS, help="may be repeated")
+    parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
+    options = parser.parse_args(words)
+    path = options.out / "records.jsonl"
+    if not options.report_only:
+        paths = [path for sweep in options.sweeps for path in sorted(sweep.glob("*/trial.json"))]
+        if not paths:
+            raise SystemExit("no trial folder is in the folders given; give folders that hold */trial.json")
+        known = {(row["trial_key"], row.get("finetune_epochs", 0)) for row in harness.read_lines(path)}
+        for row in itertools.chain(*(measure_trial(found.parent, known, options) for found in paths)):
+            harness.append_rows(path, row)
+            tuned = f" after {row['finetune_epochs']} epochs" if row["finetune_epochs"] else ""
+            harness.tell(
+                f"{row['network']} seed {row['seed']} fold {row['fold']} {row['dtype']}{tuned}: "
+                f"{row['bytes']:,} bytes, {row['accuracy']:.2%} on {row['processor']}"
+            )
+    write_report(harness.demand_rows(harness.read_lines(path)), options.out)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,15 @@ SHAPES = ("o", "^", "s", "D", "v", "P", "x")
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
-# ------------------------------------------------------------------- text
+def fill_template(name: str, /, **values: object) -> str:
+    """pages/`name`.md with its values, less the paragraphs that are empty."""
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8").format(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip()
 
 
-def fill_page(path: Path, template: str, **values: object) -> str:
-    """Write a page to `path`: pages/`template`.md with its values, less the paragraphs that are empty. Returns it."""
-    text = (PAGES / f"{template}.md").read_text(encoding="utf-8").format(**values)
-    page = re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+def fill_page(path: Path, template: str, /, **values: object) -> str:
+    """Write a template with its values to `path`, and return it."""
+    page = fill_template(template, **values) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return page
@@ -66,6 +68,11 @@ def write_number(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
+def find_spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lowest, the median and the highest."""
+    return min(values), median(values), max(values)
+
+
 def write_range(values: Sequence[float], write: Callable[[float], str] = write_number) -> str:
     """Median, lowest and highest; `-` where there are none."""
     return f"{write(median(values))} [{write(min(values))}, {write(max(values))}]" if values else "-"
@@ -86,9 +93,6 @@ def describe_versions(row: Row) -> str:
     return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
 
 
-# ------------------------------------------------------------------- figures
-
-
 class Mark(NamedTuple):
     """A value in a figure: its panel, row and series, and its lowest, middle and highest."""
 
@@ -103,14 +107,9 @@ class Mark(NamedTuple):
 def draw_marks(
     path: Path, marks: Sequence[Mark], title: str, axis: str, *, log: bool = True, one: bool = False
 ) -> None:
-    """A panel beside the other, a line per row, each mark with a bar from lowest to highest.
+    """Draw panels side by side, a line per row, each mark with a bar; panels, rows and series in the marks' order.
 
-    Args:
-        path: of the PNG.
-        marks: in the order in which panels, rows (from the top) and series are drawn.
-        axis: what the values are.
-        log: a logarithmic axis; else one from 0.
-        one: draw a line at 1.
+    The axis is logarithmic with `log`, else it begins at 0; `one` draws a line at 1.
     """
     panels, rows, series = (list(dict.fromkeys(getattr(mark, name) for mark in marks)) for name in Mark._fields[:3])
     with apply_look(SETTINGS):
@@ -145,9 +144,7 @@ def draw_marks(
             every[0].set_xlim(0, 1.05 * max(mark.high for mark in marks))
         if len(series) > 1:
             # A series may have no mark in the first panel.
-            handles = {
-                name: mark for axes in every for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)
-            }
+            handles = {name: bar for axes in every for bar, name in zip(*axes.get_legend_handles_labels(), strict=True)}
             place = {"loc": "outside lower center", "ncols": min(5, len(series)), "frameon": False}
             figure.legend(list(handles.values()), list(handles), **place)
         figure.suptitle(f"{title}\n{axis}", x=0.012, ha="left", fontsize=10)
@@ -157,14 +154,9 @@ def draw_marks(
 def draw_curves(
     path: Path, curves: Mapping[str, np.ndarray], title: str, axis: str, *, target: float | None = None, note: str = ""
 ) -> None:
-    """Lines with a band around each, their names at their ends; PNG and SVG.
+    """Draw lines with a band around each and their names at their ends to `path`.png and .svg.
 
-    Args:
-        path: of the figure, without a suffix.
-        curves: by name, [lowest, middle and highest; training], in %.
-        axis: what the values are.
-        target: random search's end, drawn as a line.
-        note: what a corner says in large letters, such as that faces are synthetic.
+    curves: by name, [lowest, middle and highest; training], in %. target: random search's end. note: said in a corner.
     """
     budget = next(iter(curves.values())).shape[1]
     with save_figure(path, (9.0, 5.2), layout="constrained") as figure:

@@ -26,7 +26,7 @@ from ffem_jax.reports.html import write_report
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, StageSpec
 from ffem_jax.specs.trial import DataSpec, TrialSpec, to_plain
 
-TESTED, EPOCHS, ROUNDS = 312, 30, 5
+TRIALS, TESTED, EPOCHS, ROUNDS = 5000, 312, 30, 5
 FILTERS = (("#filter-text", "eca last"), ("#filter-text", "0.5"), ("#filter-rate", "60"), ("#filter-text", ""))
 APPLY = """async ([selector, value]) => {
   document.querySelector(selector).value = value;
@@ -37,14 +37,8 @@ APPLY = """async ([selector, value]) => {
 }"""
 
 
-def make_records(count: int) -> list[TrialRecord]:
-    """Made-up trials of `count` different networks, a few over the cap and a few that failed."""
-    draw = random.Random(1)
-    return [make_record(draw, number) for number in range(count)]
-
-
 def make_record(draw: random.Random, number: int) -> TrialRecord:
-    """One of them: a stage table of its own, curves of EPOCHS epochs."""
+    """A made-up trial of a network of its own, with curves of EPOCHS epochs; a few are over the cap, a few failed."""
     stages = tuple(
         StageSpec(draw.choice((2, 4, 6)), draw.choice((16, 24, 32, 48)) * place, draw.choice((1, 2, 3)), 2)
         for place in (1, 2, 3, 4)
@@ -70,15 +64,21 @@ def make_record(draw: random.Random, number: int) -> TrialRecord:
     return record
 
 
+def read_cpu(session: Any) -> float:
+    """Milliseconds of CPU that the page's main thread has used."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+
 def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[float]]:
     """(milliseconds of CPU, milliseconds passed) of each opening and of each filter; cores that others took between."""
     from playwright.sync_api import sync_playwright
 
-    times: dict[str, list[tuple[float, float]]] = {"opening": [], "a filter": []}
-    busy = []
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         raise SystemExit("Chromium is not installed; on Debian and Ubuntu: apt install chromium")
+    times: dict[str, list[tuple[float, float]]] = {"opening": [], "a filter": []}
+    busy = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found)
         for _ in range(ROUNDS):
@@ -99,21 +99,13 @@ def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[floa
     return times, busy
 
 
-def read_cpu(session: Any) -> float:
-    """Milliseconds of CPU that the page's main thread has used."""
-    metrics = session.send("Performance.getMetrics")["metrics"]
-    return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Write the page, measure it, write the table."""
-    parser = harness.make_parser(__doc__, "speed/report_page.md", kept=False)
-    harness.add_numbers(parser, trials=(5000, "made-up trials"))
-    options = parser.parse_args(words)
-    harness.check_positive(options, "trials")
+    options = harness.make_parser(__doc__, "speed/report_page.md", kept=False).parse_args(words)
+    draw = random.Random(1)
+    records = [make_record(draw, number) for number in range(TRIALS)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
-        records = make_records(options.trials)
         started = time.process_time()
         write_report(records, path)
         seconds, size = time.process_time() - started, path.stat().st_size
@@ -126,7 +118,7 @@ def main(words: Sequence[str] | None = None) -> None:
     page = report.fill_page(
         options.out,
         "report_page",
-        trials=options.trials,
+        trials=TRIALS,
         epochs=EPOCHS,
         openings=ROUNDS,
         filters=ROUNDS * len(FILTERS),

@@ -8,8 +8,8 @@ gives for each operation within whole steps, of the shortest of several runs. Wr
 
 from __future__ import annotations
 
-import argparse
 import gzip
+import itertools
 import json
 import math
 import os
@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,13 @@ os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THR
 
 import numpy as np
 
-from benchmarks.harness import add_numbers, check_positive, make_parser
+from benchmarks import harness, report
+from benchmarks.contest import make_faces
 from ffem_jax.kernels.huge_pages import use_huge_pages
 
-# Of a call, by its name's beginning: the row of the table that it belongs to, and operations per number of its largest
-# array.
+# Of a compiled call or a product of matrices, by its name's beginning: the row of the table that it belongs to, and
+# operations per number of its largest array. XLA has products of its own, and those that it hands to XNNPACK.
+KERNEL_GRADIENT, PRODUCT = "1x1 convolution's kernel gradient", "1x1 convolution and its input's gradient"
 KINDS = {
     "ffem_batch_norm_depthwise": ("an expansion's BatchNorm, activation and depthwise convolution", 22),
     "ffem_normalize_depthwise_sums": ("their gradient, sums and kernel", 47),
@@ -44,59 +45,58 @@ KINDS = {
     "ffem_normalize_gradient": ("BatchNorm's gradient", 7),
     "ffem_join": ("parameters to and from a vector", 0),
     "ffem_split": ("parameters to and from a vector", 0),
+    "ffem_pointwise_kernel_gradient": (KERNEL_GRADIENT, math.nan),  # counted by its shapes, as products are
+    **dict.fromkeys(("dot", "ynn_fusion"), (PRODUCT, math.nan)),
 }
-KERNEL_GRADIENT, PRODUCT = "1x1 convolution's kernel gradient", "1x1 convolution and its input's gradient"
 OTHER = "XLA's other work"
-# What XLA calls products of matrices: its own, and those it hands to XNNPACK.
-PRODUCTS = ("dot", "ynn_fusion")
 # Operations that stand for those within them.
 AROUND = ("while", "call", "conditional")
 REPEATS = 5
 
 
-@dataclass
-class Work:
-    """What a kind of work comes to in a step."""
-
-    calls: int = 0
-    bytes: float = 0.0
-    operations: float = 0.0
-    seconds: float = 0.0
-
-
 def main() -> None:
     """The command."""
-    parser = make_parser(__doc__, "speed", kept=False)
+    parser = harness.make_parser(__doc__, "speed", kept=False)
     parser.add_argument("--network", default="ffem_am", help="a preset (default: ffem_am)")
-    add_numbers(parser, resolution=(96, "pixels per side"), batch=(32, "images"))
+    harness.add_numbers(parser, resolution=(96, "pixels per side"), batch=(32, "images"))
     options = parser.parse_args()
-    check_positive(options, "resolution", "batch")
+    harness.check_positive(options, "resolution", "batch")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    bandwidth, peak = measure_bandwidth(), measure_peak()
-    equations, seconds = run_step(options.network, options.resolution, options.batch)
-    kinds: dict[str, Work] = defaultdict(Work)
-    for name, equation in equations:
-        kind, operations = classify(name, equation)
-        work, arrays = kinds[kind], [*equation.invars, *equation.outvars]
-        work.calls += 1
-        work.bytes += sum(4.0 * array.aval.size for array in arrays)
-        work.operations += operations
-    for kind, spent in seconds.items():
-        kinds[kind].seconds = spent
-    write_page(options, kinds, bandwidth, peak)
-
-
-def measure_bandwidth() -> float:
-    """Bytes per second of a sum of two arrays written to a third, larger than any cache of a core's own."""
+    # Bytes per second of a sum of two arrays written to a third, larger than any cache of a core's own; and operations
+    # per second of a product of two matrices.
     first, second, total = (np.ones(64_000_000, np.float32) for _ in range(3))
-    return 3 * first.nbytes / find_least(lambda: np.add(first, second, out=total))
-
-
-def measure_peak() -> float:
-    """Operations per second of a product of two square matrices."""
+    bandwidth = 3 * first.nbytes / find_least(lambda: np.add(first, second, out=total))
     matrix = np.ones((2048, 2048), np.float32)
-    return 2 * 2048**3 / find_least(lambda: matrix @ matrix)
+    peak = 2 * 2048**3 / find_least(lambda: matrix @ matrix)
+
+    equations, seconds = run_step(options.network, options.resolution, options.batch)
+    rest, measured = seconds.pop(OTHER, 0.0), sum(seconds.values())
+    step, possible, rows = measured + rest, 0.0, []
+    for kind in sorted({*seconds, *(find_kind(name) for name, _ in equations)}, key=lambda kind: -seconds[kind]):
+        spent, own = seconds[kind], [(name, equation) for name, equation in equations if find_kind(name) == kind]
+        transferred = sum(4.0 * array.aval.size for _, each in own for array in (*each.invars, *each.outvars))
+        operations = sum(count_operations(name, equation) for name, equation in own)
+        least, bound = max((transferred / bandwidth, "memory"), (operations / peak, "arithmetic"))
+        possible += least
+        rates = [f"{amount / spent / 1e9:.1f}" for amount in (transferred, operations)]
+        rows.append([kind, str(len(own)), f"{spent / step:.0%}", *rates, bound, f"{least / step:.0%}"])
+    report.fill_page(
+        options.out / "roofline.md",
+        "roofline",
+        **vars(options),
+        machine=harness.describe_machine(),
+        load=os.getloadavg()[1],
+        cores=os.cpu_count(),
+        bandwidth=bandwidth / 1e9,
+        peak=peak / 1e9,
+        step=1000 * step,
+        rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        rest=rest / step,
+        possible=1000 * possible,
+        measured=1000 * measured,
+    )
+    harness.tell(str(options.out / "roofline.md"))
 
 
 def find_least(work: Callable[[], Any]) -> float:
@@ -123,8 +123,7 @@ def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, 
     from ffem_jax.training.step import BATCH_AXIS
     from ffem_jax.training.trainer import Trainer
 
-    images = np.random.default_rng(0).integers(0, 255, (4 * batch, resolution, resolution, 3)).astype(np.uint8)
-    labels = np.arange(len(images)) % 52
+    images, labels = make_faces(resolution, 4 * batch)
     recipe = RecipeSpec(name="benchmark", epochs=1, batch_size=batch, optimizer="sgd", flip=False)
     network = resolve_network(PRESETS[preset])
     trainer = Trainer(network, recipe, [0], images, labels, np.arange(len(images)), labels[:0])
@@ -139,7 +138,7 @@ def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, 
     run()
     profiles = [profile(run, trainer._program.train.as_text()) for _ in range(REPEATS)]
     shortest = min(profiles, key=lambda one: sum(one.values()))
-    program = build_program(network, resolution, 52, recipe, make_batch_mesh(BATCH_AXIS, batch))
+    program = build_program(network, resolution, int(labels.max()) + 1, recipe, make_batch_mesh(BATCH_AXIS, batch))
     arguments = state, trainer.zero_metrics(), trainer.keys, trainer.faces, schedule, 0, 0, steps
     named = [
         (equation.params.get("target_name", equation.primitive.name), equation)
@@ -169,11 +168,8 @@ def profile(run: Callable[[], Any], program: str) -> dict[str, float]:
 
 def find_kind(name: str) -> str:
     """The row of the table for a compiled call, or an operation of XLA, of that name."""
-    if name == "ffem_pointwise_kernel_gradient":
-        return KERNEL_GRADIENT
-    if name.startswith("ffem_"):
-        return next(kind for beginning, (kind, _) in KINDS.items() if name.startswith(beginning))
-    return PRODUCT if name.startswith(PRODUCTS) else OTHER
+    default = () if name.startswith("ffem_") else (OTHER,)  # a call of ours that KINDS lacks is an error
+    return next(itertools.chain((kind for start, (kind, _) in KINDS.items() if name.startswith(start)), default))
 
 
 def walk(jaxpr: Any) -> Iterator[Any]:
@@ -185,49 +181,16 @@ def walk(jaxpr: Any) -> Iterator[Any]:
                 yield from walk(value)
 
 
-def classify(name: str, equation: Any) -> tuple[str, float]:
-    """The kind of an equation and how many operations it takes."""
+def count_operations(name: str, equation: Any) -> float:
+    """How many operations an equation takes."""
+    inputs, outputs = ([variable.aval for variable in side] for side in (equation.invars, equation.outvars))
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        terms = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return PRODUCT, 2.0 * terms * equation.outvars[0].aval.size
+        return 2.0 * math.prod(inputs[0].shape[axis] for axis in contracted) * outputs[0].size
     if name == "ffem_pointwise_kernel_gradient":
-        x, grad = (variable.aval for variable in equation.invars)
-        return KERNEL_GRADIENT, 2.0 * x.size * grad.shape[-1]
-    largest = max(array.aval.size for array in (*equation.invars, *equation.outvars))
-    return find_kind(name), float(largest * next(each for start, (_, each) in KINDS.items() if name.startswith(start)))
-
-
-def write_page(options: argparse.Namespace, kinds: dict[str, Work], bandwidth: float, peak: float) -> None:
-    """Write roofline.md, a row for each kind of work, the longest first."""
-    from benchmarks import harness, report
-
-    rest = kinds.pop(OTHER, Work()).seconds
-    measured = sum(work.seconds for work in kinds.values())
-    rows, possible = [], 0.0
-    for kind, work in sorted(kinds.items(), key=lambda item: -item[1].seconds):
-        floor, bound = max((work.bytes / bandwidth, "memory"), (work.operations / peak, "arithmetic"))
-        possible += floor
-        rates = (f"{amount / work.seconds / 1e9:.1f}" for amount in (work.bytes, work.operations))
-        share, least = (f"{seconds / (measured + rest):.0%}" for seconds in (work.seconds, floor))
-        rows.append(f"| {' | '.join([kind, str(work.calls), share, *rates, bound, least])} |")
-    path = options.out / "roofline.md"
-    report.fill_page(
-        path,
-        "roofline",
-        **{name: getattr(options, name) for name in ("network", "resolution", "batch")},
-        machine=harness.describe_machine(),
-        load=os.getloadavg()[1],
-        cores=os.cpu_count(),
-        bandwidth=bandwidth / 1e9,
-        peak=peak / 1e9,
-        step=1000 * (measured + rest),
-        rows="\n".join(rows),
-        rest=rest / (measured + rest),
-        possible=1000 * possible,
-        measured=1000 * measured,
-    )
-    harness.tell(str(path))
+        return 2.0 * inputs[0].size * inputs[1].shape[-1]
+    each = next(each for start, (_, each) in KINDS.items() if name.startswith(start))
+    return float(each * max(array.size for array in (*inputs, *outputs)))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,10 @@ import itertools
 import json
 import math
 import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,9 +64,8 @@ def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]
     groups = defaultdict(list)
     for record in latest_records(records):
         if record.status == "done" and record.accuracy is not None and len(record.validation_accuracy) == record.epochs:
-            first = record.spec.get("pretrain", {}).get("name", "none")
             title = f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs"
-            title += f", pretrained on {first}" if first != "none" else ""
+            title += f", pretrained on {record.view.pretrain.name}" * record.view.is_pretrained
             groups[title + ", synthetic faces" * record.synthetic].append(record)
     return dict(groups)
 
@@ -80,46 +77,34 @@ def compute_result(title: str, records: Sequence[TrialRecord], epochs: Sequence[
     """
     if len(records) < FEWEST_TRIALS:
         return None
-    sets = [_identify_test(record) for record in records]
-    final = _centre([record.accuracy or 0.0 for record in records], sets)
-    last = records[0].epochs
+    protocols = [{**record.spec["protocol"], "sigma": None} for record in records]
+    tests = [json.dumps([r.data_fingerprint, p], sort_keys=True) for r, p in zip(records, protocols, strict=True)]
+    _, of_test = np.unique(tests, return_inverse=True)
+
+    def centre(accuracies: Sequence[float]) -> np.ndarray:
+        means = np.bincount(of_test, accuracies) / np.bincount(of_test)
+        return (accuracies - means[of_test]).round(12)  # so that equal counts stay equal
+
+    final, places = centre([record.accuracy or 0.0 for record in records]), max(1, len(records) // reduction)
     rungs = []
     for epoch in sorted(set(epochs)):
-        if 0 < epoch < last:
-            early = _centre([record.validation_accuracy[epoch - 1] for record in records], sets)
-            rungs.append(Rung(epoch, compute_rank_agreement(early, final), *_cut(early, final, reduction)))
+        if 0 < epoch < records[0].epochs:
+            early = centre([record.validation_accuracy[epoch - 1] for record in records])
+            kept, best = (np.argsort(-values, kind="stable")[:places] for values in (early, final))
+            share, lost = len(set(kept) & set(best)) / places, float(final.max() - final[kept].max())
+            rungs.append(Rung(epoch, compute_rank_agreement(early, final), share, lost))
     networks = [identify_network(record) for record in records]
     repeated = _compare_runs(networks, final)
-    macs = compute_rank_agreement([float(record.macs or 0) for record in records], final)
     return Result(
         title=title,
         trials=len(records),
         networks=len(set(networks)),
-        test_sets=len(set(sets)),
+        test_sets=len(set(tests)),
         rungs=tuple(rungs),
         repeated=float(np.mean(repeated)) if repeated else math.nan,
         pairs=len(repeated),
-        macs=macs,
+        macs=compute_rank_agreement([float(record.macs or 0) for record in records], final),
     )
-
-
-def _identify_test(record: TrialRecord) -> str:
-    protocol = {name: value for name, value in record.spec["protocol"].items() if name != "sigma"}
-    return json.dumps([record.data_fingerprint, protocol], sort_keys=True)
-
-
-def _centre(accuracies: Sequence[float], sets: Sequence[str]) -> np.ndarray:
-    values = np.array(accuracies)
-    for name in set(sets):
-        chosen = np.array([one == name for one in sets])
-        values[chosen] -= values[chosen].mean()
-    return values.round(12)  # so that equal counts stay equal
-
-
-def _cut(early: np.ndarray, final: np.ndarray, reduction: int) -> tuple[float, float]:
-    places = max(1, len(final) // reduction)
-    kept, best = (np.argsort(-values, kind="stable")[:places] for values in (early, final))
-    return len(set(kept) & set(best)) / places, float(final.max() - final[kept].max())
 
 
 def _compare_runs(networks: Sequence[str], final: np.ndarray) -> list[float]:
@@ -140,16 +125,14 @@ def write_table(results: Sequence[Result], reduction: int) -> str:
     rows = []
     for result in results:
         sets = f", on {result.test_sets} sets of test images" if result.test_sets > 1 else ""
-        own = [
-            [str(rung.epoch), str(rung.agreement), f"{rung.kept:.0%}", f"{100 * rung.lost:.1f}"]
-            for rung in result.rungs
-        ]
+        name = f"{result.title}: {result.trials} trials of {result.networks} networks{sets}"
+        for rung in result.rungs:
+            rows.append([name, str(rung.epoch), str(rung.agreement), f"{rung.kept:.0%}", f"{100 * rung.lost:.1f}"])
+            name = ""
         repeated = "not run twice" if math.isnan(result.repeated) else f"{result.repeated:.2f}"
         pairs = f", mean of {result.pairs} pairs of runs" if result.pairs > 1 else ""
-        own.append([f"another full training{pairs}", repeated, "", ""])
-        own.append(["none: by MACs alone", str(result.macs), "", ""])
-        names = [f"{result.title}: {result.trials} trials of {result.networks} networks{sets}", *[""] * len(own)]
-        rows += [[name, *cells] for name, cells in zip(names, own, strict=False)]
+        rows.append([name, f"another full training{pairs}", repeated, "", ""])
+        rows.append(["", "none: by MACs alone", str(result.macs), "", ""])
     head = ["trials", "epoch", "tau with the end [95 %]", f"of the best 1/{reduction}, kept", "lost, points"]
     return report.write_table(head, rows, left=5)
 
@@ -167,24 +150,20 @@ def main(words: Sequence[str] | None = None) -> None:
     results: list[Result] = []
     for path in options.records:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("always")
-                groups = group_records(read_records(path))
+            groups = group_records(read_records(path))
         except OSError as error:
             parser.error(f"{path}: {error.strerror}")
         for title, records in groups.items():
-            result = compute_result(
-                f"{path.parent.name or path.stem}: {title}", records, options.epochs, options.reduction
-            )
-            if result is None:
-                print(f"{path}: {len(records)} trials of {title} are too few to rank", file=sys.stderr)
-            else:
+            whole = f"{path.parent.name or path.stem}: {title}"
+            if result := compute_result(whole, records, options.epochs, options.reduction):
                 results.append(result)
+            else:
+                print(f"{path}: {len(records)} trials of {title} are too few to rank", file=sys.stderr)
     if not results:
         parser.error(f"no {FEWEST_TRIALS} finished trials with a curve are of one kind; nothing can be ranked")
     if options.json:
-        rows: list[dict[str, Any]] = [asdict(result) for result in results]
-        print(json.dumps(json.loads(json.dumps(rows), parse_constant=lambda _: None)))
+        rows = json.dumps([asdict(result) for result in results])
+        print(json.dumps(json.loads(rows, parse_constant=lambda _: None)))  # a NaN is null
     else:
         print(write_table(results, options.reduction))
 

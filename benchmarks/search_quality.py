@@ -21,31 +21,35 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import harness
-from benchmarks.search_quality_report import Curves, summarize, write_report
+from benchmarks import harness, report
+from benchmarks.harness import Row
 from benchmarks.search_table import COSTS, Memory, Table, find_table, read_recorded
 from ffem_jax.search.halving import Halving, Promotion, compute_rungs
 from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.model.proposal import Observation, SurrogateSampler
 from ffem_jax.search.model.surrogate import ADDITIVE
-from ffem_jax.search.space import Point
 
 # Yields networks to train; looks into the memory for what came of them.
 Asker = Iterator[int]
+# Of a search: (trainings spent, share of the table's hypervolume) after each training.
+Curve = list[tuple[float, float]]
 REDUCTION = 3  # of halving
 REPEATED_ASKS = 300  # of networks trained before, in a row; a random one follows
+MARKS = (10, 20, 30, 50, 75, 100, 150, 200)
+
+
+# ------------------------------------------------------------------- searchers
 
 
 def ask_random(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
     """Networks in random order."""
-    yield from (int(network) for network in rng.permutation(len(table.points)))
+    yield from map(int, rng.permutation(len(table.points)))
 
 
 def ask_grid(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
@@ -59,20 +63,15 @@ def ask_grid(table: Table, memory: Memory, rng: np.random.Generator, budget: int
 def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget: int, **settings: object) -> Asker:
     """The project's own sampler; among what was recorded, where that is not the whole space."""
     sampler = SurrogateSampler(table.space, **settings)  # type: ignore[arg-type]
-    places = {tuple(row): index for index, row in enumerate(table.codes.tolist())}
     order = rng.permutation(len(table.points))
-
-    def find(point: Point) -> int:
-        return places[tuple(encode_points(table.space, [point])[0].tolist())]
-
     while True:
         known = [
             Observation(table.points[i], accuracy, (float(table.costs[i]),), table.tested)
             for i, accuracy in memory.seen.items()
         ]
         if table.whole:
-            point = sampler.propose(known, rng, lambda p: find(p) in memory.started)
-            yield find(point)
+            point = sampler.propose(known, rng, lambda point: table.points.index(point) in memory.started)
+            yield table.points.index(point)
         else:
             left = np.array([index for index in order if index not in memory.started])
             if not len(left):
@@ -80,90 +79,67 @@ def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget
             yield int(left[sampler.rank(known, table.codes[left])[0]])
 
 
-def ask_additive(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
-    """The same with nothing but additive ridge regression for a model."""
-    return ask_surrogate(table, memory, rng, budget, kernels=ADDITIVE)
-
-
-def ask_optuna(table: Table, memory: Memory, rng: np.random.Generator, budget: int, kind: str = "tpe") -> Asker:
+def ask_optuna(table: Table, memory: Memory, rng: np.random.Generator, budget: int, kind: str) -> Asker:
     """Optuna's samplers, with numbers as whole numbers, which serves both better than categories."""
     import optuna
 
+    from ffem_jax.search.samplers import suggest_point
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    seed = int(rng.integers(2**31))
-    sampler: optuna.samplers.BaseSampler = (
-        optuna.samplers.TPESampler(seed=seed, multivariate=True)
-        if kind == "tpe"
-        else optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
-    )
+    settings = {"multivariate": True} if kind == "TPESampler" else {"population_size": 20}
+    sampler = getattr(optuna.samplers, kind)(seed=int(rng.integers(2**31)), **settings)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    places = {tuple(row): index for index, row in enumerate(table.codes.tolist())}
     while True:
         trial = study.ask()
-        point = {}
-        for choice in table.space.choices:
-            if choice.ordered:
-                point[choice.name] = choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
-            else:
-                point[choice.name] = trial.suggest_categorical(choice.name, choice.values)
-        codes = encode_points(table.space, [point])
-        network = places.get(tuple(codes[0].tolist()))
-        if network is None:  # not recorded: the nearest that is, one not trained yet where it can be
-            alike = (table.features @ embed_codes(table.space, codes)[0]).astype(float)
+        point = suggest_point(table.space, trial)
+        if point in table.points:
+            network = table.points.index(point)
+        else:  # not recorded: the nearest that is, one not trained yet where it can be
+            alike = (table.features @ embed_codes(table.space, encode_points(table.space, [point]))[0]).astype(float)
             alike[list(memory.started)] -= 1e-3
             network = int(alike.argmax())
         yield network
         study.tell(trial, [memory.seen[network], float(table.costs[network])])
 
 
-def ask_nsga2(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
-    """NSGA-II by Optuna."""
-    return ask_optuna(table, memory, rng, budget, kind="nsga2")
-
-
-ASKERS: dict[str, Callable[[Table, Memory, np.random.Generator, int], Asker]] = {
-    "random": ask_random,
-    "grid": ask_grid,
-    "nsga2": ask_nsga2,
-    "tpe": ask_optuna,
-    "additive": ask_additive,
-    "surrogate": ask_surrogate,
+# How each way to search is called, and what asks for networks.
+ASKERS: dict[str, tuple[str, Callable[[Table, Memory, np.random.Generator, int], Asker]]] = {
+    "random": ("random", ask_random),
+    "grid": ("grid", ask_grid),
+    "nsga2": ("NSGA-II (Optuna)", partial(ask_optuna, kind="NSGAIISampler")),
+    "tpe": ("TPE (Optuna)", partial(ask_optuna, kind="TPESampler")),
+    "additive": ("surrogate, additive only", partial(ask_surrogate, kernels=ADDITIVE)),
+    "surrogate": ("surrogate", ask_surrogate),
 }
 HALVED = ("random", "surrogate")
 
 
-def replay(table: Table, method: str, repeat: int, budget: int) -> list[tuple[float, float]]:
-    """One search: (trainings spent, share of the table's hypervolume) after each training.
-
-    A method whose name ends in `+halving` trains networks a part of the epochs first.
-    """
+def replay(table: Table, method: str, repeat: int, budget: int) -> Curve:
+    """One search. A method whose name ends in `+halving` trains networks a part of the epochs first."""
     rng = np.random.default_rng([repeat, sum(map(ord, method))])
     name, _, halved = method.partition("+")
     memory = Memory()
-    asker = ASKERS[name](table, memory, rng, budget)
+    asker = ASKERS[name][1](table, memory, rng, budget)
     outcomes = np.array([accuracies[rng.integers(len(accuracies))] for accuracies in table.trainings])
     if halved:
         return replay_halving(table, asker, memory, outcomes, budget)
-    curve: list[tuple[float, float]] = []
+    curve: Curve = []
     repeated = 0
     while len(curve) < budget:
         network = next(asker, None)
         repeated = repeated + 1 if network in memory.started else 0
         if network is None or repeated > REPEATED_ASKS:
             network = int(rng.choice([i for i in range(len(table.points)) if i not in memory.started]))
-        if network in memory.started:
-            continue
-        memory.started.add(network)
-        memory.seen[network] = float(outcomes[network])
-        curve.append((float(len(memory.seen)), table.score(memory.seen)))
+        if network not in memory.started:
+            memory.started.add(network)
+            memory.seen[network] = float(outcomes[network])
+            curve.append((float(len(memory.seen)), table.score(memory.seen)))
     return curve
 
 
-def replay_halving(
-    table: Table, asker: Iterator[int], memory: Memory, outcomes: np.ndarray, budget: int
-) -> list[tuple[float, float]]:
-    """The package's successive halving: (trainings spent, share of the hypervolume) after each whole training.
+def replay_halving(table: Table, asker: Asker, memory: Memory, outcomes: np.ndarray, budget: int) -> Curve:
+    """The package's successive halving, a point for each whole training.
 
     A network is first trained to a ninth of the epochs. Whoever proposes networks learns of those trained to the end
     alone. It ends when `budget` trainings' epochs are spent, or nothing is left to train.
@@ -172,7 +148,7 @@ def replay_halving(
     epochs = table.curves.shape[1]
     rungs = compute_rungs(max(1, round(epochs / REDUCTION**2)), REDUCTION, epochs)
     halving: Halving[int] = Halving(rungs, REDUCTION)
-    curve: list[tuple[float, float]] = []
+    curve: Curve = []
     while halving.epochs_spent < budget * epochs:
         new = itertools.chain(itertools.islice(asker, 1), range(len(table.points)))
         task = halving.propose() or next((Promotion(n, rungs[0]) for n in new if n not in memory.started), None)
@@ -185,6 +161,121 @@ def replay_halving(
             memory.seen[network] = float(outcomes[network])
             curve.append((halving.epochs_spent / epochs, table.score(memory.seen)))
     return curve
+
+
+def replay_all(table: Table, budget: int, options: argparse.Namespace) -> dict[str, list[Curve]]:
+    """All searches of all methods, in as many processes as asked for."""
+    import joblib
+    from tqdm import tqdm
+
+    methods = list(dict.fromkeys(["random", *options.methods]))  # all are compared with random
+    if table.curves is not None:
+        methods += [f"{name}+halving" for name in HALVED if name in methods]
+    cells = list(itertools.product(range(options.repeats), methods))
+    calls = (joblib.delayed(replay)(table, method, repeat, budget) for repeat, method in cells)
+    replays = joblib.Parallel(options.jobs, return_as="generator")(calls)
+    curves: dict[str, list[Curve]] = {method: [] for method in methods}
+    for (_, method), curve in zip(cells, tqdm(replays, total=len(cells), unit="search"), strict=True):
+        curves[method].append(curve)
+    return curves
+
+
+# ------------------------------------------------------------------- the page
+
+
+def align(curves: Sequence[Curve], budget: int) -> np.ndarray:
+    """The share reached after 1, 2, ... `budget` trainings, [repeat, training]; 0 before a search shows anything."""
+    shares = np.zeros((len(curves), budget))
+    for row, curve in zip(shares, curves, strict=True):
+        for spent, share in curve:
+            row[max(0, math.ceil(spent - 1e-9) - 1) :] = share
+    return shares
+
+
+def count_to_reach(shares: np.ndarray, target: float) -> np.ndarray:
+    """After how many trainings each repeat first has `target`, [repeat]; infinite where it never has."""
+    reached = shares >= target
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
+
+
+def summarize(table: Table, curves: Mapping[str, Sequence[Curve]], budget: int, command: str) -> Row:
+    """What NAME.json holds, which the page and the figure are made of."""
+    shares = {method: align(rows, budget) for method, rows in curves.items()}
+    target = float(np.median(shares["random"][:, -1]))
+    methods: Row = {}
+    for method, values in shares.items():
+        low, middle, high = np.quantile(values, (0.1, 0.5, 0.9), axis=0).round(5).tolist()
+        counts = [None if math.isinf(count) else int(count) for count in count_to_reach(values, target)]
+        methods[method] = {"median": middle, "low": low, "high": high, "trainings_to_reach_random": counts}
+    return {
+        "table": table.title,
+        "networks": len(table.points),
+        "cost": table.cost_name,
+        "reference": table.reference,
+        "budget": budget,
+        "repeats": len(shares["random"]),
+        "random_final": target,
+        "command": command,
+        "methods": methods,
+    }
+
+
+def write_report(path: Path) -> str:
+    """Write NAME.md, NAME.png and NAME.svg beside NAME.json, and return the first."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    budget, target = found["budget"], 100 * found["random_final"]
+    methods = {
+        ASKERS[method.removesuffix("+halving")][0] + (", halving" if "+" in method else ""): row
+        for method, row in found["methods"].items()
+    }
+    curves = {name: 100 * np.array([row["low"], row["median"], row["high"]]) for name, row in methods.items()}
+    title = f"{found['table']}: {found['repeats']} searches of each kind, median and middle 80 %"
+    axis = "hypervolume of the shown frontier, % of the best possible"
+    report.draw_curves(path.with_suffix(""), curves, title, axis, target=target)
+    marks = [mark for mark in MARKS if mark < budget] + [budget]
+    table = []
+    for name, row in methods.items():
+        shares = [f"{100 * row['median'][mark - 1]:.1f}" for mark in marks]
+        ends = f"{100 * row['low'][-1]:.1f} to {100 * row['high'][-1]:.1f}"
+        row["counts"] = find_counts(row)
+        told = [f"over {budget}" if math.isinf(count) else f"{count:.0f}" for count in row["counts"]]
+        typical = row["counts"][0]
+        share = "-" if math.isinf(typical) else f"{typical / budget:.2f}"
+        table.append([name, *shares, ends, f"{told[0]} ({told[1]} to {told[2]})", share])
+    return report.fill_page(
+        path.with_suffix(".md"),
+        "search_quality",
+        **found,
+        name=path.stem,
+        cost_name=found["cost"].replace("macs", "MACs").replace("params", "parameters").replace("bytes_", "bytes in "),
+        corner=100 * found["reference"][1],
+        target=target,
+        rows=report.write_table(["search", *map(str, marks), "middle 80 %", "to random's end", "of random's"], table),
+        verdict=judge(methods.get("surrogate"), budget),
+        pool=report.fill_template("search_quality_pool") + " " if path.stem.endswith("_records") else "",
+        halving=report.fill_template("search_quality_halving") if any("+" in name for name in found["methods"]) else "",
+    )
+
+
+def find_counts(row: Row) -> list[float]:
+    """Trainings to random's end: median and middle 80 % of the searches, infinite where one never has it."""
+    counts = [math.inf if count is None else count for count in row["trainings_to_reach_random"]]
+    # "lower" and "higher" take numbers that occurred: an infinity beside one has no number between.
+    ways = ((0.5, "higher"), (0.1, "lower"), (0.9, "higher"))
+    return [float(np.quantile(counts, share, method=how)) for share, how in ways]  # type: ignore[call-overload]
+
+
+def judge(surrogate: Row | None, budget: int) -> str:
+    """Whether the goal is met, in one sentence."""
+    if surrogate is None:
+        return "The surrogate, which is the default search, was left out."
+    if math.isinf(typical := surrogate["counts"][0]):
+        return (
+            f"The surrogate does not reach random's hypervolume in {budget} trainings: the goal of a third is missed."
+        )
+    verdict = "met" if 3 * typical <= budget else "missed"
+    goal = f"The goal, random's final hypervolume in a third of the trainings, is {verdict}"
+    return f"{goal}: the surrogate takes {typical:.0f} of {budget} in the median."
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -219,26 +310,6 @@ def main(words: Sequence[str] | None = None) -> None:
         paths[0].write_text(json.dumps(summary) + "\n", encoding="utf-8")
     for path in paths:
         print(write_report(path))
-
-
-def replay_all(table: Table, budget: int, options: argparse.Namespace) -> Curves:
-    """All searches of all methods, in as many processes as asked for."""
-    from tqdm import tqdm
-
-    methods = list(dict.fromkeys(["random", *options.methods]))  # all are compared with random
-    if table.curves is not None:
-        methods += [f"{name}+halving" for name in HALVED if name in methods]
-    curves: dict[str, list[list[tuple[float, float]]]] = {method: [] for method in methods}
-    # Spawned: nothing forks the threads of a library that is at work.
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        tasks = {
-            pool.submit(replay, table, method, repeat, budget): method
-            for repeat in range(options.repeats)
-            for method in methods
-        }
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="search"):
-            curves[tasks[task]].append(task.result())
-    return curves
 
 
 if __name__ == "__main__":

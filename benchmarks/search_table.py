@@ -8,7 +8,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,15 @@ class Memory:
     started: set[int] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
     """Networks whose trainings are known.
 
-    trainings: each network's accuracies, one a training, in 0 to 1. whole: every point of the space is in the table.
-    tested: images behind an accuracy, or None. curves: [network, epoch], the accuracy after each epoch, or None.
+    trainings: each network's accuracies, one a training, in 0 to 1; truth: their means, [network]. whole: every point
+    of the space is in the table. tested: images behind an accuracy, or None. curves: [network, epoch], the accuracy
+    after each epoch, or None. codes, features: of the networks, [network, choice] and [network, feature]. reference:
+    the corner that hypervolumes reach to, the largest cost and the accuracy that one in a hundred is below. best: the
+    hypervolume of the table's own frontier.
     """
 
     name: str
@@ -52,30 +54,12 @@ class Table:
     tested: int | None = None
     curves: np.ndarray | None = None
 
-    @cached_property
-    def truth(self) -> np.ndarray:
-        """The mean over each network's trainings, [network]."""
-        return np.array([accuracies.mean() for accuracies in self.trainings])
-
-    @cached_property
-    def reference(self) -> tuple[float, float]:
-        """The corner that hypervolumes reach to: the largest cost, and the accuracy that one in a hundred is below."""
-        return float(self.costs.max()), float(np.quantile(self.truth, 0.01))
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """The networks as codes, [network, choice]."""
-        return encode_points(self.space, self.points)
-
-    @cached_property
-    def features(self) -> np.ndarray:
-        """The networks as features, [network, feature]."""
-        return embed_codes(self.space, self.codes)
-
-    @cached_property
-    def best(self) -> float:
-        """The hypervolume of the table's own frontier."""
-        return compute_hypervolume(self.costs, self.truth, *self.reference)
+    def __post_init__(self) -> None:
+        self.truth = np.array([accuracies.mean() for accuracies in self.trainings])
+        self.codes = encode_points(self.space, self.points)
+        self.features = embed_codes(self.space, self.codes)
+        self.reference = float(self.costs.max()), float(np.quantile(self.truth, 0.01))
+        self.best = compute_hypervolume(self.costs, self.truth, *self.reference)
 
     def score(self, seen: dict[int, float]) -> float:
         """Of the frontier that a searcher would show, by the accuracies it has `seen`: its hypervolume by the truth,
@@ -102,15 +86,15 @@ def read_nas_bench_macro(path: Path, cost: str = "macs") -> Table:
     """
     rows = json.loads(path.read_text(encoding="utf-8"))
     names = sorted(rows)
-    space = SearchSpace(tuple(Choice(f"layer{i}", ("0", "1", "2"), ordered=True) for i in range(len(names[0]))))
     column = {"macs": "flops", "params": "params"}.get(cost)
     if column is None:
         raise SystemExit(f"--cost {cost} is not in this table; choose macs or params")
+    layers = [f"layer{index}" for index in range(len(names[0]))]
     return Table(
         name="nas_bench_macro",
         title="NAS-Bench-Macro, CIFAR-10",
-        space=space,
-        points=[{f"layer{i}": digit for i, digit in enumerate(name)} for name in names],
+        space=SearchSpace(tuple(Choice(layer, ("0", "1", "2"), ordered=True) for layer in layers)),
+        points=[dict(zip(layers, name, strict=True)) for name in names],
         costs=np.array([rows[name][column] for name in names], dtype=float),
         cost_name=cost,
         trainings=[np.array(rows[name]["test_acc"]) / 100 for name in names],
@@ -129,41 +113,41 @@ def read_recorded(paths: Sequence[Path], cost: str = "macs") -> Table:
     firsts = [group[0] for group in groups.values()]
     if len(firsts) < 20:
         raise SystemExit(f"{len(firsts)} trained networks are too few to search among; give records of 20 or more")
-    flat = [_flatten({part: first.spec.get(part, {}) for part in ("arch", "data", "recipe")}) for first in firsts]
-    texts: dict[str, list[str]] = {}
-    for name in sorted({name for row in flat for name in row} - {"arch.name", "recipe.name", "data.root"}):
-        values = [row.get(name, ABSENT) for row in flat]
-        if len({json.dumps(value) for value in values}) > 1:
-            texts[name] = [value if value == ABSENT else json.dumps(value) for value in values]
+    flat = [_flatten({part: first.spec[part] for part in ("arch", "data", "recipe")}) for first in firsts]
+    points: list[Point] = [{} for _ in firsts]
     choices = []
-    for name, column in texts.items():
-        values = [value if value == ABSENT else json.loads(value) for value in dict.fromkeys(column)]
-        ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        distinct = sorted(set(column), key=json.loads) if ordered else sorted(set(column))
-        choices.append(Choice(name, tuple(distinct), ordered=ordered))
+    for name in sorted(set().union(*flat) - {"arch.name", "recipe.name", "data.root"}):
+        column = [json.dumps(row[name]) if name in row else ABSENT for row in flat]
+        if len(set(column)) > 1:
+            ordered = all(type(row.get(name)) in (int, float) for row in flat)
+            values = sorted(set(column), key=json.loads if ordered else None)
+            choices.append(Choice(name, tuple(values), ordered=ordered))
+            for point, value in zip(points, column, strict=True):
+                point[name] = value
+    curves = [[record.validation_accuracy for record in group] for group in groups.values()]
     lengths = {len(record.validation_accuracy) for record in records}
-    curves = [np.mean([record.validation_accuracy for record in group], axis=0) for group in groups.values()]
-    made = " (synthetic)" if any(record.synthetic for record in records) else ""
+    synthetic = " (synthetic)" if any(record.synthetic for record in records) else ""
     return Table(
         name=f"{records[0].data}_records",
-        title=f"{len(firsts)} recorded networks on {records[0].data}{made}",
+        title=f"{len(firsts)} recorded networks on {records[0].data}{synthetic}",
         space=SearchSpace(tuple(choices)),
-        points=[{name: texts[name][index] for name in texts} for index in range(len(firsts))],
+        points=points,
         costs=np.array([getattr(first, cost) for first in firsts], dtype=float),
         cost_name=cost,
         trainings=[np.array([record.accuracy for record in group]) for group in groups.values()],
         whole=False,
         tested=records[0].tested,
-        curves=np.array(curves) if len(lengths) == 1 and lengths != {0} else None,
+        curves=np.array([np.mean(own, axis=0) for own in curves]) if len(lengths) == 1 and lengths != {0} else None,
     )
 
 
 def _flatten(node: Any, name: str = "") -> dict[str, Any]:
     """Dotted name -> value of all leaves; a stage table by its rows."""
     if isinstance(node, dict):
-        pairs = [(f"{name}.{key}" if name else key, value) for key, value in node.items()]
+        pairs = list(node.items())
     elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
-        pairs = [(f"{name}.{index}", value) for index, value in enumerate(node)]
+        pairs = list(enumerate(node))
     else:
         return {name: node}
-    return {key: leaf for child, value in pairs for key, leaf in _flatten(value, child).items()}
+    named = [(f"{name}.{child}".removeprefix("."), value) for child, value in pairs]
+    return {key: leaf for own, value in named for key, leaf in _flatten(value, own).items()}

@@ -25,13 +25,8 @@ from ffem_jax.records.record import TrialRecord, read_records
 
 CAP_MB = 1.0
 OVERRIDES = (
-    "data=synthetic",
-    "data.people=20",
-    "data.images_per_person=60",
-    "data.resolution=32",
-    "protocol.test_per_person=20",
-    "recipe.epochs=8",
-    f"run.cap_mb={CAP_MB}",
+    *("data=synthetic", "data.people=20", "data.images_per_person=60", "data.resolution=32"),
+    *("protocol.test_per_person=20", "recipe.epochs=8", f"run.cap_mb={CAP_MB}"),
     *(f"arch.stages.{stage}.repeats=1" for stage in range(1, 6)),
 )
 SAMPLERS = ("random", "surrogate")
@@ -43,25 +38,17 @@ Curves = Mapping[str, np.ndarray]
 
 def make_words(sampler: str, seed: int, networks: int) -> list[str]:
     """The words after `ffem` that search, but for where and on how many cores."""
-    return [
-        *("sweep", "search", *OVERRIDES),
-        *(f"hydra.sweeper.sampler={sampler}", f"hydra.sweeper.seed={seed}", f"hydra.sweeper.n_trials={networks}"),
-    ]
+    sweeper = {"sampler": sampler, "seed": seed, "n_trials": networks}
+    return ["sweep", "search", *OVERRIDES, *(f"hydra.sweeper.{name}={value}" for name, value in sweeper.items())]
 
 
 def search(sampler: str, seed: int, options: argparse.Namespace) -> None:
     """Run or finish one search. Raises SystemExit where it fails."""
-    words = make_words(sampler, seed, options.networks)
-    words += ["launcher=joblib", f"launcher.jobs={options.jobs}"]
-    words += [f"hydra.sweep.dir={find_folder(sampler, seed, options)}"]
+    words = [*make_words(sampler, seed, options.networks), "launcher=joblib", f"launcher.jobs={options.jobs}"]
+    words += [f"hydra.sweep.dir={options.searches}/{sampler}-{seed}"]
     done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env=harness.make_environment())
     if done.returncode:
         raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
-
-
-def find_folder(sampler: str, seed: int, options: argparse.Namespace) -> Path:
-    """Where a search keeps its records."""
-    return Path(options.searches) / f"{sampler}-{seed}"
 
 
 def follow(records: Sequence[TrialRecord]) -> list[float]:
@@ -74,33 +61,30 @@ def follow(records: Sequence[TrialRecord]) -> list[float]:
 
 def read_curves(options: argparse.Namespace) -> Curves:
     """All searches' curves. Raises SystemExit where one has fewer networks than asked for."""
-    curves = {}
-    for sampler in SAMPLERS:
-        rows = []
+    curves: dict[str, list[list[float]]] = {sampler: [] for sampler in SAMPLERS}
+    for sampler, rows in curves.items():
         for seed in range(options.seeds):
-            path = find_folder(sampler, seed, options) / "records.jsonl"
+            path = options.searches / f"{sampler}-{seed}" / "records.jsonl"
             done = [record for record in read_records(path) if record.status == "done"] if path.exists() else []
             if len(done) < options.networks:
                 raise SystemExit(f"{sampler}, seed {seed}: {len(done)} of {options.networks} networks are trained")
             rows.append(follow(done[: options.networks]))
-        curves[sampler] = np.array(rows)
-    return curves
+    return {sampler: np.array(rows) for sampler, rows in curves.items()}
 
 
 def write_report(curves: Curves, networks: int, folder: Path) -> str:
     """Write trained.md, .png and .svg into `folder`, and return the first."""
     spreads = {
-        f"{sampler}, {len(rows)} seeds": 100 * np.stack([rows.min(axis=0), np.median(rows, axis=0), rows.max(axis=0)])
+        f"{sampler}, {len(rows)} seeds": 100 * np.quantile(rows, (0, 0.5, 1), axis=0)
         for sampler, rows in curves.items()
     }
     title = "Searches with real trainings: median, lowest and highest"
-    axis = "hypervolume of the frontier, %"
-    report.draw_curves(folder / "trained", spreads, title, axis, note="SYNTHETIC FACES")
+    report.draw_curves(folder / "trained", spreads, title, "hypervolume of the frontier, %", note="SYNTHETIC FACES")
     marks = [mark for mark in MARKS if mark < networks] + [networks]
     table = []
     for sampler, rows in curves.items():
-        for seed, row in enumerate(rows):
-            reached = np.flatnonzero(row >= curves["random"][seed, -1])
+        for seed, (row, random) in enumerate(zip(rows, curves["random"], strict=True)):
+            reached = np.flatnonzero(row >= random[-1])
             needed = str(reached[0] + 1) if len(reached) else f"over {networks}"
             table.append([sampler, str(seed), *(f"{100 * row[mark - 1]:.1f}" for mark in marks), needed])
     ahead = 100 * (curves["surrogate"][:, -1] - curves["random"][:, -1])

@@ -6,11 +6,12 @@
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
 alone, exact in NumPy on one core against an approximate index (HNSW of usearch); and whole requests to a real `ffem
 serve` on the loopback, its gallery in SQLite. Vectors are drawn, ten per person, as a network that tells people apart
-gives them.
+gives them. `--index-sizes` names those of the sizes that an index is built for, which takes long.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -20,127 +21,128 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import harness, report
-from benchmarks.harness import Row, tell
+from benchmarks.harness import Row
 from ffem_jax.serve.snapshot import Snapshot
 
-LENGTH, PICTURES, PROBES = 128, 10, 200
+LENGTH, IMAGES_PER_PERSON, PROBES = 128, 10, 200
 MODEL_ID = "0" * 16
 # Each of what is compared is called for a part of the time, then the next, so many times; in each round so often.
 ROUNDS, MIN_CALLS = 5, 4
-# An index is asked for so many.
-NEIGHBOURS = 10
+NEIGHBOURS = 10  # that an index is asked for
 SIGMA = 0.35
 # Of a vector's length: how far two images of a person lie apart, so that Eq. 7's distance is about 0.3.
 SPREAD = 0.45
 CLIENTS = (1, 4)
-
-# ---------------------------------------------------------------------------------- the search alone
+Call = Callable[[Any], object]
 
 
 def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors float32 [size, LENGTH] of unit length, their people, and PROBES further images of people enrolled."""
     draw = np.random.default_rng(0)
-    people = np.repeat(np.arange(-(-size // PICTURES)), PICTURES)[:size]
-    centres = draw.normal(size=(people.max() + 1, LENGTH))
-
-    def picture(who: np.ndarray, seed: int) -> np.ndarray:
-        found = np.empty((len(who), LENGTH), np.float32)
-        for start in range(0, len(who), 100_000):
-            rows = slice(start, start + 100_000)
-            noise = np.random.default_rng([seed, start]).normal(size=(len(found[rows]), LENGTH))
-            vectors = centres[who[rows]] + SPREAD * noise
-            found[rows] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return found
-
-    return picture(people, 1), people, picture(draw.choice(people, PROBES), 2)
+    people = np.arange(size) // IMAGES_PER_PERSON
+    whose = np.concatenate([people, draw.choice(people, PROBES)])
+    centres = draw.standard_normal((people[-1] + 1, LENGTH), np.float32)
+    vectors = centres[whose] + SPREAD * draw.standard_normal((len(whose), LENGTH), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors[:size], people, vectors[size:]
 
 
-def describe_times(times: Sequence[float]) -> Row:
-    """Median, quartiles and best of calls in seconds, as milliseconds; best tells what a busy machine hides."""
-    low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
-    return {
-        "milliseconds_median": 1e3 * median,
-        "milliseconds_low": 1e3 * low,
-        "milliseconds_high": 1e3 * high,
-        "milliseconds_best": 1e3 * min(times),
-        "matches_per_second": len(times) / sum(times),
-        "calls": len(times),
-    }
+def time_calls(call: Call, inputs: Any, until: float) -> list[float]:
+    """Seconds of each call, one after the other until the clock says `until`."""
+    times: list[float] = []
+    while len(times) < MIN_CALLS or time.perf_counter() < until:
+        before = time.perf_counter()
+        call(inputs[len(times) % PROBES])
+        times.append(time.perf_counter() - before)
+    return times
 
 
-def describe_busy(pauses: Sequence[float]) -> Row:
-    """Cores that other work took while this one slept: on average and at most."""
-    return {"busy_cores": statistics.mean(pauses), "busy_cores_peak": max(pauses)}
+def compare(
+    calls: dict[str, tuple[Call, int]], inputs: Any, seconds: float, read_cpu: Callable[[], float], cpu: str
+) -> Row:
+    """What each took per call, with so many threads that call, and the cores that other work took between rounds.
+
+    The best call tells what a busy machine hides. cpu: the field of the processor time that `read_cpu` tells.
+    """
+
+    def make_turn(call: Call, threads: int) -> Callable[[], tuple[list[float], float, float]]:
+        def turn() -> tuple[list[float], float, float]:
+            started, cpu_before = time.perf_counter(), read_cpu()
+            with ThreadPoolExecutor(threads) as pool:
+                until = started + seconds / ROUNDS
+                parts = list(pool.map(lambda _: time_calls(call, inputs, until), range(threads)))
+            used = read_cpu() - cpu_before
+            return list(itertools.chain(*parts)), time.perf_counter() - started, used
+
+        return turn
+
+    for call, _ in calls.values():
+        time_calls(call, inputs, time.perf_counter() + 1)
+    found, pauses = harness.take_turns({name: make_turn(*call) for name, call in calls.items()}, ROUNDS)
+    row: Row = {"busy_cores": statistics.mean(pauses), "busy_cores_peak": max(pauses)}
+    for name, measured in found.items():
+        times = [value for own, _, _ in measured for value in own]
+        low, median, high, slow = 1e3 * np.quantile(times, (0.25, 0.5, 0.75, 0.95))
+        row[name] = {
+            "milliseconds_median": median,
+            "milliseconds_low": low,
+            "milliseconds_high": high,
+            "milliseconds_95": slow,
+            "milliseconds_best": 1e3 * min(times),
+            "matches_per_second": len(times) / sum(lasted for _, lasted, _ in measured),
+            cpu: 1e3 * sum(used for _, _, used in measured) / len(times),
+            "calls": len(times),
+        }
+    return row
 
 
-def measure_search(size: int, seconds: float, index: bool) -> Row:
+def measure_search(size: int, seconds: float, with_index: bool) -> Row:
     """The search alone: exact and, where asked for, by an index, in turn."""
     from threadpoolctl import threadpool_limits
 
     vectors, people, probes = draw_gallery(size)
     snapshot = Snapshot(1, vectors, people)
-    calls: dict[str, Callable[[np.ndarray], Any]] = {"exact": lambda probe: snapshot.match(probe, SIGMA)}
-    facts: Row = {}
-    if index:
-        with suppress(ImportError):
-            built, facts = build_index(snapshot, probes)
-            calls["index"] = lambda probe: built.search(probe, NEIGHBOURS)
-
-    def make_turn(call: Callable[[np.ndarray], Any]) -> Callable[[], tuple[list[float], float]]:
-        def turn() -> tuple[list[float], float]:
-            own: list[float] = []
-            started, cpu_started = time.perf_counter(), time.process_time()
-            while time.perf_counter() - started < seconds / ROUNDS or len(own) < MIN_CALLS:
-                before = time.perf_counter()
-                call(probes[len(own) % PROBES])
-                own.append(time.perf_counter() - before)
-            return own, time.process_time() - cpu_started
-
-        return turn
-
+    calls: dict[str, tuple[Call, int]] = {"exact": (lambda probe: snapshot.match(probe, SIGMA), 1)}
+    if with_index:
+        index, facts = build_index(snapshot, probes)
+        calls["index"] = lambda probe: index.search(probe, NEIGHBOURS), 1
     with threadpool_limits(1, user_api="blas"):  # as the server does
-        for call in calls.values():
-            call(probes[0])
-        found, pauses = harness.take_turns({name: make_turn(call) for name, call in calls.items()}, ROUNDS)
-    row = {"vectors": size, "megabytes": vectors.nbytes / 1e6, **describe_busy(pauses)}
-    for name, turns in found.items():
-        times = [value for own, _ in turns for value in own]
-        row[name] = {**describe_times(times), "cpu_milliseconds": 1e3 * sum(cpu for _, cpu in turns) / len(times)}
-    if facts:
+        row = compare(calls, probes, seconds, time.process_time, "cpu_milliseconds")
+    if with_index:
         row["index"] |= facts
-    return row
+    return {"vectors": size, "megabytes": vectors.nbytes / 1e6, **row}
 
 
 def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, Row]:
-    """usearch's HNSW; the seconds to build it, its size, and how often it misses the nearest or judges otherwise."""
+    """usearch's HNSW; the seconds to build it, its size, and how often it misses the nearest and the person."""
     from usearch.index import Index
 
     index = Index(ndim=LENGTH, metric="cos", dtype="f32")
     started = time.perf_counter()
     index.add(np.arange(len(snapshot.vectors)), snapshot.vectors, threads=os.cpu_count() or 1)
-    facts: Row = {"build_seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
     exact = [snapshot.match(probe, SIGMA) for probe in probes]
     found = [index.search(probe, NEIGHBOURS).keys.astype(int) for probe in probes]
     pairs = list(zip(exact, found, strict=True))
-    facts["misses_nearest"] = float(np.mean([one.index[0] not in keys for one, keys in pairs]))
-    facts["misses_person"] = float(np.mean([one.label[0] not in snapshot.people[keys] for one, keys in pairs]))
-    facts["megabytes"] = index.memory_usage / 1e6
-    return index, facts
-
-
-# ---------------------------------------------------------------------------------- whole requests
+    return index, {
+        "build_seconds": seconds,
+        "misses_nearest": float(np.mean([one.index[0] not in keys for one, keys in pairs])),
+        "misses_person": float(np.mean([one.label[0] not in snapshot.people[keys] for one, keys in pairs])),
+        "megabytes": index.memory_usage / 1e6,
+    }
 
 
 @contextmanager
 def run_server(folder: Path, url: str) -> Iterator[Row]:
-    """A real server on the loopback; its address and how long it took to answer."""
+    """A real server on the loopback: its address, its process and the seconds until it answered."""
     (folder / "export.json").write_text(json.dumps({"model_id": MODEL_ID, "output": {"length": LENGTH}}))
     words = ["--model", ".", "--threshold", str(SIGMA), "--port", "0", "--json", "--rate", "1000000/second"]
     command = [sys.executable, "-m", "ffem_jax.cli", "serve", *words, "--database", url]
@@ -148,8 +150,7 @@ def run_server(folder: Path, url: str) -> Iterator[Row]:
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        assert process.stdout
-        line = process.stdout.readline()
+        line = process.stdout.readline() if process.stdout else ""
         if not line:
             raise SystemExit(f"the server did not start: {(folder / 'server.log').read_text().strip()[-300:]}")
         yield {**json.loads(line), "start_seconds": time.perf_counter() - started, "process": process.pid}
@@ -158,83 +159,57 @@ def run_server(folder: Path, url: str) -> Iterator[Row]:
         process.wait()
 
 
-def fill_gallery(url: str, vectors: np.ndarray, people: np.ndarray) -> float:
-    """Enrol all in the database at `url`; seconds."""
+def fill_gallery(url: str, vectors: np.ndarray, people: np.ndarray) -> tuple[float, str]:
+    """Enrol all in the database at `url`: the seconds, and a key for everything."""
     from ffem_jax.serve.database import open_database
     from ffem_jax.serve.gallery import Gallery
+    from ffem_jax.serve.keys import SCOPES, add_key
 
     gallery = Gallery(open_database(url), MODEL_ID, LENGTH)
-    starts = np.flatnonzero(np.diff(people, prepend=-1))
-    groups = np.split(np.arange(len(people)), starts[1:])
+    parts = np.split(vectors, np.flatnonzero(np.diff(people)) + 1)
+    named = [(f"person {number}", own) for number, own in enumerate(parts)]
     started = time.perf_counter()
-    for first in range(0, len(groups), 1000):
-        gallery.enrol_all([(f"person {people[rows[0]]}", vectors[rows]) for rows in groups[first : first + 1000]])
-    return time.perf_counter() - started
+    for first in range(0, len(named), 1000):
+        gallery.enrol_all(named[first : first + 1000])
+    return time.perf_counter() - started, add_key(open_database(url), SCOPES)[1]
 
 
 def measure_requests(size: int, seconds: float) -> Row:
     """Matches per second over HTTP, by clients that ask one after another; an enrolment and a deletion besides."""
     import httpx2 as httpx
 
-    from ffem_jax.serve.database import open_database
-    from ffem_jax.serve.keys import SCOPES, add_key
-
     vectors, people, probes = draw_gallery(size)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    bodies = [json.dumps({"model_id": MODEL_ID, "vector": probe.tolist()}) for probe in probes]
+    with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/gallery.db"
-        row: Row = {"vectors": size, "fill_seconds": fill_gallery(url, vectors, people)}
-        _, key = add_key(open_database(url), SCOPES)
+        filled, key = fill_gallery(url, vectors, people)
         del vectors, people
-        with run_server(folder, url) as server:
-            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-            bodies = [json.dumps({"model_id": MODEL_ID, "vector": probe.tolist()}) for probe in probes]
-            row |= {"start_seconds": server["start_seconds"], "body_bytes": len(bodies[0])}
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        with run_server(Path(folder), url) as server, httpx.Client(headers=headers, timeout=600) as client:
+            address = server["address"]
 
-            def ask(until: float) -> list[float]:
-                times: list[float] = []
-                with httpx.Client(base_url=server["address"], headers=headers, timeout=120) as client:
-                    # One at least, however slow the machine.
-                    while not times or time.perf_counter() < until:
-                        before = time.perf_counter()
-                        client.post("/v1/match", content=bodies[len(times) % PROBES]).raise_for_status()
-                        times.append(time.perf_counter() - before)
-                return times
+            def match(body: str) -> None:
+                client.post(f"{address}/v1/match", content=body).raise_for_status()
 
-            def make_turn(clients: int) -> Callable[[], tuple[list[float], float, float]]:
-                def turn() -> tuple[list[float], float, float]:
-                    started, cpu_started = time.perf_counter(), read_cpu_seconds(server["process"])
-                    until = started + seconds / ROUNDS
-                    with ThreadPoolExecutor(clients) as threads:
-                        times = [value for part in threads.map(ask, [until] * clients) for value in part]
-                    cpu = read_cpu_seconds(server["process"]) - cpu_started
-                    return times, time.perf_counter() - started, cpu
-
-                return turn
-
-            ask(time.perf_counter() + 1)
-            turns = {f"clients_{clients}": make_turn(clients) for clients in CLIENTS}
-            found, pauses = harness.take_turns(turns, ROUNDS)
-            row |= describe_busy(pauses)
-            for clients, measured in found.items():
-                own = [value for times, _, _ in measured for value in times]
-                row[clients] = {
-                    **describe_times(own),
-                    "matches_per_second": len(own) / sum(lasted for _, lasted, _ in measured),
-                    "server_cpu_milliseconds": 1e3 * sum(cpu for _, _, cpu in measured) / len(own),
-                    "milliseconds_95": 1e3 * float(np.quantile(own, 0.95)),
-                }
-            with httpx.Client(base_url=server["address"], headers=headers, timeout=600) as client:
-                started = time.perf_counter()
-                person = client.post("/v1/enrol", content=bodies[0][:-1] + ', "name": "one more"}').json()["person_id"]
-                row["enrol_milliseconds"] = 1e3 * (time.perf_counter() - started)
-                started = time.perf_counter()
-                client.delete(f"/v1/people/{person}").raise_for_status()
-                row["delete_seconds"] = time.perf_counter() - started
-            with suppress(OSError):
-                status = Path(f"/proc/{server['process']}/status").read_text()
-                row["server_megabytes"] = int(status.split("VmHWM:")[1].split()[0]) / 1e3
-    return row
+            calls: dict[str, tuple[Call, int]] = {f"clients_{clients}": (match, clients) for clients in CLIENTS}
+            cpu = partial(read_cpu_seconds, server["process"])
+            row = compare(calls, bodies, seconds, cpu, "server_cpu_milliseconds")
+            started = time.perf_counter()
+            enrolled = client.post(f"{address}/v1/enrol", content=bodies[0][:-1] + ', "name": "one more"}').json()
+            enrol_seconds, started = time.perf_counter() - started, time.perf_counter()
+            client.delete(f"{address}/v1/people/{enrolled['person_id']}").raise_for_status()
+            delete_seconds = time.perf_counter() - started
+            status = Path(f"/proc/{server['process']}/status").read_text()
+            return {
+                "vectors": size,
+                "fill_seconds": filled,
+                "start_seconds": server["start_seconds"],
+                "body_bytes": len(bodies[0]),
+                **row,
+                "enrol_milliseconds": 1e3 * enrol_seconds,
+                "delete_seconds": delete_seconds,
+                "server_megabytes": int(status.split("VmHWM:")[1].split()[0]) / 1e3,
+            }
 
 
 def read_cpu_seconds(process: int) -> float:
@@ -245,105 +220,74 @@ def read_cpu_seconds(process: int) -> float:
 
 # ------------------------------------------------------------------------------------- the page
 
-SEARCH_HEAD = [
-    *("vectors", "exact: median ms [quartiles]", "best ms", "CPU ms", "matches/s", "MB"),
-    *("index: median ms [quartiles]", "best ms", "CPU ms", "matches/s", "MB", "built"),
-    *("misses the nearest", "and the person"),
-]
-REQUEST_HEAD = [
-    "vectors",
-    *(
-        head
-        for n in CLIENTS
-        for head in (f"{n} client{'s' * (n > 1)}, matches/s", "median ms [quartiles]", "95 % ms", "server's CPU ms")
-    ),
-    *("enrol, ms", "delete, s", "start, s", "memory, MB"),
-]
+TIMES = "{0[milliseconds_median]:.2f} [{0[milliseconds_low]:.2f}, {0[milliseconds_high]:.2f}]"
+CALLS = TIMES + " | {0[milliseconds_best]:.2f} | {0[cpu_milliseconds]:.2f} | {0[matches_per_second]:,.0f} | {1:,.1f}"
+CLIENT = "{0[matches_per_second]:,.0f} | " + TIMES + " | {0[milliseconds_95]:.1f} | {0[server_cpu_milliseconds]:.2f}"
+REQUESTS = (
+    "| {vectors:,} | {clients} | {enrol_milliseconds:.0f} | {delete_seconds:.2f} | {start_seconds:.1f} | "
+    "{server_megabytes:,.0f} |"
+)
+
+
+def describe_search(row: Row) -> str:
+    """A row of the first table."""
+    told, index = [f"{row['vectors']:,}", CALLS.format(row["exact"], row["megabytes"])], row.get("index")
+    if index:
+        misses = (f"{100 * index[name]:.1f} %" for name in ("misses_nearest", "misses_person"))
+        told += [CALLS.format(index, index["megabytes"]), f"{index['build_seconds']:,.1f} s", *misses]
+    else:
+        told += [""] * 8
+    return f"| {' | '.join(told)} |"
+
+
+def describe_requests(row: Row) -> str:
+    """A row of the second table."""
+    return REQUESTS.format(**row, clients=" | ".join(CLIENT.format(row[f"clients_{clients}"]) for clients in CLIENTS))
 
 
 def write_report(found: Row, folder: Path) -> None:
     """Write README.md from the measurements, and from what a person concluded in reading.md."""
-    searches = [row["search"] for row in found["rows"]]
-    requested = [row["requests"] for row in found["rows"] if "requests" in row]
-    busy, peaks = ([row[name] for row in [*searches, *requested]] for name in ("busy_cores", "busy_cores_peak"))
+    parts = [part for row in found["rows"] for part in row.values()]
     reading = folder / "reading.md"
-    requests = report.write_table(REQUEST_HEAD, map(describe_requests, requested), left=0)
     report.fill_page(
         folder / "README.md",
         "serve",
         **found,
-        busy=sum(busy) / len(busy),
-        peak=max(peaks),
+        busy=statistics.mean(part["busy_cores"] for part in parts),
+        peak=max(part["busy_cores_peak"] for part in parts),
         reading=reading.read_text(encoding="utf-8").strip() if reading.exists() else "",
-        searches=report.write_table(SEARCH_HEAD, map(describe_search, searches), left=0),
-        requests=f"## Whole requests\n\n{requests}" if requested else "",
+        searches="\n".join(describe_search(row["search"]) for row in found["rows"]),
+        requests="\n".join(describe_requests(row["requests"]) for row in found["rows"]),
     )
-
-
-def describe_search(row: Row) -> list[str]:
-    """A row of the first table."""
-    cells = [f"{row['vectors']:,}", *describe_calls(row["exact"], row["megabytes"])]
-    if index := row.get("index"):
-        misses = (f"{100 * index[name]:.1f} %" for name in ("misses_nearest", "misses_person"))
-        return [*cells, *describe_calls(index, index["megabytes"]), f"{index['build_seconds']:,.1f} s", *misses]
-    return [*cells, *[""] * 8]
-
-
-def describe_calls(row: Row, megabytes: float) -> list[str]:
-    """Median with quartiles, best and CPU milliseconds, matches per second, and megabytes."""
-    best, cpu = (f"{row[name]:.2f}" for name in ("milliseconds_best", "cpu_milliseconds"))
-    return [describe_median(row), best, cpu, f"{row['matches_per_second']:,.0f}", f"{megabytes:,.1f}"]
-
-
-def describe_median(row: Row) -> str:
-    """Milliseconds: the median and its quartiles."""
-    return f"{row['milliseconds_median']:.2f} [{row['milliseconds_low']:.2f}, {row['milliseconds_high']:.2f}]"
-
-
-def describe_requests(row: Row) -> list[str]:
-    """A row of the second table."""
-    cells = [f"{row['vectors']:,}"]
-    for one in (row[f"clients_{clients}"] for clients in CLIENTS):
-        cells += [f"{one['matches_per_second']:,.0f}", describe_median(one)]
-        cells += [f"{one['milliseconds_95']:.1f}", f"{one['server_cpu_milliseconds']:.2f}"]
-    cells += [f"{row['enrol_milliseconds']:.0f}", f"{row['delete_seconds']:.2f}", f"{row['start_seconds']:.1f}"]
-    return [*cells, f"{row.get('server_megabytes', 0):,.0f}"]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure into serve.json, size by size, and write the page."""
     parser = harness.make_parser(__doc__, "serve")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument(
-        "--index-sizes", type=int, nargs="*", help="of the index, which takes long to build; default: --sizes"
-    )
-    parser.add_argument("--request-sizes", type=int, nargs="*", help="of whole requests; default: --sizes")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    sizes = ([1_000, 10_000, 100_000, 1_000_000], "vectors enrolled")
+    harness.add_numbers(parser, sizes=sizes, seconds=(10.0, "of each measurement"))
+    parser.add_argument("--index-sizes", type=int, nargs="*", help="of the index; default: --sizes")
     options = parser.parse_args(words)
     harness.check_positive(options, "sizes", "seconds")
-    index_sizes, request_sizes = (
-        options.sizes if sizes is None else sizes for sizes in (options.index_sizes, options.request_sizes)
-    )
     path = options.out / "serve.json"
     if not options.report_only:
-        load = os.getloadavg()[0]
-        if load > 0.5:
-            tell(f"the machine is busy (load {load:.1f}): medians will say more of that than of the server")
-        typed = sys.argv[1:] if words is None else words
+        index_sizes = options.sizes if options.index_sizes is None else options.index_sizes
+        if index_sizes and harness.find_missing(["usearch"]):
+            raise SystemExit(
+                "usearch is not installed; install it, or leave the index out: --index-sizes without a size"
+            )
         machine = harness.describe_machine(("numpy", "fastapi", "uvicorn", "sqlalchemy", "usearch"))
-        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         found: Row = {
-            "machine": f"{machine['processor']}, {os.cpu_count()} cores; {versions}",
-            "load_before": load,
-            "command": " ".join(["python -m benchmarks.serve", *typed]),
+            "machine": f"{machine['processor']}, {os.cpu_count()} cores; {report.describe_versions(machine)}",
+            "load_before": os.getloadavg()[0],
+            "command": " ".join(["python -m benchmarks.serve", *(sys.argv[1:] if words is None else words)]),
             "rows": [],
         }
         options.out.mkdir(parents=True, exist_ok=True)
         for size in options.sizes:
-            found["rows"].append({"search": measure_search(size, options.seconds, size in index_sizes)})
-            if size in request_sizes:
-                found["rows"][-1]["requests"] = measure_requests(size, options.seconds)
-            tell(json.dumps(found["rows"][-1]))
+            search = measure_search(size, options.seconds, size in index_sizes)
+            found["rows"].append({"search": search, "requests": measure_requests(size, options.seconds)})
+            harness.tell(json.dumps(found["rows"][-1]))
             # After each size, so that a run that is cut off leaves what it has.
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if not path.exists():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +23,41 @@ from benchmarks.search_table import Table, find_table
 from ffem_jax.metrics.ranking import compute_kendall_tau, compute_top_tau
 from ffem_jax.search.model.encoding import embed_codes
 from ffem_jax.search.model.surrogate import ADDITIVE, KERNELS, SCALES, Kernel, Scale, fit_rates
-from ffem_jax.search.space import Choice, SearchSpace
+from ffem_jax.search.space import SearchSpace
 
-UNSEEN = 1500
+KNOWN, UNSEEN = (30, 60, 100, 200), 1500  # networks
+REPEATS = 20  # random choices of networks
 CONFIDENCE = 0.9
 LOGIT = (Scale(),)
 # Predictions of the unseen, on whichever scale, and the interval that one training of each should lie in, if any.
-Answer = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+Answer = tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]
+# Of the known networks, their accuracies, and the unseen networks.
+Model = Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]
 
 
-def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]]:
-    """Models by name; each is called with the known networks, their accuracies, and the unseen networks."""
+def make_models(table: Table) -> dict[str, Model]:
+    """Models by name."""
     from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 
-    plain = SearchSpace(tuple(Choice(c.name, c.values, c.when, ordered=False) for c in table.space.choices))
+    plain = SearchSpace(tuple(replace(choice, ordered=False) for choice in table.space.choices))
     one_hot, ordered = embed_codes(plain, table.codes), table.features
     costs = table.costs[:, None]
     joint = tuple(kernel for kernel in KERNELS if not kernel.cost)
 
-    def ours(features: np.ndarray, kernels: tuple[Kernel, ...], scales: tuple[Scale, ...], cost: bool = False) -> Any:
+    def ours(features: np.ndarray, kernels: tuple[Kernel, ...], scales: tuple[Scale, ...], cost: bool = False) -> Model:
         def answer(known: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Answer:
             priced = costs[known] if cost else None
             model, scale = fit_rates(features[known], seen, costs=priced, kernels=kernels, scales=scales)
             means, deviations = model.predict(features[unseen], costs[unseen])
             reach = model.compute_reach(CONFIDENCE) * np.hypot(deviations, model.noise_deviation)
-            return means, scale.to_rates(means - reach), scale.to_rates(means + reach)
+            return means, (scale.to_rates(means - reach), scale.to_rates(means + reach))
 
         return answer
 
-    def trees(kind: Any, features: np.ndarray) -> Any:
+    def trees(kind: Any, features: np.ndarray) -> Model:
         def answer(known: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Answer:
             fitted = kind(random_state=0).fit(features[known], Scale().to_values(seen))
-            return fitted.predict(features[unseen]), None, None
+            return fitted.predict(features[unseen]), None
 
         return answer
 
@@ -71,6 +75,7 @@ def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.
         "random forest, with cost": trees(RandomForestRegressor, priced),
         "gradient boosting, 100 trees": trees(GradientBoostingRegressor, ordered),
         "gradient boosting, with cost": trees(GradientBoostingRegressor, priced),
+        f"no model: {table.cost_name} alone": lambda known, seen, unseen: (table.costs[unseen], None),
     }
 
 
@@ -78,69 +83,52 @@ def make_models(table: Table) -> dict[str, Callable[[np.ndarray, np.ndarray, np.
 Measured = dict[str, np.ndarray]
 
 
-def measure(table: Table, known: int, repeats: int) -> Measured:
+def measure(table: Table, known: int) -> Measured:
     """Each model's numbers, learnt from `known` random networks, in each of the repeats."""
-    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for repeat in range(repeats):
+    models, found = make_models(table), defaultdict(list)
+    for repeat in range(REPEATS):
         draw = np.random.default_rng([repeat, known])
         order = draw.permutation(len(table.points))
         few, unseen = order[:known], order[known : known + UNSEEN]
         single = np.array([accuracies[draw.integers(len(accuracies))] for accuracies in table.trainings])
-        truth = table.truth[unseen]
-        for name, model in make_models(table).items():
-            means, low, high = model(few, single[few], unseen)
-            seen = single[unseen]
-            inside = math.nan if low is None or high is None else float(np.mean((low <= seen) & (seen <= high)))
+        truth, seen = table.truth[unseen], single[unseen]
+        for name, model in models.items():
+            means, interval = model(few, single[few], unseen)
+            inside = np.mean((interval[0] <= seen) & (seen <= interval[1])) if interval else math.nan
             found[name].append((compute_kendall_tau(means, truth), compute_top_tau(means, truth), inside))
-        found[f"no model: {table.cost_name} alone"].append(
-            (compute_kendall_tau(table.costs[unseen], truth), compute_top_tau(table.costs[unseen], truth), math.nan)
-        )
-        first, second = np.array([draw.permutation(table.trainings[i])[:2] for i in unseen]).T
-        found["no model: another training of each"].append(
-            (compute_kendall_tau(first, second), compute_top_tau(first, second), math.nan)
-        )
+        pair = np.array([draw.permutation(table.trainings[i])[:2] for i in unseen]).T
+        again = compute_kendall_tau(*pair), compute_top_tau(*pair), math.nan
+        found["no model: another training of each"].append(again)
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def write_report(title: str, known: Sequence[int], columns: Sequence[Measured], repeats: int, folder: Path) -> str:
-    """Write surrogates.md, a column per number of known networks, and return it."""
-    head = ["", *map(str, known)]
-
-    def tabulate(index: int, write: Callable[[np.ndarray], str]) -> str:
-        names = [name for name, rows in columns[0].items() if not np.isnan(rows[:, index]).any()]
-        rows = [[name, *(write(column[name][:, index]) for column in columns)] for name in names]
-        return report.write_table(head, rows)
-
-    def write_spread(values: np.ndarray) -> str:
-        return f"{np.mean(values):.2f} ± {np.std(values):.2f}"
-
-    return report.fill_page(
-        folder / "surrogates.md",
-        "surrogates",
-        title=title,
-        unseen=UNSEEN,
-        repeats=repeats,
-        confidence=100 * CONFIDENCE,
-        tau=tabulate(0, write_spread),
-        top=tabulate(1, write_spread),
-        inside=tabulate(2, lambda values: f"{100 * np.mean(values):.0f}"),
-    )
-
-
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure all models, and write surrogates.md."""
+    """Measure all models, and write surrogates.md, a column per number of known networks."""
     from tqdm import tqdm
 
     parser = harness.make_parser(__doc__, "search_quality", kept=False)
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
-    harness.add_numbers(
-        parser, known=([30, 60, 100, 200], "networks learnt from"), repeats=(20, "random choices of networks")
-    )
     options = parser.parse_args(words)
-    harness.check_positive(options, "known", "repeats")
     table = find_table(options)
-    columns = [measure(table, known, options.repeats) for known in tqdm(options.known, unit="size")]
-    print(write_report(table.title, options.known, columns, options.repeats, options.out))
+    columns = [measure(table, known) for known in tqdm(KNOWN, unit="size")]
+
+    def tabulate(number: int, write: Callable[[np.ndarray], str]) -> str:
+        names = [name for name, values in columns[0].items() if not np.isnan(values[:, number]).any()]
+        rows = [[name, *(write(column[name][:, number]) for column in columns)] for name in names]
+        return report.write_table(["", *map(str, KNOWN)], rows)
+
+    page = report.fill_page(
+        options.out / "surrogates.md",
+        "surrogates",
+        title=table.title,
+        unseen=UNSEEN,
+        repeats=REPEATS,
+        confidence=100 * CONFIDENCE,
+        tau=tabulate(0, lambda values: f"{np.mean(values):.2f} ± {np.std(values):.2f}"),
+        top=tabulate(1, lambda values: f"{np.mean(values):.2f} ± {np.std(values):.2f}"),
+        inside=tabulate(2, lambda values: f"{100 * np.mean(values):.0f}"),
+    )
+    print(page)
 
 
 if __name__ == "__main__":

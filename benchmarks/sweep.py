@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import resource
@@ -21,72 +22,48 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, median
 
 # By name, since the peer's process has them loaded before its clock starts: its users would not wait for them.
 import ffem_jax.models  # noqa: F401
-from benchmarks import harness
+from benchmarks import harness, report
 from benchmarks.harness import Row, tell
-from benchmarks.sweep_report import FIRST, INSTALLED, OURS, PEERS, SECOND, name_row, select_rows, write_report
 from ffem_jax.config.compose import open_composer
 from ffem_jax.data.cache import find_cache_folder
 from ffem_jax.data.protocols import load_split
 from ffem_jax.kernels.huge_pages import use_huge_pages
 from ffem_jax.latency.turns import BUSY_CORES
-from ffem_jax.records.record import TrialRecord, read_records
+from ffem_jax.records.record import read_records
 from ffem_jax.runs.sweep import SweepPlan, plan_sweep
 from ffem_jax.specs.architecture import resolve_network
 
 # The sweep's networks: FFEM with each attention in each depth (of 9 and of 14 bottlenecks). All fit the cap of 10 MB.
 ATTENTIONS = (
-    "arch.attention={kind: none}",
-    "arch.attention={kind: eca, placement: first_last}",
-    "arch.attention={kind: eca, placement: all}",
-    "arch.attention={kind: se, placement: first_last}",
+    "{kind: none}",
+    "{kind: eca, placement: first_last}",
+    "{kind: eca, placement: all}",
+    "{kind: se, placement: first_last}",
 )
 DEPTHS = ("0.5", "1.0")
 SETTINGS = ("data", "resolution", "networks", "seeds", "epochs")
 LIBRARIES = ("jax", "flax", "joblib", "torch", "optuna")
-
 SWEEP_NAME = "speed"
-SWEEP = """\
-# @package _global_
-# How long does a sweep take? Written by benchmarks/sweep.py.
-defaults:
-  - override /arch: ffem
-  - override /data: {data}
-  - override /protocol: holdout
-  - override /recipe: modern
-data:
-  resolution: {resolution}
-protocol: # one split for all, so that every seed and the peer test the same images
-  test_per_person: 6
-  split_seed: 0
-recipe:
-  epochs: {epochs}
-hydra:
-  sweeper:
-    params:
-      arch.attention: "{attentions}"
-      arch.depth_multiplier: {depths}
-"""
 
+PEER, INSTALLED = "peer", "peer as installed"  # with the huge pages that ffem asks for, and without
+FIRST, SECOND = "first sweep", "second sweep"
+OURS = {"basic": "ffem, one after another", "joblib": "ffem, a process per core", "seeds": "ffem, seeds in one program"}
+PEERS = {INSTALLED: "Optuna + PyTorch", PEER: "Optuna + PyTorch, with huge pages"}
+NAMES = {**PEERS, **OURS}
+HEAD = [
+    *("", "wall seconds", "trials per hour", "times as fast as PyTorch", "as PyTorch with huge pages"),
+    *("mean accuracy, %", "seconds compiling"),
+]
+ONCE = ", once each: the spread is not known, and a difference of a few percent means nothing."
 
-# -------------------------------------------------------------------------------- the sweep
-
-
-def select_attentions(options: argparse.Namespace) -> Sequence[str]:
-    """The attentions of as many networks as asked for."""
-    return ATTENTIONS[: options.networks // len(DEPTHS)]
-
-
-def write_sweep(folder: Path, options: argparse.Namespace) -> None:
-    """Write the sweep to `folder`/sweeps, where --config-dir finds it; it has every value but the seeds."""
-    attentions = ", ".join(line.partition("=")[2] for line in select_attentions(options))
-    text = SWEEP.format(**vars(options), attentions=attentions, depths=",".join(DEPTHS))
-    (folder / "sweeps").mkdir()
-    (folder / "sweeps" / f"{SWEEP_NAME}.yaml").write_text(text)
+Selected = Mapping[tuple[str, str], Sequence[Row]]
 
 
 def plan(folder: Path, seeds: int) -> SweepPlan:
@@ -99,16 +76,6 @@ def list_seeds(variant: str, seeds: int) -> str:
     """The override that gives the sweep its seeds."""
     listed = ",".join(map(str, range(seeds)))
     return f"run.seeds=[{listed}]" if variant == "seeds" else f"seed={listed}"
-
-
-def make_command(variant: str, seeds: int) -> list[str]:
-    """The words after `ffem` that run the sweep as `variant`, but for --config-dir."""
-    jobs = [f"launcher.jobs={harness.describe_machine()['cores']}"] if variant == "joblib" else []
-    launcher = f"launcher={'joblib' if variant == 'joblib' else 'local'}"
-    return ["sweep", SWEEP_NAME, launcher, *jobs, list_seeds(variant, seeds)]
-
-
-# ------------------------------------------------------------------------------ measurements
 
 
 def measure_peer(peer: str, folder: Path, options: argparse.Namespace) -> Row:
@@ -141,7 +108,9 @@ def run_peer(folder: Path, seeds: int) -> tuple[Row, None]:
 def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Namespace) -> Row:
     """`ffem sweep` as a user starts it, in an empty folder and with compiled programs in `cache`."""
     decoded = {path.name for path in cache.glob("*.npz")}
-    words = make_command(variant, options.seeds)
+    jobs = ["launcher=joblib", f"launcher.jobs={harness.describe_machine()['cores']}"]
+    launcher = jobs if variant == "joblib" else ["launcher=local"]
+    words = ["sweep", SWEEP_NAME, *launcher, list_seeds(variant, options.seeds)]
     with tempfile.TemporaryDirectory(prefix="ffem-sweep-") as work:
         command = [sys.executable, "-m", "ffem_jax.cli", *words, "--config-dir", str(folder), "--json"]
         environment = harness.make_environment(FFEM_CACHE_DIR=str(cache))
@@ -154,16 +123,13 @@ def measure_ours(variant: str, folder: Path, cache: Path, options: argparse.Name
     if {path.name for path in cache.glob("*.npz")} != decoded:
         raise SystemExit("the sweep decoded faces, which was to be done before; nothing is recorded")
     accuracies = [record.accuracy for record in records if record.accuracy is not None]
-    return {"seconds": seconds, "accuracies": accuracies, "compile_seconds": add_compile_seconds(records)}
+    # Over all processes; seeds of one program share theirs.
+    compiling = sum({record.trial_dir: record.compile_seconds or 0.0 for record in records}.values())
+    return {"seconds": seconds, "accuracies": accuracies, "compile_seconds": compiling}
 
 
-def add_compile_seconds(records: Sequence[TrialRecord]) -> float:
-    """Seconds spent tracing and compiling, over all processes; seeds of one program share theirs."""
-    return sum({record.trial_dir: record.compile_seconds or 0.0 for record in records}.values())
-
-
-def watch(run: Callable[[], Row], trials: int) -> Row:
-    """What `run()` measures of `trials` trials, the cores that other work took meanwhile, and the machine.
+def watch(run: Callable[[], Row], options: argparse.Namespace) -> Row:
+    """What `run()` measures of all trials, the cores that other work took meanwhile, and the machine.
 
     A busy core makes PyTorch's threads wait for each other and slows it many times over: it would flatter us. Raises
     SystemExit where trials are missing.
@@ -172,8 +138,9 @@ def watch(run: Callable[[], Row], trials: int) -> Row:
     measured = run()
     others = read_busy_seconds() - busy - (read_own_seconds() - own)
     cores = max(0.0, others / (time.perf_counter() - started))
-    if len(measured["accuracies"]) != trials:
-        raise SystemExit(f"{len(measured['accuracies'])} of {trials} trials were finished; not recorded")
+    finished, trials = len(measured["accuracies"]), options.networks * options.seeds
+    if finished != trials:
+        raise SystemExit(f"{finished} of {trials} trials were finished; not recorded")
     tell(f"    {measured['seconds']:.1f} s")
     if cores > BUSY_CORES:
         tell(f"other work took {cores:.2f} cores: too much; the next call measures this again")
@@ -195,47 +162,38 @@ def read_own_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def measure(path: Path, settings: Row, variants: Sequence[str], options: argparse.Namespace) -> None:
+def measure(path: Path, settings: Row, options: argparse.Namespace) -> None:
     """Take every measurement that is missing: one of each contestant, then the next round."""
-    with tempfile.TemporaryDirectory(prefix="ffem-config-") as config:
-        folder, trials = Path(config), options.networks * options.seeds
-        write_sweep(folder, options)
-        planned = plan(folder, options.seeds)
-        if len(planned.trials) != trials:
-            raise SystemExit(f"the sweep has {len(planned.trials)} trials, not {trials}")
-        data = planned.trials[0].data
+    sweeps = [(peer, "") for peer in PEERS] if has_peer() else []
+    sweeps += [(variant, cache) for variant in options.variants for cache in (FIRST, SECOND)]
+    cells = {}
+    for number, (contestant, cache) in itertools.product(range(options.rounds), sweeps):
+        cell = {"contestant": contestant, "cache": cache, "round": number}
+        cells[f"round {number + 1}, {name_row((contestant, cache))}"] = {**cell, **settings}
+    with tempfile.TemporaryDirectory(prefix="ffem-sweep-") as scratch:
+        folder, text = Path(scratch) / "config", (report.PAGES / "sweep.yaml").read_text(encoding="utf-8")
+        (folder / "sweeps").mkdir(parents=True)
+        text = text.format(**settings, attentions=", ".join(options.attentions), depths=",".join(DEPTHS))
+        (folder / "sweeps" / f"{SWEEP_NAME}.yaml").write_text(text, encoding="utf-8")
+        trial = plan(folder, options.seeds).trials[0]
         # Decodes the faces where they are not yet: neither side is timed doing it.
-        load_split(data, planned.trials[0].protocol)
+        load_split(trial.data, trial.protocol)
 
-        def add(round_: int, contestant: str, sweep: str, run: Callable[[], Row], filled: Path | None = None) -> None:
-            """Take a measurement unless it is held; one that finds compiled programs needs them in `filled`."""
-
-            def take(_: Row) -> Row:
-                if filled and not any(found.suffix != ".npz" for found in filled.iterdir()):
+        def take(cell: Row) -> Row:
+            contestant, cache = cell["contestant"], Path(scratch) / f"{cell['contestant']}-{cell['round']}"
+            if contestant in PEERS:
+                return watch(functools.partial(measure_peer, contestant, folder, options), options)
+            run = functools.partial(measure_ours, contestant, folder, cache, options)
+            if not cache.exists():  # then it begins with the decoded faces and no compiled programs
+                cache.mkdir()
+                for found in find_cache_folder(trial.data).glob(f"{trial.data.name}-*.npz"):
+                    shutil.copy(found, cache)
+                if cell["cache"] == SECOND:
                     tell("    the first sweep once more, for its compiled programs")
                     run()
-                return watch(run, trials)
+            return watch(run, options)
 
-            cell = {"contestant": contestant, "cache": sweep, "round": round_, **settings}
-            name = f"round {round_ + 1}, {name_row((contestant, sweep))}"
-            harness.measure_missing(path, {name: cell}, is_quiet, take, options.fresh)
-
-        for round_ in range(options.rounds):
-            for peer in PEERS if has_peer() else ():
-                add(round_, peer, "", functools.partial(measure_peer, peer, folder, options))
-            for variant in variants:
-                with tempfile.TemporaryDirectory(prefix="ffem-cache-") as name:
-                    cache = Path(name)  # it begins with the decoded faces and no compiled programs
-                    for found in find_cache_folder(data).glob(f"{data.name}-*.npz"):
-                        shutil.copy(found, cache)
-                    ours = functools.partial(measure_ours, variant, folder, cache, options)
-                    add(round_, variant, FIRST, ours)
-                    add(round_, variant, SECOND, ours, filled=cache)
-
-
-def is_quiet(row: Row) -> bool:
-    """Whether no other work was in the way of a measurement, which would have to be taken again."""
-    return row["busy_cores"] <= BUSY_CORES
+        harness.measure_missing(path, cells, lambda row: row["busy_cores"] <= BUSY_CORES, take, options.fresh)
 
 
 def has_peer() -> bool:
@@ -243,23 +201,71 @@ def has_peer() -> bool:
     return not harness.find_missing(("torch", "optuna"))
 
 
-# ------------------------------------------------------------------------------------ command
+def write_report(rows: Sequence[Row], settings: Row, options: argparse.Namespace) -> None:
+    """Write sweep.md and sweep.png, from one row per measurement."""
+    selected = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (list(NAMES).index(row["contestant"]), row["cache"])):
+        selected[row["contestant"], row["cache"]].append(row)
+    trials, busy = options.networks * options.seeds, max(row["busy_cores"] for row in rows)
+    several = max(map(len, selected.values())) > 1
+    threads = ", ".join(sorted({str(row["threads"]) for row in rows if row["contestant"] in PEERS}))
+    last = next(reversed(selected.values()))[-1]
+    command = ["python -m benchmarks.sweep", *(f"--{name} {getattr(options, name)}" for name in (*SETTINGS, "rounds"))]
+    if options.data.startswith("lfw"):  # whose folder is this machine's
+        command.append("--data-root DIR")
+    report.fill_page(
+        options.out / "sweep.md",
+        "sweep",
+        **settings,
+        trials=trials,
+        command=" ".join(command),
+        machine=last,
+        versions=report.describe_versions(last),
+        spread=", median of the rounds with their range." if several else ONCE,
+        busy=busy,
+        judged=report.judge_busy(busy),
+        table=report.write_table(HEAD, [describe(key, selected) for key in selected]),
+        attentions="\n".join(f"- `arch.attention={kind}`" for kind in options.attentions),
+        threads=f" ({threads})" if threads else "",
+    )
+    marks = []
+    for key, own in selected.items():
+        minutes = report.find_spread([row["seconds"] / 60 for row in own])
+        marks.append(report.Mark("", f"{name_row(key)}: {minutes[1]:.1f} min", "", *minutes))
+    title = f"{trials} trials, from the start of the process to its end"
+    spread = "bars: lowest to highest round" if several else "one round, so no spread is known"
+    report.draw_marks(options.out / "sweep.png", marks, title, f"wall time, minutes; {spread}", log=False)
 
 
-def write_command(options: argparse.Namespace) -> str:
-    """The command that makes the page: what differs from the defaults, and no folder of this machine."""
-    names = ("data", "resolution", "networks", "seeds", "epochs", "rounds")
-    words = ["python -m benchmarks.sweep", *(f"--{name} {getattr(options, name)}" for name in names)]
-    return " ".join([*words, "--data-root DIR"] if options.data.startswith("lfw") else words)
+def name_row(key: tuple[str, str]) -> str:
+    """The contestant, and which of its sweeps."""
+    return NAMES[key[0]] + (f", {key[1]}" if key[1] else "")
+
+
+def describe(key: tuple[str, str], selected: Selected) -> list[str]:
+    """A row of the table: medians over rounds, with their range where there are several."""
+    rows = selected[key]
+    low, middle, high = report.find_spread([row["seconds"] for row in rows])
+    peers = [selected.get((peer, ""), []) for peer in PEERS]
+    compiling = [row["compile_seconds"] for row in rows if "compile_seconds" in row]
+    return [
+        name_row(key),
+        f"{middle:.0f}" + (f" ({low:.0f} to {high:.0f})" if len(rows) > 1 else ""),
+        f"{3600 * len(rows[0]['accuracies']) / middle:.0f}",
+        *(f"{median(row['seconds'] for row in own) / middle:.2f}" if own else "" for own in peers),
+        f"{100 * mean(value for row in rows for value in row['accuracies']):.1f}",
+        f"{median(compiling):.0f}" if compiling else "",
+    ]
 
 
 def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """The command line, checked, with the sweep's attentions and the ways of running ours."""
     parser = harness.make_parser("Time a whole sweep: ffem against Optuna and PyTorch.", "speed")
     parser.add_argument("--ours", choices=(*OURS, "all"), default="all", help="which way of running ours (all)")
+    sizes = range(len(DEPTHS), len(ATTENTIONS) * len(DEPTHS) + 1, len(DEPTHS))
+    parser.add_argument("--networks", type=int, choices=sizes, default=8, help="each attention in two depths (8)")
     harness.add_numbers(
         parser,
-        networks=(8, "2, 4, 6 or 8"),
         seeds=(3, "seeds of each network"),
         epochs=(5, "epochs of each trial"),
         rounds=(1, "how often, the contestants in turn"),
@@ -270,11 +276,11 @@ def parse_options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
     options = parser.parse_args(words)
     harness.check_positive(options, "seeds", "epochs", "rounds", "resolution")
-    if options.networks not in range(len(DEPTHS), len(ATTENTIONS) * len(DEPTHS) + 1, len(DEPTHS)):
-        parser.error(f"--networks {options.networks} is not one of 2, 4, 6, 8: each attention comes in two depths")
     if options.data_root:
         os.environ["FFEM_LFW_ROOT"] = str(options.data_root.absolute())
     options.data = options.data or ("lfw52" if os.environ.get("FFEM_LFW_ROOT") else "synthetic")
+    options.attentions = ATTENTIONS[: options.networks // len(DEPTHS)]
+    options.variants = list(OURS) if options.ours == "all" else [options.ours]
     return options
 
 
@@ -285,11 +291,12 @@ def main(words: Sequence[str] | None = None) -> None:
     if not options.report_only:
         if not has_peer():
             tell('without Optuna and PyTorch ours is timed alone; pip install -e ".[bench]" brings them')
-        measure(path, settings, list(OURS) if options.ours == "all" else [options.ours], options)
-    rows = [row for row in harness.read_lines(path) if settings.items() <= row.items()]
+        measure(path, settings, options)
+    rows = harness.read_latest(path, "contestant", "cache", "round", *SETTINGS)
+    rows = [row for row in rows if settings.items() <= row.items()]
     if not rows:
         raise SystemExit(f"{path.name} has no measurement with these settings; {harness.NOTHING}")
-    write_report(select_rows(rows), settings, select_attentions(options), write_command(options), options.out)
+    write_report(rows, settings, options)
 
 
 if __name__ == "__main__":

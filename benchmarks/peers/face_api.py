@@ -10,7 +10,6 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +28,15 @@ ABOUT = {
 }
 
 
-def write_lines(paths: list[Path], root: Path) -> Iterator[str]:
-    """One JSON line per image, as the script takes them."""
-    for path in paths:
-        face = Image.open(path).convert("RGB").crop(BOX).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        pixels = base64.b64encode(face.tobytes()).decode()
-        yield json.dumps({"path": path.relative_to(root).as_posix(), "size": SIZE, "pixels": pixels})
-
-
 def main(root: Path, out: Path) -> None:
     """Write the vectors of every image below `root` to `out`."""
-    paths = sorted(root.glob("*/*.jpg"))
-    script = Path(__file__).with_suffix(".mjs")
-    text = "\n".join(write_lines(paths, root))
-    done = subprocess.run(["node", str(script)], input=text, capture_output=True, text=True, check=True)
+    lines = []
+    for path in sorted(root.glob("*/*.jpg")):
+        face = Image.open(path).convert("RGB").crop(BOX).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        pixels = base64.b64encode(face.tobytes()).decode()
+        lines.append(json.dumps({"path": path.relative_to(root).as_posix(), "size": SIZE, "pixels": pixels}))
+    command = ["node", str(Path(__file__).with_suffix(".mjs"))]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     write_vectors(out, [row["path"] for row in rows], np.array([row["vector"] for row in rows]), ABOUT)
     print(f"{out}: {len(rows):,} vectors")

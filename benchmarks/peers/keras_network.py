@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from benchmarks.contest import Call, Cell, make_faces, repeat
-from benchmarks.contests import DECAY, MOMENTUM, PEOPLE, RATE
+from benchmarks.contest import PEOPLE, Call, Cell, make_faces, repeat
+from benchmarks.contests import DECAY, MOMENTUM, RATE
 from benchmarks.peers.layers import Layer, list_blocks, read_weights
 from ffem_jax.specs.architecture import NetworkSpec
 
@@ -44,13 +44,7 @@ def _convolve(x: Any, layer: Layer) -> Any:
         x = layers.Conv2D(layer.outputs, layer.size, layer.stride, **options)(x)
     # Keras's momentum, as Flax's, is what the running statistics keep of themselves.
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{layer.name}_norm")(x)
-    if layer.activation == "relu6":
-        return layers.ReLU(max_value=6)(x)
-    if layer.activation == "hard_swish":
-        return layers.Activation("hard_swish")(x)
-    if layer.activation == "prelu":
-        return layers.PReLU("zeros", shared_axes=[1, 2], name=f"{layer.name}_slope")(x)
-    return x
+    return layers.ReLU(max_value=6)(x) if layer.active else x
 
 
 def _attend(x: Any, layer: Layer) -> Any:

@@ -10,10 +10,9 @@ from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
 
 
 class Layer(NamedTuple):
-    """A layer of a peer.
+    """A layer of a peer: `convolution` with BatchNorm and, where `active`, ReLU6; `eca` or `se`.
 
-    kind: `convolution` (with BatchNorm and activation), `eca` or `se`. size: of the kernel; of SE, channels between its
-    dense layers. groups: of the convolution.
+    size: of the kernel; of SE, channels between its dense layers. groups: of the convolution.
     """
 
     name: str
@@ -23,7 +22,7 @@ class Layer(NamedTuple):
     size: int
     stride: int = 1
     groups: int = 1
-    activation: str = "linear"
+    active: bool = False
 
 
 class Block(NamedTuple):
@@ -35,31 +34,26 @@ class Block(NamedTuple):
 
 def list_blocks(network: NetworkSpec) -> list[Block]:
     """All layers before the pooling. Raises ValueError for a network that the peers do not build."""
-    if network.pooling != "average":
-        raise ValueError(f"pooling {network.pooling!r} has no peer; choose one of: average")
-    kinds = {block.kind for block in network.blocks}
-    if network.stem_extra != "none" or network.embedding_norm or kinds != {"bottleneck"}:
-        raise ValueError("a network of shuffle units or with stem_extra or embedding_norm has no peer")
+    kinds = {(block.kind, block.activation) for block in network.blocks} | {("bottleneck", network.activation)}
+    plain = network.pooling == "average" and network.stem_extra == "none" and not network.embedding_norm
+    if not plain or kinds != {("bottleneck", "relu6")}:
+        raise ValueError("a network of more than bottlenecks, ReLU6 and average pooling has no peer")
     stem, last = network.stem_channels, network.blocks[-1].out_channels
-    blocks = [Block([Layer("stem", "convolution", 3, stem, 3, network.stem_stride, 1, network.activation)])]
+    blocks = [Block([Layer("stem", "convolution", 3, stem, 3, network.stem_stride, active=True)])]
     blocks += [_list_bottleneck(f"block{index}", block) for index, block in enumerate(network.blocks)]
     if network.head_channels:
-        head = Layer("head", "convolution", last, network.head_channels, 1, activation=network.activation)
-        blocks.append(Block([head]))
+        blocks.append(Block([Layer("head", "convolution", last, network.head_channels, 1, active=True)]))
     return blocks
 
 
 def _list_bottleneck(name: str, spec: BlockSpec) -> Block:
     """Inverted residual; attention after the depthwise convolution or after the projection."""
-    inputs, hidden, outputs, activation = spec.in_channels, spec.hidden_channels, spec.out_channels, spec.activation
-    kind, position, fusion, size = spec.attention or ("", "", "", 0)
-    if fusion not in ("", "scale"):
-        raise ValueError(f"fusion {fusion!r} has no peer; choose one of: scale")
-    if kind not in ("", "eca", "se"):
-        raise ValueError(f"attention {kind!r} has no peer; choose one of: none, eca, se")
-    layers = [Layer(f"{name}_expand", "convolution", inputs, hidden, 1, activation=activation)]
-    layers = layers if hidden != inputs else []
-    layers.append(Layer(f"{name}_depthwise", "convolution", hidden, hidden, 3, spec.stride, hidden, activation))
+    inputs, hidden, outputs = spec.in_channels, spec.hidden_channels, spec.out_channels
+    kind, position, fusion, size = spec.attention or ("", "", "scale", 0)
+    if fusion != "scale" or kind not in ("", "eca", "se"):
+        raise ValueError(f"attention {kind!r} with fusion {fusion!r} has no peer; choose one of: none, eca, se; scale")
+    layers = [Layer(f"{name}_expand", "convolution", inputs, hidden, 1, active=True)] if hidden != inputs else []
+    layers.append(Layer(f"{name}_depthwise", "convolution", hidden, hidden, 3, spec.stride, hidden, True))
     if position == "depthwise":
         layers.append(Layer(f"{name}_attention", kind, hidden, hidden, size))
     layers.append(Layer(f"{name}_project", "convolution", hidden, outputs, 1))
@@ -72,16 +66,12 @@ def read_weights(classifier: Any) -> dict[str, list[np.ndarray]]:
     """The weights of a `training.classifier.FaceClassifier` with a plain softmax, by the layer's name.
 
     Kernels are [row, column, in, out], depthwise ones [row, column, 1, channel], pointwise and dense ones [in, out]. A
-    convolution's kernel is followed by BatchNorm's scale, bias, mean and variance, and PReLU's slopes where it has any.
+    convolution's kernel is followed by BatchNorm's scale, bias, mean and variance.
     """
     network, found = classifier.network, {}
 
-    def add(name: str, *values: Any) -> None:
-        found[name] = [np.asarray(value[...], np.float32) for value in values]
-
     def add_convolution(name: str, source: Any, kernel: Any) -> None:
-        slopes = [source.activation.slope] if hasattr(source.activation, "slope") else []
-        add(name, kernel, source.norm.scale, source.norm.bias, source.norm.mean, source.norm.var, *slopes)
+        found[name] = [kernel, source.norm.scale, source.norm.bias, source.norm.mean, source.norm.var]
 
     add_convolution("stem", network.stem, network.stem.kernel)
     for index, block in enumerate(network.blocks):
@@ -91,12 +81,12 @@ def read_weights(classifier: Any) -> dict[str, list[np.ndarray]]:
         add_convolution(f"{name}_depthwise", block.depthwise, block.depthwise.kernel)
         add_convolution(f"{name}_project", block.project, block.project.conv.kernel)
         if hasattr(attention, "conv"):
-            add(f"{name}_attention", attention.conv.kernel)
+            found[f"{name}_attention"] = [attention.conv.kernel]
         elif attention is not None:
-            reduce, expand = attention.reduce, attention.expand
-            add(f"{name}_attention", reduce.kernel, reduce.bias, expand.kernel, expand.bias)
+            dense = (attention.reduce, attention.expand)
+            found[f"{name}_attention"] = [values for layer in dense for values in (layer.kernel, layer.bias)]
     if network.head.conv is not None:
         add_convolution("head", network.head.conv, network.head.conv.conv.kernel)
     for name, dense in (("embedding", network.head.embedding), ("classifier", classifier.classifier)):
-        add(name, dense.kernel, dense.bias)
-    return found
+        found[name] = [dense.kernel, dense.bias]
+    return {name: [np.asarray(value[...], np.float32) for value in values] for name, values in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.contest import Call, Cell, make_faces, repeat
-from benchmarks.contests import DECAY, MOMENTUM, PEOPLE, RATE
+from benchmarks.contest import PEOPLE, Call, Cell, make_faces, repeat
+from benchmarks.contests import DECAY, MOMENTUM, RATE
 from ffem_jax.machine.devices import make_batch_mesh, use_cpu_cores
 from ffem_jax.specs.trial import RecipeSpec
 from ffem_jax.training.classifier import FaceClassifier
@@ -84,11 +85,6 @@ def embed(cell: Cell, folder: Path) -> Call:
 def write_weights(cell: Cell, folder: Path) -> None:
     """Write our weights as each peer reads them, for those that are installed."""
     classifier = build_classifier(cell)
-    with contextlib.suppress(ImportError):
-        from benchmarks.peers import torch_network
-
-        torch_network.write_weights(classifier, cell, folder)
-    with contextlib.suppress(ImportError):
-        from benchmarks.peers import keras_network
-
-        keras_network.write_weights(classifier, cell, folder)
+    for peer in ("torch_network", "keras_network"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"benchmarks.peers.{peer}").write_weights(classifier, cell, folder)

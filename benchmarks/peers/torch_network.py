@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.contest import Call, Cell, make_faces, repeat
-from benchmarks.contests import DECAY, MOMENTUM, PEOPLE, RATE
+from benchmarks.contest import PEOPLE, Call, Cell, make_faces, repeat
+from benchmarks.contests import DECAY, MOMENTUM, RATE
 from benchmarks.peers.layers import Layer, list_blocks, read_weights
 from ffem_jax.specs.architecture import NetworkSpec
-
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "relu6": lambda channels: nn.ReLU6(),
-    "hard_swish": lambda channels: nn.Hardswish(),
-    "prelu": nn.PReLU,
-    "linear": lambda channels: nn.Identity(),
-}
 
 
 class EfficientChannelAttention(nn.Module):
@@ -58,7 +50,7 @@ def make_layer(layer: Layer) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, layer.stride, size // 2, groups=layer.groups, bias=False),
         nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.1),
-        ACTIVATIONS[layer.activation](outputs),
+        nn.ReLU6() if layer.active else nn.Identity(),
     )
 
 
@@ -87,15 +79,11 @@ class FaceClassifier(nn.Module):
         return embeddings, self.classifier(embeddings)
 
 
-class Embedder(nn.Module):
+class Embedder(FaceClassifier):
     """What is deployed: bytes [N, R, R, 3] -> embeddings [N, embedding_dim]."""
 
-    def __init__(self, classifier: FaceClassifier):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier.embed(normalize_pixels(images))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return self.embed(normalize_pixels(images))
 
 
 def normalize_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -115,11 +103,8 @@ def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
             target.copy_(torch.tensor(array))
 
 
-# ------------------------------------------------------------------- contests
-
-
 def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
-    """Training steps on random faces, eager or by torch.compile."""
+    """Training steps on random faces, eager or by torch.compile, which takes the network and its loss."""
     images, people = make_faces(cell.resolution)
     images, people = torch.from_numpy(images), torch.from_numpy(people).long()
     model = FaceClassifier(cell.spec, cell.resolution, PEOPLE).to(memory_format=torch.channels_last)
@@ -146,16 +131,10 @@ def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
     return call
 
 
-def train_compiled(cell: Cell, folder: Path) -> Call:
-    """Training steps by torch.compile, around the network and its loss."""
-    return train(cell, folder, compiled=True)
-
-
 def embed(cell: Cell, folder: Path, compiled: bool = False) -> Call:
     """Calls of the deployed network in inference mode, eager or by torch.compile."""
-    classifier = FaceClassifier(cell.spec, cell.resolution, PEOPLE)
-    classifier.load_state_dict(torch.load(folder / "torch.pt"))
-    embedder = Embedder(classifier.to(memory_format=torch.channels_last)).eval()
+    embedder = Embedder(cell.spec, cell.resolution, PEOPLE).to(memory_format=torch.channels_last).eval()
+    embedder.load_state_dict(torch.load(folder / "torch.pt"))
     apply = torch.compile(embedder) if compiled else embedder
 
     def answer(images: np.ndarray) -> np.ndarray:
@@ -165,14 +144,9 @@ def embed(cell: Cell, folder: Path, compiled: bool = False) -> Call:
     return repeat(answer, cell)
 
 
-def embed_compiled(cell: Cell, folder: Path) -> Call:
-    """Calls of the deployed network by torch.compile."""
-    return embed(cell, folder, compiled=True)
-
-
 def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
     """Write our weights for PyTorch, and the graph for ONNX Runtime: uint8 [batch, R, R, 3] to embeddings."""
-    peer = FaceClassifier(cell.spec, cell.resolution, PEOPLE)
+    peer = Embedder(cell.spec, cell.resolution, PEOPLE).eval()
     copy_weights(classifier, peer)
     torch.save(peer.state_dict(), folder / "torch.pt")
     images = torch.zeros(cell.batch, cell.resolution, cell.resolution, 3, dtype=torch.uint8)
@@ -180,5 +154,4 @@ def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
     with warnings.catch_warnings():
         # The newer exporter needs onnxscript, and the older one says that it is old.
         warnings.simplefilter("ignore", DeprecationWarning)
-        path = folder / "network.onnx"
-        torch.onnx.export(Embedder(peer).eval(), (images,), path, dynamo=False, opset_version=17, **names)
+        torch.onnx.export(peer, (images,), folder / "network.onnx", dynamo=False, opset_version=17, **names)

@@ -33,10 +33,9 @@ class CosineClassifier(nn.Linear):
 
 
 class TorchTrainer:
-    """Trains one network by `recipe` on images that lie on the device as bytes.
+    """Trains a network by `recipe` on uint8 [image, R, R, 3] in memory; `steps` of it all are the schedule's.
 
-    images uint8 [image, R, R, 3], labels int [image]; steps: of the whole training, for the schedule. Raises ValueError
-    where `recipe` asks for what this peer does not do.
+    Raises ValueError where `recipe` asks for what this peer does not do.
     """
 
     def __init__(

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import harness, on_device, report
-from benchmarks.on_device import DEVICE_FOLDER, PEERS, find_peers
-from benchmarks.on_device_report import IDENTITY, describe_goal, write_report
+from benchmarks.on_device import DEVICE_FOLDER, IDENTITY, PEERS, describe_goal, find_peers, write_report
 from ffem_jax.export.tfjs import find_node_packages
 from ffem_jax.latency import LatencyError
 from ffem_jax.latency.turns import TimedModel
@@ -145,7 +144,7 @@ def test_chromium_loads_and_times_a_model_as_node_does(one_node_model):
 @pytest.mark.slow
 def test_our_networks_are_exported_raced_and_recorded(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra `export` brings ONNX Runtime")
-    graphs, onnx_files = on_device.export_ours(["ffem_0_35"], [16, 32], True, tmp_path)
+    graphs, onnx_files = on_device.export_ours(["ffem_0_35"], [16, 32], tmp_path)
     assert [(entry.timed.resolution, entry.dtype) for entry in graphs] == [
         (16, "float32"), (32, "float32"), (32, "float16"), (32, "uint8"),
     ]  # fmt: skip

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from made_records import build_record
 
-from benchmarks.search_quality import ASKERS, replay, replay_halving
-from benchmarks.search_quality_report import align, count_to_reach, summarize, write_report
+from benchmarks.search_quality import ASKERS, align, count_to_reach, replay, replay_halving, summarize, write_report
 from benchmarks.search_table import Memory, Table, read_nas_bench_macro, read_recorded
 from ffem_jax.analysis.hypervolume import compute_hypervolume
 from ffem_jax.records.record import append_record
