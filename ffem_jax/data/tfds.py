@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -256,22 +257,7 @@ def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]
     return places, ""
 
 
-def _make_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _make_table()
-
-
 def compute_masked_crc(data: bytes) -> int:
     """TFRecord's checksum: CRC-32C, turned right by 15 bits, plus a constant."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF
