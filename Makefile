@@ -37,10 +37,10 @@ quickstart: $(VENV)/.installed
 	@echo "The frontier: $(CURDIR)/outputs/quickstart-synthetic/frontier/frontier.png"
 
 test: lint
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "$(MARK)"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "$(MARK)"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m slow
 
 test-wheel: $(VENV)/.installed-dev
 	.ci/wheel $(BIN)/python $(PYTHONS)

@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> int:
             options.by,
         )
     if options.by and not manifest.get("strangers", {}).get("groups"):
-        say("warning: --by: the card has no groups, which are of strangers with such attributes; this trial tests none")
+        say("warning: --by: the card has no groups, which are of a dozen strangers or more with such an attribute")
     if options.json:
         print(json.dumps(manifest))
         return DONE

@@ -7,6 +7,7 @@ import difflib
 import functools
 import hashlib
 import weakref
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,5 +143,6 @@ def find_fault(faces: Any, spec: DataSpec) -> str:
             return f"there are {length} {name} of {count} images"
     for called, values in (("people", faces.people), ("names", faces.names)):
         if len(set(values)) != len(values):
-            return f"its {called} are not all different"
+            twice = next(name for name, times in Counter(values).items() if times > 1)
+            return f"its {called} are not all different, such as {twice}"
     return ""

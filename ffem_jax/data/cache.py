@@ -153,6 +153,7 @@ def _hash_key(spec: DataSpec, source: Any) -> str:
         [features.version(codec) for codec in CODECS],
         [spec.name, spec.resolution, spec.people, spec.min_images, spec.max_images, spec.crop, spec.fit],
         source,
+        *([spec.unlabelled] if spec.unlabelled else []),  # caches of before there was such a folder stay good
     ]
     return hash_text(decides)
 

@@ -27,6 +27,8 @@ from ffem_jax.text.progress import track
 
 # More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
 MAX_PIXELS = 120_000_000
+# Letters of why a picture cannot be read: each takes six bytes of JSON at most, twelve beyond the first plane.
+MOST_SAID = 300
 # As `warnings.filterwarnings` keeps it.
 _PILLOW_S = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -76,7 +78,7 @@ def look_at(read: Callable[[], bytes], spec: DataSpec) -> Looked:
             size, mode = head.size, head.mode
         image = decode_picture(data)
     except PictureError as error:
-        return Looked(fault=str(error), size=size, mode=mode)
+        return Looked(fault=str(error)[:MOST_SAID], size=size, mode=mode)
     except (OSError, MemoryError) as error:
         return Looked(unread=getattr(error, "strerror", None) or type(error).__name__, size=size, mode=mode)
     pixels = crop_face(image, spec.crop, spec.resolution, spec.fit)

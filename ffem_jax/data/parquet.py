@@ -7,8 +7,12 @@ names, or a name.
 from __future__ import annotations
 
 import bisect
+import contextlib
+import errno
+import functools
 import itertools
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +30,9 @@ from ffem_jax.specs.data import DataSpec
 
 if TYPE_CHECKING:
     import pyarrow
+
+# Each takes a file handle, of which a process has a thousand or so.
+TABLES_OPEN = 256
 
 WANTED = "it must hold tables, *.parquet or *.arrow, as Hugging Face's datasets writes; data.files=PATTERN says which"
 
@@ -49,43 +56,48 @@ def load(spec: DataSpec) -> Faces:
 
 
 class TableReader:
-    """Reads cells of tables; see `stream.ImageReader`. An address is (which table, row).
-
-    Attributes:
-        tables: by their place among the files, those that can be opened.
-        columns: the columns of the image and of the label.
-        notes: a line for each table that cannot be opened.
-    """
+    """Reads cells of tables; see `stream.ImageReader`. An address is (which table, row)."""
 
     def __init__(self, root: Path, shards: Sequence[Path], spec: DataSpec) -> None:
-        self._opened = root, shards, spec
-        self.tables: dict[int, _Table] = {}
-        self.notes: list[str] = []
-        for place, path in enumerate(shards):
-            try:
-                self.tables[place] = _Table(path)
-            except Exception as error:  # pyarrow's errors have several bases
-                self.notes.append(f"skipped {path.name}, which cannot be read: {_shorten(error)}")
-        if not self.tables:
-            raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self.notes)})")
-        first, *others = self.tables.values()
-        self.columns = _choose_columns(first.schema, spec)
-        odd = [one.path.name for one in others if self._get_types(one) != self._get_types(first)]
-        if odd:
-            raise DataError(f"data.root={root} has tables with other columns than {first.path.name}: {list_names(odd)}")
+        self._root, self._shards, self._spec = root, shards, spec
+        self._open: OrderedDict[int, _Table] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TableReader, self._opened
+        return TableReader, (self._root, self._shards, self._spec)
 
-    def _get_types(self, table: _Table) -> list[Any]:
-        schema = table.schema
-        return [schema.field(name).type if name in schema.names else None for name in self.columns]
+    def open(self, place: int) -> _Table:
+        """One of the tables. Raises PictureError where it is damaged, DataError where it could not be opened now."""
+        if place not in self._open:
+            path = self._shards[place]
+            try:
+                self._open[place] = _Table(path)
+            except Exception as error:  # pyarrow's errors have several bases
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                    reason = getattr(error, "strerror", None) or "out of memory"
+                    raise DataError(f"{path} cannot be opened ({reason}); load the faces again") from None
+                raise PictureError(f"{path.name}, which cannot be read: {_shorten(error)}") from None
+            while len(self._open) > TABLES_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(place)
+        return self._open[place]
+
+    @functools.cached_property
+    def columns(self) -> tuple[str, str]:
+        """The columns of the image and of the label, by the first table that can be read."""
+        for place in range(len(self._shards)):
+            with contextlib.suppress(PictureError):
+                return _choose_columns(self.open(place).schema, self._spec)
+        raise DataError(f"data.root={self._root} has no table that can be read")
 
     def read(self, address: np.ndarray) -> bytes:
         """One image's file. Raises PictureError where the table has none, or is damaged there."""
         place, row = map(int, address)
         try:
-            value = self.tables[place].read_cell(self.columns[0], row)
+            value = self.open(place).read_cell(self.columns[0], row)
+        except PictureError:
+            raise
+        except DataError as error:
+            raise OSError(errno.EIO, str(error)) from None
         except (OSError, MemoryError) as error:
             if getattr(error, "errno", None) is not None:
                 raise
@@ -108,14 +120,26 @@ class TableSource:
 
     def __init__(self, root: Path, shards: Sequence[Path], notes: Sequence[str], spec: DataSpec) -> None:
         self.reader = TableReader(root, shards, spec)
-        self._notes = [*notes, *self.reader.notes]
-        label = self.reader.columns[1]
-        features = _read_features(next(iter(self.reader.tables.values())).schema)
-        self.label_names: Mapping[int, str] = dict(enumerate(features.get(label, {}).get("names", [])))
+        self._notes = list(notes)
+        self.label_names: Mapping[int, str] = {}
         self.names: list[str] = []
         self.labels: list[Label] = []
         places: list[tuple[int, int]] = []
-        for place, table in self.reader.tables.items():
+        types: list[Any] = []  # of the first table
+        odd = []
+        for place, path in enumerate(shards):
+            try:
+                table = self.reader.open(place)
+            except PictureError as error:
+                self._notes.append(f"skipped {error}")
+                continue
+            label = self.reader.columns[1]
+            if not types:
+                features = _read_features(table.schema)
+                self.label_names = dict(enumerate(features.get(label, {}).get("names", [])))
+                first, types = path, self._get_types(table)
+            if self._get_types(table) != types:
+                odd.append(path.name)
             stem = table.path.relative_to(root).with_suffix("")
             try:
                 labels = table.read_column(label)
@@ -125,7 +149,15 @@ class TableSource:
             self.labels += labels
             self.names += [f"{stem}/{row:08d}" for row in range(len(labels))]
             places += [(place, row) for row in range(len(labels))]
+        if not types:
+            raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self._notes)})")
+        if odd:
+            raise DataError(f"data.root={root} has tables with other columns than {first.name}: {list_names(odd)}")
         self.addresses = np.array(places, np.int64).reshape(-1, 2)
+
+    def _get_types(self, table: _Table) -> list[Any]:
+        schema = table.schema
+        return [schema.field(name).type if name in schema.names else None for name in self.reader.columns]
 
     def __len__(self) -> int:
         """How many images there are."""

@@ -6,10 +6,13 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,11 +62,26 @@ class StreamError(FfemError):
 
 
 class _Rows:
-    """Images by position in an order: what Grain reads from."""
+    """Images by position in an order: what Grain reads from.
+
+    Other processes are given the path of a file that holds them, and not a million names and addresses through a pipe:
+    a process that dies while it starts would leave this one writing into it for ever.
+    """
 
     def __init__(self, images: Any, order: np.ndarray) -> None:
         self._images, self._order = images, order
         self.closed = False
+        self._path = ""
+
+    def write(self, path: Path) -> None:
+        """Keep what other processes read with in a file."""
+        import cloudpickle  # Grain's: it takes somebody's own classes too
+
+        path.write_bytes(cloudpickle.dumps((self._images, self._order)))
+        self._path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_rows, (self._path,)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -72,6 +90,10 @@ class _Rows:
         if self.closed:  # the process waits at its end for threads in the middle of a batch
             raise StreamError("nobody waits for this image any more")
         return np.asarray(self._images[int(self._order[position])])
+
+
+def _open_rows(path: str) -> _Rows:
+    return _Rows(*pickle.loads(Path(path).read_bytes()))
 
 
 def read_batches(images: Any, places: np.ndarray) -> Generator[np.ndarray]:
@@ -106,27 +128,36 @@ def read_batches(images: Any, places: np.ndarray) -> Generator[np.ndarray]:
     threads = 0 if processes else THREADS if encoded else 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(BATCHES_AHEAD, threads) if threads else 0)
     read = dataset.to_iter_dataset(options)
-    if processes:
-        from absl import flags
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, rows, "closed", True)
+        try:
+            if processes:
+                rows.write(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ffem-order-"))) / "rows")
+                read = _hand_over(read, processes)
+            batches = iter(read)
+            stack.callback(batches.close)
+            for batch in itertools.islice(batches, len(places)):
+                yield batch.reshape(*shape, *batch.shape[1:])
+        except Exception as error:
+            if processes and not isinstance(error, FfemError):
+                reason = (str(error).splitlines() or [""])[0]
+                raise StreamError(
+                    f"a process that decodes has failed ({type(error).__name__}: {reason}); run.decode_processes=0 "
+                    "decodes in the trial's own process"
+                ) from error
+            raise
 
-        flags.FLAGS.mark_as_parsed()  # Grain asks for options of its command line, and this is another command
-        each = grain.multiprocessing.MultiprocessingOptions(processes, max(1, BATCHES_AHEAD // processes))
-        read = read.mp_prefetch(each, worker_init_fn=_begin_process)
-    batches = iter(read)
-    try:
-        for batch in itertools.islice(batches, len(places)):
-            yield batch.reshape(*shape, *batch.shape[1:])
-    except Exception as error:
-        if processes and not isinstance(error, FfemError):
-            reason = (str(error).splitlines() or [""])[0]
-            raise StreamError(
-                f"a process that decodes has failed ({type(error).__name__}: {reason}); run.decode_processes=0 decodes "
-                "in the trial's own process"
-            ) from error
-        raise
-    finally:
-        rows.closed = True
-        batches.close()
+
+def _hand_over(read: Any, processes: int) -> Any:
+    """Grain's dataset `read`, read by other processes."""
+    import grain
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # Grain asks for options of its command line, and this is another command
+    if multiprocessing.get_start_method() == "loky":  # in a worker of joblib's, whose children do not know that name
+        multiprocessing.set_start_method("spawn", force=True)
+    each = grain.multiprocessing.MultiprocessingOptions(processes, max(1, BATCHES_AHEAD // processes))
+    return read.mp_prefetch(each, worker_init_fn=_begin_process)
 
 
 def _begin_process(number: int, count: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ffem_jax.data import DataError, Faces
 from ffem_jax.data.attributes import add_attributes
-from ffem_jax.data.cache import load_cached, stat_files
+from ffem_jax.data.cache import CHANGED, load_cached, stat_files
 from ffem_jax.data.decode import Looked, Picture, decode_faces, select_people
 from ffem_jax.data.listing import TABLE_NAME, list_names
 from ffem_jax.data.memory import TooLargeError
@@ -168,8 +168,9 @@ def load_or_stream(
     faces = _name_faults(
         spec, lambda: stream_source(open_source, open_reader, spec, read_state, select or select_images)
     )
-    _streamed.clear()
-    _streamed[key] = faces
+    if not faces.unread and CHANGED not in faces.notes:
+        _streamed.clear()
+        _streamed[key] = faces
     return faces
 
 
@@ -249,17 +250,21 @@ def stream_source(
     def look_through() -> Faces:
         source = open_source()
         selection = select(source, spec)
-        return survey(lambda pixels: _decode(source, spec, selection, pixels), source, selection.total, spec)
+        decode = functools.partial(_decode, source, spec, selection)
+        return survey(decode, source, selection.total, spec)
 
     surveyed = load_cached(spec, lambda: ["streamed, addresses", *read_state()], look_through)
     return open_streamed(surveyed, open_reader(), spec)
 
 
-def _decode(source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None) -> Faces:
+def _decode(
+    source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None, written: list[int] | None = None
+) -> Faces:
+    """The selected faces, decoded into `images` where it is given; `written` lists which of the source's these are."""
     kept = set(selection.chosen)
     who = {index: selection.people.get(label, "") for index, label in enumerate(source.labels)}
     chosen = [index for index, person in who.items() if person in kept]
-    seen = _Survey(source, chosen, spec)
+    seen = _Survey(source, chosen, spec, [] if written is None else written)
     pictures = (Picture(who[index], source.names[index], functools.partial(seen.look, index)) for index in chosen)
     faces = decode_faces(
         pictures, selection.total, spec, people=selection.chosen, enough=selection.enough, images=images
@@ -275,10 +280,11 @@ class _Survey:
         source: has the images.
         chosen: which of them may be looked at, in order.
         spec: how they are cut.
+        whole: lists those that were looked at and are whole.
     """
 
-    def __init__(self, source: ImageSource, chosen: Sequence[int], spec: DataSpec) -> None:
-        self.source, self.sizes = source, Counter[tuple[int, int]]()
+    def __init__(self, source: ImageSource, chosen: Sequence[int], spec: DataSpec, whole: list[int]) -> None:
+        self.source, self.whole, self.sizes = source, whole, Counter[tuple[int, int]]()
         self._odd: dict[str, list[str]] = defaultdict(list)  # names by mode, of those that are converted
         self._images = LookedImages(source.reader, source.addresses, spec)
         self._ahead = self._images.look_ahead(chosen) if get_loading().processes else None
@@ -289,6 +295,8 @@ class _Survey:
             looked = self._images.look(index)
         else:
             looked = next(looked for place, looked in self._ahead if place == index)
+        if looked.pixels is not None:
+            self.whole.append(index)
         if looked.mode:
             self.sizes[looked.size] += 1
             if looked.mode not in PLAIN_MODES:

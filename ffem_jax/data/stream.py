@@ -28,7 +28,7 @@ from ffem_jax.specs.data import DataSpec
 
 # Images that are looked at by one process at a time, and the bytes that say in words what each is.
 LOOK_BATCH = 64
-TOLD_BYTES = 1500
+TOLD_BYTES = 4096
 
 # Whose face an image shows: a number, a name, or None where the set does not say.
 Label = int | str | None
@@ -175,7 +175,7 @@ class LookedImages:
 
     def __getitem__(self, index: int) -> np.ndarray:
         looked = self.look(index)
-        told = [looked.fault[:200], looked.unread[:200], looked.content, looked.square, looked.size, looked.mode]
+        told = [looked.fault, looked.unread, looked.content, looked.square, looked.size, looked.mode]
         row = np.zeros(self._pixels + TOLD_BYTES, np.uint8)
         if looked.pixels is not None:
             row[: self._pixels] = looked.pixels.reshape(-1)
@@ -244,18 +244,20 @@ def start_digest(images: int, resolution: int) -> Any:
 _PRINT_BYTES = 8
 
 
-def survey(decode: Callable[[Any], Faces], source: ImageSource, total: int, spec: DataSpec) -> Faces:
+def survey(decode: Callable[[Any, list[int]], Faces], source: ImageSource, total: int, spec: DataSpec) -> Faces:
     """All of the faces but their pixels: `images` holds the bytes of their fingerprint and of their addresses, for the
     cache to keep.
 
     Args:
-        decode: decodes the faces into what it is given in place of an array of `total` images.
+        decode: decodes the faces into what it is given in place of an array of `total` images, and lists which of the
+            source's images it wrote there.
         source: of these images, of which some are read again where not all of the decoded ones were kept.
         spec: how they are cut.
     """
-    pixels = PixelDigest(total, spec.resolution)
-    faces = decode(pixels)
-    digest, addresses = pixels.digest, source.addresses[_find_places(faces, source.names)]
+    pixels, written = PixelDigest(total, spec.resolution), list[int]()
+    faces = decode(pixels, written)
+    kept_rows = np.asarray(faces.images, np.int64)
+    digest, addresses = pixels.digest, source.addresses[np.asarray(written, np.int64)[kept_rows]]
     if not len(faces.images) == pixels.written == total:
         digest = start_digest(len(faces.labels), spec.resolution)
         images = StreamedImages(source.reader, addresses, faces.names, faces.content, spec)
@@ -270,7 +272,8 @@ def open_streamed(surveyed: Faces, reader: ImageReader, spec: DataSpec) -> Strea
     """What `survey` gave, with the images that stay on the disk, and a note that says so."""
     fields = {of.name: getattr(surveyed, of.name) for of in dataclasses.fields(surveyed)}
     fingerprint, kept = np.split(surveyed.images, [_PRINT_BYTES])
-    addresses = np.frombuffer(kept.tobytes(), np.int64).reshape(len(surveyed.labels), -1)
+    addresses = np.frombuffer(kept.tobytes(), np.int64)
+    addresses = addresses.reshape(len(surveyed.labels), -1) if len(addresses) else addresses.reshape(0, 1)
     images = StreamedImages(reader, addresses, surveyed.names, surveyed.content, spec)
     note = (
         f"streamed: {len(images):,} images ({images.nbytes / 1e9:.1f} GB decoded) stay on the disk and are decoded "
@@ -278,14 +281,3 @@ def open_streamed(surveyed: Faces, reader: ImageReader, spec: DataSpec) -> Strea
     )
     fields |= {"images": images, "notes": (*surveyed.notes, note), "known": bytes(fingerprint).hex()}
     return StreamedFaces(**fields)
-
-
-def _find_places(faces: Faces, names: Sequence[str]) -> np.ndarray:
-    """Where each image of `faces` stands among all `names` of the source, int [image]; both are in one order."""
-    wanted = iter(faces.names)
-    places, sought = [], next(wanted, None)
-    for place, name in enumerate(names):
-        if name == sought:
-            places.append(place)
-            sought = next(wanted, None)
-    return np.asarray(places, np.int64)

@@ -49,6 +49,8 @@ def load(spec: DataSpec) -> Faces:
     root = find_root(spec, WANTED)
     builder, split = _open_split(root, spec)
     files = [Path(instruction.filename) for instruction in split.file_instructions]
+    if not files:
+        raise DataError(f"data.split={spec.split!r} of data.builder={spec.builder} is empty; name a larger one")
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise DataError(f"data.builder={spec.builder} lacks files in {builder.data_path}: {list_names(missing)}")

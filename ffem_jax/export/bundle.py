@@ -80,7 +80,8 @@ def export_trial(
     manifest = make_manifest(finished, network, name, dtype, module.LAYOUT, paths, cap_mb)
     if finetune_epochs:
         manifest["finetuned"] = {"from_model_id": own_id, "for_dtype": dtype, "epochs": finetune_epochs}
-    found, strangers = measure(finished, module, out, manifest["model_id"], data_root, by)
+    tuned = network if finetune_epochs else None
+    found, strangers = measure(finished, module, out, manifest["model_id"], data_root, by, tuned)
     manifest.update(found)
     beside = {}
     if strangers:
@@ -188,24 +189,32 @@ def make_manifest(
 
 
 def measure(
-    finished: FinishedTrial, module: Format, out: Path, model_id: str, data_root: str = "", by: Sequence[str] = ()
+    finished: FinishedTrial,
+    module: Format,
+    out: Path,
+    model_id: str,
+    data_root: str = "",
+    by: Sequence[str] = (),
+    tuned: LayerList | None = None,
 ) -> tuple[dict[str, Any], Strangers | None]:
     """The fields of export.json that the trial's own faces give: thresholds, parity, accuracy; and thresholds from
     strangers where the trial tests people who did not train it.
 
-    Where the very faces are not at hand, or the format's runtime is not, the fields say so.
+    Where the very faces are not at hand, or the format's runtime is not, the fields say so. tuned: the network that is
+    written, where it was trained further: thresholds are its own, and parity is to the trial's.
     """
-    from ffem_jax.export.parity import calibrate_thresholds, embed_reference, measure_parity
+    from ffem_jax.export.parity import calibrate_thresholds, embed_again, embed_reference, measure_parity
     from ffem_jax.export.strangers import calibrate_on_strangers
 
     try:
         faces, split = load_trained_faces(finished, data_root)
+        reference = embed_reference(finished, faces, split)
     except (DataError, OSError) as error:
         reason = f"the trial's faces: {error}"
         return {"thresholds": {}, "parity": {"ran": False, "reason": reason}, "accuracy": None}, None
-    reference = embed_reference(finished, faces, split)
-    found: dict[str, Any] = {"synthetic": faces.synthetic, "thresholds": calibrate_thresholds(reference)}
-    strangers = calibrate_on_strangers(reference, model_id, by)
+    own = embed_again(reference, tuned) if tuned else reference
+    found: dict[str, Any] = {"synthetic": faces.synthetic, "thresholds": calibrate_thresholds(own)}
+    strangers = calibrate_on_strangers(own, model_id, by)
     try:
         return {**found, **measure_parity(reference, lambda pixels: module.run(out, pixels))}, strangers
     except NotRunError as error:

@@ -193,7 +193,7 @@ def _say_groups(strangers: Strangers) -> str:
 
 
 def _range(rate: Estimate | None) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]" if rate else "not measured"
+    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]" if rate else "too few people"
 
 
 def _percent(rate: float | None) -> str:

@@ -8,7 +8,7 @@ is the reference's, as it is where photographs are enrolled on a computer and co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from ffem_jax.data import Faces
 from ffem_jax.data.bins import Bins
 from ffem_jax.data.pairs import Pairs
 from ffem_jax.data.protocols import Split
+from ffem_jax.export.layers import LayerList
+from ffem_jax.export.reference import run_layers
 from ffem_jax.machine.processor import describe_processor
 from ffem_jax.metrics.duplicates import find_duplicates
 from ffem_jax.metrics.identification import compute_closed_set_hits
@@ -82,15 +84,27 @@ def take_pairs(bins: Bins, fold: int) -> tuple[Faces, Split]:
     pairs = Pairs(everything[0::2], everything[1::2], same[taken], np.full(len(taken), fold))
     names = tuple(map(str, everything))
     faces = Faces(images, everything, names, names, names)
-    return faces, Split(everything[:0], everything, pairs=pairs)
+    return faces, Split(everything[:0], everything, pairs=pairs, bins=bins)
 
 
 def embed(finished: FinishedTrial, images: np.ndarray) -> np.ndarray:
     """Embeddings [N, D] of uint8 faces [N, R, R, 3] by the trained network, the mirror image left out."""
     compute = jax.jit(finished.classifier.network)
+    return np.concatenate([np.asarray(compute(batch)) for batch in _cut_batches(images)])[: len(images)]
+
+
+def embed_again(reference: Reference, network: LayerList) -> Reference:
+    """The same faces by another network, such as one that was trained further for its export."""
+    compute = jax.jit(lambda pixels: run_layers(network, pixels)["embedding"])
+    images = reference.faces.images[reference.images]
+    parts = [np.asarray(compute(normalize_pixels(batch))) for batch in _cut_batches(images)]
+    return replace(reference, embeddings=np.concatenate(parts)[: len(images)])
+
+
+def _cut_batches(images: np.ndarray) -> np.ndarray:
+    """Images [N, R, R, 3] as [batch, EMBED_BATCH, R, R, 3], filled up with zeros."""
     padded = np.concatenate([images, np.zeros((-len(images) % EMBED_BATCH, *images.shape[1:]), images.dtype)])
-    parts = [np.asarray(compute(batch)) for batch in padded.reshape(-1, EMBED_BATCH, *images.shape[1:])]
-    return np.concatenate(parts)[: len(images)]
+    return padded.reshape(-1, EMBED_BATCH, *images.shape[1:])
 
 
 def compare_embeddings(reference: np.ndarray, exported: np.ndarray) -> dict[str, float]:

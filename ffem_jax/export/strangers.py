@@ -22,6 +22,7 @@ from ffem_jax.metrics.open_set import REPLICATES, Estimate
 
 CHECKED_RATES = (0.1, 0.01, 0.001)
 GROUPS_RATE = 0.01  # asked for by the threshold that groups are judged by
+FEWEST_PEOPLE = 12  # behind an interval: of fewer, drawn anew, it holds the truth too seldom
 _BLOCK = 512  # images whose distances to all others are computed at a time
 
 
@@ -47,8 +48,9 @@ class GroupRates:
     Args:
         column: the attribute. group: its value.
         people, images: how many are in the group.
-        accepted: the share of pairs of one person that are accepted, each person with equal weight; None without any.
-        false_accepts: the share of pairs of two people of the group that are accepted; None without any.
+        accepted: the share of pairs of one person that are accepted, each person with equal weight; None of fewer than
+            FEWEST_PEOPLE people with a pair.
+        false_accepts: the share of pairs of two people of the group that are accepted; None of fewer.
     """
 
     column: str
@@ -111,9 +113,12 @@ def calibrate_on_strangers(reference: Reference, model_id: str, by: Sequence[str
     except CalibrationError:
         return None
     columns, notes = cut_columns(reference.faces.attributes, by)
-    groups = {column: names[images] for column, names in columns.items()}
-    threshold = calibration.choose_threshold(GROUPS_RATE)
-    return Strangers(calibration, checked, measure_groups(vectors, labels, groups, threshold), tuple(notes))
+    threshold = next(one.threshold for one in calibration.told if one.false_accept_rate == GROUPS_RATE)
+    groups = measure_groups(vectors, labels, {name: values[images] for name, values in columns.items()}, threshold)
+    measured = {one.column for one in groups if one.accepted or one.false_accepts}
+    notes += [f"{name} has no group of {FEWEST_PEOPLE} people" for name in columns if name not in measured]
+    told = tuple(one for one in groups if one.column in measured)
+    return Strangers(calibration, checked, told, tuple(notes))
 
 
 def measure_groups(
@@ -154,15 +159,20 @@ def _estimate_rates(accepted: np.ndarray, images: np.ndarray) -> tuple[Estimate 
         return of_one[0] / np.where(of_one[1], of_one[1], np.nan), of_two[0] / np.where(of_two[1], of_two[1], np.nan)
 
     count = len(images)
+    if count < FEWEST_PEOPLE:
+        return None, None
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), REPLICATES).astype(float)
     values, spreads = compute(np.ones((1, count))), compute(drawn)
-    return _make_estimate(values[0], spreads[0]), _make_estimate(values[1], spreads[1])
+    return _make_estimate(values[0], spreads[0], int(has.sum())), _make_estimate(values[1], spreads[1], count)
 
 
-def _make_estimate(value: np.ndarray, drawn: np.ndarray) -> Estimate | None:
-    if np.isnan(value[0]):
+def _make_estimate(value: np.ndarray, drawn: np.ndarray, people: int) -> Estimate | None:
+    if people < FEWEST_PEOPLE:
         return None
     low, high = np.nanquantile(drawn, (0.025, 0.975))
+    # Where all pairs agree, so do all draws. Of so many people that all agree, this share may still not.
+    doubt = 1 - 0.025 ** (1 / people)
+    low, high = min(low, 1 - doubt), max(high, doubt)
     return Estimate(float(value[0]), float(low), float(high))
 
 

@@ -292,3 +292,21 @@ def test_other_decoders_decode_anew(spec, decoded, monkeypatch):
     monkeypatch.setattr(cache.features, "version", lambda codec: None if codec == "webp" else "1")
     load_faces(spec)
     assert len(decoded) == 12
+
+
+# Settings that change no decoded face of a folder, and why.
+ELSEWHERE = {
+    "root": "the state of the files has their paths",
+    "cache_dir": "where the cache is",
+    "files": "the state of the files names those that are read",
+    **dict.fromkeys(("builder", "split", "image_field", "label_field"), "part of the state that load_source gives"),
+    **dict.fromkeys(("images_per_person", "difficulty", "seed"), "of drawn faces, which are not kept"),
+    "images_per_epoch": "read by training alone",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DataSpec) if field.name not in ELSEWHERE])
+def test_whatever_changes_decoded_faces_is_in_the_key(name: str) -> None:
+    spec = DataSpec(name="folder")
+    other = {"name": "lfw", "fit": "pad", "crop": 0.5, "unlabelled": "album"}.get(name) or getattr(spec, name) + 8
+    assert cache._hash_key(dataclasses.replace(spec, **{name: other}), []) != cache._hash_key(spec, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from made_sets import NAMES, describe_features, load
 
 from ffem_jax.data import DataError
+from ffem_jax.data.read_ahead import choose_loading
 
 
 def make_table(images: Sequence[bytes | None], labels: Sequence[Any], named: bool = True, **more: Any) -> pyarrow.Table:
@@ -103,3 +105,32 @@ def test_labels_of_one_name_stay_two_people(tmp_path: Path, drawn) -> None:
     faces = load("parquet", tmp_path)
     assert faces.people == ("Ann (0)", "Ann (1)", "Cy")
     assert any("told apart by number: Ann" in note for note in faces.notes)
+
+
+def test_a_table_that_could_not_be_opened_is_no_damaged_one(tmp_path: Path, drawn, monkeypatch) -> None:
+    """What is left out of a set for good is what is damaged; too many open files are this time's."""
+    pixels, labels, images = drawn
+    for place, rows in enumerate((slice(0, 6), slice(6, 12))):
+        write_table(tmp_path / f"{place}.parquet", make_table(images[rows], labels[rows].tolist()))
+    opened = pyarrow.parquet.ParquetFile
+
+    def fail(path: Path) -> Any:
+        if path.name == "1.parquet":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path)
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", fail)
+    with pytest.raises(DataError, match=r"1.parquet cannot be opened \(Too many open files\); load the faces again"):
+        load("parquet", tmp_path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(load("parquet", tmp_path).images, pixels)
+
+
+def test_more_tables_than_are_kept_open(tmp_path: Path, drawn, monkeypatch) -> None:
+    pixels, labels, images = drawn
+    monkeypatch.setattr("ffem_jax.data.parquet.TABLES_OPEN", 2)
+    for row in range(12):
+        write_table(tmp_path / f"{row:02d}.parquet", make_table(images[row : row + 1], labels[row : row + 1].tolist()))
+    with choose_loading("stream"):
+        faces = load("parquet", tmp_path, cache_dir=str(tmp_path / "cache"))
+    np.testing.assert_array_equal(faces.images[::-1], pixels[::-1])

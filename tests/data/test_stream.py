@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from made_folders import make_picture
-from made_sets import draw_faces, encode, make_contents, pack_image, write_recordio, write_records
+from made_sets import draw_faces, encode, make_contents, pack_image, write_recordio, write_records, write_tar
 from PIL import Image
 
 from ffem_jax.data import DataError, Faces, load_faces
@@ -168,6 +169,48 @@ def test_protocols_split_streamed_faces_as_others(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits[0].train, splits[1].train)
 
 
+@pytest.mark.parametrize("mode", ["memory", "stream"])
+def test_what_nobody_is_left_of_is_one_line(tmp_path: Path, mode: str) -> None:
+    write_recordio(tmp_path)
+    with pytest.raises(DataError, match="0 of the at least 2 people with data.min_images=9"):
+        load(tmp_path, mode, min_images=9)
+
+
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path)
+    where, read, sick = {"name": "folder", "min_images": 2}, Path.read_bytes, [tmp_path / "faces" / "ann" / "0.png"]
+
+    def fail(path: Path) -> bytes:
+        if path in sick:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    first = load(tmp_path / "faces", "stream", **where)
+    assert first.unread == ("ann/0.png",)
+    sick.clear()
+    again = load(tmp_path / "faces", "stream", **where)
+    assert again.unread == ()
+    assert len(again.names) == len(first.names) + 1
+
+
+def test_samples_of_one_name_keep_their_own_places(tmp_path: Path) -> None:
+    """A name is not what an image is found by: here the first of two with one name is nobody's."""
+    pixels, _ = draw_faces()
+    images = [encode(one) for one in pixels]
+    (tmp_path / "a").mkdir()
+    write_tar(tmp_path / "a.tar", {"b/c.png": images[0], "b/c.cls": b"-1"})
+    members = {}
+    for number, image in enumerate(images[1:9]):
+        key = "c" if number == 0 else f"{number}"
+        members |= {f"{key}.png": image, f"{key}.cls": b"%d" % (number % 2)}
+    write_tar(tmp_path / "a" / "b.tar", members)
+    where = {"name": "webdataset", "files": "**/*.tar"}
+    held, streamed = (load(tmp_path, mode, **where) for mode in ("memory", "stream"))
+    assert "a/b/c" in held.names
+    np.testing.assert_array_equal(streamed.images[:], held.images)
+
+
 def test_batches_come_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
     pixels, _ = write_recordio(tmp_path)
     places = np.random.default_rng(0).integers(0, 12, (9, 2, 3))
@@ -253,6 +296,42 @@ def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
         with pytest.raises(StreamError, match=r"a process that decodes has failed \(RuntimeError: .*exit code -9"):
             list(batches)
     assert not multiprocessing.active_children()
+
+
+UNGUARDED = """
+import sys
+import numpy as np
+from pathlib import Path
+from test_stream import load
+from ffem_jax.data.read_ahead import choose_loading, read_batches
+
+with choose_loading("stream", 2):
+    next(read_batches(load(Path(sys.argv[1]), "stream").images, np.zeros((1000, 300), int)))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_it_starts_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """A script that starts others where they are imported: what it hands over is larger than a pipe holds."""
+    write_recordio(tmp_path)
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    words = [sys.executable, str(tmp_path / "unguarded.py"), str(tmp_path)]
+    done = subprocess.run(words, env=here, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "StreamError: a process that decodes has failed" in done.stderr
+
+
+def read_in_a_worker(root: Path) -> int:
+    with choose_loading("stream", 1):
+        return sum(len(batch) for batch in read_batches(load(root, "stream").images, np.zeros((3, 40_000), int)))
+
+
+@pytest.mark.slow
+def test_a_worker_of_joblib_s_has_processes_of_its_own(tmp_path: Path) -> None:
+    write_recordio(tmp_path)
+    (found,) = joblib.Parallel(2)([joblib.delayed(read_in_a_worker)(tmp_path)])
+    assert found == 120_000
 
 
 READER = """

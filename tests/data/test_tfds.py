@@ -163,3 +163,12 @@ def test_a_picture_of_two_formats_has_one_hash(tmp_path: Path, prepared: Path, d
     _, labels, images = drawn
     write_shards(tmp_path, images, labels.tolist())
     assert load("webdataset", tmp_path).content == load("tfds", prepared, builder="made").content
+
+
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord"])
+def test_an_empty_slice_is_one_line(tmp_path: Path, prepared: Path, kind: str) -> None:
+    root = prepared
+    if kind == "tfrecord":
+        root = write_tfrecords(prepared, tmp_path).parents[2]
+    with pytest.raises(DataError, match=r"data.split='train\[5:5\]' of data.builder=made is empty"):
+        load("tfds", root, builder="made", split="train[5:5]")

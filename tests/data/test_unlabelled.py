@@ -42,6 +42,15 @@ def list_owners(faces: Faces, images: np.ndarray) -> set[str]:
     return {faces.people[label] for label in faces.labels[images]}
 
 
+def test_who_is_nobody_is_part_of_what_the_cache_knows(folder: DataSpec) -> None:
+    """With a limit per person, a folder of nobody keeps more images than the same folder of somebody."""
+    limited = dataclasses.replace(folder, max_images=5)
+    somebody = load_faces(dataclasses.replace(limited, unlabelled=""))
+    nobody = load_faces(limited)
+    assert (len(somebody.names), len(nobody.names)) == (6 * 4 + 5, 6 * 4 + 30)
+    assert somebody.fingerprint != nobody.fingerprint
+
+
 @pytest.mark.parametrize("fold", range(2))
 def test_they_train_in_every_fold_and_the_others_are_split_as_without_them(folder: DataSpec, fold: int) -> None:
     protocol = dataclasses.replace(OPEN_SET, fold=fold)

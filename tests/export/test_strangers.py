@@ -55,13 +55,25 @@ def test_the_rates_of_a_group_are_those_of_its_images_alone():
             assert 0 <= rate.low < rate.value < rate.high <= 1
 
 
-def test_a_group_of_one_person_has_no_false_accepts_and_one_of_single_images_accepts_nobody():
-    vectors, labels = np.eye(4), np.array([0, 0, 1, 2])
-    alone, single = measure_groups(vectors, labels, {"who": np.array(["a", "a", "b", "b"])}, 0.9)
-    assert alone.accepted.value == 1.0
-    assert alone.false_accepts is None
+def test_of_few_people_no_rate_is_told():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), 2)
+    vectors = rng.normal(size=(60, 8))
+    groups = np.where(labels < 11, "few", np.where(labels % 2, "single", "many"))
+    rows = (groups != "single") | (np.arange(60) % 2 == 0)  # one image each
+    few, many, single = measure_groups(vectors[rows], labels[rows], {"who": groups[rows]}, 0.5)
+    assert (few.people, few.accepted, few.false_accepts) == (11, None, None)
+    assert (many.people, many.accepted) == (9, None)
     assert single.accepted is None
-    assert single.false_accepts.value == 1.0
+
+
+def test_where_all_pairs_agree_the_interval_is_that_of_so_many_people():
+    vectors, labels = np.eye(20)[np.repeat(np.arange(20), 2)], np.repeat(np.arange(20), 2)
+    (one,) = measure_groups(vectors, labels, {"all": np.full(40, "all")}, 0.1)
+    assert (one.accepted.value, one.false_accepts.value) == (1.0, 0.0)
+    # Clopper and Pearson's for 20 of 20, and for 0 of 20.
+    assert one.accepted.low == pytest.approx(0.8316, abs=1e-4)
+    assert one.false_accepts.high == pytest.approx(0.1684, abs=1e-4)
 
 
 def test_the_interval_of_a_group_holds_the_rate_of_all_people():
