@@ -1,48 +1,43 @@
 """Large sets: how fast each format is read, and what a million images take: `python -m benchmarks.scale`.
 
-The sets are drawn faces, each image in a light of its own, in a scratch folder that is deleted. Every measurement has a
-process of its own, with the threads that it is given. Needs the extras `stream` and `parquet`.
+The sets are drawn faces, each image in a light of its own, in a scratch folder (TMPDIR says where) that is deleted.
+Every measurement has a process of its own, with the threads that it is given. Started again, it goes on. Needs the
+extras `stream` and `parquet`.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
+import itertools
+import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import harness, report
 from benchmarks.gpu import DEVICES, Cell, compute_floor
-from benchmarks.harness import (
-    Row,
-    add_numbers,
-    append_rows,
-    demand_rows,
-    describe_machine,
-    make_environment,
-    make_parser,
-    measure_busy_cores,
-    measure_missing,
-    read_latest,
-    read_lines,
-    read_memory,
-)
-from benchmarks.report import fill_page, judge_busy, tabulate, write_number, write_range
+from benchmarks.harness import Row, read_memory
+from ffem_jax.latency.turns import measure_busy_cores
 
 PER_PERSON, DRAWN_PEOPLE = 20, 500
+IMAGES, SIDE = 4000, 112  # of each format
+READERS = ((1, 0), (2, 0), (0, 1), (0, 2), (0, 4))  # threads of one process that decode, or processes
+SECONDS = 3.0  # of each of five readings
+MANY, MANY_SIDE, MANY_PER_EPOCH = 1_000_000, 32, 20_000  # of the large set
 STEPS = Path(__file__).parents[1] / "results" / "speed" / "train_step.jsonl"
 LIBRARIES = ("jax", "grain", "pillow", "pyarrow")
+Labelled = Iterable[tuple[bytes, int]]
 
 # ------------------------------------------------------------------- the sets
 
@@ -63,15 +58,15 @@ def make_images(count: int, side: int) -> Iterator[tuple[bytes, int]]:
         yield file.getvalue(), number // PER_PERSON
 
 
-def write_folder(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
+def write_folder(root: Path, images: Labelled) -> None:
     """`root`/person/number.jpg."""
     for number, (image, label) in enumerate(images):
         path = root / f"{label:06d}" / f"{number:07d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(image)
 
 
-def write_recordio(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
+def write_recordio(root: Path, images: Labelled) -> None:
     """`root`/train.rec and train.idx, as insightface packs them, without the records of people."""
     place = 0
     with open(root / "train.rec", "wb") as records, open(root / "train.idx", "w") as index:
@@ -81,44 +76,36 @@ def write_recordio(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
             place += records.write(pack("<II", 0xCED7230A, len(content)) + content + b"\0" * (-len(content) % 4))
 
 
-def write_webdataset(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
+def write_webdataset(root: Path, images: Labelled) -> None:
     """`root`/train-000.tar and so on, 1,000 images each."""
-    archive = None
-    for number, (image, label) in enumerate(images):
-        if number % 1000 == 0:
-            if archive:
-                archive.close()
-            archive = tarfile.open(root / f"train-{number // 1000:03d}.tar", "w:")  # noqa: SIM115
-        assert archive
-        for ending, content in (("jpg", image), ("cls", str(label).encode())):
-            member = tarfile.TarInfo(f"{number:07d}.{ending}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    if archive:
-        archive.close()
+    for shard, members in itertools.groupby(enumerate(images), lambda member: member[0] // 1000):
+        with tarfile.open(root / f"train-{shard:03d}.tar", "w:") as archive:
+            for number, (image, label) in members:
+                for ending, content in (("jpg", image), ("cls", str(label).encode())):
+                    member = tarfile.TarInfo(f"{number:07d}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
 
 
-def write_parquet(root: Path, images: Iterable[tuple[bytes, int]]) -> None:
+def write_parquet(root: Path, images: Labelled) -> None:
     """`root`/train.parquet as Hugging Face's `datasets` writes it, in groups of 100 rows."""
-    import pyarrow
-    import pyarrow.parquet
+    from pyarrow import Table, parquet
 
-    rows = [
-        {"image": {"bytes": image, "path": f"{number}.jpg"}, "label": label}
-        for number, (image, label) in enumerate(images)
-    ]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / "train.parquet", row_group_size=100)
+    contents, labels = zip(*images, strict=True)
+    column = [{"bytes": image, "path": f"{number}.jpg"} for number, image in enumerate(contents)]
+    parquet.write_table(
+        Table.from_pydict({"image": column, "label": labels}), root / "train.parquet", row_group_size=100
+    )
 
 
-def write_pairs(path: Path, images: Iterable[tuple[bytes, int]]) -> None:
+def write_pairs(path: Path, images: Labelled) -> None:
     """An evaluation file of insightface's: every image with the next one, of one person or of two."""
-    made = list(images)
-    pairs = [(made[place], made[place + 1]) for place in range(PER_PERSON // 2 - 1, len(made) - 1, PER_PERSON // 2)]
+    pairs = list(itertools.islice(itertools.pairwise(images), PER_PERSON // 2 - 1, None, PER_PERSON // 2))
     content = [image for pair in pairs for image, _ in pair]
     path.write_bytes(pickle.dumps((content, [first[1] == second[1] for first, second in pairs])))
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[tuple[bytes, int]]], None]] = {
+WRITERS: dict[str, Callable[[Path, Labelled], None]] = {
     "folder": write_folder,
     "recordio": write_recordio,
     "webdataset": write_webdataset,
@@ -128,209 +115,174 @@ WRITERS: dict[str, Callable[[Path, Iterable[tuple[bytes, int]]], None]] = {
 # ------------------------------------------------------------------- measuring, each in a process of its own
 
 
-def read_source(root: str, name: str, side: int, threads: int, seconds: float) -> Row:
-    """Images per second of a shuffled reading, decoded and cut, as a training asks for them."""
-    from ffem_jax.data import load_faces, stream
+def read_source(root: str, name: str, threads: int, processes: int) -> Row:
+    """Images per second of a shuffled reading, decoded and cut, as a training asks for them; its start by itself."""
+    from ffem_jax.data import load_faces, read_ahead
     from ffem_jax.specs.data import DataSpec
 
-    stream.THREADS = threads
-    with stream.choose_loading("stream"):
-        faces = load_faces(DataSpec(name=name, root=root, resolution=side, cache_dir=f"{root}-cache"))
-    order = np.random.default_rng(0).permutation(len(faces.labels))
-    batches = order[: len(order) // 32 * 32].reshape(-1, 32)
-    read, rates = 0, []
-    for _ in stream.read_batches(faces.images, batches[:2]):
-        pass  # what is imported is imported
-    for _ in range(5):
-        reading, began = stream.read_batches(faces.images, batches), time.perf_counter()
-        for batch in reading:
-            read += len(batch)
-            if time.perf_counter() - began > seconds:
-                break
-        rates.append(read / (time.perf_counter() - began))
+    read_ahead.THREADS = threads
+    with read_ahead.choose_loading("stream", processes):
+        faces = load_faces(DataSpec(name=name, root=root, resolution=SIDE, cache_dir=f"{root}-cache"))
+        order = np.random.default_rng(0).permutation(len(faces.labels))
+        batches = np.tile(order[: len(order) // 32 * 32].reshape(-1, 32), (100, 1))
+        began = time.perf_counter()
+        reading = read_ahead.read_batches(faces.images, batches)
+        for _ in range(2 * max(processes, 1)):  # each has begun
+            next(reading)
+        start, rates = time.perf_counter() - began, []
+        for _ in range(5):
+            read, began = 0, time.perf_counter()
+            while time.perf_counter() - began < SECONDS:
+                read += len(next(reading))
+            rates.append(read / (time.perf_counter() - began))
         reading.close()
-        read = 0
-    return {"images_per_second": rates, "images": len(order)}
+    return {"images_per_second": rates, "start_seconds": start, "images": len(order)}
 
 
-def train_on(root: str, load: str, side: int, epochs: int, images_per_epoch: int) -> Row:
-    """One short trial; its memory all along and the seconds until the first step."""
+def train_on(root: str, epochs: int) -> Row:
+    """One short trial, streamed; its memory all along and the seconds until the first step."""
     began = time.perf_counter()
-    from ffem_jax.runs import trial as trials
+    from ffem_jax.runs.trial import run_trials
     from ffem_jax.specs.architecture import ArchSpec, StageSpec
     from ffem_jax.specs.trial import DataSpec, ProtocolSpec, RecipeSpec, RunSpec, TrialSpec
     from ffem_jax.training.trainer import Trainer
 
-    arch = ArchSpec(
-        name="small", stem_channels=8, stages=(StageSpec(1, 8, 1, 2),), head_channels=0, embedding_dim=16
-    )  # fmt: skip
+    stages = (StageSpec(1, 8, 1, 2),)
+    arch = ArchSpec(name="small", stem_channels=8, stages=stages, head_channels=0, embedding_dim=16)
     data = DataSpec(
-        name="recordio", root=root, resolution=side, cache_dir=f"{root}-cache", images_per_epoch=images_per_epoch
-    )  # fmt: skip
+        name="recordio", root=root, resolution=MANY_SIDE, cache_dir=f"{root}-cache", images_per_epoch=MANY_PER_EPOCH
+    )
     protocol = ProtocolSpec(name="bins", bins=("drawn",), bins_root=root)
     spec = TrialSpec(arch=arch, data=data, protocol=protocol, recipe=RecipeSpec(epochs=epochs, batch_size=64))
-    started, ended, memory = [0.0], threading.Event(), []
+    started: list[float] = []
+    memory: list[float] = []
     fit = Trainer.fit
 
-    def note_start(trainer: Trainer, *arguments: object, **options: object) -> object:
-        started[0] = time.perf_counter() - began
-        return fit(trainer, *arguments, **options)  # type: ignore[arg-type]
-
     def watch() -> None:
-        while not ended.wait(0.5):
-            if started[0]:
-                memory.append(read_memory("VmRSS") / 1e6)
+        while True:
+            time.sleep(0.5)
+            memory.append(read_memory("VmRSS") / 1e6)
+
+    def note_start(trainer: Trainer, **options: Any) -> Any:
+        started.append(time.perf_counter() - began)
+        threading.Thread(target=watch, daemon=True).start()
+        return fit(trainer, **options)
 
     Trainer.fit = note_start  # type: ignore[method-assign, assignment]
-    threading.Thread(target=watch, daemon=True).start()
-    run = RunSpec(progress=False, load=load, retrain=True, cores=1)
-    record = trials.run_trials(spec, run, Path(f"{root}-{load}"), Path(f"{root}-{load}") / "records.jsonl")[0]
-    ended.set()
+    out = Path(f"{root}-stream")
+    run = RunSpec(progress=False, load="stream", retrain=True, cores=1)
+    record = run_trials(spec, run, out, out / "records.jsonl")[0]
     if record.status != "done":
         raise SystemExit(record.error)
     return {
         "images": record.train_images,
         "seconds_to_training": started[0],
         "seconds": record.wall_seconds,
-        "images_trained": epochs * images_per_epoch,
+        "images_trained": epochs * MANY_PER_EPOCH,
         "memory": memory[:: max(1, len(memory) // 20)],
         "peak": read_memory("VmHWM") / 1e6,
         "data_wait_fraction": record.data_wait_fraction,
     }
 
 
-def call(what: str, *words: object) -> Row:
-    """What a function of this module measures in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--child", what, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=make_environment())
-    if done.returncode:
-        raise SystemExit(f"{what} {' '.join(map(str, words))}: {done.stderr.strip().splitlines()[-1]}")
-    return {**json.loads(done.stdout.splitlines()[-1]), **describe_machine(LIBRARIES)}
+def call(measure: Callable[..., Row], *arguments: object) -> Row:
+    """What `measure` finds in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return {**pool.submit(measure, *arguments).result(), **harness.describe_machine(LIBRARIES)}
 
 
-def measure_sources(options: argparse.Namespace, path: Path, root: Path) -> None:
-    """Each format by each number of threads."""
-    written: set[str] = set()
+def measure_sources(path: Path, root: Path) -> None:
+    """Each format by each of READERS."""
 
     def measure(cell: Row) -> Row:
         place = root / cell["format"]
-        if cell["format"] not in written:
+        if not place.exists():
             place.mkdir()
-            WRITERS[cell["format"]](place, make_images(options.images, options.side))
-            written.add(cell["format"])
+            WRITERS[cell["format"]](place, make_images(IMAGES, SIDE))
         busy = measure_busy_cores(1.0)
-        row = call("source", place, cell["format"], options.side, cell["threads"], options.seconds)
+        row = call(read_source, str(place), cell["format"], cell["threads"], cell["processes"])
         return {**row, "busy_cores": max(busy, measure_busy_cores(1.0))}
 
     cells = {
-        f"{name}, {threads} threads": {"format": name, "threads": threads, "side": options.side}
-        for name in WRITERS
-        for threads in options.threads
+        f"{name}, {name_reader(*reader)}": {"format": name, "threads": reader[0], "processes": reader[1], "side": SIDE}
+        for name, reader in itertools.product(WRITERS, READERS)
     }
-    measure_missing(path, cells, lambda row: row["busy_cores"] <= 0.1, measure, options.fresh)
+    harness.measure_missing(path, cells, lambda row: row["busy_cores"] <= 0.1, measure, False)
 
 
-def measure_million(options: argparse.Namespace, path: Path, root: Path) -> None:
+def name_reader(threads: int, processes: int) -> str:
+    """`2 threads`, or `1 process`."""
+    count, what = (threads, "thread") if threads else (processes, "process")
+    return f"{count} {what}" + ("" if count == 1 else "s" if threads else "es")
+
+
+def measure_million(path: Path, root: Path) -> None:
     """The set is written, looked through by a first trial, and trained on by a second."""
-    if read_lines(path) and not options.fresh:
-        return
     place, began = root / "many", time.perf_counter()
     place.mkdir()
-    write_recordio(place, make_images(options.many, 32))
-    write_pairs(place / "drawn.bin", make_images(500, 32))
+    write_recordio(place, make_images(MANY, MANY_SIDE))
+    write_pairs(place / "drawn.bin", make_images(500, MANY_SIDE))
     row: Row = {"written_seconds": time.perf_counter() - began, "bytes": (place / "train.rec").stat().st_size}
-    for name, epochs in (("first", 1), ("second", 6)):
-        row[name] = call("train", place, "stream", 32, epochs, options.per_epoch)
-    append_rows(path, row)
+    row |= {name: call(train_on, str(place), epochs) for name, epochs in (("first", 1), ("second", 6))}
+    harness.append_rows(path, row)
 
 
 # ------------------------------------------------------------------- the page
 
 
-def describe_limits(speeds: Sequence[Row]) -> str:
+def describe_limits() -> str:
     """What eats the images: a step here, and on a GPU at the least."""
-    here = next(row for row in reversed(speeds) if (row["network"], row["resolution"]) == ("ffem_am", 112))
-    eaten = [images / seconds for images, seconds in here["contestants"]["ours"]["turns"]]
-    lines = [f"- FFEM-AM at 112 pixels, batch 32, on {here['cores']} cores: {write_range(eaten)}."]
+    wanted = {"network": "ffem_am", "resolution": 112}
+    here = next(row for row in reversed(harness.read_lines(STEPS)) if wanted.items() <= row.items())
+    eaten = report.write_range([images / seconds for images, seconds in here["contestants"]["ours"]["turns"]])
+    lines = [f"- FFEM-AM at 112 pixels, batch 32, on {here['cores']} cores: {eaten}."]
     for precision in ("float32", "bfloat16"):
         seconds, limit = compute_floor(Cell("ours", "xla", precision, 512, 1, 112), DEVICES["H100"])
-        most = write_number(512 / seconds)
-        lines.append(
-            f"- The same on an H100, {precision}, batch 512: at most {most}, by its {limit}. Computed, not run."
-        )
+        most = f"at most {report.write_number(512 / seconds)}, by its {limit}. Computed, not run."
+        lines.append(f"- The same on an H100, {precision}, batch 512: {most}")
     return "\n".join(lines)
 
 
-def write_page(out: Path, speeds: Path) -> str:
+def write_page(out: Path) -> None:
     """results/scale/README.md from its records and those of the training step."""
-    rows = demand_rows(read_latest(out / "sources.jsonl", "format", "threads", "side"))
-    many = demand_rows(read_lines(out / "million.jsonl"))[-1]
-    threads = sorted({row["threads"] for row in rows})
-    by = {(row["format"], row["threads"]): row for row in rows}
-    columns: dict[str, Callable[[str], object]] = {"format": str}
-    for count in threads:
-        columns[f"{count} threads" if count > 1 else "1 thread"] = lambda name, count=count: (  # type: ignore[misc]
-            write_range(by[name, count]["images_per_second"]) if (name, count) in by else "-"
-        )
-    first, second = many["first"], many["second"]
+    rows = harness.demand_rows(harness.read_latest(out / "sources.jsonl", "format", "threads", "processes", "side"))
+    many = harness.demand_rows(harness.read_lines(out / "million.jsonl"))[-1]
+    found = {(row["format"], row["threads"], row["processes"]): row["images_per_second"] for row in rows}
+    table = [
+        [name, *(report.write_range(found.get((name, *reader), [])) for reader in READERS)]
+        for name in dict.fromkeys(row["format"] for row in rows)
+    ]
     busy = max(row["busy_cores"] for row in rows)
-    machine = rows[-1]
-    return fill_page(
+    report.fill_page(
         out / "README.md",
         "scale",
-        processor=machine["processor"],
-        cores=machine["cores"],
-        date=machine["date"],
-        versions=", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
-        images=rows[0]["images"],
-        side=rows[0]["side"],
+        one=rows[-1],
+        versions=report.describe_versions(rows[-1]),
         busy=busy,
-        judged=judge_busy(busy),
-        sources=tabulate(list(dict.fromkeys(row["format"] for row in rows)), columns),
-        limits=describe_limits(read_lines(speeds)),
-        many=first["images"],
-        many_cores=first["cores"],
+        judged=report.judge_busy(busy),
+        sources=report.write_table(["format", *(name_reader(*reader) for reader in READERS)], table),
+        start=report.write_range([row["start_seconds"] for row in rows if row["processes"]]),
+        limits=describe_limits(),
+        first=many["first"],
+        second=many["second"],
         gigabytes=many["bytes"] / 1e9,
         written=many["written_seconds"] / 60,
-        looked=first["seconds_to_training"] / 60,
-        start=second["seconds_to_training"],
-        trained=second["images_trained"],
-        early=second["memory"][1],
-        late=second["memory"][-1],
-        peak=second["peak"],
-        first_peak=first["peak"],
-        wait=100 * second["data_wait_fraction"],
+        looked=many["first"]["seconds_to_training"] / 60,
+        last=many["second"]["memory"][-1],
+        wait=100 * many["second"]["data_wait_fraction"],
     )
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing and write the page."""
-    parser = make_parser(__doc__, "scale")
-    add_numbers(
-        parser,
-        images=(4000, "images of each format"),
-        side=(112, "their side, pixels"),
-        threads=([1, 2, 4], "threads that decode"),
-        seconds=(3.0, "of reading, five times"),
-        many=(1_000_000, "images of the large set, 32 pixels"),
-        per_epoch=(20_000, "of them in an epoch"),
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure again what is held")
-    parser.add_argument("--scratch", type=Path, help="where the sets lie meanwhile (default: the system's)")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args(words)
-    if options.child:
-        what, root, name, *numbers = options.child
-        if what == "source":
-            print(json.dumps(read_source(root, name, int(numbers[0]), int(numbers[1]), float(numbers[2]))))
-        else:
-            print(json.dumps(train_on(root, name, *map(int, numbers))))
-        return
+    options = harness.make_parser(__doc__, "scale").parse_args(words)
     if not options.report_only:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as root:
-            measure_sources(options, options.out / "sources.jsonl", Path(root))
-            measure_million(options, options.out / "million.jsonl", Path(root))
-    write_page(options.out, STEPS)
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # each training compiles for itself
+        with tempfile.TemporaryDirectory() as root:
+            measure_sources(options.out / "sources.jsonl", Path(root))
+            if not (options.out / "million.jsonl").exists():
+                measure_million(options.out / "million.jsonl", Path(root))
+    write_page(options.out)
 
 
 if __name__ == "__main__":
