@@ -46,7 +46,7 @@ def find_shards(spec: DataSpec, root: Path, endings: Sequence[str], wanted: str)
         for pattern in expand_braces(spec.files):
             try:
                 here = [path for path in root.glob(pattern) if path.is_file()]
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, NotImplementedError) as error:  # the second for an absolute pattern
                 raise DataError(f"data.files={spec.files!r} is no pattern of files below data.root ({error})") from None
             if not here:
                 raise DataError(f"data.files={spec.files!r}: {root} has no file {pattern}")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ffem_jax.data import Faces, load_faces
+from ffem_jax.data.read_ahead import choose_loading
 from ffem_jax.specs.data import DataSpec
 
 NAMES = ["Ann", "Bo", "Cy"]
@@ -140,6 +141,19 @@ def describe_features(names: Sequence[str]) -> dict[bytes, bytes]:
 
 def load(name: str, root: Path, **settings: Any) -> Faces:
     return load_faces(DataSpec(**{"name": name, "root": str(root), "resolution": 32, "min_images": 1} | settings))
+
+
+def load_packed(root: Path, mode: str, processes: int = 0, **settings: Any) -> Faces:
+    """A set in `root`, loaded as `run.load` = `mode` and `run.decode_processes` = `processes` say."""
+    spec = {
+        "name": "recordio",
+        "root": str(root),
+        "resolution": 32,
+        "min_images": 1,
+        "cache_dir": str(root.parent / "cache"),
+    }
+    with choose_loading(mode, processes):
+        return load_faces(DataSpec(**spec | settings))
 
 
 def write_shards(root: Path, images: Sequence[bytes], labels: Sequence[Any], kind: str = "cls", each: int = 5) -> None:

@@ -51,6 +51,12 @@ def test_shards_are_chosen_and_what_is_left_out_is_said(tmp_path: Path, drawn) -
         load("webdataset", tmp_path, files="/etc/*")
 
 
+@pytest.mark.parametrize("files", ["/elsewhere/*.tar", "{,a.tar}"])
+def test_what_is_no_pattern_below_the_root_is_one_line(tmp_path: Path, files: str) -> None:
+    with pytest.raises(DataError, match=r"data\.files='.*' is no pattern of files below data\.root \(.+\)$"):
+        load("webdataset", tmp_path, files=files)
+
+
 def test_braces_are_as_in_a_shell() -> None:
     assert expand_braces("a") == ["a"]
     assert expand_braces("{a,b}-{8..11}") == [f"{x}-{n}" for x in "ab" for n in (8, 9, 10, 11)]
