@@ -80,7 +80,8 @@ def look_at(read: Callable[[], bytes], spec: DataSpec) -> Looked:
     except PictureError as error:
         return Looked(fault=str(error)[:MOST_SAID], size=size, mode=mode)
     except (OSError, MemoryError) as error:
-        return Looked(unread=getattr(error, "strerror", None) or type(error).__name__, size=size, mode=mode)
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return Looked(unread=reason[:MOST_SAID], size=size, mode=mode)
     pixels = crop_face(image, spec.crop, spec.resolution, spec.fit)
     return Looked("", "", pixels, hash_picture(image), image.width == image.height, size, mode)
 

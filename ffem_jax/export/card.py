@@ -184,7 +184,7 @@ def _say_groups(strangers: Strangers) -> str:
     return "\n".join(
         [
             f"What the threshold for {GROUPS_RATE:g} does to groups of these strangers, with 95 % intervals that draw "
-            f"people. False accepts are of pairs of two people of the group, who look more alike than two of all "
+            f"people. False accepts are of pairs of two people of the group, who may look more alike than two of all "
             f"people do.{left}",
             "",
             *make_markdown_table(head, rows),
