@@ -1,5 +1,5 @@
-# `make quickstart` and `make test` need Python 3.11 or newer with pip, and make. Each makes the virtual environment
-# where it is missing or older than what it is made from.
+# `make quickstart` and `make test` need Python 3.11 or newer with pip, and make. Both create the virtual environment
+# if it is missing or older than the files it depends on.
 #   make quickstart PYTHON=python3.12 VENV=/some/folder
 #   make test WORKERS=4 MARK="not slow"
 #   make test-wheel PYTHONS="python3.11 python3.12 python3.13"
@@ -13,24 +13,24 @@ MARK ?= not slow
 BIN := $(VENV)/bin
 MINIPROGRAM := applet/miniprogram
 
-# What an installation compiles: where it has changed, install again.
+# Compiled at installation: if one of these changes, install again.
 COMPILED := hatch_build.py $(wildcard ffem_jax/kernels/source/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow test-wheel test-e2e test-miniprogram lint format node settings clean
 
 help:
-	@echo "make quickstart   install, and draw a frontier from drawn faces (minutes)"
-	@echo "make test         install, lint, types and the fast tests"
-	@echo "make test-slow    the tests that take more than about two seconds each"
-	@echo "make test-wheel   the wheel, installed into an empty environment and used from another folder"
-	@echo "make test-miniprogram   the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
-	@echo "make test-e2e     the page and the report in a browser, with a server (needs Node and Chromium)"
-	@echo "make lint         ruff and mypy alone"
-	@echo "make format       ruff's formatter and its safe fixes"
-	@echo "make settings     docs/settings.md anew, from the declarations of the settings"
-	@echo "make node         npm's TensorFlow.js, with which ffem export runs what it wrote for it (90 MB)"
-	@echo "make clean        remove caches and build products; outputs/ and $(VENV) stay"
+	@echo "make quickstart   install, and plot a frontier from synthetic faces (minutes)"
+	@echo "make test         install, then run lint, type checks and the fast tests"
+	@echo "make test-slow    run the tests that take more than about two seconds each"
+	@echo "make test-wheel   install the wheel into an empty environment and use it from another folder"
+	@echo "make test-miniprogram   test the WeChat mini-program: types, build, pages (needs Node 18 or newer with npm)"
+	@echo "make test-e2e     test the page and the report in a browser, with a server (needs Node and Chromium)"
+	@echo "make lint         run only ruff and mypy"
+	@echo "make format       apply ruff's formatter and its safe fixes"
+	@echo "make settings     regenerate docs/settings.md from the declarations of the settings"
+	@echo "make node         install TensorFlow.js from npm, which ffem export uses to check tfjs files (90 MB)"
+	@echo "make clean        remove caches and build products; keep outputs/ and $(VENV)"
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ffem sweep quickstart
@@ -48,7 +48,7 @@ test-wheel: $(VENV)/.installed-dev
 test-miniprogram: $(MINIPROGRAM)/node_modules/.installed
 	cd $(MINIPROGRAM) && npm test --silent
 
-# Chromium is the system's: no browser is downloaded.
+# Uses the system's Chromium: no browser is downloaded.
 test-e2e: $(VENV)/.installed-e2e
 	@command -v npm >/dev/null || { echo "error: no npm; on Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; }
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -82,13 +82,13 @@ $(MINIPROGRAM)/node_modules/.installed: $(MINIPROGRAM)/package.json $(MINIPROGRA
 	@cd $(MINIPROGRAM) && npm install --silent
 	@touch $@
 
-# The stamps are written last, so an install that was cut off is done again.
+# The stamps are written last, so an interrupted install is repeated.
 define make_environment
 @$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || \
 	{ echo "error: $(PYTHON) is missing or older than 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 @$(PYTHON) -m venv "$(VENV)" && $(BIN)/python -m pip --version >/dev/null 2>&1 || \
-	{ echo "error: $(PYTHON) -m venv $(VENV) made no environment with pip; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-@echo "Installing into $(VENV): some minutes the first time."
+	{ echo "error: $(PYTHON) -m venv $(VENV) created no environment with pip; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+@echo "Installing into $(VENV): this takes some minutes the first time."
 endef
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(COMPILED)

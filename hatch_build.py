@@ -1,8 +1,8 @@
-"""Compiles the kernels when the package is built or installed; without a C++ compiler it goes on without them.
+"""Compiles the kernels when the package is built or installed; without a C++ compiler the build continues without them.
 
-What XLA hands to a function is a handful of structs, laid out in call_interface.h and compared with JAX's own header
-by a test: a build environment with jaxlib would be 100 MB to fetch. Compiling at first use instead would put no
-library into a wheel. One library serves every Python, since it links to the system alone.
+XLA passes a few structs to each function. call_interface.h declares them, and a test compares it with JAX's own header:
+a build environment with jaxlib would be a 100 MB download. Compiling at first use instead would leave wheels without a
+library. One library serves every Python version, since it links only to the system.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# Warnings are errors in the tests; here a compiler of tomorrow may warn of more.
+# The tests treat warnings as errors; here a future compiler may warn about more.
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden")
-# Vectors of a processor's own width pass between functions that are all inlined, so their calling convention is no
-# matter. Comparisons may be computed for both sides of a condition.
+# Vectors of the processor's native width are passed only between inlined functions, so their calling convention does
+# not matter. The compiler may evaluate comparisons for both sides of a condition.
 LOOP_FLAGS = ("-Wno-psabi", "-fno-trapping-math", "-fno-math-errno")
-# The loops' table, the floats of a vector, the instruction set by its name in FFEM_ENGINE, and what switches it on.
+# The table of loops, the floats per vector, the instruction set's name in FFEM_ENGINE, and the compiler flags for it.
 BASELINE = ("kBaseline", 4, "baseline", ())
 X86 = (
     ("kAvx2", 8, "avx2", ("-mavx2", "-mfma")),
@@ -36,10 +36,10 @@ X86 = (
 
 
 class KernelsHook(BuildHookInterface):
-    """Puts libffem_kernels.so into the wheel, or beside the sources of an editable install."""
+    """Puts libffem_kernels.so into the wheel, or beside the sources in an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and mark the wheel as one of this platform: any Python 3, since nothing links to Python."""
+        """Compile, and tag the wheel for this platform and any Python 3, since nothing links to Python."""
         if self.target_name != "wheel":
             return
         library = Path(self.root, "ffem_jax", "kernels", "libffem_kernels.so")
@@ -53,12 +53,12 @@ class KernelsHook(BuildHookInterface):
 
 
 def compile_library(source: Path, library: Path) -> str:
-    """Compile `source` into `library`; "" or, in a line, why there is none."""
+    """Compile `source` into `library`; return "" on success, or one line that says why it failed."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.glob("*")))).hexdigest()[:16]
     if is_up_to_date(library, digest):
         return ""
     if sys.platform != "linux":
-        return f"they are made on Linux alone, and this is {sys.platform}"
+        return f"they are built only on Linux, and this is {sys.platform}"
     compiler = find_compiler()
     if not compiler:
         return "no C++ compiler (c++, g++ or clang++; CXX names another)"
@@ -73,7 +73,7 @@ def compile_library(source: Path, library: Path) -> str:
             )
         objects = [f"{folder}/{number}.o" for number in range(len(commands))]
         commands = [[*command, "-o", out] for command, out in zip(commands, objects, strict=True)]
-        # Linked under another name and moved, so that no process ever opens half a library.
+        # Linked under a temporary name and moved, so that no process opens an incomplete library.
         linked = f"{library}.{os.getpid()}"
         commands.append([*compiler, "-shared", "-Wl,-z,defs", *objects, "-o", linked])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -86,17 +86,17 @@ def compile_library(source: Path, library: Path) -> str:
 
 
 def is_up_to_date(library: Path, digest: str) -> bool:
-    """Whether `library` opens here, was made of the sources of that `digest`, and later than this module."""
+    """Whether `library` loads here, was built from the sources with `digest`, and is newer than this module."""
     if not library.exists() or library.stat().st_mtime < Path(__file__).stat().st_mtime:
         return False
-    # In a process of its own: this one would keep the library that it opened.
+    # In a separate process: this one would keep the library loaded.
     ask = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).ffem_sources; f.restype = ctypes.c_char_p; print(f())"
     asked = subprocess.run([sys.executable, "-c", ask, str(library)], capture_output=True, text=True)
     return asked.stdout.strip() == repr(digest.encode())
 
 
 def run(command: list[str]) -> str:
-    """Run a compiler; "" or its first error."""
+    """Run a compiler; return "" or its first error."""
     result = subprocess.run(command, capture_output=True, text=True)
     if not result.returncode:
         return ""
@@ -105,7 +105,7 @@ def run(command: list[str]) -> str:
 
 
 def find_compiler() -> list[str]:
-    """The command of a C++ compiler, or nothing."""
+    """Return the command of a C++ compiler, or an empty list."""
     named = shlex.split(os.environ.get("CXX", ""))
     found = next((path for name in (named[:1] or ("c++", "g++", "clang++")) if (path := shutil.which(name))), None)
     return [found, *named[1:]] if found else []

@@ -1,4 +1,4 @@
-"""Write docs/python.ipynb anew from docs/python.md: python docs/make_notebook.py."""
+"""Regenerate docs/python.ipynb from docs/python.md: python docs/make_notebook.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOTEBOOK = PAGE.with_suffix(".ipynb")
 
 
 def make_notebook(page: str) -> str:
-    """The page as a notebook of format 4.5: its Python blocks are cells of code, all between them is Markdown."""
+    """Return the page as a notebook in format 4.5: its Python blocks become code cells, the rest Markdown cells."""
     cells: list[dict[str, Any]] = []
     for number, part in enumerate(re.split(r"```python\n(.*?)```\n?", page, flags=re.DOTALL)):
         text = part.strip()

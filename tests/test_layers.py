@@ -1,4 +1,4 @@
-"""The house of ARCHITECTURE.md, held by reading the imports: who may import whom, and how large a room may grow."""
+"""The layers of ARCHITECTURE.md, checked by parsing imports: allowed imports, and the size limit of a module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUSE = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```"
 
 
 def read_floors(house: str) -> dict[str, int]:
-    """Room (a folder, or a module at the top) -> its floor, from the list in ARCHITECTURE.md."""
+    """Package (a folder, or a top-level module) -> its layer, from the list in ARCHITECTURE.md."""
     floors, floor = {}, 0
     for found in re.finditer(r"^(?:L(\d)|  )  (\w+)(?:/|\.py) ", house, re.MULTILINE):
         floor = int(found[1]) if found[1] else floor
@@ -120,8 +120,8 @@ def breaches(modules: dict[str, Path], layers: dict[str, int]) -> list[str]:
 
 def test_every_module_has_a_layer() -> None:
     rooms = {room for room in map(room_of, MODULES) if room is not None}
-    assert rooms - set(LAYERS) == set(), "add the room to the list in ARCHITECTURE.md"
-    assert set(LAYERS) - rooms == set(), "ARCHITECTURE.md lists rooms that are not there"
+    assert rooms - set(LAYERS) == set(), "add the package to the list in ARCHITECTURE.md"
+    assert set(LAYERS) - rooms == set(), "ARCHITECTURE.md lists packages that do not exist"
 
 
 def test_architecture_names_every_module() -> None:
