@@ -17,7 +17,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +60,26 @@ class Result:
 
 
 def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    """The finished trials with a curve, by a title that says what they share."""
+    """Group the finished trials that have a curve, by a title of what they share.
+
+    The curve is the accuracy after each epoch. A trial without one, such as under protocol=open_set, has as its curve
+    the records of its earlier stops (`run.stop_epoch`), with NaN in between.
+    """
+    stops: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in records:
+        if record.status == "pruned" and record.accuracy is not None:
+            stops[record.trial_key][record.epochs] = record.accuracy
     groups = defaultdict(list)
     for record in latest_records(records):
-        if record.status == "done" and record.accuracy is not None and len(record.validation_accuracy) == record.epochs:
+        if record.status != "done" or record.accuracy is None:
+            continue
+        if record.trial_key in stops and not record.validation_accuracy:
+            curve = [stops[record.trial_key].get(epoch, math.nan) for epoch in range(1, record.epochs)]
+            record = replace(record, validation_accuracy=[*curve, record.accuracy])
+        if len(record.validation_accuracy) == record.epochs:
             title = f"{record.data}, {record.resolution} pixels, {record.protocol}, {record.epochs} epochs"
             title += f", pretrained on {record.view.pretrain.name}" * record.view.is_pretrained
+            title += f", taught by {record.view.teacher.name}" * (record.view.teacher.name != "none")
             groups[title + ", synthetic faces" * record.synthetic].append(record)
     return dict(groups)
 
@@ -90,6 +104,8 @@ def compute_result(title: str, records: Sequence[TrialRecord], epochs: Sequence[
     for epoch in sorted(set(epochs)):
         if 0 < epoch < records[0].epochs:
             early = centre([record.validation_accuracy[epoch - 1] for record in records])
+            if np.isnan(early).any():
+                continue
             kept, best = (np.argsort(-values, kind="stable")[:places] for values in (early, final))
             share, lost = len(set(kept) & set(best)) / places, float(final.max() - final[kept].max())
             rungs.append(Rung(epoch, compute_rank_agreement(early, final), share, lost))

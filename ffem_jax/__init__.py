@@ -3,9 +3,9 @@
 Importing the package imports no JAX: specs, records, metrics and the frontier are
 NumPy only, and each command imports the heavy parts where it uses them.
 
-From Python it is used by the names of `ffem_jax.api`, which are names of the package too (docs/python.md):
-`train_network`, `read_records`, `draw_frontier`, `compare_records`, `load_network`. They are imported at their first
-use; `__init__.pyi` has them for editors and type checkers.
+The Python API is `ffem_jax.api`, whose names the package exports (docs/python.md):
+`train_network`, `read_records`, `draw_frontier`, `compare_records`, `load_network`. They are imported on first
+use; `__init__.pyi` declares them for editors and type checkers.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from ffem_jax import moved
 
 __version__ = "0.1.0"
 
-# As ffem_jax.api has them; a test holds the two equal. None is the name of a module, of today or of version 0.1.
+# The names of ffem_jax.api; a test compares the two. None equals a module name, current or of version 0.1.
 __all__ = [
     "Comparison",
     "DataSpec",

@@ -1,4 +1,4 @@
-"""`python -m ffem_jax` is `ffem`."""
+"""`python -m ffem_jax` runs `ffem`."""
 
 import sys
 

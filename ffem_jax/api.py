@@ -1,7 +1,7 @@
-"""The package from Python: train on faces, read records, draw a frontier, compare, embed. `ffem_jax` has these names.
+"""The Python API: train on faces, read records, plot a frontier, compare, embed. `ffem_jax` exports these names.
 
-Each function does what a command does, through the same code: a setting is called as it is typed, a trial that is
-recorded is not trained again, and an error for the user is an `FfemError` of one line.
+Each function runs the code of a command: settings have their command-line names, a recorded trial is not trained again,
+and an error for the user is an `FfemError` with a one-line message.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ __all__ = [
 
 
 class TrainingError(FfemError):
-    """A network that was not trained. The message is one line and says why."""
+    """A network was not trained. The message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network that makes vectors of faces; `load_network` makes one.
+    """A trained network that turns faces into vectors; see `load_network`.
 
-    folder: of the trial, or of the exported model.
+    folder: that of the trial or of the exported model.
     """
 
     folder: Path
@@ -69,46 +69,46 @@ class Network:
 
     @property
     def resolution(self) -> int:
-        """The side in pixels of the faces that it takes."""
+        """Side length of the input faces in pixels."""
         return self.embedder.resolution
 
     @property
     def crop(self) -> float:
-        """The share of each image that was kept for training; `embed` takes faces that are cut like that."""
+        """The share of each image kept in training; `embed` expects faces cropped that way."""
         return self.embedder.crop
 
     @property
     def model_id(self) -> str:
-        """The model's name: vectors of two models cannot be compared."""
+        """The model's id. Vectors of different models are not comparable."""
         return self.embedder.model_id
 
     def embed(self, images: npt.ArrayLike) -> np.ndarray:
-        """The vectors of faces, as `ffem embed` writes them: two faces are compared by the distance between theirs.
+        """Embed faces, as `ffem embed` does. Compare two faces by the distance between their vectors.
 
         Args:
-            images: uint8 [N, R, R, 3] in RGB, 0 to 255, R the resolution, cut as the faces of the training were.
+            images: uint8 [N, R, R, 3] in RGB, 0 to 255, with R the resolution, cropped like the training faces.
 
         Returns:
             float32 [N, D], each of unit length.
 
         Raises:
-            EmbedError: images of another type or shape, or one of which the network makes nothing.
+            EmbedError: wrong type or shape, or an image without a valid vector.
         """
         return self.embedder.compute(np.asarray(images))
 
     def embed_folder(self, folder: str | os.PathLike[str], crop: float = 1.0) -> EmbeddedFaces:
-        """The vectors of a folder of people, with whose they are: what `ffem embed FOLDER` does.
+        """Embed a folder of people, as `ffem embed FOLDER` does.
 
         Args:
             folder: one folder per person in it.
-            crop: the centred square that is kept of each image, as a share of its shorter side; 1 keeps faces that are
-                already cut.
+            crop: the centred square to keep of each image, as a share of its shorter side; 1 for faces that are already
+                cropped.
 
         Returns:
-            vectors float32 [N, D] of unit length, names [N] (the people), and the faces themselves.
+            vectors float32 [N, D] of unit length, names [N] of the people, and the faces.
 
         Raises:
-            DataError: a folder without people. EmbedError: no image of theirs can be read.
+            DataError: a folder without people. EmbedError: no readable image.
         """
         from ffem_jax.embed import embed_folder
 
@@ -119,9 +119,9 @@ class Network:
 
 @dataclass(frozen=True)
 class TrainedTrial:
-    """What `train_network` did.
+    """The result of `train_network`.
 
-    records: one per seed. folder: of the trial, with its weights. records_path: the file that the records stand in.
+    records: one per seed. folder: the trial's folder, with its weights. records_path: the records file.
     """
 
     records: tuple[TrialRecord, ...]
@@ -130,7 +130,7 @@ class TrainedTrial:
 
     @property
     def record(self) -> TrialRecord:
-        """The record. Raises TrainingError where there are several, one per seed of run.seeds."""
+        """The record. Raises TrainingError if there are several, one per seed in run.seeds."""
         if len(self.records) != 1:
             raise TrainingError(f"{len(self.records)} seeds were trained at once; take one of .records")
         return self.records[0]
@@ -140,8 +140,8 @@ class TrainedTrial:
         """The trained network.
 
         Raises:
-            TrainingError: it was not trained to its end (over the cap, or stopped before), or several seeds were
-                trained at once: `load_network(folder, seed)` then takes one.
+            TrainingError: training did not finish (over the cap, or stopped), or several seeds were trained at once;
+                then use `load_network(folder, seed)`.
         """
         record = self.record
         if record.status != "done":
@@ -159,22 +159,22 @@ def faces_from_folder(
     min_images: int = MIN_IMAGES,
     max_images: int = 0,
 ) -> DataSpec:
-    """The faces in a folder, one folder per person: FOLDER/person/*.jpg (or jpeg, png, pgm, webp), cut to the face.
+    """Use the faces in a folder, one folder per person: FOLDER/person/*.jpg (or jpeg, png, pgm, webp), cropped.
 
     Args:
-        folder: the folder. It is kept, since whatever reads the trial's faces again looks there.
-        resolution: the side in pixels that networks see, 16 to 512.
-        crop: the centred square that is kept of each image, as a share of its shorter side.
-        fit: how images that are not square become so: `crop`, `pad` or `stretch`.
-        people: how many people are kept, those with the most images; 0 keeps all.
+        folder: the folder. Its path is recorded, for commands that read the trial's faces again.
+        resolution: side length of the network input in pixels, 16 to 512.
+        crop: the centred square to keep of each image, as a share of its shorter side.
+        fit: how to make images square: `crop`, `pad` or `stretch`.
+        people: number of people to keep, those with the most images; 0 keeps all.
         min_images: people with fewer images are left out, with a warning when training begins.
-        max_images: how many images per person are kept, the first by file name; 0 keeps all.
+        max_images: number of images to keep per person, the first by file name; 0 keeps all.
 
     Returns:
         The data set, for `train_network`; `load_faces` reads it.
 
     Raises:
-        DataError: there is no such folder, or nobody in it. SpecError: a number outside its bounds.
+        DataError: the folder is missing or contains no people. SpecError: a number out of bounds.
     """
     place = Path(os.path.expanduser(folder)).absolute()
     list_pictures(place, str(place))
@@ -198,21 +198,21 @@ def train_network(
 ) -> TrainedTrial:
     """Train and evaluate one network on `data`, as `ffem train` does, and record it.
 
-    A trial that `out` holds as done is not trained again, and one that was stopped goes on.
+    A trial recorded as done in `out` is not trained again, and an interrupted one resumes.
 
     Args:
         data: the faces: `faces_from_folder`, `faces_from_arrays`, or any DataSpec.
-        settings: words as `ffem train` takes them: "arch=ffem", "recipe.epochs=5", "seed=1". `ffem settings` lists
-            them. Those of `data` stand in `data`.
-        out: the folder of the records (records.jsonl) and of a folder per trial; give one for all trials that are to be
+        settings: overrides as for `ffem train`: "arch=ffem", "recipe.epochs=5", "seed=1". `ffem settings` lists
+            them. `data` replaces those of the data.
+        out: the folder for the records (records.jsonl) and the trials; use the same one for all trials to be
             compared.
-        config_dir: a folder with your own networks, recipes and Python files, as --config-dir.
+        config_dir: a folder with your own networks, recipes and Python files, like --config-dir.
 
     Returns:
         The record, its folder and the network. A network over the size limit is recorded as `over_cap` and not trained.
 
     Raises:
-        ConfigError, SpecError: a setting that there is not, or a value outside its choices.
+        ConfigError, SpecError: an unknown setting or an invalid value.
         DataError: faces that cannot be used. TrainingError: training failed.
     """
     from ffem_jax.cli.trials import find_folders
@@ -227,12 +227,12 @@ def train_network(
     for word in settings:
         if re.match(_PLACED, word):
             raise ConfigError(
-                f"{word} is no setting here: `data` chooses the faces, `out` the folder; nothing is launched"
+                f"{word} is not allowed here: `data` chooses the faces, `out` the folder; nothing is launched"
             )
     root = Path(os.path.expanduser(out)).absolute()
     records_path = root / "records.jsonl"
     words = [*settings, *_write_data(data), f"run.records={quote_value(records_path)}"]
-    # Composed with Hydra and run without it: it would put its own logging in the place of the script's.
+    # Composed with Hydra but run without it: Hydra would replace the script's logging.
     with open_composer(Path(os.path.expanduser(config_dir)) if config_dir else None) as composer:
         composer.parse(words)
         job = make_job(composer, words)
@@ -244,16 +244,16 @@ def train_network(
     failed = [record for record in records if record.status == "failed"]
     if failed:
         raise TrainingError(f"{failed[0].arch} seed {failed[0].seed} failed: {failed[0].error}")
-    # The same faces in another folder are the same trial: it lies where it was trained.
+    # The same faces in another folder are the same trial: it stays where it was trained.
     return TrainedTrial(tuple(records), find_folders(root).get(records[0].trial_key, folder), records_path)
 
 
-# Words that choose what `data` and `out` do, or how a sweep is launched.
+# Overrides replaced by `data` and `out`, and those that control launching.
 _PLACED = r"[+~]*(data|hydra|launcher|sweep|run\.records)([./=]|$)"
 
 
 def _write_data(data: DataSpec) -> list[str]:
-    """`data` as overrides of any data set's config."""
+    """Convert `data` to overrides, for any data set."""
     from ffem_jax.config.compose import list_groups
     from ffem_jax.config.overrides import quote_value
 
@@ -265,14 +265,14 @@ def _write_data(data: DataSpec) -> list[str]:
 
 
 def load_network(folder: str | os.PathLike[str], seed: int | None = None) -> Network:
-    """The trained network in a trial's folder, or the exported one in a folder that `ffem export` wrote.
+    """Load the trained network from a trial's folder, or the exported one from a folder written by `ffem export`.
 
     Args:
-        folder: as `TrainedTrial.folder`, `ffem train` or `ffem list` name it.
-        seed: which of several seeds that were trained at once; None where the folder holds one.
+        folder: as given by `TrainedTrial.folder`, `ffem train` or `ffem list`.
+        seed: the seed, if several were trained at once; None if the folder holds one.
 
     Raises:
-        TrialFolderError, ExportError: the folder holds no finished trial, no whole export, or several seeds.
+        TrialFolderError, ExportError: no finished trial, an incomplete export, or several seeds.
     """
     from ffem_jax.export.bundle import MANIFEST_FILE
     from ffem_jax.export.embedder import load_exported, make_embedder
@@ -285,13 +285,13 @@ def load_network(folder: str | os.PathLike[str], seed: int | None = None) -> Net
 
 
 def read_records(*paths: str | os.PathLike[str]) -> list[TrialRecord]:
-    """The latest record of every trial.
+    """Read the latest record of every trial.
 
     Args:
         paths: records files, or folders, which are searched for records.jsonl.
 
     Raises:
-        UsageError: a path that is not there or holds no records.
+        UsageError: a path is missing or contains no records.
     """
     from ffem_jax.cli.recorded import find_records, read_all
 
@@ -307,21 +307,20 @@ def draw_frontier(
     against: str = "bytes",
     metric: str = "accuracy",
 ) -> FrontierResult:
-    """Which of the recorded networks no other beats: accuracy against cost, as `ffem frontier` finds it.
+    """Find the recorded networks that no other beats in accuracy and cost, as `ffem frontier` does.
 
     Args:
-        out: a folder for frontier.png, .svg, .json and .md; files of an earlier frontier there are replaced. None
-            writes nothing.
-        cap_mb: the size limit in MB of 10**6 bytes. None takes the one that the records were made under, or else 10.
-        precision: of the bytes: float32, float16 or int8. None takes the records' own, or else float32.
-        against: the cost: bytes, params, macs, peak_activation_bytes, or latency_ms_wasm that `ffem latency` measured.
+        out: a folder for frontier.png, .svg, .json and .md; earlier files there are replaced. None writes nothing.
+        cap_mb: the size limit in MB of 10**6 bytes. None uses the limit of the records, or else 10.
+        precision: that of the bytes: float32, float16 or int8. None uses that of the records, or else float32.
+        against: the cost: bytes, params, macs, peak_activation_bytes, or latency_ms_wasm from `ffem latency`.
         metric: accuracy or accuracy_gallery.
 
     Returns:
-        networks, on_frontier (one mark for each), files; `print_table()` prints the table.
+        networks, on_frontier (one flag per network), files; `print_table()` prints the table.
 
     Raises:
-        FrontierError: records that cannot share an axis, nothing that was trained, or a value outside its choices.
+        FrontierError: records that are not comparable, no trained network, or an invalid value.
     """
     from ffem_jax.reports.frontier import compute_frontier, write_result
 
@@ -337,19 +336,20 @@ def compare_records(
     against: str = "",
     metric: str = "accuracy",
 ) -> Comparison:
-    """What one setting changes, from pairs of trials equal in all else, as `ffem compare` finds it.
+    """Measure the effect of one setting from pairs of trials that differ in nothing else, as `ffem compare` does.
 
     Args:
         factor: the setting, such as "attention.kind", "arch.width_multiplier" or "recipe.loss".
-        against: compare every other level with this one alone; empty compares all pairs.
+        against: compare every other level only with this one; empty compares all pairs.
         metric: accuracy or accuracy_gallery.
 
     Returns:
-        A row per pair of levels: difference, its 95 % interval (low, high), p values, `significant`.
-        `describe_comparison` puts them into sentences.
+        One row per pair of levels: difference, 95 % interval (low, high), p-values, `significant`.
+        `describe_comparison` turns them into sentences.
 
     Raises:
-        FrontierError: a factor that does not vary, records of several data sets, or no two trials equal in all else.
+        FrontierError: a factor that does not vary, records of several data sets, or no two trials that differ in
+            nothing else.
     """
     from ffem_jax.analysis.compare import compare_records
 
@@ -359,13 +359,13 @@ def compare_records(
 
 
 def describe_comparison(comparison: Comparison) -> list[str]:
-    """For each row of a comparison the sentence that its numbers allow."""
+    """Return a sentence for each row of a comparison, no stronger than its numbers."""
     from ffem_jax.reports.comparison import write_sentence
 
     return [write_sentence(row, comparison) for row in comparison.rows]
 
 
 def _warn(notes: Iterable[str]) -> None:
-    """Say what was left out, or is to be known, where a script's author sees it."""
+    """Issue notes as warnings, where the author of a script sees them."""
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)

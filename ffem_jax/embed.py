@@ -1,7 +1,7 @@
-"""Photographs of people to vectors of a trained network: what a gallery is filled with, and calibrated on.
+"""Turns photographs of people into vectors of a trained network, to fill a gallery or to calibrate thresholds.
 
-The vectors are those that the exported network gives on a phone: one look at the face as it is, no mirror image. They
-are computed by the trial's network, or by the exported file itself where that is another model (fine-tuned).
+The vectors are those of the exported network on a phone: from the image alone, without its mirror image. They are
+computed by the trial's network, or by the exported file itself if that is a different (fine-tuned) model.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from ffem_jax.serve.changes import Candidate
 
 ENDINGS = (".npz", ".jsonl")
-# Of pictures or people that a line is about.
+# Number of images or people that a message lists.
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class EmbeddedFaces:
-    """Vectors of a folder's faces. vectors: float32 [image, length], of unit length; faces: whose and of which file."""
+    """Vectors of a folder's faces. vectors: float32 [image, length], of unit length; faces: their people and files."""
 
     model_id: str
     vectors: np.ndarray
@@ -48,24 +48,23 @@ class EmbeddedFaces:
 
     @property
     def names(self) -> list[str]:
-        """The person [image]."""
+        """The person of each image, [image]."""
         return [self.faces.people[label] for label in self.faces.labels]
 
 
 def check_same_trial(folder: Path, finished: FinishedTrial) -> None:
-    """Raise EmbedError unless the model that `ffem export` wrote into `folder` is of the trial `finished`."""
+    """Raise EmbedError unless the model exported to `folder` comes from the trial `finished`."""
     if read_manifest(folder)["trial_key"] != finished.key:
-        raise EmbedError(f"{folder} was exported from another trial than {finished.folder}; name the trial it is of")
+        raise EmbedError(f"{folder} was not exported from {finished.folder}; give the trial that it came from")
 
 
 def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir: str = "") -> EmbeddedFaces:
-    """The vectors of the people in `folder`, one folder per person.
+    """Embed the people in `folder`, one folder per person.
 
-    crop: the centred square that is kept of each picture, as a share of its shorter side; 1 keeps faces that are
-    already cut as training's are. Pictures that are not square become so as those of the training did (data.fit).
+    crop: the centred square to keep of each image, as a share of its shorter side; 1 for faces that are already cropped
+    like those in training. Images are made square as in training (data.fit).
 
-    Raises DataError for a folder without people, and EmbedError where no picture of theirs can be read or the network
-    makes nothing of one.
+    Raises DataError for a folder without people, and EmbedError if no image is readable or a vector is invalid.
     """
     spec = DataSpec(
         name="folder",
@@ -78,13 +77,13 @@ def embed_folder(folder: Path, embedder: Embedder, crop: float = 1.0, cache_dir:
     )
     faces = load_people(spec)
     if not len(faces.images):
-        raise EmbedError(f"{folder}: no picture can be read ({faces.notes[0] if faces.notes else 'there is none'})")
+        raise EmbedError(f"{folder}: no image can be read ({faces.notes[0] if faces.notes else 'there is none'})")
     return EmbeddedFaces(embedder.model_id, embedder.compute(faces.images), faces)
 
 
 def move_faces(finished: FinishedTrial, data_root: str) -> FinishedTrial:
-    """`finished` with its faces, and those of its pretraining where they lay in the same folder, looked for in
-    `data_root`; as it is where that is empty."""
+    """Return `finished` with its faces, and those of its pretraining if from the same folder, in `data_root`; unchanged
+    if that is empty."""
     if not data_root:
         return finished
     trial, pretrain = finished.trial, finished.trial.pretrain
@@ -95,27 +94,27 @@ def move_faces(finished: FinishedTrial, data_root: str) -> FinishedTrial:
 
 
 def calibrate(embedded: EmbeddedFaces, finished: FinishedTrial) -> tuple[Calibration, list[str]]:
-    """The calibration on these faces, and what to be wary of.
+    """Calibrate on these faces; return the calibration and its caveats.
 
-    A picture under two people is left out. Raises EmbedError where a picture trained the network, and CalibrationError
-    for too few people.
+    An image that belongs to two people is left out. Raises EmbedError for an image used in training, and
+    CalibrationError for too few people.
     """
     notes = check_new_people(embedded.faces, finished)
-    # What the network sees: a file saved anew without loss is the same picture, and two that it cannot tell apart are
-    # two.
+    # Compare pixels: a file saved again without loss is the same image. Different images with equal vectors stay
+    # separate.
     pixels = [hashlib.sha256(image.tobytes()).digest() for image in embedded.faces.images]
     labels, names = embedded.faces.labels, embedded.faces.names
     duplicates = find_duplicates(labels, pixels)
     if duplicates.contested:
         count = sum(map(len, duplicates.contested))
         notes.append(
-            f"pictures under more than one person: {len(duplicates.contested)} ({count} images), left out of the "
+            f"images under more than one person: {len(duplicates.contested)} ({count} images), left out of the "
             f"calibration: {_show([' and '.join(names[one] for one in group) for group in duplicates.contested])}; "
             "remove the wrong ones"
         )
     if duplicates.repeated:
         notes.append(
-            f"pictures that are there more than once under one person: {len(duplicates.repeated)}, each counted once: "
+            f"duplicate images of one person: {len(duplicates.repeated)}, each counted once: "
             f"{_show([' and '.join(names[one] for one in group) for group in duplicates.repeated])}"
         )
     calibration = compute_calibration(embedded.vectors, labels, embedded.model_id, content=pixels)
@@ -126,8 +125,8 @@ def calibrate(embedded: EmbeddedFaces, finished: FinishedTrial) -> tuple[Calibra
     ]
     if blurred:
         notes.append(
-            f"different pictures of different people to which the network gives one vector: {len(blurred)} times; they "
-            f"count: {_show(blurred)}; where they are copies of one picture, remove the wrong ones"
+            f"different images of different people with the same vector: {len(blurred)}; they "
+            f"count: {_show(blurred)}; if they are copies of one image, remove the wrong ones"
         )
     return calibration, notes
 
@@ -138,9 +137,9 @@ def _show(items: Sequence[str]) -> str:
 
 
 def check_names(folder: Path) -> None:
-    """Raise EmbedError, naming the folders, where people in `folder` have names that nobody can be enrolled under."""
+    """Raise EmbedError, which lists the folders, if people in `folder` have names that are not valid for enrolment."""
     if not folder.is_dir():
-        return  # which the loader says better
+        return  # the loader has a better message
     refused = []
     for person in dict.fromkeys(picture.person for picture in list_pictures(folder, str(folder)).pictures):
         try:
@@ -149,13 +148,13 @@ def check_names(folder: Path) -> None:
             refused.append(repr(person))
     if refused:
         raise EmbedError(
-            f"{folder}: nobody can be enrolled under the names of these folders ({len(refused)}): {_show(refused)}; "
-            f"rename them: a name has 1 to {MAX_NAME} characters, something to see and no control characters"
+            f"{folder}: the names of these folders are not valid for enrolment ({len(refused)}): {_show(refused)}; "
+            f"rename them: a name has 1 to {MAX_NAME} characters, at least one visible and no control characters"
         )
 
 
 def list_candidates(embedded: EmbeddedFaces) -> list[Candidate]:
-    """Every picture as a gallery takes it. Raises NameRefusedError where `check_names` would have said which name."""
+    """Return every image in the gallery's format. Raises NameRefusedError for a name that `check_names` rejects."""
     from ffem_jax.serve.changes import STORED, Candidate
 
     names = [normalize_name(name) for name in embedded.faces.people]
@@ -164,8 +163,8 @@ def list_candidates(embedded: EmbeddedFaces) -> list[Candidate]:
 
 
 def find_unread(folder: Path, faces: Faces) -> dict[str, list[str]]:
-    """What lies in `folder` and may be pictures that are not among its `faces`, by person: files that cannot be read,
-    links to what is not there, sub-folders, and people's folders without any picture that can be read."""
+    """Find possible images in `folder` that are not among its `faces`, by person: unreadable files, broken links,
+    sub-folders, and people's folders without a readable image."""
     read, people = set(faces.names), set(faces.people)
     unread: dict[str, list[str]] = defaultdict(list)
     for place in sorted(folder.iterdir()):
@@ -189,9 +188,9 @@ def _may_be_picture(path: Path) -> bool:
 
 
 def check_new_people(faces: Faces, finished: FinishedTrial) -> list[str]:
-    """What speaks against the people of `faces` being new to the network; the pretraining's people included.
+    """Return evidence that people of `faces` were used in training or pretraining.
 
-    Raises EmbedError for a picture of the training's: a threshold from people who trained accepts too many strangers.
+    Raises EmbedError for a training image: a threshold calibrated on training people accepts too many strangers.
     """
     notes = []
     for trial, load in ((finished.trial, load_trained_faces), (finished.trial.pretraining, load_pretraining_faces)):
@@ -201,35 +200,35 @@ def check_new_people(faces: Faces, finished: FinishedTrial) -> list[str]:
             trained, split = load(finished)
             images = split.train
         except (DataError, OSError) as error:
-            mend = "" if "--data-root" in str(error) else "; --data-root DIR says where they are now"
-            notes.append(f"the faces that trained the network are not at hand as they were ({error}), so it was not "
-                         f"checked that these people are others{mend}")  # fmt: skip
+            mend = "" if "--data-root" in str(error) else "; give their location with --data-root DIR"
+            notes.append(f"the training faces are not available as recorded ({error}), so it was not "
+                         f"checked that these are different people{mend}")  # fmt: skip
             try:
                 trained, _ = load_split(trial.data, trial.protocol)
             except (DataError, OSError):
                 continue
-            # Of those that are there now, any may have trained.
+            # Any of those now present may have been used in training.
             images = np.arange(len(trained.images))
         same = set(faces.content) & {trained.content[image] for image in images}
         if same:
             raise EmbedError(
-                f"{len(same)} of {len(faces.content)} pictures trained the network; a calibration takes people that it "
-                "has never seen"
+                f"{len(same)} of {len(faces.content)} images were used in training; a calibration needs people that "
+                "the network has never seen"
             )
         known = {trained.people[label] for label in np.unique(trained.labels[images])} & set(faces.people)
         if known:
             notes.append(
-                f"{len(known)} of {len(faces.people)} people bear names of people who trained the network; where they "
-                "are the same people, the thresholds accept too many strangers"
+                f"{len(known)} of {len(faces.people)} people have names of people used in training; if they are the "
+                "same people, the thresholds accept too many strangers"
             )
     return notes
 
 
 def write_vectors(path: Path, embedded: EmbeddedFaces) -> None:
-    """Write the vectors to `path`, as its ending says.
+    """Write the vectors to `path`, in the format of its extension.
 
-    .npz: arrays vectors, names, images and model_id. .jsonl: for each image what an enrolment sends (model_id, name,
-    vector), and image. Raises EmbedError for another ending.
+    .npz: arrays vectors, names, images and model_id. .jsonl: for each image an enrolment request (model_id, name,
+    vector) and the image. Raises EmbedError for another extension.
     """
     names, images = embedded.names, embedded.faces.names
     if path.suffix == ".npz":

@@ -1,13 +1,13 @@
-"""The base of every error that tells the user what to mend."""
+"""The base class of errors that tell the user what to fix."""
 
 
 class FfemError(ValueError):
-    """Its message is one line for the user; `ffem` prints it without a traceback and exits with status 2.
+    """An error with a one-line message for the user; `ffem` prints it without a traceback and exits with status 2.
 
-    Whatever else is raised is a mistake in the package, and keeps its traceback.
+    Any other exception is a bug in the package, and keeps its traceback.
     """
 
 
 def describe_install(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml. It is typed in a checkout: no index has the package yet."""
+    """Return the command that installs an extra from a checkout: the package is not on an index yet."""
     return f"in the checkout, pip install -c constraints.txt -e '.[{extra}]'"

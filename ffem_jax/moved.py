@@ -1,4 +1,4 @@
-"""Where the modules of version 0.1 are now: scripts that import them by their old names go on, with a warning."""
+"""Maps module names of version 0.1 to current ones: old imports still work, with a warning."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MOVED = {
     },
     **{f"search.{name}": f"search.workers.{name}" for name in "adoption following launch worker".split()},
 }
-# Names that `ffem_jax.frontier` had from several rooms.
+# Names that `ffem_jax.frontier` exported from several packages.
 _ELSEWHERE = {
     "FrontierError": "analysis.comparability",
     "NetworkSummary": "analysis.summary",
@@ -63,23 +63,23 @@ _ELSEWHERE = {
 
 
 class MovedFinder:
-    """Finds an old name where no module has it any more, and forwards whatever is asked of it.
+    """Finds an old module name and forwards attribute access to the new module.
 
-    A finder and a loader, without importlib.abc, which takes longer to import than all that `ffem --help` needs.
+    A finder and a loader without importlib.abc, whose import takes longer than all of `ffem --help`.
     """
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Have Python make the module as it makes any."""
+        """Let Python create the module as usual."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec of a module that forwards, for the old names alone."""
+        """Return the spec of a forwarding module, for old names only."""
         old = name.removeprefix("ffem_jax.")
         if old == name or old not in MOVED:
             return None
         return ModuleSpec(name, self, is_package=old == "frontier")  # type: ignore[arg-type]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Have `module` forward to where it is now."""
+        """Make `module` forward to its new location."""
         old = module.__name__.removeprefix("ffem_jax.")
         new = f"ffem_jax.{MOVED[old]}"
         warnings.warn(f"{module.__name__} is {new} now", DeprecationWarning, stacklevel=2)
@@ -94,7 +94,7 @@ class MovedFinder:
 
 
 def forward_from(package: str) -> None:
-    """Have the package `package`, whose old name was a module's, give what that module gave."""
+    """Make the package `package`, formerly a module, export that module's names."""
     module = sys.modules[package]
     new = f"ffem_jax.{MOVED[package.removeprefix('ffem_jax.')]}"
 
@@ -107,6 +107,6 @@ def forward_from(package: str) -> None:
 
 
 def install() -> None:
-    """Let Python find the old names. Does nothing the second time."""
+    """Install the finder for old names. Repeated calls have no effect."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

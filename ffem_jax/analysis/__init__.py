@@ -1,1 +1,1 @@
-"""Numbers from records: networks, frontiers, pairs, comparisons. No figure, no page."""
+"""Numbers from records: networks, frontiers, pairs, comparisons. Draws no figures and writes no pages."""

@@ -1,4 +1,4 @@
-"""How far recorded accuracies order networks at all: against another seed, against size alone, against fewer epochs."""
+"""How reliably recorded accuracies rank networks: against another seed, against size alone, against fewer epochs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ffem_jax.metrics.ranking import RankAgreement, compute_rank_agreement
 from ffem_jax.records.measures import MEASURES, count_correct, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 
-FEWEST_NETWORKS = 5  # that an order is spoken of for
+FEWEST_NETWORKS = 5  # below this, no rank agreement is reported
 
 
 @dataclass(frozen=True)
 class OrderAgreement:
-    """Kendall's taus that an order of networks by accuracy is to be read beside; None where the records do not tell.
+    """Kendall's taus that put a ranking of networks by accuracy into perspective; None if not known.
 
-    seeds: one seed's accuracies with another's; the mean over pairs of seeds, of tau and of the ends of its interval.
-    one_pretraining: whether these seeds began from the same weights, each network's own.
-    macs: MACs with accuracy, which is an order for nothing. epoch: that after `rung_epoch` of `epochs`
-    epochs with that in the end.
+    Args:
+        seeds: accuracies with one seed against another; tau and the ends of its interval are means over pairs of seeds.
+        macs: MACs against accuracy, a ranking that needs no training.
+        epoch: accuracy after `rung_epoch` of `epochs` epochs against accuracy at the end.
+        one_pretraining: whether the seeds of each network began from the same pretrained weights.
     """
 
     seeds: RankAgreement | None = None
@@ -36,7 +37,7 @@ class OrderAgreement:
     one_pretraining: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The taus as nested dicts, ready for JSON."""
+        """Return the taus as nested dicts, ready for JSON."""
 
         def plain(part: RankAgreement | None) -> dict[str, float] | None:
             return {"tau": part.tau, "low": part.low, "high": part.high, "networks": part.count} if part else None
@@ -46,9 +47,12 @@ class OrderAgreement:
 
 
 def measure_agreement(records: Sequence[TrialRecord], metric: str = "accuracy") -> OrderAgreement:
-    """The taus of `records`, of one data set and protocol; a network counts where it was trained to the end.
+    """Return the taus of `records`, which share one data set and protocol. Only networks trained to the end count.
 
-    metric: as `summarize_records` has it. Fewer than five networks order nothing that is worth a number.
+    With fewer than FEWEST_NETWORKS networks a tau is None.
+
+    Args:
+        metric: see `summarize_records`.
     """
     latest = latest_records(latest_records(records), identify)
     done = [r for r in latest if r.status == "done" and r.tested and read_rate(r, metric) is not None]
@@ -94,7 +98,7 @@ def _compare_seeds(accuracies: Mapping[str, Mapping[Run, float]]) -> RankAgreeme
     for first, second in itertools.combinations(every, 2):
         both = [by_run for by_run in accuracies.values() if first in by_run and second in by_run]
         if first.pretraining_seed == second.pretraining_seed:
-            # Where a network has several pretrainings, seeds that share one are not another training's order.
+            # If a network has several pretrainings, two seeds that share one are not independent trainings.
             both = [by_run for by_run in both if len({run.pretraining_seed for run in by_run}) == 1]
         pair = _compare([by_run[first] for by_run in both], [by_run[second] for by_run in both])
         if pair:
@@ -108,7 +112,7 @@ def _compare_seeds(accuracies: Mapping[str, Mapping[Run, float]]) -> RankAgreeme
 def _read_early(
     runs: Mapping[str, Mapping[Run, Sequence[TrialRecord]]],
 ) -> tuple[int, int, dict[str, float]]:
-    """A third of the epochs, all epochs, and each network's accuracy there; none where lengths differ."""
+    """Return a third of the epochs, all epochs, and each network's accuracy at the third; empty if lengths differ."""
     every = {network: [r for trials in by_run.values() for r in trials] for network, by_run in runs.items()}
     lengths = {len(record.validation_accuracy) for trials in every.values() for record in trials}
     epochs = lengths.pop() if len(lengths) == 1 else 0

@@ -1,8 +1,7 @@
-"""The answer of a sweep: every factor's main effects, trends and interactions, corrected together, and what the design
-could have shown.
+"""The answer of a sweep: main effects, trends and interactions of every factor, and the power of the design.
 
-The pairs, their intervals and tests are `compare_records`'. Holm's correction runs over the main effects and trends of
-all factors, and by itself over the interactions.
+`compare_records` makes the pairs, their intervals and their tests. Holm's correction covers the main effects and trends
+of all factors as one family, and the interactions as another.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from ffem_jax.records.measures import MEASURES, Measure, find_measure, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 
 PAIR, TREND, INTERACTION = "pair", "trend", "interaction"
-# Levels that a trend needs: of two, the pair says all.
+# Levels that a trend needs. With two levels the pair already has all the information.
 FEWEST_LEVELS = 3
 
 
@@ -44,12 +43,13 @@ class Effect:
     """One line of the answer.
 
     Args:
-        factor: as it is typed. kind: `pair`, `trend` or `interaction`.
-        row: of a pair, what `compare` has, over all contexts. Of a trend, `difference` is the slope per `unit` and
-            the two levels are the ends. Of an interaction, `difference` is how the difference of the two levels changes
-            per `unit` of `other`, or from the first to the second of `other_levels`.
-        family: how many tests Holm's correction is over.
-        smallest: the smallest true effect that this design finds with 80 % power; None where it finds none.
+        factor: its name as typed.
+        kind: `pair`, `trend` or `interaction`.
+        row: for a pair, the row of `compare` over all contexts. For a trend, `difference` is the slope per `unit` and
+            the two levels are the ends. For an interaction, `difference` is the change of the difference between the
+            two levels per `unit` of `other`, or from the first to the second of `other_levels`.
+        family: the number of tests that Holm's correction covers.
+        smallest: the smallest true effect that this design detects with 80 % power; None if it detects none.
     """
 
     factor: str
@@ -64,10 +64,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the records of a sweep answer. comparisons: by factor, with its main effects as rows. records: those that
-    count. chance: what power rests on; None where the records do not say which images were right. exclusions:
-    what limits all of it: that every network guesses, what the trainings share (see `independence`). among: all records
-    that networks are told apart in."""
+    """The answer that the records of a sweep give.
+
+    Args:
+        comparisons: by factor, with its main effects as rows.
+        chance: the basis of the power estimates; None if the records lack per-image results.
+        records: the records that count.
+        exclusions: limits of the whole answer: all networks guess, or trainings share something (see `independence`).
+        among: the records that make network labels unique.
+    """
 
     metric: str
     protocol: str
@@ -84,11 +89,11 @@ class Answer:
 
     @property
     def measure(self) -> Measure:
-        """What was measured."""
+        """The measure behind the accuracy."""
         return find_measure(self.metric, self.protocol)
 
     def list_effects(self, *kinds: str) -> list[Effect]:
-        """The effects of these kinds."""
+        """Return the effects of these kinds."""
         return [effect for effect in self.effects if effect.kind in kinds]
 
 
@@ -102,17 +107,17 @@ def answer_records(
     faces: str = "",
     among: Sequence[TrialRecord] = (),
 ) -> Answer:
-    """The answer of `records`, the trials of one sweep.
+    """Return the answer of `records`, the trials of one sweep.
 
     Args:
-        factors: the settings that are compared; all that vary where empty.
-        against: a level; of the factors that have it every other level is compared with it alone.
-        metric, precision, faces: as `compare_records` takes them.
-        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
+        factors: the settings to compare; empty for all that vary.
+        against: a level. In factors that have it, every other level is compared with this one only.
+        metric, precision, faces: see `compare_records`.
+        among: all recorded trials, if `records` is a subset; it determines the network labels.
 
     Raises:
-        FrontierError: nothing varies or no two trials can be paired, naming the reason; records of several data sets or
-            protocols; a factor or level that is not there.
+        FrontierError: nothing varies or no two trials can be paired (the message says why); the records mix data sets
+            or protocols; a factor or level does not exist.
     """
     if metric not in MEASURES:
         raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(MEASURES)}")
@@ -121,7 +126,9 @@ def answer_records(
     check_metric(latest, metric)
     done = [r for r in latest if r.status == "done" and read_rate(r, metric) is not None and r.tested]
     if not done:
-        raise FrontierError(f"no trial of the {len(latest)} recorded is done with an {metric}; there is no answer yet")
+        raise FrontierError(
+            f"none of the {len(latest)} recorded trials is done with an {metric}; there is no answer yet"
+        )
     varying = [name for name, levels in list_levels(done).items() if len(levels) > 1]
     done, other_faces = select_comparable(done, faces=faces, varying=next((n for n in varying if n[:5] == "data."), ""))
     found, notes = compare_factors(done, factors, against, metric, precision)
@@ -184,19 +191,19 @@ def _measure_trend(factor: Factor, metric: str) -> tuple[Effect | None, str]:
     ladders, broken = find_ladders([p for own in factor.pairs.values() for p in own], factor.levels, metric)
     name = shorten(factor.name)
     if not ladders:
-        why = f"no run says of all {len(factor.levels)} levels which of the same images were right"
+        why = f"no run records for all {len(factor.levels)} levels which of the same images were classified correctly"
         return None, f"no trend along {name}: {why}"
     count = f"{broken} of {broken + len(ladders)} runs (seed, fold, context)"
-    note = f"not in the trend along {name}, for want of a level: {count}" if broken else ""
+    note = f"not in the trend along {name}, because a level is missing: {count}" if broken else ""
     slope = measure_slope(ladders, factor.scale.places)
     row = _make_row(factor.levels[0], factor.levels[-1], "", slope)
     return Effect(name, TREND, row, unit=factor.scale.unit), note
 
 
 def _measure_interactions(found: Sequence[Factor], metric: str) -> list[Effect]:
-    """How what a factor changes depends on another: along an ordered one by its slope, else between its levels."""
+    """Return how one factor's effect depends on another: its slope along an ordered one, else between two levels."""
     effects: list[Effect] = []
-    # Of two factors the one whose levels have no order is followed along the other.
+    # Of two factors, the effect of the unordered one is followed along the other.
     ordered = sorted(found, key=lambda factor: (factor.scale is not None, factor.name in NAMES))
     for factor, other in itertools.combinations(ordered, 2):
         for levels, pairs in _choose_pairs(factor):
@@ -215,7 +222,7 @@ def _measure_interactions(found: Sequence[Factor], metric: str) -> list[Effect]:
 
 
 def _choose_pairs(factor: Factor) -> list[tuple[tuple[str, str], list[Pair]]]:
-    """The levels whose difference is followed: all pairs, and of an ordered factor its ends."""
+    """Return the pairs of levels whose difference is followed: all pairs, or the two ends of an ordered factor."""
     ends = factor.levels[0], factor.levels[-1]
     if factor.scale is not None and ends in factor.pairs:
         return [(ends, factor.pairs[ends])]
@@ -223,7 +230,7 @@ def _choose_pairs(factor: Factor) -> list[tuple[tuple[str, str], list[Pair]]]:
 
 
 def _list_steps(pairs: Sequence[Pair], other: str) -> list[tuple[list[str], Scale]]:
-    """The levels of `other` along which a difference is followed: all of an ordered one, else each two."""
+    """Return the levels of `other` to follow a difference along: all if they are ordered, else every two."""
     levels = sort_levels(dict.fromkeys(pair.context[other] for pair in pairs if other in pair.context))
     if len(levels) < 2:
         return []
@@ -269,7 +276,7 @@ def _estimate_chance(done: Sequence[TrialRecord], metric: str) -> Chance | None:
 def _find_smallest(
     pairs: Sequence[Pair], effect: Effect, chance: Chance | None, known: dict[tuple[int, ...], float | None]
 ) -> float | None:
-    """By simulation of the very tests that these pairs made."""
+    """Return the smallest detectable effect, by simulating the tests that these pairs made."""
     if chance is None or not pairs or effect.row.p_value is None:
         return None
     row = effect.row
@@ -280,13 +287,13 @@ def _find_smallest(
 
 
 def lay_out(pairs: Sequence[Pair], rows: int) -> Design:
-    """The tests of `pairs` as power.py simulates them, `rows` of which are corrected for."""
+    """Return the tests of `pairs` for the simulation in power.py, corrected for `rows` rows."""
     import numpy as np
 
     labels = label_draws([(pair.run, pair.start) for pair in pairs])
     drawn, few = labels["starts"] or labels["units"], labels["starts"] is not None
     runs = {unit: number for number, unit in enumerate(dict.fromkeys(drawn))}
-    # Trainings from one start differ by less than others: all that they differ by is taken for their start's.
+    # Trainings that share a pretraining differ less than others, so their whole difference is attributed to it.
     shifts = [
         (unit, tuple(pair.context.items())) if few else number
         for number, (unit, pair) in enumerate(zip(drawn, pairs, strict=True))
@@ -314,7 +321,7 @@ def lay_out(pairs: Sequence[Pair], rows: int) -> Design:
 
 
 def _estimate_smallest(effect: Effect) -> float | None:
-    """From the interval's own width, taken for a normal distribution's."""
+    """Return the smallest detectable effect, from the width of the interval under a normal approximation."""
     if effect.row.p_value is None:
         return None
     normal = NormalDist()

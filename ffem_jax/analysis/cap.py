@@ -1,4 +1,4 @@
-"""Under which size limit trials were recorded, so that no report asks for another one than its sweep did."""
+"""The size limit under which trials were recorded, so that reports use the limit of their sweep."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple
 from ffem_jax.records.record import TrialRecord
 from ffem_jax.specs.trial import PRECISIONS
 
-# What a refused trial says of its size and its cap, for records that have no field of it.
+# The message of a refused trial with its size and cap, for records without these fields.
 REFUSAL = re.compile(r"([\d.]+) MB is over the cap of ([\d.e+-]+) MB")
 
 
 class Cap(NamedTuple):
-    """A size limit in MB of 10**6 bytes, and the precision it is of."""
+    """A size limit in MB of 10**6 bytes, and its precision."""
 
     megabytes: float = 10.0
     precision: str = "float32"
@@ -25,7 +25,7 @@ class Cap(NamedTuple):
 
 
 def find_cap(records: Iterable[TrialRecord]) -> tuple[Cap | None, list[str]]:
-    """The cap of the newest trial that has one, None where none has, and a note where several caps were recorded."""
+    """Return the cap of the newest trial that has one, or None, and a note if several caps were recorded."""
     counts: Counter[Cap] = Counter()
     newest: tuple[str, Cap] | None = None
     for record in records:
@@ -33,23 +33,23 @@ def find_cap(records: Iterable[TrialRecord]) -> tuple[Cap | None, list[str]]:
         if cap is None:
             continue
         counts[cap] += 1
-        # Of equal times the later line counts.
+        # At equal times the later line wins.
         if newest is None or (record.started_at or "") >= newest[0]:
             newest = record.started_at or "", cap
     if newest is None:
         return None, []
     listed = ", ".join(f"{cap} ({count} trials)" for cap, count in counts.items())
-    notes = [f"trials were recorded under several size limits: {listed}; the newest, {newest[1]}, counts here; "
-             "--cap-mb takes another"] if len(counts) > 1 else []  # fmt: skip
+    notes = [f"trials were recorded under several size limits: {listed}; the newest, {newest[1]}, is used here; "
+             "choose another with --cap-mb"] if len(counts) > 1 else []  # fmt: skip
     return newest[1], notes
 
 
 def choose_cap(
     records: Iterable[TrialRecord], megabytes: float | None = None, precision: str | None = None
 ) -> tuple[Cap, list[str]]:
-    """The cap that a report takes: what is given, else what the records were made under, else 10 MB at float32.
+    """Return the cap for a report: the given one, else that of the records, else 10 MB at float32.
 
-    The one rule of all commands. Also a note where the records have several caps and no `megabytes` is given.
+    The rule is shared by all commands. Also returns a note if the records have several caps and `megabytes` is None.
     """
     recorded, notes = find_cap(records)
     cap = recorded or Cap()
@@ -58,7 +58,7 @@ def choose_cap(
 
 
 def read_cap(record: TrialRecord) -> Cap | None:
-    """The cap that the trial was run under; None where the record does not say."""
+    """Return the cap of the trial; None if the record does not have it."""
     if record.cap_mb and record.cap_precision in PRECISIONS:
         return Cap(float(record.cap_mb), record.cap_precision)
     found = REFUSAL.search(record.error) if record.status == "over_cap" else None

@@ -1,7 +1,7 @@
-"""How often one network beats another by some points by chance alone: small tests resampled from recorded answers.
+"""How often one network leads another by some points by chance alone, from small tests resampled from records.
 
-A resample is a few images of each person out of one fold, judged by two trainings on that fold. Exchanged, the two
-trainings are any two, whichever network they are of: then a lead says nothing of the networks.
+A resample is a few images of each person in one fold, tested by two trainings on that fold. In the exchanged case the
+two trainings are drawn regardless of network, so that a lead carries no information about the networks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class ChanceLeads:
     """Leads of the second network in resampled tests.
 
     Args:
-        exchanged: float [draw], in -1 to 1, of two trainings whichever network they are of. trained: of one training
-            of each network. between: what two trainings of one network differ by; empty where none has two.
-        images: per resample; people: whose they are; trainings, places: how many trainings and folds are drawn from.
-        rate_first, rate_second: the accuracy of each network over all of its tests, in 0 to 1. exclusions: a sentence
-            for each thing that the trainings share.
+        exchanged: float [draw], in -1 to 1, for two trainings regardless of network. trained: for one training of each
+            network. between: for two trainings of one network; empty if none has two.
+        images, people: numbers per resample; trainings, places: numbers of trainings and folds drawn from.
+        rate_first, rate_second: accuracy of each network over all its tests, in 0 to 1. exclusions: a sentence for
+            each shared part of the trainings.
     """
 
     first: str
@@ -50,7 +50,7 @@ class ChanceLeads:
     exclusions: tuple[str, ...] = ()
 
     def share(self, leads: np.ndarray, points: float) -> float:
-        """How often `leads` come to `points` or more, as a table with one decimal has them."""
+        """Return how often `leads`, rounded to one decimal, reach `points`."""
         return float((np.round(100 * leads, 1) >= points).mean())
 
 
@@ -64,21 +64,21 @@ def resample_leads(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> ChanceLeads:
-    """Leads of the network named `second` over `first` on small tests drawn from `records`.
+    """Compute the leads of the network `second` over `first` on small tests drawn from `records`.
 
     Args:
-        people: test images -> whose they are, int [image], for the tests of all records of both networks.
-        per_person: images that each person is tested with; a person with fewer in a fold is left out there.
-        draws: how many resamples. seed: of the draws.
+        people: test images -> their people, int [image], for the tests of all records of both networks.
+        per_person: test images per person; a person with fewer in a fold is left out there.
+        draws: number of resamples. seed: random seed.
 
     Raises:
-        FrontierError: a network without finished trials that say which images were right, several networks under one
-            name, no fold that both were tested on, or fewer than one image per person.
+        FrontierError: a network without finished trials that record which images were correct, several networks with
+            one name, no common test fold, or fewer than one image per person.
     """
     if per_person < 1 or draws < 1:
         raise FrontierError(f"--per-person {per_person}: a resample needs at least one image per person")
     if first == second:
-        raise FrontierError(f"--chance {first} {second}: name two different networks")
+        raise FrontierError(f"--chance {first} {second}: give two different networks")
     chosen, _ = select_comparable(
         [r for r in records if r.status == "done" and r.arch in (first, second) and len(read_hits(r, "accuracy"))]
     )
@@ -87,12 +87,12 @@ def resample_leads(
     for name, own in by_name.items():
         if not own:
             raise FrontierError(
-                f"--chance: no finished trial of {name} says which images were right; choose two of: "
+                f"--chance: no finished trial of {name} records which images were classified correctly; choose two of: "
                 f"{', '.join(known) or 'none here'}"
             )
         if len({identify(record).network for record in own}) > 1:
             raise FrontierError(
-                f"--chance: several networks are called {name} here; add --where, such as recipe.name={own[0].recipe}"
+                f"--chance: several networks are named {name} here; add --where, such as recipe.name={own[0].recipe}"
             )
     places = _find_places(by_name, people)
     if not places:
@@ -103,14 +103,14 @@ def resample_leads(
 @dataclass(frozen=True)
 class _Place:
     hits: np.ndarray  # [training, image]
-    second: np.ndarray  # bool [training]: of the second network
+    second: np.ndarray  # bool [training]: whether it is of the second network
     whose: np.ndarray  # [image]
 
 
 def _find_places(
     by_name: Mapping[str, Sequence[TrialRecord]], people: Mapping[tuple[int, ...], np.ndarray]
 ) -> list[_Place]:
-    """The folds that both networks were tested on."""
+    """Return the folds on which both networks were tested."""
     groups: dict[tuple[object, ...], list[tuple[bool, TrialRecord]]] = defaultdict(list)
     for number, own in enumerate(by_name.values()):
         for record in own:
@@ -134,7 +134,7 @@ def _draw(
         own = draws * (number + 1) // len(places) - draws * number // len(places)
         chosen = _choose_images(place.whose, per_person, own, random)
         if not chosen.size:
-            raise FrontierError(f"--per-person {per_person}: nobody has as many test images in a fold")
+            raise FrontierError(f"--per-person {per_person}: no person has that many test images in a fold")
         sizes.add(chosen.shape[1])
         rates = place.hits[:, chosen].mean(axis=2)  # [training, draw]
         ones, twos = np.flatnonzero(~place.second), np.flatnonzero(place.second)
@@ -167,9 +167,9 @@ def _draw(
 
 
 def _choose_images(whose: np.ndarray, per_person: int, draws: int, random: np.random.Generator) -> np.ndarray:
-    """Places of images, int [draw, image]: `per_person` of each person who has as many, without replacement."""
+    """Draw image indices, int [draw, image]: `per_person` for each person with that many, without replacement."""
     _, numbers, counts = np.unique(whose, return_inverse=True, return_counts=True)
-    # Sorted by person, and within one at random, the first of each are a draw.
+    # After sorting by person, and randomly within a person, the first of each form a draw.
     order = np.argsort(numbers + random.random((draws, len(whose))), axis=1)
     starts = np.cumsum(counts) - counts
     kept = [start + step for start, count in zip(starts, counts, strict=True) for step in range(per_person)

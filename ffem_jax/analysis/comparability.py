@@ -1,10 +1,10 @@
-"""Which recorded results may be compared. All that a trial's key hashes is taken apart into three:
+"""Decides which recorded results may be compared. Everything that a trial's key hashes is split into three parts:
 
-- the setting, which results must share to stand on one axis: the faces, and the protocol but for its draws;
-- the network in the widest sense: as it is built, its resolution, recipe and pretraining;
-- the run: seed, pretraining's seed, split seed and fold, which are draws of one experiment.
+- the setting, which results must share to be on one axis: the faces, and the protocol except its draws;
+- the network in the widest sense: its architecture, resolution, recipe and pretraining;
+- the run: seed, pretraining seed, split seed and fold, which are draws of one experiment.
 
-A field that is added to a spec, and so to the key, lands in one of them by itself. Paths and names are in none.
+A field added to a spec, and so to the key, falls into one of them automatically. Paths and names are in none.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from ffem_jax.specs.trial import (
     select_used,
 )
 
-# Fields of a protocol that draw which images test; a run has them.
+# Protocol fields that determine which images test; they belong to the run.
 DRAWS = ("fold", "split_seed")
-# Fields of a protocol that Eq. 7 alone reads: no accuracy depends on them.
+# Protocol fields that only Eq. 7 uses: no accuracy depends on them.
 MATCHING = ("sigma", "far_target")
-# Fields of the data that say where something lies, and the one that belongs to the network.
+# Data fields that are locations, and the name together with the field that belongs to the network.
 PLACES = ("root", "cache_dir")
 NAMED_SETTINGS = ("name", "resolution")
 
 
 class FrontierError(FfemError):
-    """Records that no frontier and no comparison can be made of. The message is one line and says what to do."""
+    """Records cannot be put on one frontier or compared. The message is one line and says what to do."""
 
 
 class Run(NamedTuple):
-    """What tells the trainings of one network from each other. pretraining_seed: 0 without a pretraining."""
+    """What distinguishes the trainings of one network. pretraining_seed: 0 without a pretraining."""
 
     seed: int
     pretraining_seed: int
@@ -51,9 +51,11 @@ class Run(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """A recorded trial taken apart. setting, network: texts that are equal where the thing is; see the module.
+    """The three parts of a recorded trial; see the module.
 
-    The setting here is as the spec has it; whether the faces were the same, `select_comparable` judges.
+    Args:
+        setting, network: texts that are equal if and only if the setting or network is. The setting comes from the spec
+            alone; `select_comparable` checks whether the faces were the same.
     """
 
     setting: str
@@ -62,17 +64,17 @@ class Identity(NamedTuple):
 
 
 def identify(record: TrialRecord) -> Identity:
-    """Setting, network and run of a record. A part that this package cannot read counts as it is written."""
+    """Return setting, network and run of a record. A part that this version cannot read is compared as written."""
     return _identify(json.dumps(record.spec, sort_keys=True), identify_teacher(record))
 
 
 def identify_teacher(record: TrialRecord) -> str:
-    """Who taught, by what it says of the images and not by its file, which may be written again; empty without one."""
+    """Return the teacher's identity, from its vectors because its file may be rewritten; empty without a teacher."""
     return str(record.teacher.get("vectors") or record.teaching_fingerprint)
 
 
 def identify_network(record: TrialRecord) -> str:
-    """What makes two trials the same network in the same setting, but for the run."""
+    """Return the text that two trials of the same network share, whatever their runs."""
     return identify(record).network
 
 
@@ -92,8 +94,11 @@ def _identify(text: str, teacher: str = "") -> Identity:
 
 
 def describe_pretraining(view: TrialView) -> dict[str, Any] | None:
-    """What a trial's network was trained on before, without its seed, its resolution, which is the trial's own, and
-    where the faces lie; or None. name: a label, but all that tells two folders apart whose records say no more."""
+    """Return what the trial's network was pretrained on; None without a pretraining.
+
+    Its seed, the location of its faces and its resolution (the trial's own) are left out. The name is only a label, but
+    it may be all that distinguishes two folders.
+    """
     if not view.is_pretrained:
         return None
     first, written, exact = view.pretrain, view.get_written("pretrain"), view.is_exact("pretrain")
@@ -106,7 +111,7 @@ def describe_pretraining(view: TrialView) -> dict[str, Any] | None:
     }
 
 
-# What a package with other fields wrote counts as it stands: that is the next best.
+# A part written by a version with other fields is compared as written, as the next best option.
 
 
 def _select_protocol(protocol: ProtocolSpec, exact: bool, written: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,13 +146,17 @@ def _write(value: Any) -> str:
 def select_comparable(
     records: Iterable[TrialRecord], *, faces: str = "", varying: str = ""
 ) -> tuple[list[TrialRecord], list[str]]:
-    """The records that can stand on one axis, one a training, and a note for each thing that is left out.
+    """Return the records that can be on one axis, one per training, and a note for each omission.
 
-    Where the faces of one data set changed while trials were recorded (a picture was added), those of the newest faces
-    are taken, of those that something was trained on to the end. `faces` takes the trials of one fingerprint instead,
-    or of what it begins with. The resolution may differ, and so may the data setting `varying`, such as `data.crop`.
+    If the faces of a data set changed while trials were recorded (an image was added), the newest faces with a finished
+    training are used. The resolution may differ.
 
-    Raises FrontierError for trials of several data sets, protocols or data settings, and where none is of `faces`.
+    Args:
+        faces: use the trials whose fingerprint begins with this instead.
+        varying: a data setting that may differ, such as `data.crop`.
+
+    Raises:
+        FrontierError: the trials mix data sets, protocols or data settings, or none has `faces`.
     """
     kept = latest_records(records)
     notes: list[str] = []
@@ -160,27 +169,28 @@ def select_comparable(
     kept = _take_newest(kept, lambda r: ("", pictures[id(r)]), "faces", notes)
     kept = _take_newest(kept, lambda r: (_describe_view(r), r.data_fingerprint), "pixels of the faces", notes)
     kept = _take_newest(kept, lambda r: (_describe_first(r), r.pretraining_fingerprint),
-                        "faces that networks were pretrained on", notes)  # fmt: skip
+                        "faces of the pretraining", notes)  # fmt: skip
     once = latest_records(kept, identify)
     if len(once) < len(kept):
         notes.append(
-            f"{len(kept) - len(once)} trials are left out: another record of the same training, of a different "
-            f"{' or '.join(f'protocol.{name}' for name in MATCHING)} or an earlier version, stands beside a later one"
+            f"{len(kept) - len(once)} trials are left out: a later record repeats the same training, with a different "
+            f"{' or '.join(f'protocol.{name}' for name in MATCHING)} or from a newer version"
         )
     return once, notes
 
 
 def check_comparable(records: Sequence[TrialRecord], *, varying: str = "") -> None:
-    """Raise FrontierError unless `select_comparable` takes all of `records`, but for repeated ones."""
+    """Raise FrontierError unless `select_comparable` keeps all of `records` except repeated ones."""
     _, notes = select_comparable(records, varying=varying)
-    left_out = [note for note in notes if "--faces" in note]  # of other versions, not of one training recorded twice
+    # Notes about other versions, not about a training recorded twice.
+    left_out = [note for note in notes if "--faces" in note]
     if left_out:
-        raise FrontierError(f"the records mix versions of one data set: {left_out[0]}; take each alone")
+        raise FrontierError(f"the records mix versions of one data set: {left_out[0]}; use them separately")
 
 
 def _check_data_sets(records: Sequence[TrialRecord]) -> None:
     variants = {record.data_variant for record in records if record.data_variant}
-    # A trial that never loaded its faces (over the cap, failed) does not know their variant.
+    # A trial that never loaded its faces (over the cap, failed) has no variant.
     known = next(iter(variants)) if len(variants) == 1 else ""
     counts: Counter[str] = Counter()
     for record in records:
@@ -204,7 +214,7 @@ def _describe_bins(bins: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _describe_protocol(protocol: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     kind, defaults = protocol.get("name", "?"), get_added_defaults(ProtocolSpec)
-    # A record leaves out what is at its default; where another has it, a reader wants to see it.
+    # A record omits default values; the message shows them if another record has a different value.
     names = {name for other in others if other.get("name") == kind for name in other} - {"name"}
     ordered = sorted(names, key=lambda name: (name in defaults, name))
     values = {name: protocol.get(name, defaults.get(name)) for name in ordered}
@@ -214,13 +224,13 @@ def _describe_protocol(protocol: Mapping[str, Any], others: Sequence[Mapping[str
 def _refuse_several(what: str, counts: Mapping[str, int]) -> None:
     if len(counts) > 1:
         names = ", ".join(f"{name} ({count} trials)" for name, count in counts.items())
-        raise FrontierError(f"the records mix {what}: {names}; take each alone")
+        raise FrontierError(f"the records mix {what}: {names}; use them separately")
 
 
 def _check_settings(records: Sequence[TrialRecord], varying: str) -> None:
-    """Raise FrontierError where the data's settings made other faces of one data set.
+    """Raise FrontierError if different data settings produced different faces from one data set.
 
-    Settings that led to the same faces are alike, whatever they say; but under view2 they choose who trains.
+    Settings that led to the same faces count as equal, except under view2, where they select the training people.
     """
     pictures, left_out = _find_pictures(records), varying.removeprefix("data.")
     alike: list[set[str]] = []
@@ -242,17 +252,18 @@ def _check_settings(records: Sequence[TrialRecord], varying: str) -> None:
         }
         mixed = [f"data.{name} ({', '.join(sorted(found))})" for name, found in values.items() if len(found) > 1]
         raise FrontierError(
-            f"the records mix settings of {records[0].data or 'their data'}: {', '.join(mixed)}; take each alone"
+            f"the records mix settings of {records[0].data or 'their data'}: {', '.join(mixed)}; use them separately"
         )
 
 
 def _find_pictures(records: Sequence[TrialRecord]) -> dict[int, str]:
-    """By id of a record, which pictures it saw, whatever the crop and the resolution; empty where it does not say.
+    """Return, by id of a record, the fingerprint of its images, regardless of crop and resolution; empty if unknown.
 
-    Drawn faces are drawn anew at each resolution, and older records know the pixels alone: there these stand for them.
+    Synthetic faces have none, because they are redrawn at each resolution. Older records only have the fingerprint of
+    their pixels; a newer record with the same pixels supplies that of the images.
     """
     known = {r.data_fingerprint: r.pictures_fingerprint for r in records if r.pictures_fingerprint and not r.synthetic}
-    # Of older records of several resolutions nothing tells whether the pictures were the same.
+    # Older records at several resolutions do not tell whether the images were the same.
     return {id(record): "" if record.synthetic else known.get(record.data_fingerprint, "") for record in records}
 
 
@@ -261,15 +272,15 @@ def _describe_view(record: TrialRecord) -> str:
 
 
 def _describe_first(record: TrialRecord) -> str:
-    """Which faces a network was pretrained on and at which size, whatever became of them; the recipe is none of it."""
+    """Return the faces and resolution of a network's pretraining, without the recipe."""
     return _write([_drop(describe_pretraining(record.view) or {}, "recipe"), record.resolution])
 
 
 def choose_faces(records: Sequence[TrialRecord], faces: str) -> tuple[list[TrialRecord], list[str]]:
-    """The records of the faces whose fingerprint begins with `faces`, and a note on the others.
+    """Return the records of the faces whose fingerprint starts with `faces`, and a note on the others.
 
-    The fingerprint of some pixels stands for their images at every resolution; that of a pretraining's faces chooses
-    among the networks with that pretraining and keeps all others. Raises FrontierError where no record is of them.
+    A fingerprint of pixels selects the same images at every resolution; that of a pretraining's faces selects among
+    networks with that pretraining and keeps all others. Raises FrontierError if no record has these faces.
     """
 
     def is_named(*fingerprints: str) -> bool:
@@ -286,9 +297,9 @@ def choose_faces(records: Sequence[TrialRecord], faces: str) -> tuple[list[Trial
             known = dict.fromkeys(
                 one for r in records for one in (r.pictures_fingerprint or r.data_fingerprint,) if one
             )
-            raise FrontierError(f"--faces {faces}: no recorded trial is of these; choose one of: {', '.join(known)}")
+            raise FrontierError(f"--faces {faces}: no recorded trial used these; choose one of: {', '.join(known)}")
     left_out = len(records) - len(kept)
-    return kept, [f"{left_out} trials of other faces are left out, by --faces {faces}"] if left_out else []
+    return kept, [f"{left_out} trials of other faces are left out because of --faces {faces}"] if left_out else []
 
 
 def _take_newest(
@@ -297,9 +308,9 @@ def _take_newest(
     what: str,
     notes: list[str],
 ) -> list[TrialRecord]:
-    """The records of the newest version, in each group; those that know no version fit any.
+    """Return the records of the newest version in each group; records without a version fit any.
 
-    read: (group, version) of a record.
+    read: returns (group, version) of a record.
     """
     versions: dict[str, dict[str, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -321,8 +332,8 @@ def _take_newest(
         listed = ", ".join(f"{version} ({count})" for version, count in counted.items())
         data = next(record.data for record in records if id(record) in gone)
         notes.append(
-            f"the {what} changed while trials of data={data} were recorded; the newest that something was trained on "
-            f"count, and {len(gone)} trials of others are left out, by fingerprint: {listed}; "
-            f"--faces {next(iter(counted))} takes those instead"
+            f"the {what} changed while trials of data={data} were recorded; the newest with a finished "
+            f"training are used, and {len(gone)} trials of others are left out, by fingerprint: {listed}; "
+            f"--faces {next(iter(counted))} uses those instead"
         )
     return [record for record in records if id(record) not in gone]

@@ -1,6 +1,6 @@
-"""What one factor changes, from pairs of trials that differ in nothing else.
+"""The effect of one factor, from pairs of trials that differ in nothing else.
 
-docs/comparing.md says how images, seeds and rows are counted, and why.
+docs/comparing.md explains how images, seeds and rows are counted.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def compare_records(
 ) -> Comparison:
     """Compare the levels of `factor` (`attention.kind`, `arch.width_multiplier`, `recipe.loss`) pair by pair.
 
-    With `against`, each of the other levels with that one: fewer rows, and so a milder correction. Of several versions
-    of the faces the newest count, or those of the fingerprint `faces`.
+    Args:
+        against: compare every other level with this one only: fewer rows, so a milder correction.
+        faces: the fingerprint of the faces to use if there are several versions; empty for the newest.
 
-    Raises FrontierError, in one line, for a factor that does not vary (naming those that do) or an `against` that is
-    none of its levels, for records of several data sets or protocols, and where no two trials are equal in all but
-    the factor.
+    Raises:
+        FrontierError: the factor does not vary (the message names those that do); `against` is not one of its levels;
+            the records mix data sets or protocols; no two trials differ only in the factor.
     """
     for name, value, choices in (("metric", metric, tuple(MEASURES)), ("precision", precision, PRECISIONS)):
         if value not in choices:
@@ -61,7 +62,7 @@ def compare_records(
     done = [record for record in latest if _is_done(record, metric)]
     if not done:
         raise FrontierError(
-            f"no trial of the {len(latest)} recorded is done with an {metric}; there is nothing to compare"
+            f"none of the {len(latest)} recorded trials is done with an {metric}; there is nothing to compare"
         )
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
     done, other_faces = select_comparable(done, faces=faces, varying=full)
@@ -70,10 +71,10 @@ def compare_records(
         pairs, alone = find_pairs(done, full, against)
         if not pairs:
             raise FrontierError(
-                f"no two of {len(done)} trials are equal in all but {shorten(full)} (same faces, split and seed)"
+                f"no two of {len(done)} trials differ only in {shorten(full)} (same faces, split and seed)"
             )
     except FrontierError as error:
-        # What was left out may be the reason.
+        # The omitted records may be the reason.
         raise FrontierError("; ".join([str(error), *other_faces])) from None
     rows = _correct(
         [_make_row(group, context, overall, metric, precision) for group, context, overall in _group(pairs)]
@@ -98,7 +99,7 @@ def _is_done(record: TrialRecord, metric: str) -> bool:
 
 
 def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
-    """(pairs, context, overall) of each row: for two levels one a context, and one over all where there are several."""
+    """Return (pairs, context, overall) per row: for two levels, one row per context and one over all contexts."""
     order = sort_levels(dict.fromkeys(level for pair in pairs for level in pair.levels))
     by_levels: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
@@ -106,7 +107,7 @@ def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
     rows: list[tuple[list[Pair], str, bool]] = []
     for _, group in sorted(by_levels.items(), key=lambda item: tuple(map(order.index, item[0]))):
         names = list(dict.fromkeys(name for pair in group for name in pair.context))
-        # A setting that some lack is there or not by another one, which varies and is named.
+        # A setting that only some pairs have depends on another one, which varies and is named.
         varying = [n for n in names if len({pair.context[n] for pair in group if n in pair.context}) > 1]
         contexts: dict[str, list[Pair]] = {}
         for pair in group:
@@ -120,7 +121,7 @@ def _group(pairs: Sequence[Pair]) -> list[tuple[list[Pair], str, bool]]:
 
 def _say(name: str) -> str:
     group, _, setting = name.rpartition(".")
-    # A kind or a name says what of only with its group.
+    # A kind or a name is only clear with its group.
     return (group.split(".")[-1] if setting in ("kind", "name") else setting).replace("_", " ")
 
 
@@ -158,19 +159,19 @@ def _make_row(pairs: Sequence[Pair], context: str, overall: bool, metric: str, p
 
 
 def has_hits(pair: Pair, metric: str) -> bool:
-    """Whether both trials say which of the same images they got right."""
+    """Whether both trials record which of the same images they classified correctly."""
     images = pair.first.test_images
     whole = all(len(read_hits(record, metric)) == len(images) > 0 for record in (pair.first, pair.second))
     return bool(pair.pictures) and whole and images == pair.second.test_images
 
 
 def _measure_paired(pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
-    # Of one run there are several where pretrainings are compared, which it knows no seed of.
+    # When pretrainings are compared, one run occurs with several starts, because it does not include their seeds.
     runs = list(dict.fromkeys((pair.run, pair.start) for pair in pairs))
-    # Seen at several resolutions a picture is one picture still.
+    # An image at several resolutions is still one image.
     pictures = [pair.first.pictures_fingerprint or pair.pictures for pair in pairs]
     images = len({(p, i) for p, pair in zip(pictures, pairs, strict=True) for i in pair.first.test_images})
-    # Where the records say whose images are whose, a person's are drawn together and change their sign together.
+    # If the records name people, all images of a person are resampled together and flip their sign together.
     clustered = all(names_people(pair.first) for pair in pairs)
     units = [pair.first.test_identities if clustered else pair.first.test_images for pair in pairs]
     names = sorted({(p, i) for p, own in zip(pictures, units, strict=True) for i in own})
@@ -216,25 +217,25 @@ def _correct(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
 
 
 def describe_blind(pairs: Sequence[Pair], metric: str) -> list[str]:
-    """A note on the pairs that do not say which of the same images were right; none where all do."""
+    """Return a note on the pairs that lack per-image results; none if all have them."""
     notes: list[str] = []
     blind = [pair for pair in pairs if not has_hits(pair, metric)]
     if blind and not MEASURES[metric].hits:
         notes.append(
-            f"{metric} is no share of tests: the two levels are treated as tested on different people, which makes the "
-            "intervals wider than a paired comparison would, and they exclude variance between seeds; "
+            f"{metric} is not a share of tests: the two levels are treated as tested on different people, which makes "
+            "the intervals wider than a paired comparison would, and they exclude variance between seeds; "
             "--metric accuracy compares the same networks image by image"
         )
     elif blind:
         how = (
-            "left out of the rows that have others"
+            "they are left out of the rows that have other pairs"
             if len(blind) < len(pairs)
-            else "the images of the two levels are treated as different ones, which makes the intervals wider than a "
-            "paired comparison would, and exclude variance between seeds; run.retrain=true records them"
+            else "the two levels are treated as tested on different images, which makes the intervals wider than a "
+            "paired comparison would, and they exclude variance between seeds; run.retrain=true records the images"
         )
         notes.append(
-            f"{len(blind)} of {len(pairs)} pairs do not say which of the same images were right (older records, or "
-            f"other pictures): {how}"
+            f"{len(blind)} of {len(pairs)} pairs do not record which of the same images were classified correctly "
+            f"(older records, or different images): {how}"
         )
     return notes
 
@@ -258,10 +259,10 @@ def _describe_left_out(
         notes.append("not compared: " + ", ".join(f"{count} {names[name]}" for name, count in status.items()))
     without = sum(factor not in read_settings(record) for record in alone if not factor.endswith(".name"))
     if without:
-        notes.append(f"not compared, for want of {shorten(factor)}: {_count(without)}")
+        notes.append(f"not compared, because they have no {shorten(factor)}: {_count(without)}")
     if len(alone) > without:
         notes.append(
-            f"not compared, for want of a partner that differs in nothing else: {_count(len(alone) - without)}"
+            f"not compared, because no other trial differs from them only in the factor: {_count(len(alone) - without)}"
         )
     return notes
 

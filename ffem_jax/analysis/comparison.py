@@ -1,4 +1,4 @@
-"""What a comparison found: its rows, and what they are of."""
+"""The result of a comparison: its rows and their basis."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """Level `second` less level `first`, in one context or, where `overall`, over all of them. Rates are in 0 to 1.
+    """Level `second` minus level `first`, in one context or, if `overall`, over all of them. Rates are in 0 to 1.
 
-    context: the settings that tell it from the other rows of these two levels.
+    context: the settings that distinguish it from the other rows of these two levels.
     pairs, seeds, images, tests: pairs of trials, training seeds (each on its split), distinct images, and images
-    times trials. people: how many these images are of, where people are drawn and not images; else None. only_first,
-    only_second: tests that one of the two alone got right; None where not known.
+    times trials. people: the number of people, if people are resampled instead of images; else None. only_first,
+    only_second: tests that only one of the two got correct; None if unknown.
     low, high: the 95 % interval of `difference`. p_value: of `test`; p_corrected: by Holm, over all rows.
-    test: `mcnemar`, `sign flip`, `sign flip of people`, or empty where the records do not say which images were right:
-    the interval then treats the two levels' images as different ones.
-    bytes_first, bytes_second: smallest and largest deployed size in the row. pretrainings: how many pairs of them the
-    seeds begin from; 0 where none does.
+    test: `mcnemar`, `sign flip`, `sign flip of people`, or empty if the records do not say which images were correct:
+    the interval then treats the two levels' images as different.
+    bytes_first, bytes_second: smallest and largest deployed size in the row. pretrainings: number of pairs of
+    pretrainings behind the seeds; 0 without pretraining.
     """
 
     first: str
@@ -49,14 +49,14 @@ class ComparisonRow:
 
     @property
     def significant(self) -> bool:
-        """Whether the levels differ: both the corrected test and the interval must say so."""
+        """Whether the levels differ significantly, by both the corrected test and the interval."""
         return self.p_corrected is not None and self.p_corrected < SIGNIFICANT and not self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what they are of. protocol: the records'. notes: a line for each thing left out or to be known.
-    exclusions: what limits all rows: that every network guesses, what the trainings share (see `independence`)."""
+    """All rows and their basis. protocol: that of the records. notes: a line for each omission or caveat.
+    exclusions: limits of all rows: networks at chance level, shared parts of trainings (see `independence`)."""
 
     factor: str
     metric: str
@@ -70,9 +70,9 @@ class Comparison:
 
     @property
     def measure(self) -> Measure:
-        """What was compared."""
+        """The measure compared."""
         return find_measure(self.metric, self.protocol)
 
     def is_better(self, row: ComparisonRow) -> bool:
-        """Whether the second level of `row` came out better than the first."""
+        """Return whether the second level of `row` is better than the first."""
         return row.difference < 0 if self.measure.lower_is_better else row.difference > 0

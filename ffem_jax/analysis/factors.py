@@ -1,4 +1,4 @@
-"""Every factor that the trials of a sweep can answer, each with the main effects of its levels."""
+"""The factors that a sweep's trials can compare, each with the main effects of its levels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_LEVEL = 40  # letters; longer ones are tables of stages or of settings
 
 @dataclass
 class Factor:
-    """A factor in full, with its main effects as rows, its pairs by levels, its levels in order and their places."""
+    """A factor (full name), with its main effects as rows, its pairs by levels, its levels in order and their scale."""
 
     name: str
     comparison: Comparison
@@ -30,14 +30,14 @@ class Factor:
 def compare_factors(
     done: Sequence[TrialRecord], factors: Sequence[str], against: str, metric: str, precision: str
 ) -> tuple[list[Factor], list[str]]:
-    """The factors that can be compared, and notes on what cannot.
+    """Return the factors that can be compared, and notes on those that cannot.
 
     Args:
         done: comparable records of finished trials.
-        factors, against, metric, precision: as `answer_records` takes them.
+        factors, against, metric, precision: see `answer_records`.
 
     Raises:
-        FrontierError: nothing can be compared, naming the reason; a factor or level that is not there.
+        FrontierError: nothing can be compared (with the reason); an unknown factor or level.
     """
     varying = {name: levels for name, levels in list_levels(done).items() if len(levels) > 1}
     names = _choose_names(done, varying, factors, against)
@@ -55,8 +55,8 @@ def compare_factors(
         repeated = len(factor.comparison.rows) - len(rows)
         if repeated:
             share = f"{repeated} of {len(factor.comparison.rows)} differences"
-            notes.append(f"{shorten(name)}: {share} are between the trials of another factor's, and stand there")
-        # Whatever one factor lacks, such as a partner, another may have.
+            notes.append(f"{shorten(name)}: {share} compare the trials of another factor, and are listed there")
+        # What one factor lacks, such as partners, another may have.
         own = describe_blind([pair for pairs in factor.pairs.values() for pair in pairs], metric)
         notes += [n for n in factor.comparison.notes if not n.startswith("not compared") and n not in own]
         if rows:
@@ -64,24 +64,22 @@ def compare_factors(
             found.append(factor)
     if not found:
         raise FrontierError("; ".join(dict.fromkeys(failures.values())))
-    alone = [name for name, error in failures.items() if "are equal in all but" in error]
+    alone = [name for name, error in failures.items() if "differ only in" in error]
     if alone:
-        notes.append(f"not answered, since no two trials differ in it alone: {', '.join(alone)}")
+        notes.append(f"not answered, because no two trials differ only in this factor: {', '.join(alone)}")
     notes += [f"{name} is not answered: {error}" for name, error in failures.items() if name not in alone]
-    # Said once of all pairs, whichever factors they are of.
+    # Reported once for the pairs of all factors.
     notes += describe_blind([pair for factor in found for own in factor.pairs.values() for pair in own], metric)
     used = {id(r) for factor in found for own in factor.pairs.values() for p in own for r in (p.first, p.second)}
     if len(used) < len(done):
-        notes.append(
-            f"in no pair, for want of a partner that differs in one factor alone: {len(done) - len(used)} trials"
-        )
+        notes.append(f"in no pair, because no other trial differs in only one factor: {len(done) - len(used)} trials")
     return found, notes
 
 
 def _choose_names(
     done: Sequence[TrialRecord], varying: dict[str, set[str]], factors: Sequence[str], against: str
 ) -> list[str]:
-    """The factors to answer, in full, in order. Raises FrontierError where none varies or has the level `against`."""
+    """Return the full names of the factors to answer, in order; FrontierError if none varies or has level `against`."""
     names = list(dict.fromkeys(find_factor(done, factor) for factor in factors))
     names = names or sorted(varying, key=lambda name: _rank(name, varying[name]))
     if not names:
@@ -91,7 +89,7 @@ def _choose_names(
         )
     if against and not any(against in varying[name] for name in names):
         known = "; ".join(f"{shorten(name)}: {', '.join(sort_levels(sorted(varying[name])))}" for name in names)
-        raise FrontierError(f"against={against!r} is no level of any factor here; choose one of: {known}")
+        raise FrontierError(f"against={against!r} is not a level of any factor here; choose one of: {known}")
     return names
 
 
@@ -107,19 +105,19 @@ def _compare_factor(done: Sequence[TrialRecord], name: str, against: str, metric
 
 
 def _identify(factor: Factor, row: ComparisonRow) -> frozenset[tuple[str, str]]:
-    """The pairs of trials behind a row, whichever way they are compared."""
+    """Return the pairs of trials behind a row, in either direction."""
     pairs = factor.pairs[row.first, row.second]
     keys = [sorted((pair.first.trial_key, pair.second.trial_key)) for pair in pairs]
     return frozenset((first, second) for first, second in keys)
 
 
 def _rank(name: str, levels: Iterable[str]) -> int:
-    """Settings first, then names, which say the same of several together, then whole tables."""
+    """Sort key: settings first, then names, which combine several settings, then whole tables."""
     return 2 if max(map(len, levels)) > LONGEST_LEVEL else int(name in NAMES)
 
 
 def _select_main(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:
-    """Of each two levels the row over all contexts, or the only one."""
+    """Return for each pair of levels the row over all contexts, or the only one."""
     groups: dict[tuple[str, str], list[ComparisonRow]] = {}
     for row in rows:
         groups.setdefault((row.first, row.second), []).append(row)

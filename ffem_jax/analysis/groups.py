@@ -23,12 +23,12 @@ from ffem_jax.records.measures import MEASURES
 from ffem_jax.records.record import TrialRecord, latest_records
 from ffem_jax.text.names import tidy_name
 
-MOST_VALUES = 6  # of a column of numbers that is taken as names of groups
+MOST_VALUES = 6  # maximum for a numeric column to be used as group names
 
 
 @dataclass(frozen=True)
 class NetworkGroups:
-    """One network by one column. unknown: tested images without a value. p_corrected: of the gap, by Holm."""
+    """One network by one column. unknown: tested images without a value. p_corrected: p-value of the gap, by Holm."""
 
     network: str
     column: str
@@ -41,25 +41,23 @@ class NetworkGroups:
 
 
 def choose_records(records: Sequence[TrialRecord], metric: str = "accuracy") -> list[TrialRecord]:
-    """The trials that say which test images were right, one per training. Raises FrontierError for none, or of several
-    data sets, and for a metric that is no share of images."""
+    """Select the trials that record which test images were correct, one per training. Raises FrontierError if there are
+    none, for several data sets, and for a metric that is not a share of images."""
     if not MEASURES[metric].hits:
         counted = ", ".join(name for name, measure in MEASURES.items() if measure.hits)
-        raise FrontierError(
-            f"--metric {metric} is no share of images, which groups are made of; choose one of: {counted}"
-        )
+        raise FrontierError(f"--metric {metric} is not a share of images, which groups need; choose one of: {counted}")
     done = [record for record in latest_records(records) if record.status == "done"]
     chosen = [r for r in done if len(read_hits(r, metric)) == len(r.test_images) > 0]
     strangers = [record for record in done if record.view.tests_strangers]
     if not chosen and strangers:
         raise FrontierError(
-            f"no record of protocol={strangers[0].view.protocol.name} says of which images {metric} is right; "
+            f"no record of protocol={strangers[0].view.protocol.name} says which images are correct by {metric}; "
             "choose --metric accuracy and records of images"
         )
     if not chosen:
         raise FrontierError(
-            f"none of the {len(done)} trials that are done says which images were right: they were recorded by an "
-            "older release; train again with run.retrain=true"
+            f"none of the {len(done)} finished trials records which images were classified correctly: an "
+            "older release wrote them; retrain with run.retrain=true"
         )
     check_comparable(chosen)
     return latest_records(chosen, identify)
@@ -73,12 +71,12 @@ def compute_groups(
     *,
     among: Sequence[TrialRecord] = (),
 ) -> list[NetworkGroups]:
-    """Each network by each column, from `choose_records`' records.
+    """Evaluate each network by each column, from the records of `choose_records`.
 
     Args:
-        columns: for each a group's name for every image of the data set, "" where not known.
+        columns: for each, the group name of every image in the data set, "" if unknown.
         people: int [image].
-        among: all recorded trials, `records` among them: networks are called what they are called in their frontier.
+        among: all recorded trials, including `records`: networks get the same labels as in their frontier.
     """
     networks: dict[str, list[TrialRecord]] = {}
     for record in records:
@@ -111,19 +109,17 @@ def compute_groups(
 
 
 def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Group names by column, and a note on each column passed over.
+    """Return group names by column, and a note on each skipped column.
 
-    wanted: `gender`, or `glasses:0.1,0.5` to cut numbers in three; empty takes every column whose values can be names.
-    Raises FrontierError for a column that is not there, or whose numbers need cuts.
+    wanted: `gender`, or `glasses:0.1,0.5` to bin numbers into three; empty uses every column whose values can be names.
+    Raises FrontierError for a missing column, or one whose numbers need bins.
     """
     columns: dict[str, np.ndarray] = {}
     notes = []
     for word in wanted or attributes:
         name, cuts = _split_wish(word, attributes)
         if name in columns:
-            raise FrontierError(
-                f"column {name} is asked for twice; ask for it once, with all cuts, as in {name}:0.1,0.5"
-            )
+            raise FrontierError(f"column {name} is requested twice; give it once, with all cuts, as in {name}:0.1,0.5")
         values = attributes[name]
         if cuts:
             columns[name] = _cut(name, values, cuts)
@@ -132,14 +128,14 @@ def cut_columns(attributes: Mapping[str, np.ndarray], wanted: Sequence[str]) -> 
         elif len(np.unique(values[~np.isnan(values)])) <= MOST_VALUES:
             columns[name] = np.array(["" if np.isnan(value) else _name_number(value) for value in values])
         elif wanted:
-            raise FrontierError(f"column {name} has many numbers; say where to cut them, as in {name}:0.5")
+            raise FrontierError(f"column {name} has many numbers; give cuts, as in {name}:0.5")
         else:
-            notes.append(f"{name} has many numbers and is passed over; --by {name}:0.5 cuts it")
+            notes.append(f"{name} has many numbers and is skipped; --by {name}:0.5 bins it")
     return columns, notes
 
 
 def _split_wish(word: str, attributes: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """Column and cuts of `glasses:0.1,0.5`; a column's name may have a colon and a normal form of its own."""
+    """Parse column and cuts of `glasses:0.1,0.5`; a column's name may contain a colon, in any normal form."""
     columns = {tidy_name(name): name for name in attributes}
     for wish, cuts in ((word, ""), word.rpartition(":")[::2]):
         if (name := tidy_name(wish)) in columns:
@@ -149,7 +145,7 @@ def _split_wish(word: str, attributes: Mapping[str, np.ndarray]) -> tuple[str, s
 
 
 def _name_number(value: float) -> str:
-    return f"{value:.15g}"  # fewer digits may give two numbers one name
+    return f"{value:.15g}"  # with fewer digits two numbers could share a name
 
 
 def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
@@ -159,7 +155,7 @@ def _cut(name: str, values: np.ndarray, cuts: str) -> np.ndarray:
         if not np.isfinite(edges).all():
             raise ValueError
     except ValueError:
-        raise FrontierError(f"{name}:{cuts} cuts nothing: both the cuts and the column must be numbers") from None
+        raise FrontierError(f"{name}:{cuts} is not valid: both the cuts and the column must be numbers") from None
     texts = [_name_number(edge) for edge in edges]
     between = [f"above {a} to {b}" for a, b in itertools.pairwise(texts)]
     names = np.array([f"{texts[0]} or less", *between, f"above {texts[-1]}"])

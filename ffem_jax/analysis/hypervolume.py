@@ -1,4 +1,4 @@
-"""How much of the plane a frontier covers: one number for a whole set of points."""
+"""The hypervolume of a frontier: one number for a set of points."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ffem_jax.analysis.pareto import as_points, find_pareto
 def compute_hypervolume(
     costs: npt.ArrayLike, values: npt.ArrayLike, reference_cost: float, reference_value: float
 ) -> float:
-    """The area that the points dominate within the corner (reference_cost, reference_value).
+    """Compute the area that the points dominate within the corner (reference_cost, reference_value).
 
     Cost is minimised, value maximised; the unit is cost times value. Points that are no better than the
-    reference in both, and points with a NaN, add nothing; no point gives 0.
+    reference in both, and points with a NaN, contribute nothing; without points the area is 0.
 
     Raises ValueError unless costs and values are vectors of one length and the reference is finite.
     Source: Zitzler and Thiele, Parallel Problem Solving from Nature V (1998).
@@ -25,8 +25,8 @@ def compute_hypervolume(
     inside = (costs < reference_cost) & (values > reference_value)  # False for NaN
     costs, values = costs[inside], values[inside]
     mask = find_pareto(costs, values)
-    # Left to right along the staircase, each step as wide as to the next one and as high as it is worth. Equal
-    # points give steps of no width.
+    # Left to right along the staircase: the width of a step is the distance to the next, the height its value. Equal
+    # points give steps of zero width.
     costs, values = np.sort(costs[mask]), np.sort(values[mask])
     widths = np.diff(costs, append=reference_cost)
     return float(np.sum(widths * (values - reference_value)))

@@ -1,7 +1,7 @@
-"""Which recorded trainings are independent draws: what they share, what is drawn anew, and what no interval includes.
+"""Finds out which recorded trainings are independent: what they share, what is resampled, and what intervals exclude.
 
-Trainings of one network may begin from the same pretrained weights, learn from one teacher and train on one split of
-the images. Each of these is one draw, however many seeds and folds come after it.
+Trainings of one network may start from the same pretrained weights, learn from one teacher and use one split of the
+images. Each of these is a single draw, regardless of how many seeds and folds follow it.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ ONCE = "exclude variance between pretraining runs"
 
 
 def find_start(record: TrialRecord) -> int | None:
-    """The seed of the pretraining whose weights the trial begins from; None where it begins from none."""
+    """Return the seed of the trial's pretraining; None without pretraining."""
     return identify(record).run.pretraining_seed if record.view.is_pretrained else None
 
 
 def label_units(runs: Sequence[Run]) -> list[Hashable]:
-    """For each run what is drawn with it: its split where there are several, since its seeds share it; else itself."""
+    """Return the resampling unit of each run: its split if there are several, as seeds share it; else the run."""
     if len({run.split_seed for run in runs}) > 1:
         return [run.split_seed for run in runs]
     return list(runs)
 
 
 class Draws(TypedDict):
-    """What `compute_paired_interval` draws anew."""
+    """Return the units that `compute_paired_interval` resamples."""
 
     units: list[Hashable]
     starts: list[Hashable] | None
 
 
 def label_draws(runs: Sequence[tuple[Run, Hashable]]) -> Draws:
-    """What is drawn anew of `runs`, each with what tells its pretraining from the others', or None."""
+    """Return the resampling units of `runs`, each with the identity of its pretraining, or None."""
     own, starts = [run for run, _ in runs], [start for _, start in runs]
     units, found = label_units(own), label_starts(own, starts)
     if found is not None:
-        # A seed without a pretraining is none of the seeds after one.
+        # A seed without pretraining differs from the same seed after one.
         units = [(unit, start is None) for unit, start in zip(units, starts, strict=True)]
     return {"units": units, "starts": found}
 
 
 def label_starts(runs: Sequence[Run], starts: Sequence[Hashable]) -> list[Hashable] | None:
-    """For each run the pretraining that is drawn anew with it; None where there are no two to draw.
+    """Return the pretraining resampled with each run; None if there are not at least two.
 
     Args:
-        starts: for each run what tells its pretraining from the others'; None where it has none, and is drawn by itself
-            where others have several.
+        starts: the identity of each run's pretraining; None without pretraining: the run is then its own unit if
+            others have several.
     """
     if len(set(starts) - {None}) < 2:
         return None
@@ -60,10 +60,10 @@ def label_starts(runs: Sequence[Run], starts: Sequence[Hashable]) -> list[Hashab
 
 
 def compute_deviation(rates: Mapping[Run, float]) -> float | None:
-    """The standard deviation of another training's accuracy, in 0 to 1, from the `rates` of runs.
+    """Estimate the standard deviation of another training's accuracy, in 0 to 1, from the `rates` of runs.
 
-    Of runs that share pretrainings: that between pretrainings and that within them, each from its own means; the sample
-    deviation of runs that all have their own, or all the same. None for a single run.
+    For runs that share pretrainings, it combines the variances between and within pretrainings; it is the sample
+    deviation if all runs have their own pretraining, or all the same. None for a single run.
     """
     if len(rates) < 2:
         return None
@@ -75,13 +75,13 @@ def compute_deviation(rates: Mapping[Run, float]) -> float | None:
     means = [statistics.fmean(own) for own in starts.values()]
     squares = sum((rate - statistics.fmean(own)) ** 2 for own in starts.values() for rate in own)
     within = squares / (len(rates) - len(starts))
-    # The means of few runs differ by some of what runs differ by.
+    # The means of a few runs vary partly because runs vary.
     share = statistics.fmean(1 / len(own) for own in starts.values())
     return math.sqrt(statistics.variance(means) + (1 - share) * within)
 
 
 def count_pretrainings(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """By `identify_network` how many pretrainings each pretrained network of `records` has."""
+    """Count the pretrainings of each pretrained network in `records`, by `identify_network`."""
     seeds: dict[str, set[int]] = {}
     for record in records:
         if (start := find_start(record)) is not None:
@@ -92,11 +92,11 @@ def count_pretrainings(records: Sequence[TrialRecord]) -> dict[str, int]:
 def describe_exclusions(
     records: Sequence[TrialRecord], *, drawn: bool = False, noun: str = "the intervals"
 ) -> list[str]:
-    """A sentence for each thing that the trainings of `records` share, and whether `noun` include it.
+    """Return a sentence for each thing that the trainings of `records` share, and whether `noun` include it.
 
     Args:
-        records: of finished trials, comparable ones. drawn: whether the intervals draw trainings anew, and so
-            pretrainings where a network has several.
+        records: comparable records of finished trials. drawn: whether the intervals resample trainings, and so
+            pretrainings if a network has several.
     """
     counts = list(count_pretrainings(records).values())
     whole = len(counts) == len({identify(record).network for record in records})
@@ -111,7 +111,7 @@ def describe_exclusions(
 
 
 def _describe_pretrainings(counts: Sequence[int], whole: bool, drawn: bool, noun: str) -> str:
-    """counts: of each pretrained network. whole: whether these are all networks."""
+    """counts: pretrainings of each pretrained network. whole: whether these are all networks."""
     if not counts:
         return ""
     fewest, most = min(counts), max(counts)
@@ -125,7 +125,7 @@ def _describe_pretrainings(counts: Sequence[int], whole: bool, drawn: bool, noun
         once = sum(count == 1 for count in counts)
         networks = f"{once} of {len(counts)} pretrained networks {'was' if once == 1 else 'were'} pretrained once"
         return f"{networks}: {noun} of these {ONCE}."
-    return f"{number} pretrainings per {network}: {noun} draw them anew, each with all its trainings."
+    return f"{number} pretrainings per {network}: {noun} resample them, each with all its trainings."
 
 
 def _draws_split(record: TrialRecord) -> bool:

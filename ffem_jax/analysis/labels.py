@@ -1,4 +1,4 @@
-"""Short names for networks: what tells them apart within one figure, and nothing else."""
+"""Short names for networks, with only what distinguishes them within one figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ffem_jax.specs.architecture import AttentionSpec, SpecError, select_effecti
 from ffem_jax.specs.attention import get_title
 
 NO_ATTENTION = "no attention"
-# How a field reads in a label; the others read as their name and value.
+# Format of a field in a label; others are shown as name and value.
 PHRASES = {
     "arch.width_multiplier": "width {}",
     "arch.depth_multiplier": "depth {}",
@@ -28,10 +28,10 @@ PHRASES = {
 
 
 def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
-    """A label for each trial spec (nested dicts), all different.
+    """Create a unique label for each trial spec (nested dicts).
 
-    Where the networks' names tell them apart the names are used; otherwise what differs: attention, multipliers,
-    resolution, recipe. What all have in common is left out.
+    Uses the networks' names if these are unique; otherwise the differing settings: attention, multipliers, resolution,
+    recipe. Common settings are left out.
     """
     views = [view_spec(spec) for spec in specs]
     names = [view.get_name("arch") or "network" for view in views]
@@ -39,14 +39,14 @@ def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
         return names
     attention = _describe_attention([view.get_written("arch").get("attention", {}) for view in views])
     fields = _describe_fields(views)
-    # Without attention goes without saying where there is something else to say.
+    # Omit "no attention" if the label has other parts.
     labels = [
         ", ".join(filter(None, ("" if rest and first == NO_ATTENTION else first, rest))) or name
         for first, rest, name in zip(attention, fields, names, strict=True)
     ]
     if len(set(labels)) < len(labels) and len(set(names)) > 1:
         labels = [f"{name}, {label}" if label != name else name for name, label in zip(names, labels, strict=True)]
-    # Stage tables are too long for a label: what still coincides is numbered.
+    # Stage tables are too long for a label: remaining duplicates are numbered.
     total, seen = Counter(labels), Counter[str]()
     for i, label in enumerate(labels):
         if total[label] > 1:
@@ -56,7 +56,7 @@ def make_labels(specs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], tests: Iterable[int | None]) -> str:
-    """Data set, resolution, protocol and test images, in one line."""
+    """Describe data set, resolution, protocol and test images in one line."""
     variants = sorted({record.data_variant for record in records if record.data_variant})
     data = records[0].data or records[0].view.get_name("data") or "?"
     pixels = sorted(set(resolutions))
@@ -70,7 +70,7 @@ def describe_data(records: Sequence[TrialRecord], resolutions: Iterable[int], te
 
 
 def describe_placement(attention: dict[str, Any]) -> str:
-    """Where the attention sits, as it is typed; empty where there is none."""
+    """Return the placement of the attention in command-line form; empty without attention."""
     if attention.get("kind", "none") == "none":
         return ""
     placement = attention.get("placement", "")
@@ -80,7 +80,7 @@ def describe_placement(attention: dict[str, Any]) -> str:
 def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
     read = [_read_attention(attention) for attention in attentions]
     several = len({fields["kind"] for fields in read}) > 1
-    # What varies between those of one kind, found once: thousands of networks have few kinds.
+    # Computed once per kind: thousands of networks have few kinds.
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for fields, attention in zip(read, attentions, strict=True):
         for name, value in (attention | fields).items():
@@ -103,7 +103,7 @@ def _describe_attention(attentions: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _read_attention(attention: dict[str, Any]) -> dict[str, Any]:
-    """The kind and what it reads, the placement as it is typed; all fields of a kind that is not known here."""
+    """Return the kind, the fields it reads and the placement; for an unknown kind, all fields."""
     try:
         fields = select_effective_attention(AttentionSpec(**attention))
     except (SpecError, TypeError):
@@ -118,7 +118,8 @@ def _describe_fields(views: Sequence[TrialView]) -> list[str]:
     names = list(dict.fromkeys(name for fields in flat for name in fields))
     differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
     if len({str(fields["pretrain.recipe"]) for fields in flat if "pretrain.recipe" in fields}) < 2:
-        differing = [name for name in differing if name != "pretrain.recipe"]  # the name says whether there is one
+        # The name of the pretraining already shows whether there is one.
+        differing = [name for name in differing if name != "pretrain.recipe"]
     if "recipe.name" in differing:
         differing = [name for name in differing if not name.startswith("recipe.") or name == "recipe.name"]
     described = []
@@ -135,7 +136,7 @@ def _describe_fields(views: Sequence[TrialView]) -> list[str]:
 
 
 def _flatten(view: TrialView) -> dict[str, Any]:
-    """The fields worth a word, as `group.field`."""
+    """Return the fields to mention, as `group.field`."""
     arch = {k: v for k, v in view.get_written("arch").items() if k not in ("name", "attention", "stages")}
     groups = {"arch": arch, "data": {"resolution": view.get_written("data").get("resolution")}}
     groups["recipe"] = view.get_written("recipe")

@@ -1,4 +1,4 @@
-"""Which recorded trials differ in one factor and in nothing else that decides a result."""
+"""Finds recorded trials that differ in one factor and in nothing else that affects a result."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from ffem_jax.records.view import UNREADABLE, TrialView, read_spec
 from ffem_jax.specs.architecture import ArchSpec, AttentionSpec, select_effective_attention
 from ffem_jax.specs.trial import DataSpec, RecipeSpec, get_added_defaults, select_effective
 
-# A name stands for the settings that are the same wherever it is used.
+# A name stands for the settings that are the same in every trial with that name.
 NAMES = {"arch.name": "arch.", "recipe.name": "recipe.", "pretrain.name": "pretrain."}
-# Of the data's settings those that change no picture, only how it is seen.
+# Data settings that change how an image is seen, but not which image it is.
 VIEWS = ("data.resolution", "data.crop", "data.fit")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trials of levels `levels`, trained with one seed on one split of one data set.
+    """Two trials with the levels `levels`, trained with one seed on one split of one data set.
 
-    context: every setting of either, but for the factor. run: of both, fold 0 for all folds. pictures: which pictures
-    the indices of both mean; empty where that is not known. start: the seeds of their pretrainings, None for the one
-    without; None where neither has any.
+    Args:
+        context: every setting of either trial except the factor.
+        run: the run of both, with fold 0 for all folds.
+        pictures: fingerprint of the images that the indices of both refer to; empty if not known.
+        start: the seeds of their pretrainings, None for a trial without one; None if neither has one.
     """
 
     levels: tuple[str, str]
@@ -48,7 +50,7 @@ class _Trial:
 
 
 def list_levels(records: Sequence[TrialRecord]) -> dict[str, set[str]]:
-    """Every factor of `records` in full, names among them, and its levels."""
+    """Return every factor of `records` by its full name, names included, with its levels."""
     levels: dict[str, set[str]] = {}
     for record in records:
         for name, value in (read_settings(record) | read_names(record)).items():
@@ -57,9 +59,10 @@ def list_levels(records: Sequence[TrialRecord]) -> dict[str, set[str]]:
 
 
 def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
-    """`factor` in full (`attention.kind` is `arch.attention.kind`).
+    """Return the full name of `factor` (`attention.kind` becomes `arch.attention.kind`).
 
-    Raises FrontierError, naming the factors that vary in these records, unless it is one of them.
+    Raises:
+        FrontierError: the factor does not vary in these records; the message names those that do.
     """
     full = f"arch.{factor}" if factor.startswith("attention.") else factor
     levels = list_levels(records)
@@ -75,13 +78,14 @@ def find_factor(records: Sequence[TrialRecord], factor: str) -> str:
 
 
 def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -> tuple[list[Pair], list[TrialRecord]]:
-    """All pairs of `records` that differ in `factor` (in full) alone, and the records that are in none.
+    """Return all pairs of `records` that differ only in `factor` (full name), and the records without a pair.
 
-    A setting that only one of two trials has decides nothing for the other: no attention has no placement, so it
-    pairs with every placement. Names decide nothing either, unless the name is the factor. With `against` that level
-    is the first of every pair.
+    A setting that only one of two trials has is ignored: a network without attention has no placement, so it pairs with
+    every placement. Names are ignored too, unless the factor is a name. With `against`, that level is the first of
+    every pair.
 
-    Raises FrontierError, naming the levels there are, where `against` is none of them.
+    Raises:
+        FrontierError: `against` is not a level of the factor; the message names the levels.
     """
     own = _find_settings_of_names(records, factor)
     trials = []
@@ -95,7 +99,7 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
     if against:
         if against not in order:
             raise FrontierError(
-                f"against={against!r} is no level of {shorten(factor)} here; choose one of: {', '.join(order)}"
+                f"against={against!r} is not a level of {shorten(factor)} here; choose one of: {', '.join(order)}"
             )
         order = [against, *(level for level in order if level != against)]
     by_place: dict[tuple[Any, ...], list[_Trial]] = {}
@@ -116,16 +120,18 @@ def find_pairs(records: Sequence[TrialRecord], factor: str, against: str = "") -
 
 
 def read_settings(record: TrialRecord) -> dict[str, str]:
-    """What decides the record's result, but for seeds, split and faces: dotted name -> value as it is typed.
+    """Return the settings that affect the record's result, by dotted name, except seeds, split and faces.
 
-    Settings that this trial does not read are left out. Raises FrontierError for an attention that is not known here,
-    since nothing tells which of its settings it reads.
+    Values are written as they are typed. Settings that this trial does not read are left out.
+
+    Raises:
+        FrontierError: the attention kind is unknown here, so its settings cannot be interpreted.
     """
     view = record.view
-    # A record leaves out what came later and was not used: that is a value too, and no partner's other one.
+    # A record omits settings that were added later and not used. Their defaults must still match the partner's values.
     arch = get_added_defaults(ArchSpec) | view.get_written("arch")
     arch = {f"arch.{k}": v for k, v in arch.items() if k not in ("name", "attention")}
-    # A recipe of a package with other fields counts as it is written.
+    # A recipe from a version with other fields is compared as written.
     recipe = select_effective(view.recipe) if view.is_exact("recipe") else view.get_written("recipe")
     recipe = get_added_defaults(RecipeSpec) | {name: value for name, value in recipe.items() if name != "name"}
     data = get_added_defaults(DataSpec) | view.get_written("data")
@@ -141,7 +147,7 @@ def read_settings(record: TrialRecord) -> dict[str, str]:
 
 
 def sort_levels(levels: Sequence[str] | dict[str, None]) -> list[str]:
-    """Numbers by size; words as they come, `none` first."""
+    """Return numbers in ascending order; words in the given order, with `none` first."""
     try:
         return sorted(levels, key=float)
     except ValueError:
@@ -149,12 +155,12 @@ def sort_levels(levels: Sequence[str] | dict[str, None]) -> list[str]:
 
 
 def shorten(factor: str) -> str:
-    """A factor as it is typed."""
+    """Return the factor's name as typed."""
     return factor.removeprefix("arch.") if factor.startswith("arch.attention.") else factor
 
 
 def read_names(record: TrialRecord) -> dict[str, str]:
-    """The names of the record's network, recipe and pretraining, by factor."""
+    """Return the names of the record's network, recipe and pretraining, by factor."""
     names = {name: record.view.get_name(name.split(".")[0]) for name in NAMES}
     return {name: value for name, value in names.items() if value}
 
@@ -165,8 +171,8 @@ def _read_attention(view: TrialView) -> dict[str, Any]:
         read = select_effective_attention(attention)
     except UNREADABLE as error:
         raise FrontierError(
-            f"a record has attention.kind={view.arch.attention.kind}, which cannot be read here ({error}); what it "
-            "reads is not known, so nothing can be said to be equal in all else"
+            f"a record has attention.kind={view.arch.attention.kind}, which this version cannot read ({error}); its "
+            "settings are unknown, so its trials cannot be paired"
         ) from None
     if "placement" in read:
         read["placement"] = _name_placement(view.arch, read["placement"])
@@ -174,20 +180,20 @@ def _read_attention(view: TrialView) -> dict[str, Any]:
 
 
 def _name_placement(arch: ArchSpec, placement: Any) -> Any:
-    """A list of bottlenecks by its name where it has one: [0,13] of 14 is first_last."""
+    """Return the name of a list of bottlenecks if it has one: [0,13] of 14 is first_last."""
     if isinstance(placement, str):
         return placement
     try:
         blocks = arch.block_count
         indices = AttentionSpec(kind="eca", placement=placement).indices(blocks)
-    except UNREADABLE:  # of another package
+    except UNREADABLE:  # written by another version
         return placement
     named = ("first", "last", "first_last", "all")
     return next((n for n in named if AttentionSpec(kind="eca", placement=n).indices(blocks) == indices), list(indices))
 
 
 def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[str]:
-    """The settings that go with the factor: itself, or, of a name, those that nowhere vary under one name."""
+    """Return the settings that the factor covers: itself or, for a name, all that never vary under one name."""
     group = NAMES.get(factor)
     if group is None:
         return {factor}
@@ -202,19 +208,19 @@ def _find_settings_of_names(records: Sequence[TrialRecord], factor: str) -> set[
 
 
 def _find_place(record: TrialRecord, factor: str) -> tuple[str, Run, str, int]:
-    """What both of a pair share: the protocol, the run, the pictures and how many were tested."""
+    """Return what both trials of a pair share: protocol, run, images and number of tested images."""
     identity = identify(record)
     pictures = record.data_fingerprint
     if factor in VIEWS:
-        # Another crop or size is other pixels of the same pictures. Drawn faces are drawn anew.
+        # Another crop or size gives other pixels of the same images. Synthetic faces are redrawn.
         pictures = "" if record.synthetic else record.pictures_fingerprint
-    # Without a pretraining there is no seed of one that both could share.
+    # A trial without a pretraining has no pretraining seed to share.
     run = identity.run._replace(pretraining_seed=0) if factor.startswith("pretrain.") else identity.run
     return json.dumps(json.loads(identity.setting)[1]), run, pictures, record.tested or 0
 
 
 def write_value(value: Any) -> str:
-    """A setting's value as it is typed."""
+    """Return a setting's value as it is typed."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Which points no other point beats: lower cost, higher value; and who comes after them.
+"""Pareto-optimal points (low cost, high value), and the ranking of all other points.
 
 Source of rank and crowding: Deb et al., IEEE Transactions on Evolutionary Computation 6 (2002).
 """
@@ -12,17 +12,18 @@ import numpy.typing as npt
 
 
 def find_pareto(costs: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
-    """Mark the points that no other dominates: bool [point].
+    """Mark the points that no other point dominates: bool [point].
 
-    A point dominates another if it costs no more and is worth no less, and is better in one of the two; so
-    equal points stand or fall together. A point with a NaN neither stands nor dominates. O(n log n).
+    A point dominates another if it costs no more, is worth no less and is strictly better in one of the two. Equal
+    points are therefore marked together. A point with a NaN is never marked and dominates nothing. O(n log n).
 
-    Raises ValueError unless both are vectors of one length.
+    Raises:
+        ValueError: costs and values are not vectors of one length.
     """
     costs, values = as_points(costs, values)
     mask = np.zeros(costs.shape, dtype=bool)
     known = np.flatnonzero(~(np.isnan(costs) | np.isnan(values)))
-    # By cost, the most valuable first: a point stands if it beats all before it, or equals the last that did.
+    # By cost, the highest value first: a point is marked if it beats all before it or equals the last marked one.
     standing: tuple[float, float] | None = None
     for point in known[np.lexsort((-values[known], costs[known]))]:
         if standing is None or values[point] > standing[1] or (costs[point], values[point]) == standing:
@@ -32,7 +33,7 @@ def find_pareto(costs: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
 
 
 def as_points(costs: npt.ArrayLike, values: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 [point]; ValueError unless they are vectors of one length."""
+    """Return both as float64 [point]; ValueError unless they are vectors of one length."""
     costs, values = np.asarray(costs, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if costs.ndim != 1 or costs.shape != values.shape:
         raise ValueError(f"costs {costs.shape} and values {values.shape} must be vectors of one length")
@@ -40,9 +41,12 @@ def as_points(costs: npt.ArrayLike, values: npt.ArrayLike) -> tuple[np.ndarray, 
 
 
 def rank_points(losses: npt.ArrayLike) -> np.ndarray:
-    """Non-dominated rank of each point, int [point], of losses [point, objective], each the better the lower.
+    """Return the non-dominated rank of each point, int [point].
 
-    Rank 0 is dominated by none, rank 1 by points of rank 0 alone, and so on; equal points share a rank.
+    No point dominates rank 0, only points of rank 0 dominate rank 1, and so on. Equal points share a rank.
+
+    Args:
+        losses: [point, objective], lower is better.
     """
     dominates = find_dominated(losses)
     dominators = dominates.sum(axis=0)
@@ -55,10 +59,13 @@ def rank_points(losses: npt.ArrayLike) -> np.ndarray:
 
 
 def compute_crowding(losses: npt.ArrayLike) -> np.ndarray:
-    """How far each point of one front stands from its neighbours, float64 [point]; the ends are at infinity.
+    """Return the crowding distance of each point on one front, float64 [point]; infinite at the ends.
 
-    losses [point, objective]. An objective counts as a fraction of its range on the front. Of equal points the first
-    has the distance and the others -1: a copy adds nothing.
+    Each objective is scaled by its range on the front. Of equal points, the first gets the distance and the others -1,
+    because a copy adds nothing.
+
+    Args:
+        losses: [point, objective], lower is better.
     """
     losses = np.asarray(losses, dtype=np.float64)
     crowding = np.full(len(losses), -1.0)
@@ -71,13 +78,13 @@ def compute_crowding(losses: npt.ArrayLike) -> np.ndarray:
         if width > 0:
             distances[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / width
             distances[order[[0, -1]]] = math.inf
-    # With no width in any objective there is one point.
+    # A single distinct point has no neighbours.
     crowding[distinct] = distances if len(points) > 1 else math.inf
     return crowding
 
 
 def sort_points(losses: npt.ArrayLike) -> np.ndarray:
-    """The points best first, int [point] of their indices: by rank, within one by crowding, then by the first loss."""
+    """Return the indices of the points, best first, int [point]: by rank, then crowding, then the first loss."""
     losses = np.asarray(losses, dtype=np.float64)
     ranks, crowding = rank_points(losses), np.empty(len(losses))
     for rank in np.unique(ranks):
@@ -86,9 +93,12 @@ def sort_points(losses: npt.ArrayLike) -> np.ndarray:
 
 
 def find_dominated(losses: npt.ArrayLike) -> np.ndarray:
-    """Whether the first point dominates the second, bool [first, second]: no worse in anything, better in something.
+    """Return whether the first point dominates the second, bool [first, second].
 
-    losses [point, objective], each the better the lower.
+    A point dominates if it is no worse in any objective and better in at least one.
+
+    Args:
+        losses: [point, objective], lower is better.
     """
     losses = np.asarray(losses, dtype=np.float64)
     first, second = losses[:, None], losses[None]

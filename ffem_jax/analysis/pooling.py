@@ -1,4 +1,4 @@
-"""The interval of a measure over several trials of one network: seeds see the same images, folds see different ones."""
+"""The interval of a measure over several trials of one network: seeds share their images, folds do not."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ffem_jax.records.record import TrialRecord
 
 
 def read_hits(record: TrialRecord, metric: str) -> np.ndarray:
-    """Which of the record's test images were right by `metric`, bool [image]; empty where it does not say."""
+    """Return which of the record's test images are correct by `metric`, bool [image]; empty if not recorded."""
     hits = getattr(record, MEASURES[metric].hits) if MEASURES[metric].hits else ""
     return np.frombuffer(hits.encode(), np.uint8) == ord("1")
 
 
 def names_people(record: TrialRecord) -> bool:
-    """Whether the record says which of its test images are of one person, so that people are drawn and not images."""
+    """Whether the record names the person on each test image, so that people are resampled instead of images."""
     return len(record.test_identities) == len(record.test_images) > 0
 
 
 def compute_pooled_interval(
     trials: Sequence[TrialRecord], metric: str, rate: float, tested: int
 ) -> tuple[float, float]:
-    """The 95 % interval (low, high), in 0 to 1, of `rate`, which is pooled over `trials`.
+    """Return the 95 % interval (low, high), in 0 to 1, of `rate`, which is pooled over `trials`.
 
-    A share of tests has Wilson's, for `tested` distinct tests; where the records name people (open_set), divided by
-    their design effect. Another measure has intervals in the records: those of one fold are averaged over its seeds,
-    and those of folds, which share nobody, are combined as of independent numbers.
+    A share of tests gets Wilson's interval for `tested` distinct tests; if the records name people (open_set), that
+    number is divided by the design effect. Other measures have intervals in the records: those of one fold are averaged
+    over its seeds, and folds, which share no people, are combined as independent numbers.
     """
     if not MEASURES[metric].counted:
         return _combine(trials, metric, rate)
     if all(names_people(record) and len(read_hits(record, metric)) == len(record.test_images) for record in trials):
         low, high = _cluster(trials, metric)
-        return min(low, rate), max(high, rate)  # where folds are missing for some seeds, the rates differ a little
+        return min(low, rate), max(high, rate)  # if folds are missing for some seeds, the rates differ slightly
     return compute_wilson_interval(rate * tested, tested)
 
 
@@ -53,7 +53,7 @@ def _cluster(trials: Sequence[TrialRecord], metric: str) -> tuple[float, float]:
 
 
 def _combine(trials: Sequence[TrialRecord], metric: str, rate: float) -> tuple[float, float]:
-    # split seed -> fold -> of each trial its tests, and how far the interval reaches down and up.
+    # split seed -> fold -> per trial: its tests, and the lower and upper half-width of its interval.
     splits: dict[int, dict[int, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
     for record in trials:
         value = read_rate(record, metric) or 0.0
@@ -64,6 +64,6 @@ def _combine(trials: Sequence[TrialRecord], metric: str, rate: float) -> tuple[f
     for folds in splits.values():
         cells = np.array([np.mean(cell, axis=0) for cell in folds.values()])
         reaches.append(np.hypot.reduce(cells[:, 1:] * cells[:, :1] / cells[:, 0].sum(), axis=0))
-    # Another split deals the same people anew: it is no new sample.
+    # Another split regroups the same people: it is not a new sample.
     down, up = np.mean(reaches, axis=0)
     return max(0.0, rate - float(down)), min(1.0, rate + float(up))

@@ -1,8 +1,9 @@
-"""What difference a comparison can show: the rule of `compare`, applied to simulated answers of a planned design.
+"""The differences that a comparison can detect: the rule of `compare`, applied to simulated results of a design.
 
-Two levels answer the same tests. A test on which exactly one of them is right is discordant: how many there are, and
-how they cluster by image, person and training run, decides how small a difference stands out. `estimate_chance`
-measures that in records; `find_smallest_difference` looks for the true difference that is found with a given power.
+Both levels are tested on the same tests. A test that exactly one of them gets correct is discordant. The number of
+discordant tests, and how they cluster by image, person and training run, determine how small a difference is
+detectable. `estimate_chance` measures them in records; `find_smallest_difference` searches for the true difference that
+is detected with a given power.
 """
 
 from __future__ import annotations
@@ -24,24 +25,23 @@ from ffem_jax.records.record import TrialRecord
 
 POWER = 0.8
 DRAWS = 400
-# Numbers that are drawn at a time, so that large designs fit into memory.
+# Numbers drawn at a time, so that large designs fit into memory.
 CHUNK = 4_000_000
-# Below so many discordant tests the normal approximation of the exact test is too coarse.
+# With fewer discordant tests, the normal approximation of the exact test is too coarse.
 EXACT_BELOW = 40
-# Of pairs of trainings that are looked at per set of tests.
+# Maximum number of pairs of trainings examined per set of tests.
 PAIRS_AT_MOST = 300
 
 
 @dataclass(frozen=True)
 class Chance:
-    """How the answers of two networks differ by chance.
+    """How the results of two networks differ by chance.
 
     Args:
-        discordance: the share of tests on which exactly one of the two is right, in 0 to 1.
-        by_image: the correlation of an image's differences in two training runs, in 0 to 1.
+        discordance: the share of tests that exactly one of the two gets correct, in 0 to 1.
+        by_image: the correlation of an image's differences between two training runs, in 0 to 1.
         by_person: the correlation of the differences of two images of one person, in 0 to 1.
-        run_sd: the standard deviation between pairs of trainings of the difference itself, beyond what single images
-            explain.
+        run_sd: the standard deviation of the difference between pairs of trainings, beyond what single images explain.
         source: where these numbers are from, as the end of a sentence.
     """
 
@@ -52,14 +52,14 @@ class Chance:
     source: str = ""
 
 
-# Networks of this family on LFW: 17 % between two seeds and 27 % between two networks in results/paper.
+# For networks of this family on LFW, results/paper has 17 % between two seeds and 27 % between two networks.
 ASSUMED = Chance(
     discordance=0.25,
     by_image=0.2,
     by_person=0.02,
     run_sd=0.005,
-    source="assumed, for want of records of these faces: two levels disagree on 25 % of the tests, as networks did in "
-    "results/paper",
+    source="assumed, because there are no records of these faces: two levels disagree on 25 % of the tests, as "
+    "networks did in results/paper",
 )
 
 
@@ -69,10 +69,11 @@ class Design:
 
     Args:
         runs, trainings, images: int [test], the training seed, the pair of trainings and the image of each test of both
-            levels, in order of the images. A seed has as many pairs of trainings as the row has folds and contexts.
-        people: int [image], whose image it is.
-        rows: of the table, which Holm's correction counts. few: whether `runs` are pretrainings, drawn as the few they
-            are.
+            levels, ordered by image. A seed has as many pairs of trainings as the row has folds and contexts.
+        people: int [image], the person on it.
+        rows: number of table rows in Holm's correction.
+        clustered: whether the records name people, so that the test flips signs per person.
+        few: whether `runs` are pretrainings, whose small number is taken into account.
     """
 
     runs: np.ndarray
@@ -96,14 +97,18 @@ def make_design(
     clustered: bool = False,
     few: bool = False,
 ) -> Design:
-    """The design of a row of which only the numbers are known.
+    """Return the design of a row of which only the numbers are known.
 
     Args:
-        runs: training seeds, each on its split. tests: of all runs together. images: distinct ones.
-        folds: among which a run's images are divided, each with a training of its own.
-        repeats: how often a run tests an image: once per context that the row pools.
-        people: whose the images are, [image]; of another length it is drawn from. Empty: each is another person's.
-        few: whether the runs are pretrainings, each with `repeats` trainings that share all that these differ by.
+        runs: number of training seeds, each on its split.
+        tests: number of tests over all runs.
+        images: number of distinct images.
+        folds: number of folds that a run's images are divided into, each with its own training.
+        repeats: number of times that a run tests an image: once per context that the row pools.
+        people: [image], the person on it; with another length, people are sampled from it. Empty if each image is of
+            another person.
+        rows, clustered: see `Design`.
+        few: whether the runs are pretrainings, each with `repeats` trainings that share all of its variance.
     """
     random = np.random.default_rng(0)
     own = min(images, max(1, round(tests / (runs * repeats))))
@@ -130,10 +135,10 @@ def make_design(
 def find_smallest_difference(
     design: Design, chance: Chance, *, power: float = POWER, draws: int = DRAWS, seed: int = 0
 ) -> float | None:
-    """The smallest true difference, in 0 to 1, that is called significant with probability `power`.
+    """Return the smallest true difference, in 0 to 1, that is significant with probability `power`.
 
-    None where no difference is: too few tests, too many rows. The same numbers are drawn for each difference that is
-    tried, so the result is repeatable; its Monte Carlo error is that of a power known to about 2 points.
+    None if no difference is, because there are too few tests or too many rows. The same random numbers are used for
+    each candidate, so the result is reproducible. Its Monte Carlo error corresponds to about 2 points of power.
     """
     if len(design.runs) * draws > 10 * CHUNK:
         draws = max(100, 10 * CHUNK // len(design.runs))
@@ -149,7 +154,7 @@ def find_smallest_difference(
         if abs(found - power) <= 1 / draws:
             return difference
         low, high = (difference, high) if found < power else (low, difference)
-        # Power rises about as a normal distribution's, whose width one value tells.
+        # Power rises roughly like a normal distribution, whose width follows from one value.
         reached = threshold + normal.inv_cdf(min(max(found, 0.02), 0.98))
         guess = difference * wanted / max(reached, 0.1)
         difference = guess if low < guess < high else (low + high) / 2
@@ -157,11 +162,11 @@ def find_smallest_difference(
 
 
 def compute_power(design: Design, chance: Chance, difference: float, *, draws: int = DRAWS, seed: int = 0) -> float:
-    """How often `compare` would call a true `difference` (in 0 to 1) significant, in its direction.
+    """Return how often `compare` would call a true `difference` (in 0 to 1) significant, in its direction.
 
-    As there, the test turns signs by image, or by person where the records say whose images are whose, and is corrected
-    for all rows, of which this is taken for the one that differs; and the interval must exclude 0. Where differences
-    cluster by person the interval is taken over people.
+    As in `compare`, the test flips signs per image, or per person if the records name people. It is corrected for all
+    rows, assuming that only this one differs, and the interval must exclude 0. If differences cluster by person, the
+    interval resamples people.
     """
     random = np.random.default_rng(seed)
     size = max(1, CHUNK // len(design.runs))
@@ -174,11 +179,11 @@ def compute_power(design: Design, chance: Chance, difference: float, *, draws: i
 
 
 def _draw(design: Design, chance: Chance, difference: float, draws: int, random: np.random.Generator) -> np.ndarray:
-    """Differences int8 [draw, test]: 1 where only the second level is right, -1 where only the first is, else 0."""
+    """Draw differences, int8 [draw, test]: 1 if only the second level is correct, -1 if only the first is, else 0."""
     count, images, trainings = len(design.runs), len(design.people), int(design.trainings.max()) + 1
     chances = random.random((draws, count), dtype=np.float32)
-    # A test copies the draw that all tests of its image share, or all of its person; the correlation of two tests is
-    # the chance that both copy.
+    # A test may copy the draw shared by all tests of its image or person. The correlation of two tests is the
+    # probability that both copy.
     by_person = math.sqrt(chance.by_person)
     by_image = min(math.sqrt(max(0.0, chance.by_image - chance.by_person)), 1 - by_person)
     if by_image or by_person:
@@ -196,7 +201,7 @@ def _draw(design: Design, chance: Chance, difference: float, draws: int, random:
 
 
 def _decide(design: Design, chance: Chance, drawn: np.ndarray) -> np.ndarray:
-    """bool [draw]: a significant difference in favour of the second level."""
+    """Return, bool [draw], whether the difference is significant in favour of the second level."""
     count, images, runs = len(design.runs), len(design.people), int(design.runs.max()) + 1
     by_image = _sum(drawn, design.images, images)
     mean = by_image.sum(axis=1) / count
@@ -215,7 +220,7 @@ def _decide(design: Design, chance: Chance, drawn: np.ndarray) -> np.ndarray:
 
 
 def _find_reach(runs: int, few: bool) -> float:
-    """How many standard deviations, as a bootstrap draws them, the interval reaches for its runs alone."""
+    """Return the half-width of the interval due to runs, in bootstrap standard deviations."""
     if not few:
         return NormalDist().inv_cdf(1 - SIGNIFICANT / 2)
     from scipy.special import stdtrit
@@ -224,7 +229,7 @@ def _find_reach(runs: int, few: bool) -> float:
 
 
 def _sum(drawn: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """Sums [draw, group] of `drawn` [draw, test]."""
+    """Return sums [draw, group] of `drawn` [draw, test]."""
     if (np.diff(groups) < 0).any():
         order = np.argsort(groups, kind="stable")
         groups, drawn = groups[order], drawn[:, order]
@@ -235,18 +240,18 @@ def _sum(drawn: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
 
 
 def _compute_variance(sums: np.ndarray, counts: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """The variance [draw] of the mean when the groups are resampled: what a bootstrap over them draws."""
+    """Return the variance [draw] of the mean under a bootstrap over the groups."""
     return ((sums - mean[:, None] * counts) ** 2).sum(axis=1) / counts.sum() ** 2
 
 
 def _compute_p_values(totals: np.ndarray) -> np.ndarray:
-    """Two-sided p-values [draw] of the test that turns signs by image; exact where few images differ."""
+    """Return two-sided p-values [draw] of the sign-flip test by image; exact if few images differ."""
     sums, squares = np.abs(totals.sum(axis=1)), np.maximum((totals**2).sum(axis=1), 1)
-    # The sums that signs can make lie 2 apart, hence the correction by 1.
+    # Possible sums are 2 apart, hence the continuity correction of 1.
     scores = np.maximum(sums - 1, 0) / np.sqrt(squares)
     normal = NormalDist()
     values = np.array([2 * (1 - normal.cdf(float(score))) for score in scores])
-    known: dict[tuple[int, ...], float] = {}  # it depends on how large the totals are, and on their sum
+    known: dict[tuple[int, ...], float] = {}  # the p-value depends only on the sizes of the totals and their sum
     for row in np.flatnonzero(np.abs(totals).sum(axis=1) < EXACT_BELOW):
         kind = int(sums[row]), *np.bincount(np.abs(totals[row]))[1:].tolist()
         if kind not in known:
@@ -268,13 +273,14 @@ class _Answers:
 def estimate_chance(
     records: Sequence[TrialRecord], people: Mapping[tuple[int, ...], np.ndarray] | None = None
 ) -> Chance | None:
-    """What `records` say about chance; None where no two trainings of them answered the same tests.
+    """Estimate the chance variation in `records`; None if no two trainings share their tests.
 
-    Two networks of one seed count; where there are no two networks, two seeds of one, which differ on fewer tests.
+    Compares two networks with one seed. If there is only one network, compares two of its seeds, which differ on fewer
+    tests.
 
     Args:
-        people: test images -> whose they are, int [image]; without it, and where the records name nobody, clustering by
-            person is not known and 0.
+        people: test images -> the person on each, int [image]. Without it, and if the records do not name people,
+            clustering by person is unknown and set to 0.
     """
     groups: dict[tuple[str, tuple[int, ...]], list[_Answers]] = defaultdict(list)
     named: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
@@ -298,7 +304,7 @@ def estimate_chance(
     noise = _average(found["seeds"]) / 2 if found["seeds"] else 0.0
     beyond = _average([(spread - noise / tests, 1.0) for spread, tests in found["spread"]])
     count = len(found[kind])
-    what = "two networks with one seed" if levels else "two seeds of one network"
+    what = "two networks with the same seed" if levels else "two seeds of one network"
     return Chance(
         discordance=discordance,
         by_image=min(1.0, max(0.0, _average(found["image"]))),
@@ -311,7 +317,7 @@ def estimate_chance(
 def _measure_pairs(
     answers: Sequence[_Answers], whose: np.ndarray | None, found: dict[str, list[tuple[float, float]]]
 ) -> None:
-    """Add to `found` what the trainings that answered one set of tests say."""
+    """Add to `found` the estimates from the trainings that share one set of tests."""
     by_network: dict[str, dict[Run, np.ndarray]] = defaultdict(dict)
     for answer in answers:
         by_network[answer.network][answer.run] = answer.hits
@@ -350,6 +356,6 @@ def _add_pair(
 
 
 def _average(values: Sequence[tuple[float, float]]) -> float:
-    """The mean of (value, weight); 0 without any."""
+    """Return the weighted mean of (value, weight) pairs; 0 if empty."""
     weight = sum(weight for _, weight in values)
     return sum(value * weight for value, weight in values) / weight if weight else 0.0

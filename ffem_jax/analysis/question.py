@@ -1,4 +1,4 @@
-"""What a frontier is asked: accuracy against which cost, at which precision, under which cap."""
+"""The question that a frontier answers: accuracy against which cost, at which precision, under which cap."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from ffem_jax.specs.trial import PRECISIONS
 class FrontierQuestion:
     """The two axes and the cap.
 
-    cap_mb: in MB of 10**6 bytes, against the bytes at `precision`, whichever cost is asked for: what does not fit
-        is never on a frontier. pairs: `accuracy` is of pairs (View 2) and not of images. protocol: of the records,
-        which says what `accuracy` is. Raises FrontierError for a value outside its choices.
+    Args:
+        cap_mb: in MB of 10**6 bytes, applied to the bytes at `precision` whatever the cost: a network that does not
+            fit is never on a frontier.
+        pairs: whether `accuracy` is over pairs (View 2) instead of images.
+        protocol: the protocol of the records, which defines `accuracy`.
+
+    Raises:
+        FrontierError: a value is not one of its choices.
     """
 
     cap_mb: float = 10.0
@@ -38,7 +43,7 @@ class FrontierQuestion:
 
     @property
     def measure(self) -> Measure:
-        """What the accuracy is of."""
+        """The measure behind the accuracy."""
         return find_measure(self.metric, self.protocol or ("view2" if self.pairs else ""))
 
     @property
@@ -47,19 +52,19 @@ class FrontierQuestion:
         return COST_AXES[self.against]
 
     def describe_axis(self) -> str:
-        """The label of the horizontal axis."""
+        """Return the label of the horizontal axis."""
         return self.axis.axis.format(precision=self.precision)
 
     def get_bytes(self, summary: NetworkSummary) -> float:
-        """The deployed size at this precision; NaN where it is not known."""
+        """Return the deployed size at this precision; NaN if not known."""
         return _get_field(summary, f"bytes_{self.precision}")
 
     def get_cost(self, summary: NetworkSummary) -> float:
-        """The cost on the horizontal axis, in the unit of the record's field; NaN where it is not known."""
+        """Return the cost on the horizontal axis, in the unit of the record's field; NaN if not known."""
         return _get_field(summary, self.axis.name_field(self.precision))
 
     def show_cost(self, summary: NetworkSummary) -> str:
-        """The cost on the horizontal axis as a table has it, in the axis' unit; `?` where it is not known."""
+        """Return the cost as shown in a table, in the unit of the axis; `?` if not known."""
         cost = self.get_cost(summary)
         return "?" if math.isnan(cost) else f"{cost / self.axis.scale:,.{self.axis.digits}f}"
 
@@ -68,7 +73,7 @@ class FrontierQuestion:
         return self.get_bytes(summary) <= self.cap_mb * BYTES_PER_MB
 
     def mark_frontier(self, summaries: Sequence[NetworkSummary]) -> list[bool]:
-        """Which of the trained networks that fit no other such network beats."""
+        """Mark the trained networks within the cap that no other such network dominates."""
         costs = [self.get_cost(s) if s.accuracy is not None and self.fits(s) else math.nan for s in summaries]
         values = [math.nan if s.accuracy is None else self.measure.score(s.accuracy) for s in summaries]
         return [bool(stands) for stands in find_pareto(costs, values)]

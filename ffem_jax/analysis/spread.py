@@ -1,4 +1,4 @@
-"""The design of a recorded sweep: how many images, people, runs, folds and pretrainings, and which trials it lacks."""
+"""The design of a recorded sweep: numbers of images, people, runs, folds and pretrainings, and missing trials."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ NAMED_AT_MOST = 6
 
 @dataclass(frozen=True)
 class SweepDesign:
-    """How much a sweep's answer rests on.
+    """The amount of data behind a sweep's answer.
 
     Args:
-        trials, networks: how many. seeds: runs of the network with the most, each its own training seed, split or
-            pretraining; fewest: of the one with the fewest.
-        folds: of the protocol, 1 where a trial tests everything. tested_folds: those of them that any trial tests.
-        images: distinct test images. people: whose they are, where the records say so; else None.
-        pretrainings: of the network with the fewest, of those that were pretrained; None without any.
-        teachers: different ones; 0 without.
-        nested: whether several runs share one of several pretrainings, which are drawn anew and not the runs.
+        trials, networks: their numbers.
+        seeds: runs of the network with the most runs; a run is a training seed, a split and a pretraining.
+        fewest: runs of the network with the fewest runs.
+        folds: folds of the protocol; 1 if a trial tests everything.
+        images: distinct test images.
+        people: people on these images; None if the records do not name them.
+        pretrainings: pretrainings of the pretrained network with the fewest; None if no network was pretrained.
+        teachers: distinct teachers.
+        nested: whether several runs share one of several pretrainings, so that pretrainings are resampled, not runs.
+        tested_folds: folds that at least one trial tests.
     """
 
     trials: int
@@ -44,7 +47,7 @@ class SweepDesign:
 
 
 def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
-    """The design of `done`, comparable records of finished trials, of which there is at least one."""
+    """Return the design of `done`: at least one comparable record of a finished trial."""
     runs: dict[str, set[Run]] = {}
     for record in done:
         identity = identify(record)
@@ -70,9 +73,10 @@ def measure_design(done: Sequence[TrialRecord]) -> SweepDesign:
 def describe_gaps(
     latest: Sequence[TrialRecord], done: Sequence[TrialRecord], metric: str, among: Sequence[TrialRecord] = ()
 ) -> list[str]:
-    """A line for what the sweep lacks: trials that did not finish, and seeds and folds that some network lacks.
+    """Return a line for each gap of the sweep: unfinished trials, and seeds and folds that some network lacks.
 
-    among: all records that the networks are told apart in, as `label_networks` has it.
+    Args:
+        among: the records that make network labels unique, see `label_networks`.
     """
     notes = []
     rest = [record for record in latest if record.status != "done" or read_rate(record, metric) is None]
@@ -85,7 +89,7 @@ def describe_gaps(
     runs: dict[str, set[Run]] = {}
     for record in done:
         runs.setdefault(identify_network(record), set()).add(identify(record).run)
-    # Every fold of every run that any network has; a pretraining's seed is no run of a network without one.
+    # Every fold of every run that any network has. Networks without a pretraining have no pretraining seed.
     plain = {run._replace(pretraining_seed=0) for own in runs.values() for run in own}
     folds = range(done[0].view.folds) if done[0].view.folds > 1 else range(1)
     wanted = {run._replace(fold=fold) for run in plain for fold in folds} | plain
@@ -100,5 +104,5 @@ def describe_gaps(
     if lacking:
         shown = "; ".join(lacking[:NAMED_AT_MOST])
         rest_of = f"; and {len(lacking) - NAMED_AT_MOST} more networks" if len(lacking) > NAMED_AT_MOST else ""
-        notes.append(f"seeds that others have, or folds of the protocol, are missing of: {shown}{rest_of}")
+        notes.append(f"seeds that other networks have, or folds of the protocol, are missing for: {shown}{rest_of}")
     return notes

@@ -21,18 +21,25 @@ from ffem_jax.records.record import TrialRecord, latest_records
 class NetworkSummary:
     """One network at one resolution under one recipe, over all its seeds and folds. Rates are in 0 to 1.
 
-    label: what tells it apart from the others of the same call. attention: its kind; placement: empty where none.
-    status: `done` (accuracy and interval are known), `pruned` (every training stopped early, so none is known),
-        `over_cap` (refused for its size, never trained) or `failed`.
-    accuracy: the measure that was asked for, its mean over seeds, pooled over folds by their number of images.
-    accuracy_low, accuracy_high: its 95 % interval, see `pooling`; of closed-set accuracy Wilson's with n = `tested`,
-        the number of distinct test images. Seeds see the same images, so counting an image once a seed would make the
-        interval too narrow; what another seed would change is `seed_deviation`: the standard deviation over runs, a
-        run being a seed on its split, see `compute_deviation`; None for a single run, or where a run lacks a fold.
-    chance: the accuracy of guessing; None where the records do not tell. lower_is_better: of the measure.
-    latency_ms_wasm: the median of its trials' measurements; None where none was measured.
-    seeds, folds: those that are done. pruned_trials: those stopped early. failed_trials: those that failed. errors:
-        their messages.
+    Args:
+        label: distinguishes it from the other networks of the same call.
+        attention: its kind.
+        placement: empty without attention.
+        status: `done` (accuracy and interval are known), `pruned` (all trainings stopped early, so neither is known),
+            `over_cap` (refused for its size, never trained) or `failed`.
+        seeds, folds: those that are done.
+        pruned_trials, failed_trials: the numbers of trials that stopped early or failed.
+        latency_ms_wasm: the median of its trials' measurements; None if there are none.
+        accuracy: the requested measure, averaged over seeds and pooled over folds by their number of images.
+        accuracy_low, accuracy_high: its 95 % interval, see `pooling`. For closed-set accuracy it is Wilson's interval
+            with n = `tested`, the number of distinct test images. Seeds share their images, so counting an image once
+            per seed would make the interval too narrow.
+        seed_deviation: the variation between seeds, as the standard deviation over runs (a run is a seed on its split),
+            see `compute_deviation`; None for a single run, or if a run lacks a fold.
+        chance: the accuracy of guessing; None if the records do not have it.
+        teacher: the accuracy of its teacher on the same tests, as a mean over trials; None without one, or for another
+            measure.
+        errors: the messages of the failed trials.
     """
 
     label: str
@@ -61,13 +68,14 @@ class NetworkSummary:
     seed_deviation: float | None = None
     tested: int | None = None
     chance: float | None = None
+    teacher: float | None = None
     lower_is_better: bool = False
     trial_keys: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
 
     @property
     def above_chance(self) -> bool:
-        """Whether its interval lies above (below, of an error rate) that of guessing; true where that is not known."""
+        """Whether its interval is above the chance level (below, for an error rate); true if that is not known."""
         if self.chance is None or self.accuracy_low is None or self.accuracy_high is None:
             return True
         return self.accuracy_high < self.chance if self.lower_is_better else self.accuracy_low > self.chance
@@ -76,13 +84,15 @@ class NetworkSummary:
 def summarize_records(
     records: Iterable[TrialRecord], metric: str = "accuracy", among: Iterable[TrialRecord] = ()
 ) -> list[NetworkSummary]:
-    """One summary a network, in order of first appearance; a trial recorded twice counts once.
+    """Return one summary per network, in order of first appearance; a trial recorded twice counts once.
 
-    metric: one of MEASURES; it becomes the summaries' `accuracy`. among: all records that the networks are told apart
-    in, where `records` are some of them; see `label_networks`.
+    Args:
+        metric: one of MEASURES; it becomes the summaries' `accuracy`.
+        among: all recorded trials, if `records` is a subset; see `label_networks`.
 
-    Raises FrontierError for a metric that is unknown or of another protocol, and for records of several data sets or
-    protocols, or of real and synthetic faces: their accuracies cannot share an axis.
+    Raises:
+        FrontierError: the metric is unknown or belongs to another protocol, or the records mix data sets, protocols, or
+            real and synthetic faces, whose accuracies cannot share an axis.
     """
     if metric not in MEASURES:
         raise FrontierError(f"metric={metric!r} is not known; choose one of: {', '.join(MEASURES)}")
@@ -98,21 +108,21 @@ def summarize_records(
 
 
 def check_metric(records: Sequence[TrialRecord], metric: str) -> None:
-    """Raise FrontierError, naming the metrics there are, where `metric` is of another protocol than the records'."""
+    """Raise FrontierError if `metric` belongs to another protocol than the records; it names the valid metrics."""
     protocol = MEASURES[metric].protocol
     done = [record for record in records if record.status == "done"]
     if protocol and done and all(record.view.protocol.name != protocol for record in done):
         raise FrontierError(
-            f"--metric {metric} is of protocol={protocol}, and these records are of {done[0].view.protocol.name}; "
+            f"--metric {metric} belongs to protocol={protocol}, but these records use {done[0].view.protocol.name}; "
             f"choose one of: {', '.join(list_metrics(done)) or 'accuracy'}"
         )
 
 
 def label_networks(records: Iterable[TrialRecord]) -> dict[str, str]:
-    """By `identify_network`, what each network is called beside the others of `records`.
+    """Return a label for each network of `records`, by `identify_network`.
 
-    A command that leaves records out (by --where, --faces, as of another protocol) labels among all that it was given:
-    so one network has one label in every command.
+    A command that leaves records out (by --where, by --faces, for their protocol) passes all records here, so that a
+    network has the same label in every command.
     """
     firsts: dict[str, TrialRecord] = {}
     for record in records:
@@ -161,8 +171,8 @@ def _find_latency(group: Sequence[TrialRecord]) -> float | None:
 
 
 def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
-    """Accuracy and interval over seeds and folds, as NetworkSummary's fields."""
-    # (split seed, fold) -> run -> (right, tested).
+    """Return accuracy and interval over seeds and folds, as fields of NetworkSummary."""
+    # (split seed, fold) -> run -> (correct, tested).
     cells: dict[tuple[int, int], dict[Run, tuple[float, int]]] = defaultdict(dict)
     for record in done:
         run = identify(record).run
@@ -179,7 +189,7 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
     wanted = done[0].view.folds
     seeds = tuple(sorted({record.seed for record in done}))
     folds = tuple(sorted({fold for _, fold in cells}))
-    # All folds of a run count as one; a sweep may give each seed a split of its own.
+    # All folds of a run count as one. A sweep may give each seed its own split.
     runs: dict[Run, list[tuple[float, int]]] = defaultdict(list)
     for cell in cells.values():
         for run, counts in cell.items():
@@ -196,11 +206,21 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
         "seed_deviation": compute_deviation(by_run),
         "tested": tested,
         "chance": _find_chance(done, metric),
+        "teacher": _find_teacher(done, metric),
     }
 
 
+def _find_teacher(done: Sequence[TrialRecord], metric: str) -> float | None:
+    """Return the teacher's own accuracy; None unless every trial has it for this measure."""
+    if metric != "accuracy":
+        return None
+    name = {"open_set": "rank1"}.get(done[0].view.protocol.name, done[0].view.protocol.name)
+    known = [record.teacher.get("measured", {}).get(name) for record in done]
+    return None if None in known else sum(known) / len(known)
+
+
 def _find_chance(done: Sequence[TrialRecord], metric: str) -> float | None:
-    """That of the first trial; where folds have a chance of their own, its mean."""
+    """Return the chance level of the first trial, or the mean if folds have different ones."""
     known = [chance for record in done if (chance := compute_chance(record, metric)) is not None]
     if compute_chance(done[0], metric) is None:
         return None
@@ -208,10 +228,10 @@ def _find_chance(done: Sequence[TrialRecord], metric: str) -> float | None:
 
 
 def count_images(records: Sequence[TrialRecord]) -> int:
-    """How many distinct test images (or pairs) the trials of one data set have: the one count behind every interval.
+    """Return the number of distinct test images (or pairs) of trials on one data set, which every interval uses.
 
-    At least so many where some records do not name them: another split draws from the same faces, and its images are
-    then not counted as new ones.
+    If some records do not list their images, this is a lower bound: another split draws from the same faces, so its
+    images are not counted as new.
     """
     named = len({image for record in records for image in record.test_images})
     if all(len(record.test_images) == record.tested for record in records):
@@ -224,19 +244,19 @@ def count_images(records: Sequence[TrialRecord]) -> int:
 
 
 def describe_chance(networks: Sequence[NetworkSummary]) -> str:
-    """That no trained network is shown to beat guessing, where that is so; else empty."""
+    """Return a sentence if no trained network is significantly better than guessing; else empty."""
     trained = [n for n in networks if n.accuracy is not None]
     if not trained or any(n.above_chance for n in trained):
         return ""
     chance = trained[0].chance or 0.0
     which = "The network is" if len(trained) == 1 else f"All {len(trained)} networks are"
-    return f"{which} at chance ({100 * chance:.1f} %): train longer, the accuracies say nothing yet."
+    return f"{which} at chance ({100 * chance:.1f} %): train longer, the accuracies carry no information yet."
 
 
 def describe_guessing(records: Sequence[TrialRecord], metric: str) -> list[str]:
-    """`describe_chance` of the networks of `records`, as a list of at most one sentence."""
+    """Return `describe_chance` for the networks of `records`, as a list of at most one sentence."""
     try:
         sentence = describe_chance(summarize_records(records, metric))
-    except FrontierError:  # of several data sets, each with a chance level of its own
+    except FrontierError:  # several data sets, each with its own chance level
         return []
     return [sentence] if sentence else []

@@ -1,7 +1,7 @@
-"""Slopes over ordered levels: how accuracy changes along a factor, and how what one factor changes depends on another.
+"""Slopes over ordered levels: how accuracy changes along a factor, and how one factor's effect depends on another.
 
-A ladder is trials that differ in one factor alone, a trial per level. Its slope is that of the straight line through
-its levels by least squares. The interval is `compare`'s, over images (or people) and seeds.
+A ladder is a set of trials that differ only in one factor, with one trial per level. Its slope is that of the
+least-squares line through its levels. The interval covers images (or people) and seeds, as in `compare`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from ffem_jax.analysis.pooling import names_people, read_hits
 from ffem_jax.metrics.paired import compute_mean_difference, compute_paired_interval, compute_sign_flip_p_value
 from ffem_jax.records.record import TrialRecord
 
-# Levels that lie closer together than this are a step apart and no doubling.
+# A smaller range than this is measured in steps, not in doublings.
 DOUBLING = 2.0
-# Below so many units that differ between levels the normal approximation of the test is too coarse.
+# With fewer units that differ between levels, the normal approximation of the test is too coarse.
 FEW_UNITS = 40
 PERMUTATIONS = 20_000
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where ordered levels stand. places: float [level], one unit apart where accuracy is said to change by a slope.
+    """The positions of ordered levels.
 
-    unit: `doubling`, or `step of 0.1`.
+    Args:
+        places: float [level], in units of the slope.
+        unit: `doubling`, or a step such as `step of 0.1`.
     """
 
     levels: tuple[str, ...]
@@ -46,8 +48,10 @@ class Scale:
 class Slope:
     """A slope in accuracy (0 to 1) per unit of the scale, with its 95 % interval.
 
-    ladders, seeds, images, tests: how many; tests are those at one level. people, pretrainings: as in `ComparisonRow`.
-    lowest, highest: accuracy, or the difference that is followed, at both ends.
+    Args:
+        ladders, seeds, images, tests: their numbers; tests are counted at one level.
+        lowest, highest: accuracy, or the difference that is followed, at both ends.
+        people, pretrainings: see `ComparisonRow`.
     """
 
     value: float
@@ -66,13 +70,15 @@ class Slope:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What was measured at every level with one run on the same images.
+    """The results of one run at every level, on the same images.
 
     Args:
-        run: of all, fold 0 for all folds. pictures: which pictures `images` are of.
-        values: [level, image], 0 or 1 where an image was right or wrong, or the difference of two such.
-        units: for each image its person where the records name people, else the image.
-        named: whether units are people. start: the pretrainings that its trials begin from.
+        run: the run of all levels, with fold 0 for all folds.
+        pictures: fingerprint of the images that `images` refers to.
+        units: for each image its person if the records name people, else the image itself.
+        named: whether units are people.
+        values: [level, image], 1 for a correct and 0 for an incorrect image, or the difference of two such values.
+        start: the pretrainings that its trials begin from.
     """
 
     run: Run
@@ -85,9 +91,10 @@ class Ladder:
 
 
 def scale_levels(levels: Sequence[str]) -> Scale | None:
-    """The places of `levels`, which are in order; None where they are no numbers.
+    """Return the positions of `levels`, which are in order; None if they are not numbers.
 
-    By doublings where the largest is at least twice the smallest and that is above 0, else by their smallest gap.
+    The unit is a doubling if the smallest level is above 0 and the largest is at least twice as large, else the
+    smallest gap.
     """
     try:
         numbers = [float(level) for level in levels]
@@ -106,14 +113,14 @@ def scale_levels(levels: Sequence[str]) -> Scale | None:
 
 
 def find_ladders(pairs: Sequence[Pair], levels: Sequence[str], metric: str) -> tuple[list[Ladder], int]:
-    """The ladders with a trial at each of `levels`, and how many lack a level or do not say what was right.
+    """Return the ladders with a trial at each of `levels`, and how many lack a level or per-image results.
 
     Args:
-        pairs: all pairs of one factor's levels, as `find_pairs` gives them.
+        pairs: all pairs of one factor's levels, from `find_pairs`.
     """
     rungs = _Rungs()
     for pair in pairs:
-        # Which pictures, or nothing where the levels were not seen to share them.
+        # Empty if the levels are not known to share their images.
         pictures = pair.pictures and (pair.first.pictures_fingerprint or pair.pictures)
         for level, record in zip(pair.levels, (pair.first, pair.second), strict=True):
             rungs.add(_name_place(pair, (), pair.pictures), (pair.run, pictures), level, find_start(record), record)
@@ -127,18 +134,19 @@ def find_ladders(pairs: Sequence[Pair], levels: Sequence[str], metric: str) -> t
 def find_ladders_of_differences(
     pairs: Sequence[Pair], other: str, levels: Sequence[str], metric: str
 ) -> tuple[list[Ladder], int]:
-    """Ladders over `levels` of the factor `other` (in full), of what two levels of the first factor differ by.
+    """Return ladders over `levels` of the factor `other` (full name), for the difference of two levels of a factor.
 
     Args:
-        pairs: of the same two levels. Pairs that share a trial between levels of `other` are no ladder: no attention
-            pairs with every placement, and that would be the main effect of placement again.
+        pairs: pairs of the same two levels. Pairs that share a trial between levels of `other` form no ladder: a
+            network without attention pairs with every placement, so such a ladder would repeat the main effect of
+            placement.
     """
     dropped = ("pretrain.",) if other.startswith("pretrain.") else (other,)
     rungs = _Rungs()
     for pair in pairs:
         if other not in pair.context:
             continue
-        # Drawn faces are drawn anew at each resolution; photographs are the same ones.
+        # Synthetic faces are redrawn at each resolution; photographs stay the same.
         pictures = pair.pictures if pair.first.synthetic else pair.first.pictures_fingerprint or pair.pictures
         run = pair.run._replace(pretraining_seed=0) if other.startswith("pretrain.") else pair.run
         rungs.add(_name_place(pair, dropped, pictures, run), (run, pictures), pair.context[other], pair.start, pair)
@@ -156,7 +164,7 @@ def _name_place(pair: Pair, dropped: tuple[str, ...], pictures: str, run: Run | 
 
 
 class _Rungs:
-    """What was measured, by place, level and pretraining."""
+    """The results by place, level and pretraining."""
 
     def __init__(self) -> None:
         self.items: dict[Hashable, dict[str, dict[Hashable, Any]]] = {}
@@ -167,7 +175,7 @@ class _Rungs:
         self.runs[place] = run
 
     def list_steps(self, place: Hashable, levels: Sequence[str]) -> list[tuple[Hashable, list[Any]]]:
-        """(pretraining, an item per level that is there), for each pretraining; what has none stands in for all."""
+        """Return (pretraining, its items by level) per pretraining; an item without a pretraining serves them all."""
         own = [self.items[place].get(level, {}) for level in levels]
         starts = dict.fromkeys(start for items in own for start in items if start is not None)
         steps = [(start, [items.get(start, items.get(None)) for items in own]) for start in starts or (None,)]
@@ -209,16 +217,17 @@ def _match(records: Sequence[TrialRecord]) -> bool:
 
 
 def measure_slope(ladders: Sequence[Ladder], places: npt.ArrayLike) -> Slope:
-    """The mean slope of `ladders`, whose levels stand at `places` [level].
+    """Return the mean slope of `ladders`, whose levels are at `places` [level].
 
-    Raises ValueError without a ladder, or where all levels stand at one place.
+    Raises:
+        ValueError: there is no ladder, or all levels are at one place.
     """
     if not ladders:
         raise ValueError("no ladder: no slope")
     places = np.asarray(places, dtype=float)
     sums, counts, runs = tabulate_ladders(ladders)
     weights = weigh_places(places)
-    # The interval takes differences of at most 1 per test.
+    # compute_paired_interval expects differences of at most 1 per test.
     largest = float(np.abs(weights).sum())
     totals = np.round(sums @ weights / largest, 12)
     low, high = compute_paired_interval(totals, counts, **label_draws(runs))
@@ -241,16 +250,18 @@ def measure_slope(ladders: Sequence[Ladder], places: npt.ArrayLike) -> Slope:
 
 
 def weigh_places(places: np.ndarray) -> np.ndarray:
-    """The weights [level] whose sum with the values is the slope of least squares. ValueError for a single place."""
+    """Return weights [level] whose weighted sum of the values is the least-squares slope. ValueError for one place."""
     centred = places - places.mean()
     if not centred.any():
-        raise ValueError("all levels stand at one place")
+        raise ValueError("all levels are at one place")
     return np.asarray(centred / (centred**2).sum())
 
 
 def tabulate_ladders(ladders: Sequence[Ladder]) -> tuple[np.ndarray, np.ndarray, list[tuple[Run, Hashable]]]:
-    """Sums [run, unit, level] of the ladders' values, how many tests [run, unit] each level had, and the runs, each
-    with its pretraining."""
+    """Return sums [run, unit, level] of the ladders' values, tests per level [run, unit], and the runs.
+
+    Each run comes with its pretraining.
+    """
     keys_of_runs = list(dict.fromkeys((ladder.run, ladder.start) for ladder in ladders))
     runs = {run: number for number, run in enumerate(keys_of_runs)}
     named = all(ladder.named for ladder in ladders)
@@ -266,15 +277,16 @@ def tabulate_ladders(ladders: Sequence[Ladder]) -> tuple[np.ndarray, np.ndarray,
 
 
 def compute_permutation_p_value(sums: npt.ArrayLike, places: npt.ArrayLike, *, seed: int = 0) -> float:
-    """The two-sided p-value of the hypothesis that permuting the levels of a unit changes no distribution.
+    """Return the two-sided p-value for the hypothesis that permuting the levels of a unit changes no distribution.
 
-    Two levels: the exact test of `compare`, which turns signs. More: Mantel's test, stratified by unit, whose variance
-    over all permutations is exact and whose sum is taken for normal; where fewer than 40 units differ between levels,
-    20,000 permutations are drawn. It says nothing about other seeds.
+    Two levels use the exact sign-flip test of `compare`. More use Mantel's test, stratified by unit: the variance over
+    all permutations is exact and the sum is treated as normal. If fewer than 40 units differ between levels, 20,000
+    random permutations are used instead. The test does not generalise to other seeds.
 
     Args:
-        sums: [unit, level], whole numbers: right answers of an image or a person at each level.
-        places: [level]. seed: of the permutations.
+        sums: [unit, level], integers: correct answers for an image or a person at each level.
+        places: [level], the positions of the levels.
+        seed: for the permutations.
 
     References:
         Mantel, J. Am. Stat. Assoc. 58 (1963) 690; Page, J. Am. Stat. Assoc. 58 (1963) 216.

@@ -1,4 +1,4 @@
-"""`python -m ffem_jax.cli` is `ffem`."""
+"""`python -m ffem_jax.cli` runs `ffem`."""
 
 import sys
 

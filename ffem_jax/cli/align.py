@@ -1,4 +1,4 @@
-"""`ffem align FOLDER OUT`: people's photographs to aligned faces that `data=folder` reads."""
+"""`ffem align FOLDER OUT`: crops and aligns the faces in photographs, for `data=folder`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SHOWN_AT_MOST = 20
 
 
 def run(words: Sequence[str]) -> int:
-    """Align a folder of photographs and say which of them a person should look at."""
+    """Align a folder of photographs and list those that need a manual check."""
     parser = Parser(
         "align",
-        "Find the face in each photograph of FOLDER/person/*.jpg (or jpeg, png, pgm, webp), turn and scale it by the\n"
-        "eyes and cut it as LFW's faces are cut for training, into OUT/person/*.png. OUT/faces.csv lists all\n"
-        "photographs, OUT/to_check.csv those with no face, several, or that cannot be read. Started again, it goes on.",
+        "Find the face in each photograph of FOLDER/person/*.jpg (or jpeg, png, pgm, webp), rotate and scale it by\n"
+        "the eyes, and crop it as LFW's faces are for training, into OUT/person/*.png. OUT/faces.csv lists all\n"
+        "photographs; OUT/to_check.csv those with no face, with several, or unreadable. Run again, it resumes.",
         epilog="then: ffem train data=folder data.root=OUT",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, one folder per person")
-    parser.add_argument("out", type=Path, metavar="OUT", help="where the faces go; made where missing")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder; created if missing")
     parser.add_argument(
-        "--size", type=_parse_size, default=140, metavar="PIXELS", help="of a face's side; default: 140, as in LFW"
+        "--size", type=_parse_size, default=140, metavar="PIXELS", help="side length of a face; default: 140, as in LFW"
     )
     parser.add_argument(
         "--several", choices=("largest", "central", "skip"), default="largest",
-        help="which face of several to keep; skip keeps none; default: largest",
+        help="the face to keep if there are several; skip keeps none; default: largest",
     )  # fmt: skip
     options = parser.parse_intermixed_args(words)
 
@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def describe_alignment(alignment: Alignment, to_check: Path) -> list[str]:
-    """The lines the command ends with: counts, and the first photographs to look at."""
+    """Return the closing lines: counts, and the first photographs to check."""
     counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in alignment.count().items())
     done_before = f" ({alignment.kept:,} done before)" if alignment.kept else ""
     lines = [f"{len(alignment.outcomes):,} photographs{done_before}: {counts}"]
@@ -69,7 +69,7 @@ def describe_alignment(alignment: Alignment, to_check: Path) -> list[str]:
         lines.append(show_unseen(f"  {outcome.path}: {what}"))
     if rows:
         more = f"{len(rows) - SHOWN_AT_MOST:,} more and all " if len(rows) > SHOWN_AT_MOST else "all "
-        lines.append(f"{more}{len(rows):,} to look at: {to_check}")
+        lines.append(f"{more}{len(rows):,} to check: {to_check}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`ffem answer RECORDS...`: what a sweep answers, and what its design could have shown."""
+"""`ffem answer RECORDS...`: the answer of a sweep, and the power of its design."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ def run(words: Sequence[str]) -> int:
     """Print the answer: design, table, sentences; with --out, write page, JSON and figures."""
     parser = Parser(
         "answer",
-        "What the trials of a sweep answer: its power, main effects, trends along ordered levels and interactions, "
-        "corrected together.",
+        "The answer of a sweep: power, main effects, trends along ordered levels and interactions, corrected together.",
     )
     add_records(parser)
     parser.add_argument(
         "--factor", action="append", default=[], metavar="NAME",
-        help="only this setting, such as attention.kind; may be repeated: fewer tests, and so a milder correction "
+        help="only this setting, such as attention.kind; may be repeated. Fewer tests need a milder correction "
         "(default: all that vary)",
     )  # fmt: skip
-    parser.add_argument("--against", default="", metavar="LEVEL", help="compare the other levels with this one alone")
+    parser.add_argument("--against", default="", metavar="LEVEL", help="compare the other levels only with this one")
     add_where(parser)
     add_metric(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write answer.md, answer.json and the figures here")
@@ -42,7 +41,7 @@ def run(words: Sequence[str]) -> int:
 
         return run_chance(paths, options)
     if options.per_person is not None or options.points is not None:
-        raise UsageError("--points and --per-person go with --chance FIRST SECOND; name the two networks with it")
+        raise UsageError("--points and --per-person need --chance FIRST SECOND, which names the two networks")
     return _answer(paths, options)
 
 
@@ -50,8 +49,8 @@ def add_chance(parser: argparse.ArgumentParser) -> None:
     """The arguments --chance, --points, --per-person."""
     parser.add_argument(
         "--chance", nargs=2, metavar=("FIRST", "SECOND"), default=None,
-        help="instead: how often the network SECOND would beat FIRST by --points by chance alone, in resamples of "
-        "these records' images and trainings; writes chance.md and chance.png into --out",
+        help="instead, estimate how often the network SECOND would beat FIRST by --points by chance alone, in "
+        "resamples of these records' images and trainings; writes chance.md and chance.png into --out",
     )  # fmt: skip
     parser.add_argument(
         "--points", type=float, default=None, metavar="POINTS", help="with --chance: the lead, in points (7.7)"

@@ -1,4 +1,4 @@
-"""`ffem answer RECORDS... --chance FIRST SECOND`: how often chance alone puts one network so far ahead."""
+"""`ffem answer RECORDS... --chance FIRST SECOND`: how often chance alone produces such a lead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINTS, PER_PERSON = 7.7, 2  # the paper's lead, and its test images per person
 
 
 def run_chance(paths: Sequence[Path], options: argparse.Namespace) -> int:
-    """Print the answer; with --out, write the page and the histogram. Raises UsageError for a lead of no size."""
+    """Print the answer; with --out, write the page and the histogram. Raises UsageError unless the lead is above 0."""
     from ffem_jax.analysis.chance import resample_leads
     from ffem_jax.reports.chance import leads_to_dict, write_chance, write_sentence
 
@@ -30,7 +30,7 @@ def run_chance(paths: Sequence[Path], options: argparse.Namespace) -> int:
     if not (math.isfinite(points) and points > 0):
         raise UsageError(f"--points {points:g}: give a lead above 0, in points")
     if options.metric != "accuracy" or options.factor or options.against:
-        raise UsageError("--chance takes accuracy alone, and no --factor or --against; leave them out")
+        raise UsageError("--chance works on accuracy only, without --factor and --against; leave them out")
     first, second = options.chance
     records = read_all(paths, options.where)
     people = find_people([record for record in records if record.arch in (first, second)])
@@ -49,11 +49,11 @@ def run_chance(paths: Sequence[Path], options: argparse.Namespace) -> int:
 
 
 def find_people(records: Sequence[TrialRecord]) -> dict[tuple[int, ...], np.ndarray]:
-    """Test images -> whose they are, from the records, or else from the faces at hand.
+    """Return the person of each test image, from the records or else from the local faces.
 
     Raises:
         AbsentFacesError: the faces are not on this machine.
-        UsageError: they are not the faces that the records are of.
+        UsageError: the local faces differ from those of the records.
     """
     import numpy as np
 
@@ -73,8 +73,8 @@ def find_people(records: Sequence[TrialRecord]) -> dict[tuple[int, ...], np.ndar
         counted = count_faces(trial.data, trial.protocol)
         if tuple(counted.test.tolist()) != images:
             raise UsageError(
-                f"the faces of data={record.data} here are not those of the records (other test images); set data.root "
-                "or FFEM_LFW_ROOT to the ones that were trained on"
+                f"the faces of data={record.data} here differ from those of the records (other test images); set "
+                "data.root or FFEM_LFW_ROOT to the faces used in training"
             )
         found[images] = counted.people
     return found

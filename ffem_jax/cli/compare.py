@@ -1,4 +1,4 @@
-"""`ffem compare RECORDS... --factor NAME`: what one setting changes, pair by pair."""
+"""`ffem compare RECORDS... --factor NAME`: the effect of one setting, in pairs of trials."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ffem_jax.text.tables import print_prose
 
 
 def run(words: Sequence[str]) -> int:
-    """Print the comparison and what may be said of it; with --out, write page, JSON and figure."""
+    """Print the comparison and its conclusion; with --out, write page, JSON and figure."""
     parser = Parser(
-        "compare", "What one setting changes: trials paired that are equal in all else, with intervals and exact tests."
+        "compare", "The effect of one setting: pairs that differ in nothing else, with intervals and exact tests."
     )
     add_records(parser)
     parser.add_argument(
         "--factor", required=True, help="such as attention.kind, arch.width_multiplier, recipe.loss, data.resolution"
     )
-    parser.add_argument("--against", default="", metavar="LEVEL", help="compare every other level with this one alone")
+    parser.add_argument("--against", default="", metavar="LEVEL", help="compare every other level only with this one")
     add_where(parser)
     add_metric(parser)
     add_precision(parser)

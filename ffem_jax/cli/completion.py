@@ -1,8 +1,7 @@
 """`ffem completion bash|zsh`: a script that completes commands, options, settings and names in a shell.
 
-It is written from what the commands' own parsers and the config folders say at that moment; only the sweeps of the
-working folder and paths are looked up while typing. shtab and argcomplete know no `key=value`, and take argparse's
-parsers alone: this takes less code than fitting either.
+It is generated from the commands' own parsers and the config folders; only the sweeps of the working folder and paths
+are looked up while typing. shtab and argcomplete do not support `key=value`, and adapting either takes more code.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, NoReturn
 from ffem_jax.cli.terminal import DONE, Parser, UsageError
 
 SHELLS = ("bash", "zsh")
-# Words that come before the options of some commands.
+# Subcommands that precede the options of some commands.
 ACTIONS = {"serve": {"keys": ("add", "list", "revoke"), "people": ("list", "delete")}}
 
 
@@ -29,8 +28,8 @@ ACTIONS = {"serve": {"keys": ("add", "list", "revoke"), "people": ("list", "dele
 class Words:
     """What may follow a command.
 
-    options: their names. choices: of an option, empty where it takes a path or a text, None where it takes nothing.
-    positional: choices of the first argument, None where it is a path. overrides: whether key=value may follow.
+    options: their names. choices: the values of an option; empty if it takes a path or text, None if it takes nothing.
+    positional: choices of the first argument, None for a path. overrides: whether key=value may follow.
     """
 
     options: tuple[str, ...]
@@ -42,7 +41,7 @@ class Words:
 def run(words: Sequence[str]) -> int:
     """Print the script."""
     parser = Parser(
-        "completion", "A script that completes ffem's commands, options, settings and sweeps in a shell.",
+        "completion", "Print a script that completes ffem's commands, options, settings and sweeps.",
         epilog="bash: ffem completion bash > ~/.local/share/bash-completion/completions/ffem\n"
                'zsh:  eval "$(ffem completion zsh)" in ~/.zshrc, after compinit',
     )  # fmt: skip
@@ -71,7 +70,7 @@ def read_commands() -> dict[str, Words]:
 
 
 class _FoundError(Exception):
-    """Carries the parser of a command out of it."""
+    """Raised to take the parser out of a command."""
 
     def __init__(self, parser: argparse.ArgumentParser):
         super().__init__()
@@ -79,7 +78,7 @@ class _FoundError(Exception):
 
 
 def _find_parser(module: str, words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser with which the command of `module` would read `words`; nothing of the command is run."""
+    """Return the parser that the command of `module` uses for `words`, without running the command."""
     with _stop_at_parsing():
         try:
             importlib.import_module(module).run(list(words))
@@ -119,7 +118,7 @@ def _read_words(parser: argparse.ArgumentParser) -> Words:
 
 
 def list_settings() -> dict[str, tuple[str, ...]]:
-    """Every key and group that is typed as key=value, with the values it may have; empty where they are too many."""
+    """Every key=value key and group with its possible values; empty if there are too many."""
     from ffem_jax.config.compose import list_groups
     from ffem_jax.config.schema import list_keys
     from ffem_jax.specs.fields import list_settings as list_declared
@@ -150,7 +149,7 @@ def _list_commands() -> list[str]:
 
 
 def _write_cases() -> str:
-    """A shell function that sets options, positional, overrides and, for an option before the cursor, its choices."""
+    """Return a shell function that sets options, positional, overrides and the choices of the preceding option."""
     lines = ["_ffem_look_up() {", '  case "$1" in']
     for command, words in read_commands().items():
         lines.append(f"    {shlex.quote(command)}) options={_quote(words.options)}")

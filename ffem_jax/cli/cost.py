@@ -1,4 +1,4 @@
-"""`ffem cost [key=value ...]`: what a network costs, before anything is trained."""
+"""`ffem cost [key=value ...]`: the cost of a network, before any training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def describe_fit(trial: TrialSpec, run_spec: RunSpec, size: int) -> str:
-    """Whether the network's `size` in bytes is within the cap, in one line."""
+    """Return one line that says whether `size` in bytes is within the cap."""
     fits = "fits" if size <= run_spec.cap_mb * 1e6 else "is over"
     return (
         f"{trial.arch.name} at {trial.data.resolution} pixels: {size / 1e6:.2f} MB in {run_spec.cap_precision} "

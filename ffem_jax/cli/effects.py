@@ -1,4 +1,4 @@
-"""`ffem effects RECORDS...`: what each choice of a search's space does."""
+"""`ffem effects RECORDS...`: the effect of each choice in a search space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffem_jax.text.tables import print_prose
 
 def run(words: Sequence[str]) -> int:
     """Print the largest effects, and which are significant; with --out, write the page, the figure and the numbers."""
-    parser = Parser("effects", "What each choice of a search's space does to accuracy, from the networks trained.")
+    parser = Parser("effects", "The effect of each choice in a search space on accuracy, from the trained networks.")
     add_records(parser)
     add_space(parser)
     add_precision(parser)

@@ -1,4 +1,4 @@
-"""`ffem embed FOLDER --trial DIR|--export DIR`: photographs to vectors, into a file, a gallery or a calibration."""
+"""`ffem embed FOLDER --trial DIR|--export DIR`: turns photographs into vectors: a file, a gallery, a calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Embed a folder of people and write what was asked for."""
+    """Embed a folder of people and write the requested outputs."""
     options = _parse(words)
 
     from ffem_jax.embed import (
@@ -50,8 +50,8 @@ def run(words: Sequence[str]) -> int:
     crop = embedder.crop
     if options.crop == 1 and crop != 1:
         say(
-            "ffem: the pictures are read whole, as faces already cut; the trial cut its own, so for pictures like its "
-            f"own add --crop {crop:g}"
+            "ffem: the images are read uncropped, as faces already cropped; the trial cropped its own, so for images "
+            f"like those add --crop {crop:g}"
         )
     cache_dir = finished.trial.data.cache_dir if finished else ""
     embedded = embed_folder(options.folder, embedder, options.crop, cache_dir)
@@ -61,7 +61,7 @@ def run(words: Sequence[str]) -> int:
     images, length = embedded.vectors.shape
     summary: dict[str, Any] = {"model_id": embedded.model_id, "images": images, "length": length}
     summary |= {"people": len(embedded.faces.people), "out": None, "imported": None, "calibration": None}
-    # First what may be refused.
+    # Whatever may be refused comes first.
     if options.calibrate:
         assert finished is not None
         calibration, notes = calibrate(embedded, move_faces(finished, options.data_root))
@@ -98,19 +98,19 @@ def _choose_trial(options: argparse.Namespace) -> tuple[Path, int | None]:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("embed", "Photographs of people, FOLDER/person/*.jpg, to vectors of a trained network.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder per person, pictures cut to the face")
+    parser = Parser("embed", "Turn photographs of people, FOLDER/person/*.jpg, into vectors of a trained network.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder per person, images cropped to the face")
     parser.add_argument("--trial", type=Path, metavar="DIR", help="the folder of a finished trial, or of records")
     add_network_options(parser)
     parser.add_argument(
         "--export",
         type=Path,
         metavar="DIR",
-        help="what ffem export wrote: its file is run as it is, which a fine-tuned model needs",
+        help="the output of ffem export: its file itself is run, as a fine-tuned model requires",
     )
-    parser.add_argument("--seed", type=int, help="of several that were trained at once")
+    parser.add_argument("--seed", type=int, help="the seed, if several were trained at once")
     parser.add_argument(
-        "--crop", type=float, default=1.0, help="keep this share of each picture, centred (default: all of it)"
+        "--crop", type=float, default=1.0, help="keep this share of each image, centred (default: all of it)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="vectors.npz or vectors.jsonl")
     parser.add_argument(
@@ -122,21 +122,24 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sync",
         action="store_true",
-        help="and delete what an earlier --import of this folder enrolled and is no longer in it, with a list",
+        help="also delete, and list, what an earlier --import of this folder enrolled and is no longer in it",
     )
     parser.add_argument(
         "--sync-all",
         action="store_true",
-        help="delete every vector of this model that is not in the folder, whoever enrolled it",
+        help="delete every vector of this model that is not in the folder, regardless of who enrolled it",
     )
     parser.add_argument(
-        "--moved-from", type=Path, metavar="DIR", help="where FOLDER lay before: what its imports brought is FOLDER's"
+        "--moved-from",
+        type=Path,
+        metavar="DIR",
+        help="FOLDER's earlier location, whose imports count as FOLDER's",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what --import would change, and change nothing")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="sync even where most people would go, or people of whom something cannot be read",
+        help="sync even if most people would be deleted, or people with unreadable images",
     )
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE",
@@ -144,32 +147,32 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--data-root", default="", metavar="DIR",
-        help="where the faces that trained the network are now, for --calibrate; default: where they were",
+        help="current location of the training faces, for --calibrate; default: the recorded one",
     )  # fmt: skip
     options = parser.parse_args(words)
     options.folder = options.folder.expanduser()
     if not (options.out or options.gallery or options.calibrate):
-        raise UsageError("what becomes of the vectors? give --out FILE, --import URL or --calibrate FILE, or several")
+        raise UsageError("no use for the vectors was given; add --out FILE, --import URL or --calibrate FILE")
     for name in ("sync", "sync_all", "dry_run", "moved_from"):
         if getattr(options, name) and not options.gallery:
-            raise UsageError(f"--{name.replace('_', '-')} is about a gallery: give --import URL")
+            raise UsageError(f"--{name.replace('_', '-')} needs a gallery: give --import URL")
     if options.data_root and not options.calibrate:
-        raise UsageError("--data-root is about --calibrate FILE, which looks at the faces that trained; give both")
+        raise UsageError("--data-root needs --calibrate FILE, which checks the training faces; give both")
     if options.force and not (options.sync or options.sync_all):
-        raise UsageError("--force is about --sync and --sync-all; give one of them")
+        raise UsageError("--force needs --sync or --sync-all; give one of them")
     if not (options.trial or options.export):
         raise UsageError("which network? give --trial DIR or, to run an exported file, --export DIR")
     if (options.network or options.best) and not options.trial:
-        raise UsageError("--network and --best choose among the trials of a folder: give --trial DIR")
+        raise UsageError("--network and --best choose among the trials in a folder: give --trial DIR")
     if options.calibrate and not options.trial:
-        raise UsageError("--calibrate needs --trial DIR too: the trial tells which people trained the network")
+        raise UsageError("--calibrate needs --trial DIR too: the trial records which people trained the network")
     if not 0.05 <= options.crop <= 1:
         raise UsageError(f"--crop {options.crop:g} must be between 0.05 and 1")
     return options
 
 
 def make_calibration_table(calibration: Calibration) -> Table:
-    """The calibration, a row per rate."""
+    """Return the calibration as a table with one row per rate."""
     heads = ("false-accept rate per comparison", "threshold", "pairs accepted", "95 % interval of the rate")
     rows = [
         [
@@ -182,5 +185,5 @@ def make_calibration_table(calibration: Calibration) -> Table:
         for row in calibration.told
     ]
     worth = calibration.pairs / calibration.design_effect
-    title = f"{calibration.pairs:,} pairs of {calibration.people} people, worth {worth:,.0f} independent ones"
+    title = f"{calibration.pairs:,} pairs of {calibration.people} people, equivalent to {worth:,.0f} independent ones"
     return make_table([*(Column(head, right=True) for head in heads), ""], rows, title=title)

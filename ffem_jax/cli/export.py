@@ -1,4 +1,4 @@
-"""`ffem export TRIAL_DIR --format F --dtype T --out DIR`: a trained network as files for a phone or a browser."""
+"""`ffem export TRIAL_DIR --format F --dtype T --out DIR`: writes a trained network for a phone or a browser."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from ffem_jax.errors import describe_install
 from ffem_jax.export import DTYPES, FORMATS
 
 EPILOG = (
-    "What was written is then run on the trial's held-out faces: by ONNX Runtime and LiteRT "
-    f"({describe_install('export')}), and by TensorFlow.js in Node where both are there."
+    "The files are then run on the trial's held-out faces, by ONNX Runtime and LiteRT "
+    f"({describe_install('export')}), and by TensorFlow.js in Node if both are installed."
 )
 
 
 def run(words: Sequence[str]) -> int:
-    """Write the files and export.json, and print how close they are to what was trained."""
-    parser = Parser("export", "A trained network as files that phones and browsers run.", EPILOG)
+    """Write the files and export.json, and print how closely they match the trained network."""
+    parser = Parser("export", "Write a trained network as files that phones and browsers run.", EPILOG)
     parser.add_argument("trial", type=Path, metavar="TRIAL_DIR", help="the folder of a finished trial, or of records")
     add_network_options(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True, help="the runtime it is for")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what its weights are stored as (float32)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="the target runtime")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="storage type of the weights (float32)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--finetune-epochs",
         type=int,
         default=0,
         metavar="N",
-        help="first train the network N epochs more for its weights to bear rounding to uint8 or int8 (0)",
+        help="first train the network for N more epochs, so that its weights tolerate rounding to uint8 or int8 (0)",
     )
-    parser.add_argument("--seed", type=int, help="which, where the folder holds several seeds")
+    parser.add_argument("--seed", type=int, help="the seed, if the folder holds several")
     parser.add_argument(
-        "--data-root", default="", metavar="DIR", help="where the trial's faces are now; default: where they were"
+        "--data-root",
+        default="",
+        metavar="DIR",
+        help="where the trial's faces are now; default: as recorded",
     )
     parser.add_argument(
         "--by", action="append", default=[], metavar="COLUMN[:CUTS]",
-        help="the attributes that the model card's groups of strangers are by, such as gender, or "
-        "eyeglasses_probability:0.1,0.5 (numbers, cut); may be repeated; default: all that have names",
+        help="the attribute that groups the strangers in the model card, such as gender, or "
+        "eyeglasses_probability:0.1,0.5 (numbers, binned); may be repeated; default: all with named values",
     )  # fmt: skip
     add_cap_mb(parser)
     options = parser.parse_args(words)
@@ -69,7 +72,7 @@ def run(words: Sequence[str]) -> int:
             options.by,
         )
     if options.by and not manifest.get("strangers", {}).get("groups"):
-        say("warning: --by: the card has no groups, which are of a dozen strangers or more with such an attribute")
+        say("warning: --by: the card has no groups: a group needs a dozen strangers or more with that attribute")
     if options.json:
         print(json.dumps(manifest))
         return DONE
@@ -82,7 +85,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def describe(manifest: dict[str, Any]) -> list[str]:
-    """An export in a few lines: size, closeness, accuracy."""
+    """Summarise an export in a few lines: size, difference, accuracy."""
     fits = "fits" if manifest["fits_cap"] else "is over"
     lines = [
         f"{manifest['network']} (model {manifest['model_id']}) as {manifest['format']} {manifest['dtype']}: "
@@ -104,10 +107,10 @@ def describe(manifest: dict[str, Any]) -> list[str]:
         if "gallery" in accuracy:
             lines.append(f"by the nearest enrolled face: {_describe_change(accuracy['gallery'])}")
         if manifest["output"]["average_with_mirror"]:
-            lines.append("here each face is looked at once; the trial's record averages it with its mirror image")
+            lines.append("each face is embedded once here; the trial's record averages it with its mirror image")
     return lines
 
 
 def _describe_change(accuracy: dict[str, Any]) -> str:
-    """What the network has, and the file."""
+    """Return the accuracies of the network and of the file."""
     return f"{100 * accuracy['reference']:.2f} % -> {100 * accuracy['exported']:.2f} %"

@@ -1,4 +1,4 @@
-"""`ffem frontier RECORDS...`: which of the recorded networks no other beats."""
+"""`ffem frontier RECORDS...`: the recorded networks that no other beats."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def run(words: Sequence[str]) -> int:
         help=f"the cost: one of {', '.join(COST_AXES)} (bytes); ffem latency measures the last",
     )  # fmt: skip
     add_metric(parser)
-    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: a column wide, too")
+    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: also one column wide")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the figure and the report here; else nowhere")
     parser.add_argument(
         "--finalists", type=int, metavar="N",
         help="write the N best as configs, and a sweep of them, into finalists/ in --out DIR (or in frontier/ beside "
         "the first records, if new)",
     )  # fmt: skip
-    parser.add_argument("--beside", default="", metavar="ARCH,...", help="what that sweep trains besides: ffem_am,ffem")
+    parser.add_argument("--beside", default="", metavar="ARCH,...", help="networks to train as well: ffem_am,ffem")
     options = parser.parse_intermixed_args(words)
     if options.finalists is not None and options.finalists < 1:
         raise UsageError(f"--finalists {options.finalists} must be at least 1")
     beside = [name for name in options.beside.split(",") if name]
     if beside and options.finalists is None:
-        raise UsageError("--beside is for the sweep that --finalists N writes; give both")
+        raise UsageError("--beside adds to the sweep that --finalists N writes; give both")
 
     if options.style == "paper" and options.out is None:
-        raise UsageError("--style paper is a figure, which --out DIR writes; give both")
+        raise UsageError("--style paper is for the figure that --out DIR writes; give both")
 
     from ffem_jax.analysis.selection import select_where
     from ffem_jax.reports.frontier import compute_frontier, write_result
@@ -84,5 +84,5 @@ def run(words: Sequence[str]) -> int:
         if options.out:
             say(f"frontier: {options.out}")
         if finalists:
-            say(f"to train the best again: ffem sweep finalists --config-dir {shlex.quote(str(finalists))}", whole=True)
+            say(f"to retrain the best: ffem sweep finalists --config-dir {shlex.quote(str(finalists))}", whole=True)
     return DONE

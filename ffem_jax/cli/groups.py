@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Print each network's accuracy by group, and whether the largest gap is more than chance."""
-    parser = Parser("groups", "Accuracy by group of test images. The faces must be at hand: records hold no names.")
+    """Print each network's accuracy by group, and test the largest gap."""
+    parser = Parser("groups", "Accuracy by group of test images. The faces must be available: records hold no names.")
     add_records(parser)
     parser.add_argument(
         "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others; default: "
@@ -29,10 +29,10 @@ def run(words: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--by", action="append", default=[], metavar="COLUMN[:CUTS]",
-        help="such as gender, or eyeglasses_probability:0.1,0.5 (numbers, cut); may be repeated; default: all",
+        help="such as gender, or eyeglasses_probability:0.1,0.5 (numbers, binned); may be repeated; default: all",
     )  # fmt: skip
     add_metric(parser)
-    parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
+    parser.add_argument("--data-root", metavar="DIR", help="current location of the faces; default: the recorded one")
     options = parser.parse_intermixed_args(words)
 
     from ffem_jax.analysis.groups import choose_records, compute_groups, cut_columns
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     if not attributes and options.attributes:
         raise UsageError(f"--attributes {options.attributes} has no column of groups beside `path`")
     if not attributes:
-        raise UsageError(f"data={records[0].data} comes without attributes; give --attributes FILE.csv")
+        raise UsageError(f"data={records[0].data} has no attributes; give --attributes FILE.csv")
     columns, notes = cut_columns(attributes, options.by)
     found = compute_groups(records, columns, faces.labels, options.metric, among=read_all(paths))
     title = describe_data(records, (record.resolution for record in records), (one.images for one in found))
@@ -73,7 +73,7 @@ def run(words: Sequence[str]) -> int:
 def check_attributes(path: Path) -> None:
     """Raise UsageError unless `path` is a file that can be opened."""
     if not path.is_file():
-        raise UsageError(f"--attributes {path} is no file; give a CSV with a column `path`")
+        raise UsageError(f"--attributes {path} is not a file; give a CSV with a column `path`")
     try:
         path.open("rb").close()
     except OSError as error:
@@ -81,9 +81,9 @@ def check_attributes(path: Path) -> None:
 
 
 def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -> Faces:
-    """The faces that `records` were tested on, from `data_root` or from where the records say.
+    """Load the faces that `records` were tested on, from `data_root` or from the recorded location.
 
-    Raises DataError where they cannot be loaded and UsageError where those at hand are others.
+    Raises DataError if they cannot be loaded and UsageError if they differ from those recorded.
     """
     from ffem_jax.data import load_faces
     from ffem_jax.data.recorded import KnownFaces, describe_change
@@ -102,9 +102,9 @@ def load_recorded_faces(records: Sequence[TrialRecord], data_root: str | None) -
 
 
 def choose_attributes(faces: Faces, path: Path | None) -> dict[str, np.ndarray]:
-    """The columns of the file `path`, or those that come with the faces; says what in them is odd.
+    """Read the columns of the file `path`, or those that come with the faces; report anomalies.
 
-    Raises UsageError for a file that cannot be used.
+    Raises UsageError for an unusable file.
     """
     from ffem_jax.data.attributes import AttributesError, read_attributes
     from ffem_jax.data.listing import TABLE_NAME
@@ -117,7 +117,7 @@ def choose_attributes(faces: Faces, path: Path | None) -> dict[str, np.ndarray]:
     else:
         attributes, notes = faces.attributes, tuple(note for note in faces.notes if TABLE_NAME in note)
         if notes and not attributes:
-            raise UsageError(f"{notes[0]}; mend it, or give --attributes FILE.csv")
+            raise UsageError(f"{notes[0]}; fix it, or give --attributes FILE.csv")
     for note in notes:
         say(f"warning: {note}")
     return attributes

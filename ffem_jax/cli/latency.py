@@ -1,4 +1,4 @@
-"""`ffem latency RECORDS...`: how long each recorded network takes in a browser's runtime, written into the records."""
+"""`ffem latency RECORDS...`: times recorded networks in a browser's runtime and adds the result to their records."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ffem_jax.cli.trials import add_network_options, choose_keys
 from ffem_jax.text.tables import print_prose
 
 EPILOG = """\
-Each network is timed once, in TensorFlow.js' wasm backend in Node, on one thread of this machine, all of them in turn.
-Its trials need not be at hand: a call takes as long with any weights. Each done trial's record is then appended with
-latency_ms_wasm, the median; nothing that stands in the file is changed. Leave the machine alone meanwhile.
+Each network is timed in TensorFlow.js' wasm backend in Node, on one thread of this machine, alternating with others.
+The trials' files are not needed: a call takes the same time with any weights. For each done trial a record with the
+median, latency_ms_wasm, is appended; existing lines do not change. Keep the machine idle meanwhile.
 Then: ffem frontier RECORDS... --against latency_ms_wasm"""
 
 
@@ -22,8 +22,8 @@ def run(words: Sequence[str]) -> int:
     """Time the networks of the records, append the records, print one line per network."""
     parser = Parser("latency", "Milliseconds per face of recorded networks, written into their records.", EPILOG)
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="records.jsonl, or a folder with some")
-    parser.add_argument("--rounds", type=int, default=30, help="calls of each network, after a warm-up (30)")
-    parser.add_argument("--again", action="store_true", help="measure also what has a latency already")
+    parser.add_argument("--rounds", type=int, default=30, help="calls per network, after a warm-up (30)")
+    parser.add_argument("--again", action="store_true", help="also measure networks that already have a latency")
     add_network_options(parser)
     options = parser.parse_intermixed_args(words)
     if options.rounds < 1:
@@ -52,7 +52,9 @@ def run(words: Sequence[str]) -> int:
         for line in describe_networks(networks):
             print_prose(line)
     for file in files:
-        say(f"{file.path}: {file.updated} trials updated, {file.kept} as they were")
+        say(f"{file.path}: {file.updated} trials updated, {file.kept} unchanged")
     if busy.mean > BUSY_CORES:
-        say(f"warning: others used {busy.mean:.2f} cores meanwhile; measure again (--again) when the machine is quiet")
+        say(
+            f"warning: other processes used {busy.mean:.2f} cores meanwhile; measure again (--again) on an idle machine"
+        )
     return DONE

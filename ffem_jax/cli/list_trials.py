@@ -1,4 +1,4 @@
-"""`ffem list RECORDS...`: every recorded trial in a row, with its key and its folder."""
+"""`ffem list RECORDS...`: lists every recorded trial with its key and its folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def add_record_paths(parser: Parser) -> None:
-    """The arguments RECORDS..., `outputs` where it is left out, and --config-dir."""
+    """The arguments RECORDS..., by default `outputs`, and --config-dir."""
     from pathlib import Path
 
     add_config_dir(parser)
@@ -54,7 +54,7 @@ def add_record_paths(parser: Parser) -> None:
 
 
 def describe_trial(one: Listed, metric: str = "accuracy") -> dict[str, Any]:
-    """A trial as JSON takes it; rates in 0 to 1. metric: one of MEASURES, which is there beside accuracy."""
+    """Return a trial for JSON; rates in 0 to 1. metric: one of MEASURES, given in addition to accuracy."""
     record, (seed, fold) = one.record, one.run
     rates = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery")
     costs = ("params", "macs", "bytes_float32", "bytes_float16", "bytes_int8", "peak_activation_bytes")

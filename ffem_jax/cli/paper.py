@@ -1,4 +1,4 @@
-"""`ffem paper RECORDS...`: the paper's tables and curves, anew, from records of its networks."""
+"""`ffem paper RECORDS...`: the paper's tables and curves, from records of its networks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Write the page and its figures, and print Table 2 and what may be said of it."""
-    parser = Parser("paper", "The paper's Tables 2 and 3, its curves and its networks compared in pairs: one page.")
+    """Write the page and its figures, and print Table 2 and its conclusion."""
+    parser = Parser("paper", "The paper's Tables 2 and 3, its curves, and its networks compared in pairs: one page.")
     add_records(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: paper/ beside the first records, if new")
     parser.add_argument(
         "--attributes", type=Path, metavar="FILE.csv", help="columns `path` (person/file) and any others, for Table 3; "
-        "the faces must be at hand, since records hold no names",
+        "the faces must be available, since records hold no names",
     )  # fmt: skip
-    parser.add_argument("--data-root", metavar="DIR", help="where the faces are now; default: where the records say")
+    parser.add_argument("--data-root", metavar="DIR", help="current location of the faces; default: the recorded one")
     options = parser.parse_intermixed_args(words)
 
     from ffem_jax.reports.paper import write_paper
@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> int:
         check_attributes(options.attributes)
     out = choose_out(options.out, paths[0].parent / "paper", "--out DIR")
     check_writable(out, "--out DIR")
-    # Trials of other networks are counted on the page, whatever their faces.
+    # The page counts trials of other networks, regardless of their faces.
     others = [record for record in read_all(paths) if not find_network(record)]
     records = [*others, *read_comparable(paths, options.faces, lambda record: bool(find_network(record)))]
     groups: ImageGroups | str = "no --attributes FILE.csv was given"
@@ -62,10 +62,10 @@ def run(words: Sequence[str]) -> int:
 
 
 def find_groups(records: Sequence[TrialRecord], path: Path, data_root: str | None) -> ImageGroups | str:
-    """The groups of the images that `records` were tested on, or why there are none.
+    """The groups of the images that `records` were tested on, or the reason why there are none.
 
-    Raises UsageError and FrontierError for a file without usable columns: that is for the user to mend, where the
-    faces may be gone for good.
+    Raises UsageError and FrontierError for a file without usable columns: the user can fix that, whereas the faces
+    may be gone for good.
     """
     from ffem_jax.analysis.groups import choose_records, cut_columns
     from ffem_jax.analysis.summary import FrontierError
@@ -83,7 +83,7 @@ def find_groups(records: Sequence[TrialRecord], path: Path, data_root: str | Non
     except (DataError, UsageError) as error:
         # The error names folders of this machine, which the page must not.
         say(f"Table 3 is left out: {error}")
-        return "the faces of these records were not at hand, and records hold no names"
+        return "the faces of these records were not available, and records hold no names"
     attributes = choose_attributes(faces, path)
     columns, notes = cut_columns(attributes, choose_columns(attributes))
     for note in notes:

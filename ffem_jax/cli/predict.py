@@ -1,4 +1,4 @@
-"""`ffem predict RECORDS...`: which untrained networks of a space are worth training."""
+"""`ffem predict RECORDS...`: predicts which untrained networks of a space are worth training."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Rank networks that were not trained by those that were."""
-    parser = Parser("predict", "Rank a million networks of a space by what the records of some say; trains nothing.")
+    """Rank untrained networks from the trained ones."""
+    parser = Parser("predict", "Rank a million networks of a space from the records of some; trains nothing.")
     add_records(parser)
     add_space(parser)
     add_cap(parser)
-    parser.add_argument("--cap-mmacs", type=float, default=0.0, help="the limit of multiply-adds, in millions (none)")
+    parser.add_argument("--cap-mmacs", type=float, default=0.0, help="the limit of MACs, in millions (none)")
     parser.add_argument("--top", type=int, default=20, help="how many networks to list (20)")
-    parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to look at (1000000)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the networks where the space holds more (0)")
+    parser.add_argument("--count", type=int, default=1_000_000, help="how many networks to rank (1000000)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for drawing networks from a larger space (0)")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the list there, one column per choice")
     options = parser.parse_intermixed_args(words)
     for name in ("top", "count"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} {getattr(options, name)} must be at least 1")
     if not 0 <= options.cap_mmacs < float("inf"):
-        raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of multiply-adds, or 0 for no limit")
+        raise UsageError(f"--cap-mmacs {options.cap_mmacs} must be millions of MACs, or 0 for no limit")
 
     from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.search.model.prediction import predict_networks
@@ -72,12 +72,12 @@ def run(words: Sequence[str]) -> int:
 
 
 def add_space(parser: Parser) -> None:
-    """The argument --space, which says what a model of a search is about."""
-    parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that states the space (search)")
+    """The argument --space, the search space to model."""
+    parser.add_argument("--space", default="search", metavar="SWEEP", help="the sweep that defines the space (search)")
 
 
 def load_space(name: str, config_dir: Path | None) -> SearchSpace:
-    """The space that the sweep `name` states. Raises ConfigError or SpaceError where there is none."""
+    """Load the space of the sweep `name`. Raises ConfigError or SpaceError if there is none."""
     from omegaconf import DictConfig, OmegaConf
 
     from ffem_jax.config.compose import find_sweep, load_sweep
@@ -86,16 +86,16 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
     path = find_sweep(name, config_dir)
     node = OmegaConf.select(load_sweep(path), "hydra.sweeper")
     if not isinstance(node, DictConfig):
-        raise SpaceError(f"the sweep {path} states no space: it has no hydra.sweeper")
+        raise SpaceError(f"the sweep {path} defines no space: it has no hydra.sweeper")
     config: Any = OmegaConf.to_container(node, resolve=False)
-    # Seeds decide no network.
+    # Seeds are not part of a network.
     params = {key: text for key, text in (config.get("params") or {}).items() if key != "seed"}
     return read_space({**config, "params": params})
 
 
 def render_prediction(prediction: Prediction) -> Table:
-    """The list as a rich table; choices that all networks of it share are left to the line below."""
-    # Each with how little is lost without it on a narrow terminal.
+    """The list as a rich table; choices shared by all networks are given in the line below it."""
+    # Column -> priority on a narrow terminal; lower is dropped later.
     numbers = {"% [90 %]": 0, "rank": 1, f"MB {prediction.precision}": 0, "million MACs": 2, "recorded": 3}
     shared, rows = _find_shared(prediction), []
     for network in prediction.networks:
@@ -124,7 +124,7 @@ def _find_shared(prediction: Prediction) -> dict[str, str]:
 
 
 def shorten(point: Mapping[str, str]) -> str:
-    """Choices for a table: a stage's as `3:t6c64n2`, in the letters of MobileNetV2's tables."""
+    """Format choices for a table: a stage as `3:t6c64n2`, in the notation of MobileNetV2's tables."""
     stages: dict[str, str] = {}
     attention, rest = [], []
     for name, value in point.items():
@@ -140,17 +140,17 @@ def shorten(point: Mapping[str, str]) -> str:
 
 
 def describe(prediction: Prediction) -> list[str]:
-    """What the list is made of, and what it is worth."""
+    """Describe the source of the list and its reliability."""
     p, lines = prediction, []
-    computing = f" and {p.cap_mmacs:g} M multiply-adds" if p.cap_mmacs else ""
+    computing = f" and {p.cap_mmacs:g} M MACs" if p.cap_mmacs else ""
     if p.synthetic:
-        lines.append("synthetic faces: drawn, not photographed; the numbers say nothing about real ones")
+        lines.append("synthetic faces: the numbers say nothing about real ones")
     if not p.networks:
         lines.append(f"no network was found that fits {p.cap_mb:g} MB at {p.precision}{computing}; raise the cap")
     elif shared := _find_shared(p):
-        lines.append("all of them: " + shorten(shared))
+        lines.append("shared by all: " + shorten(shared))
     looked = f"all {p.drawn:,} networks of the space" if p.whole else f"{p.drawn:,} networks drawn from the space"
-    outside = f", {p.outside} recorded ones outside the space left out" if p.outside else ""
+    outside = f", {p.outside} recorded ones outside the space ignored" if p.outside else ""
     lines.append(
         f"{looked}, about {p.ranked:,} of them under {p.cap_mb:g} MB{computing}, predicted from {p.learnt_from} "
         f"trained{outside}"
@@ -162,10 +162,10 @@ def describe(prediction: Prediction) -> list[str]:
     macs = p.agreement.macs
     if not p.left_out.low > 0:
         lines.append(
-            "THE RANKING IS WORTH NOTHING YET: that tau may as well be 0; train more networks of the space first"
+            "THE RANKING IS NOT YET USABLE: that tau is indistinguishable from 0; train more of the space first"
         )
     elif macs and macs.tau >= p.left_out.tau:
-        lines.append("multiply-adds alone order these networks as well: the larger is the better guess")
+        lines.append("MACs alone rank these networks as well: the larger is the better guess")
     from ffem_jax.reports.wording import describe_agreement
 
     told = describe_agreement(p.agreement)
@@ -175,7 +175,7 @@ def describe(prediction: Prediction) -> list[str]:
         overlapping = sum(network.accuracy_high >= best.accuracy_low for network in p.networks[1:])
         lines.append(
             f"The intervals of {overlapping} of the {len(p.networks) - 1} others listed overlap the first one's: these "
-            "records do not order them. rank: what the intervals leave open among all that fit."
+            "records do not order them. rank: the ranks compatible with the intervals, among all that fit."
         )
     lines.append(f"bytes and MACs listed are exact; those of the rest are predicted, to {100 * p.cost_error:.0f} %")
     if p.short:

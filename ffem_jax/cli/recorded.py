@@ -1,4 +1,4 @@
-"""What the commands that read records share: which files, which version of the faces, and what is left out, said."""
+"""Shared by the commands that read records: finds files, selects one version of the faces, reports omissions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_records(parser: argparse.ArgumentParser) -> None:
         "--faces",
         default="",
         metavar="FINGERPRINT",
-        help="the trials of these faces alone, where the data changed while trials were recorded (the newest)",
+        help="only the trials with these faces, if the data changed while trials were recorded (the newest)",
     )
 
 
@@ -32,12 +32,12 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", action="append", default=[], metavar="KEY=VALUE",
         help="only trials with this setting, such as recipe.name=modern, attention.kind=eca or data.resolution=96; may "
-        "be repeated: of one key, either value",
+        "be repeated: several values of one key are alternatives",
     )  # fmt: skip
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
-    """The argument --metric, with what each choice means."""
+    """The argument --metric, with the meaning of each choice."""
     first, *others = MEASURES.values()
     meanings = ". ".join(one.meaning.removesuffix(".") for one in (first, *ACCURACIES.values(), *others))
     parser.add_argument(
@@ -46,23 +46,23 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cap(parser: argparse.ArgumentParser) -> None:
-    """The arguments --cap-mb and --precision, None where they are not given: `analysis.cap.choose_cap` reads both."""
+    """The arguments --cap-mb and --precision, None by default: `analysis.cap.choose_cap` reads both."""
     add_cap_mb(parser)
     add_precision(parser)
 
 
-_RECORDED = "default: the one that the trials were run under, else"
+_RECORDED = "default: that of the trials, else"
 
 
 def add_cap_mb(parser: argparse.ArgumentParser) -> None:
-    """The argument --cap-mb, None where it is not given. Its value must be a size above 0."""
+    """The argument --cap-mb, None by default. Its value must be a size above 0."""
     parser.add_argument(
         "--cap-mb", type=_read_size, metavar="MB", help=f"the size limit, in MB of 10**6 bytes; {_RECORDED} 10"
     )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """The argument --precision, None where it is not given."""
+    """The argument --precision, None by default."""
     parser.add_argument("--precision", choices=PRECISIONS, help=f"bytes at this precision; {_RECORDED} float32")
 
 
@@ -77,27 +77,27 @@ def _read_size(text: str) -> float:
 
 
 def choose_out(given: Path | None, default: Path, option: str) -> Path:
-    """Where a command writes: `given`, or `default` where nothing stands there yet.
+    """Return the output path: `given`, or `default` if that does not exist yet.
 
-    Raises UsageError where something does: what a sweep wrote is replaced only by name.
+    Raises UsageError if it does: the output of a sweep is replaced only on request.
     """
     if given is None and default.exists():
         raise UsageError(
-            f"{default} exists already; say where to write with {option}, or replace it with "
+            f"{default} already exists; choose another path with {option}, or replace it with "
             f"{option.split()[0]} {default}"
         )
     return given or default
 
 
 def find_records(paths: Sequence[Path]) -> list[Path]:
-    """The records files that `paths` name, folders searched. Raises UsageError for a path that holds none."""
+    """Find the records files that `paths` name; folders are searched. Raises UsageError for a path without any."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist; give a records file or a sweep's folder")
         files = sorted(path.rglob("records.jsonl")) if path.is_dir() else [path]
         if not files:
-            raise UsageError(f"{path} holds no records.jsonl; give a records file or a sweep's folder")
+            raise UsageError(f"{path} contains no records.jsonl; give a records file or a sweep's folder")
         found += files
     return found
 
@@ -113,9 +113,9 @@ def read_all(paths: Iterable[Path], where: Sequence[str] = ()) -> list[TrialReco
 def read_comparable(
     paths: Iterable[Path], faces: str, wanted: Callable[[TrialRecord], bool] = lambda _: True
 ) -> list[TrialRecord]:
-    """The `wanted` records of the files that can stand on one axis; says what is left out.
+    """Return the `wanted` records that share one axis; report what is left out.
 
-    faces: as `select_comparable` has it. Raises FrontierError as it does.
+    faces: see `select_comparable`. Raises FrontierError as it does.
     """
     from ffem_jax.analysis.comparability import select_comparable
 

@@ -1,4 +1,4 @@
-"""`ffem report RECORDS...`: the page people look at, one file that can be read, filtered and sent on."""
+"""`ffem report RECORDS...`: one HTML page to read, filter and pass on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run(words: Sequence[str]) -> int:
     add_cap(parser)
     add_metric(parser)
     parser.add_argument("--title", default="", help="a name for the page, such as the sweep's")
-    parser.add_argument("--question", default="", help="what was asked; default: the most accurate under the limit")
+    parser.add_argument("--question", default="", help="the question; default: the most accurate under the limit")
     parser.add_argument(
-        "--mixed", action="store_true", help="take records of several data sets or protocols, each on axes of its own"
+        "--mixed", action="store_true", help="accept records of several data sets or protocols, each on its own axes"
     )
     options = parser.parse_intermixed_args(words)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE = "120/minute"
 ACTIONS_HELP = (
-    "ffem serve keys add|list|revoke manages the API keys, ffem serve people list|delete the people who are enrolled;\n"
-    "ffem serve keys --help and ffem serve people --help say more."
+    "ffem serve keys add|list|revoke manages the API keys, ffem serve people list|delete the enrolled people;\n"
+    "see ffem serve keys --help and ffem serve people --help."
 )
 
 
@@ -57,11 +57,11 @@ def run(words: Sequence[str]) -> int:
     people, vectors = gallery.count()
     shortage = threshold.find_shortage(vectors)
     if shortage:
-        say(f"ffem: warning: {shortage}; the threshold is the largest that the calibration bears out")
+        say(f"ffem: warning: {shortage}; the threshold is the largest that the calibration supports")
     if not any(not key.revoked_at for key in list_keys(engine)):
-        say("ffem: warning: there is no API key yet; ffem serve keys add --scopes enrol,match makes one")
+        say("ffem: warning: there is no API key yet; create one with ffem serve keys add --scopes enrol,match")
     if not is_loopback(options.host):
-        say(f"ffem: warning: {options.host} is reached from outside, without TLS: put a proxy with HTTPS before it")
+        say(f"ffem: warning: {options.host} is reachable from outside, without TLS: put an HTTPS proxy in front of it")
 
     def announce(address: str) -> None:
         set_up_logging()
@@ -75,13 +75,15 @@ def run(words: Sequence[str]) -> int:
 
 
 def _make_parser() -> Parser:
-    parser = Parser("serve", "The recognition server: vectors in, names out; it takes no image.", epilog=ACTIONS_HELP)
+    parser = Parser(
+        "serve", "Run the recognition server: vectors in, names out; it accepts no images.", epilog=ACTIONS_HELP
+    )
     parser.add_argument(
         "--model",
         type=Path,
         required=True,
         metavar="export.json",
-        help="what ffem export wrote: the model's id and length",
+        help="the output of ffem export, which gives the model's id and vector length",
     )
     add_database_option(parser)
     parser.add_argument(
@@ -92,7 +94,7 @@ def _make_parser() -> Parser:
     )
     parser.add_argument(
         "--false-accept-rate", type=float, default=0.01, metavar="RATE",
-        help="share of strangers, 0 to 1, who may be accepted as anybody enrolled (default %(default)s)",
+        help="share of strangers, 0 to 1, that may be accepted as an enrolled person (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--threshold",
@@ -100,12 +102,12 @@ def _make_parser() -> Parser:
         metavar="DISTANCE",
         help="accept up to this distance, 0 to 1, instead of a calibration",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default %(default)s)")
-    parser.add_argument("--rate", default=DEFAULT_RATE, help="requests that a key may make (default %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free port (default %(default)s)")
+    parser.add_argument("--rate", default=DEFAULT_RATE, help="request limit per key (default %(default)s)")
     parser.add_argument(
         "--allow-origin", action="append", default=[], metavar="ORIGIN",
-        help="a page that may ask from a browser, such as https://example.com, or null for a file; may be repeated",
+        help="an origin that may send requests from a browser, as https://example.com, or null for a file; repeatable",
     )  # fmt: skip
     return parser
 
@@ -113,7 +115,7 @@ def _make_parser() -> Parser:
 def choose_threshold(
     calibration: Path | None, false_accept_rate: float, sigma: float | None, model: ServedModel
 ) -> Threshold:
-    """The threshold that the options ask for. Raises UsageError where they ask for none, for two or for nonsense."""
+    """Return the threshold from the options. Raises UsageError if they give none, two or an invalid one."""
     from ffem_jax.serve.thresholds import CalibratedThreshold, FixedThreshold, load_calibration
 
     if (calibration is None) == (sigma is None):

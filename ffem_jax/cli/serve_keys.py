@@ -1,4 +1,4 @@
-"""`ffem serve keys add|list|revoke`: who may ask the recognition server what."""
+"""`ffem serve keys add|list|revoke`: manages access to the recognition server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ffem_jax.cli.terminal import DONE, Parser, print_table, say
 from ffem_jax.text.tables import make_table
 
 ACTIONS = {
-    "add": "make a key; it is printed once and stored nowhere",
-    "list": "the keys that there are, without their secrets",
-    "revoke": "make a key invalid at once",
+    "add": "create a key; it is printed once and not stored",
+    "list": "list the keys, without their secrets",
+    "revoke": "revoke a key immediately",
 }
 
 
@@ -32,16 +32,16 @@ def run_keys(words: Sequence[str]) -> int:
     if action == "add":
         scopes = "; ".join(f"{scope}: {what}" for scope, what in SCOPES.items())
         parser.add_argument("--scopes", required=True, metavar="SCOPE,...", help=scopes)
-        parser.add_argument("--label", default="", help="what you will know it by, such as the app's name")
+        parser.add_argument("--label", default="", help="a name for the key, such as the app's")
     if action == "revoke":
-        parser.add_argument("key_id", metavar="ID", help="as ffem serve keys list shows it")
+        parser.add_argument("key_id", metavar="ID", help="as shown by ffem serve keys list")
     options = parser.parse_args(words[1:])
     engine = open_database(find_database(options.database), create=action == "add")
     if action == "add":
         chosen = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
         key, presented = add_key(engine, chosen, options.label)
         print(json.dumps({"key": presented, **dataclasses.asdict(key)}) if options.json else presented)
-        say(f"key {key.key_id} with {', '.join(key.scopes)}: keep it now, it cannot be shown again")
+        say(f"key {key.key_id} with {', '.join(key.scopes)}: save it now, it cannot be shown again")
     elif action == "revoke":
         revoke_key(engine, options.key_id)
         print(json.dumps({"revoked": options.key_id}) if options.json else f"key {options.key_id} is revoked")

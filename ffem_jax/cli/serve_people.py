@@ -1,4 +1,4 @@
-"""`ffem serve people list|delete`: who is enrolled in the gallery, whatever the model."""
+"""`ffem serve people list|delete`: manages the people in the gallery, for all models."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ffem_jax.serve.people import Person
 
 ACTIONS = {
-    "list": "who is enrolled: name, id, number of vectors",
-    "delete": "delete a person and all their vectors, from the database's files too",
+    "list": "list the enrolled people: name, id, number of vectors",
+    "delete": "delete a person and all their vectors, also from the database's files",
 }
 
 
@@ -32,7 +32,7 @@ def run_people(words: Sequence[str]) -> int:
     parser = Parser(f"serve people {action}", f"{ACTIONS[action][0].upper()}{ACTIONS[action][1:]}.")
     add_database_option(parser)
     if action == "delete":
-        parser.add_argument("person", metavar="NAME|ID", help="as ffem serve people list shows it")
+        parser.add_argument("person", metavar="NAME|ID", help="as shown by ffem serve people list")
     options = parser.parse_args(words[1:])
     engine = open_database(find_database(options.database), create=False)
     try:
@@ -70,7 +70,7 @@ def _tell_deleted(person: Person, wiped: bool, as_json: bool) -> None:
     else:
         show(f"deleted: {person.name}, {person.vectors:,} vectors")
     if not wiped:
-        say("ffem: warning: the database's files could not be written anew; what was deleted may be left in them")
+        say("ffem: warning: the database's files could not be rewritten; they may still contain deleted data")
 
 
 def _describe(person: Person) -> dict:

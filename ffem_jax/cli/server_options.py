@@ -1,4 +1,4 @@
-"""What the commands around the recognition server share: its database, and whether its libraries are there."""
+"""Shared by the commands of the recognition server: the database option and the check for its libraries."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def add_database_option(parser: Parser) -> None:
 
 
 def find_database(named: str | None) -> str:
-    """The URL that was given, or the environment's, which keeps a password out of the list of processes."""
+    """Return the given URL or the environment's, which keeps a password out of the process list."""
     from ffem_jax.serve.database import DEFAULT_URL
 
     return named or os.environ.get(DATABASE_VARIABLE) or DEFAULT_URL
 
 
 def choose_action(command: str, actions: Mapping[str, str], words: Sequence[str]) -> str | int:
-    """The action that `words` begin with, or the exit status where its help was all that was asked for.
+    """Return the action named by the first of `words`, or the exit status if only help was requested.
 
-    actions: name -> what it does. Raises UsageError for a word that is none of them.
+    actions: name -> description. Raises UsageError for any other word.
     """
     if not words or words[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:8} {what}" for name, what in actions.items())
-        print(f"usage: ffem {command} ACTION ...\n\n{lines}\n\nffem {command} ACTION --help says more.")
+        print(f"usage: ffem {command} ACTION ...\n\n{lines}\n\nSee also: ffem {command} ACTION --help.")
         return DONE if words else BAD_USAGE
     if words[0] not in actions:
         raise UsageError(
@@ -44,7 +44,7 @@ def choose_action(command: str, actions: Mapping[str, str], words: Sequence[str]
 
 
 def check_installed() -> None:
-    """Raise UsageError where the server's libraries are missing."""
+    """Raise UsageError if the server's libraries are missing."""
     try:
         import fastapi
         import limits

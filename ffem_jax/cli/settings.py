@@ -1,4 +1,4 @@
-"""`ffem settings [PATTERN]`: every setting that is typed as key=value; `--markdown` writes docs/settings.md."""
+"""`ffem settings [PATTERN]`: lists every key=value setting; `--markdown` writes docs/settings.md."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, 
 from ffem_jax.text.tables import Column, make_table
 
 TYPES = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
-# Sections of the page: what the names begin with, its title, and a sentence.
+# Sections of the page: prefix of the names, title, and a sentence.
 SECTIONS = (
     ("arch.attention.", "Attention", ""),
-    ("arch.", "Network", "The settings of a row of the stage table take its number, from 0, for `N`."),
+    ("arch.", "Network", "For the settings of a row of the stage table, replace `N` with its number, counted from 0."),
     ("data.", "Faces", ""),
     ("protocol.", "Training and test images", ""),
     ("recipe.", "Training", ""),
     ("teacher.", "Teacher", ""),
-    ("pretrain.", "Pretraining", "The faces, split and recipe of what a network is trained on first."),
-    ("run.", "Run", "These decide no result."),
+    ("pretrain.", "Pretraining", "The faces, split and recipe of the first training."),
+    ("run.", "Run", "These do not affect results."),
     ("launcher.", "Launcher", ""),
     ("hydra.sweeper.", "Search", "For sweeps with `hydra/sweeper=search`, such as `ffem sweep search`."),
     ("hydra.", "Folders", ""),
@@ -35,13 +35,13 @@ SECTIONS = (
 )
 HEAD = """# Settings
 
-Every setting is typed as `name=value` behind `ffem train`, `ffem sweep` and `ffem cost`. `ffem settings PATTERN` prints
-those whose names hold a text, such as `ffem settings kernel`; `ffem settings "recipe.*"` prints a group.
+Give any setting as `name=value` after `ffem train`, `ffem sweep` or `ffem cost`. `ffem settings PATTERN` prints the
+settings whose names contain a text, such as `ffem settings kernel`; `ffem settings "recipe.*"` prints a group.
 
-The default is what counts when nothing else is typed. A choice of a group, such as `recipe=paper`, brings values of its
-own: `ffem train --cfg recipe=paper` prints them all.
+The default applies unless you set another value. A choice of a group, such as `recipe=paper`, sets several values:
+`ffem train --cfg recipe=paper` prints them all.
 
-This page is written by `make settings`, from the declarations in `ffem_jax/specs/`.
+`make settings` generates this page from the declarations in `ffem_jax/specs/`.
 """
 
 
@@ -66,17 +66,17 @@ def run(words: Sequence[str]) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = Parser(
-        "settings", "Every setting of train, sweep and cost: its values, its default, what it means.",
+        "settings", "List the settings of train, sweep and cost: values, default, meaning.",
         epilog="such as: ffem settings kernel, ffem settings 'recipe.*', ffem settings hydra.sweeper",
     )  # fmt: skip
-    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="part of a name, or * and ? for any letters")
-    parser.add_argument("--markdown", action="store_true", help="print all of them as docs/settings.md has them")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="part of a name; * and ? are wildcards")
+    parser.add_argument("--markdown", action="store_true", help="print all of them as docs/settings.md")
     add_config_dir(parser)
     return parser
 
 
 def list_everything(config_dir: Path | None = None) -> list[Setting]:
-    """Every setting, those of searches and the folders of Hydra too; the default is that of conf/config.yaml."""
+    """Return every setting, including those of searches and Hydra's folders; defaults are those of conf/config.yaml."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     from ffem_jax.config.compose import AUTO_DIR, open_composer
@@ -116,20 +116,22 @@ def _list_groups() -> dict[str, list[str]]:
 
 
 def select_matching(settings: Sequence[Setting], patterns: Sequence[str]) -> list[Setting]:
-    """Those whose names match one of `patterns`, all without any.
+    """Return the settings whose names match one of `patterns`; all of them without patterns.
 
-    A pattern is part of a name, or the whole of it where it has `*` or `?`; what stands behind `=` is left out, and the
-    number of a row stands for any.
+    A pattern is part of a name, or the complete name if it contains `*` or `?`. Text after `=` is ignored, and the
+    number of a row matches any row.
 
     Raises:
-        UsageError: a pattern that matches none, with the names that are close.
+        UsageError: a pattern matches nothing; the message gives similar names.
     """
     kept: dict[str, Setting] = {}
     for pattern in patterns:
         wanted = re.sub(r"\.\d+(?=\.|$)", ".N", pattern.partition("=")[0].strip()).lower()
         found = [one for one in settings if _matches(one.name.lower(), wanted)]
         if not found:
-            raise UsageError(f"no setting matches {pattern!r};{suggest_names(wanted, settings)} ffem settings has all")
+            raise UsageError(
+                f"no setting matches {pattern!r};{suggest_names(wanted, settings)} ffem settings lists all"
+            )
         kept |= {one.name: one for one in found}
     return [one for one in settings if not patterns or one.name in kept]
 
@@ -141,7 +143,7 @@ def _matches(name: str, wanted: str) -> bool:
 
 
 def suggest_names(wanted: str, settings: Sequence[Setting]) -> str:
-    """` did you mean X or Y?` with whole names, by the name or its last part; nothing where none is close."""
+    """Return ` did you mean X or Y?` with full names similar in name or last part; empty if there are none."""
     names = [one.name for one in settings if not one.name.startswith("pretrain.") or wanted.startswith("pretrain")]
     typed = wanted.split(".")[-1]
     last = {name: name.split(".")[-1] for name in names}
@@ -157,11 +159,11 @@ def suggest_names(wanted: str, settings: Sequence[Setting]) -> str:
     return f" did you mean {' or '.join(close)}?" if close else ""
 
 
-# ---------------------------------------------------------------------------------------- in words
+# -------------------------------------------------------------------------------------- as text
 
 
 def describe(one: Setting) -> dict[str, Any]:
-    """A setting as JSON takes it; an infinite bound is null."""
+    """Return a setting for JSON; an infinite bound is null."""
     row = dataclasses.asdict(one)
     bounds = {key: None if row[key] in (float("inf"), float("-inf")) else row[key] for key in ("low", "high")}
     return {**row, **bounds, "choices": list(one.choices)}
@@ -175,7 +177,7 @@ def describe_in_words(one: Setting) -> str:
 
 
 def describe_values(one: Setting) -> str:
-    """What may be given: the choices, or a type with its bounds and unit."""
+    """Describe the valid values: the choices, or a type with its bounds and unit."""
     if one.choices:
         several = "some of " if one.type.startswith(("tuple", "list")) else ""
         return several + ", ".join(map(str, one.choices))
@@ -186,7 +188,7 @@ def describe_values(one: Setting) -> str:
     elif name.startswith("dict"):
         name = "mapping"
     else:
-        # What is declared as Any is checked by its spec, and its meaning says what it may be.
+        # A field declared as Any is checked by its spec; its meaning lists the valid values.
         words = [TYPES.get(part.strip(), "") for part in name.replace("Any", "").split("|")]
         name = " or ".join(filter(None, words)) + (" or null" if "None" in name else "") or "see its meaning"
     return name + _describe_bounds(one) + (f" ({one.unit})" if one.unit else "")
@@ -202,7 +204,7 @@ def _describe_bounds(one: Setting) -> str:
 
 
 def write_default(one: Setting) -> str:
-    """The default as it is typed."""
+    """Return the default in command-line syntax."""
     return _write(one.default)
 
 
@@ -231,7 +233,7 @@ def write_page(settings: Sequence[Setting], groups: dict[str, list[str]]) -> str
         "",
         "## Groups",
         "",
-        "A choice of a group is a file of `conf/` with several values.",
+        "A choice of a group is a file in `conf/` that sets several values.",
         "",
     ]
     rows = [[quote_code(name), ", ".join(map(quote_code, choices))] for name, choices in groups.items()]

@@ -1,4 +1,4 @@
-"""`ffem show KEY|NAME [RECORDS]`: everything that is recorded of one trial or network, and where its files are."""
+"""`ffem show KEY|NAME [RECORDS]`: shows everything recorded about one trial or network, and its files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def run(words: Sequence[str]) -> int:
     """Print settings, accuracy, cost and files."""
-    parser = Parser("show", "One recorded trial or network: settings, accuracy of each seed, cost, folder, files.")
-    parser.add_argument("network", metavar="KEY|NAME", help="as ffem list shows it; six letters of a key do")
+    parser = Parser("show", "Show one recorded trial or network: settings, accuracy of each seed, cost, folder, files.")
+    parser.add_argument("network", metavar="KEY|NAME", help="as shown by ffem list; six letters of a key suffice")
     add_record_paths(parser)
     options = parser.parse_intermixed_args(words)
     trials = find_network(list_trials(options.records), options.network)
@@ -34,15 +34,15 @@ def run(words: Sequence[str]) -> int:
 
 
 def find_settings(one: Listed) -> dict[str, Any]:
-    """The settings of a trial that are not at their defaults, by the key that is typed for training; where its files
-    lie and what tells the network's trials apart are left out."""
+    """Return a trial's non-default settings by command-line key, without file locations and without the settings that
+    distinguish the network's trials."""
     from ffem_jax.specs.teacher import TeacherSpec
     from ffem_jax.specs.trial import TrialSpec, to_plain
 
     defaults = _flatten(to_plain(TrialSpec()) | {"teacher": dataclasses.asdict(TeacherSpec())})
     left_out = ["seed", "protocol.fold", "protocol.split_seed", "data.cache_dir", "pretrain.data.cache_dir"]
     if one.record.view.arch.attention.kind == "none":
-        left_out += [key for key in defaults if key.startswith("arch.attention.")]  # which no attention reads
+        left_out += [key for key in defaults if key.startswith("arch.attention.")]  # which this attention does not read
     return {
         key: value
         for key, value in _flatten(one.record.spec).items()
@@ -51,26 +51,26 @@ def find_settings(one: Listed) -> dict[str, Any]:
 
 
 def _flatten(spec: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings by the key that is typed."""
+    """Return nested settings by command-line key."""
     from ffem_jax.records.record import flatten_spec
 
-    flat = flatten_spec(json.loads(json.dumps(spec)))  # a tuple as the record has it
+    flat = flatten_spec(json.loads(json.dumps(spec)))  # tuples become lists, as in the record
     return {f"arch.{key}" if key.startswith("attention.") else key: value for key, value in flat.items()}
 
 
 def list_files(folder: Path | None) -> dict[str, int]:
-    """The files directly in a trial's folder, with their bytes."""
+    """Return the files directly in a trial's folder with their sizes in bytes."""
     if folder is None:
         return {}
     return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def show_network(trials: Sequence[Listed], settings: dict[str, Any]) -> None:
-    """Print all of it for people to read."""
+    """Print everything as text."""
     first = trials[0].record
     drawn = " (synthetic faces)" if first.synthetic else ""
     show(f"{trials[0].label}: data={first.data}{drawn} at {first.pixels} pixels, protocol={first.protocol}")
-    show("settings that are not at their defaults:")
+    show("non-default settings:")
     for key, value in settings.items():
         show(f"  {key}={json.dumps(value) if isinstance(value, list) else value}", whole=True)
     rows = [[name, text] for name, text in _describe_cost(trials)]

@@ -1,4 +1,4 @@
-"""`ffem sweep NAME [key=value ...]`: a question's networks, trained, with the frontier drawn at the end."""
+"""`ffem sweep NAME [key=value ...]`: trains the networks for a question and plots their frontier."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run(words: Sequence[str]) -> int:
     from ffem_jax.config.compose import find_sweep
 
     parser = OverridesParser(
-        "sweep NAME", "Train the networks of sweeps/NAME.yaml. Killed and started again, it goes on."
+        "sweep NAME", "Train the networks of sweeps/NAME.yaml. If interrupted, run it again to resume."
     )
-    parser.add_argument("--list", action="store_true", help="the sweeps there are, and what each of them asks")
-    parser.add_argument("--cfg", action="store_true", help="print the composed config and the values swept over; stop")
+    parser.add_argument("--list", action="store_true", help="list the available sweeps and their questions")
+    parser.add_argument("--cfg", action="store_true", help="print the composed config and the swept values, then stop")
     add_plan(parser)
     options = parser.parse_intermixed_args(words)
     check_plan(options)
@@ -69,7 +69,7 @@ def list_sweeps(options: argparse.Namespace) -> int:
 
 
 def print_config(name: str, options: argparse.Namespace) -> int:
-    """Print the config that the sweep's trials share, checked, and what it sweeps over, as YAML or JSON."""
+    """Print the validated config shared by the sweep's trials, and the swept values, as YAML or JSON."""
     from omegaconf import OmegaConf
 
     from ffem_jax.config.compose import SWEEP_GROUP, find_sweep, open_composer, to_application
@@ -81,7 +81,7 @@ def print_config(name: str, options: argparse.Namespace) -> int:
         config = composer.compose([f"+{SWEEP_GROUP}={name}", *fixed], multirun=True)
         sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
         plain = dataclasses.asdict(to_application(config))
-    # An override of the user's replaces the sweep's values of the same key.
+    # A user's override replaces the sweep's values for the same key.
     taken = {one.key_or_group for one in user}
     params = {key: values for key, values in (sweeper.get("params") or {}).items() if key not in taken}
     params |= {one.key_or_group: str(one.input_line).partition("=")[2] for one in user if one.is_sweep_override()}
@@ -93,7 +93,7 @@ def print_config(name: str, options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep or a search came to. labels: what tells its networks apart in a line, by `progress.identify`."""
+    """The result of a sweep or a search. labels: short names that distinguish its networks, by `progress.identify`."""
 
     records: list[TrialRecord]
     errors: list[str]
@@ -106,14 +106,14 @@ class Swept:
 
 
 def run_sweep(name: str, options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Plan, launch and report the sweep `name`; without a name, of the overrides alone."""
+    """Plan, launch and report the sweep `name`; without a name, the sweep given by the overrides."""
     from ffem_jax.analysis.summary import describe_chance
     from ffem_jax.config.compose import open_composer
     from ffem_jax.records.record import STATUSES
     from ffem_jax.search.plan import is_search
 
     with open_composer(options.config_dir) as composer, keep_stdout_clean():
-        # Once and here: a worker in another folder would look for other paths.
+        # Resolved once, here: a worker in another folder would resolve other paths.
         options.overrides = composer.settle(options.overrides)
         searching = is_search(composer, name, options.overrides, options.config_dir)
         swept = (search if searching else sweep_all)(composer, name, options, words)

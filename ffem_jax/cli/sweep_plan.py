@@ -1,4 +1,4 @@
-"""`ffem sweep NAME --plan` and `ffem train --plan`: what it will take and what it can show; trains nothing."""
+"""`ffem sweep NAME --plan` and `ffem train --plan`: the cost and the power of a sweep; trains nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ffem_jax.runs.plan import Forecast
     from ffem_jax.specs.trial import RunSpec, TrialSpec
 
-# Networks that are looked at in a search's space.
+# Networks sampled from a search space.
 SAMPLES = 12
 NAMED_AT_MOST = 10
 
@@ -31,26 +31,26 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     """The arguments --plan and --records."""
     parser.add_argument(
         "--plan", action="store_true",
-        help="trials, sizes, disk, hours and the differences that can be shown; trains nothing",
+        help="print trials, sizes, disk, hours and the detectable differences; train nothing",
     )  # fmt: skip
     parser.add_argument(
         "--records", action="append", default=[], type=Path, metavar="RECORDS",
-        help="with --plan: more records whose seconds and answers count, besides the sweep's own; may be repeated",
+        help="with --plan: use the times and results in these records too, besides the sweep's own; may be repeated",
     )  # fmt: skip
 
 
 def check_plan(options: argparse.Namespace) -> None:
-    """Raise UsageError for options that mean two things at once, or nothing without --plan."""
+    """Raise UsageError for options that conflict, or have no effect without --plan."""
     if options.plan and options.cfg:
-        raise UsageError("--cfg prints a config and --plan a plan; leave one of them out")
+        raise UsageError("--cfg prints a config and --plan a plan; give only one of them")
     if (options.records or options.plan) and getattr(options, "list", False):
-        raise UsageError("--list names the sweeps and --plan plans one; leave one of them out")
+        raise UsageError("--list lists the sweeps and --plan plans one; give only one of them")
     if options.records and not options.plan:
-        raise UsageError("--records goes with --plan; the file that trials are recorded in is run.records=FILE")
+        raise UsageError("--records needs --plan; to set the file that trials are recorded in, use run.records=FILE")
 
 
 def print_plan(name: str, options: argparse.Namespace) -> int:
-    """Print the plan of the sweep `name`; without a name, of the overrides alone."""
+    """Print the plan of the sweep `name`; without a name, of the sweep given by the overrides."""
     from ffem_jax.config.compose import open_composer
     from ffem_jax.search.plan import is_search
 
@@ -114,7 +114,7 @@ def _plan_search(composer: Composer, name: str, options: argparse.Namespace) -> 
         try:
             trial, _run = maker.compose(plan.space.sample(random))
         except (ConfigError, SpecError):
-            continue  # no network of the space: the search refuses it, too
+            continue  # not a network of the space: the search rejects it as well
         sampled.setdefault(trial_key(trial), trial)
         if len(sampled) == SAMPLES:
             break
@@ -126,7 +126,7 @@ def _plan_search(composer: Composer, name: str, options: argparse.Namespace) -> 
     scale = count / sampled_trials
     done = sum(record.status == "done" for record in plan.read_records())
     left = max(0.0, 1 - done / max(1, count))
-    # A search's workers on this machine are processes, whatever the launcher is called.
+    # On this machine the workers of a search are processes, regardless of the launcher.
     launcher = plan.config.launcher
     name_of_launcher = "joblib" if launcher.name == "local" else launcher.name
     at_a_time = count_at_a_time(name_of_launcher, min(plan.workers, count), plan.run.cores)
@@ -156,7 +156,7 @@ def _plan_search(composer: Composer, name: str, options: argparse.Namespace) -> 
 
 
 def _read(own: Path, others: Sequence[Path]) -> list[TrialRecord]:
-    """The sweep's own records, those of its pretrainings, and those that --records names."""
+    """The sweep's own records, those of its pretrainings, and those given by --records."""
     from ffem_jax.records.record import read_records
     from ffem_jax.runs.progress import PRETRAINING_FOLDER, PRETRAINING_RECORDS
 
@@ -173,7 +173,7 @@ def _forecast(trials: Sequence[TrialSpec], run: RunSpec, launcher: Any, recorded
     def find_pace(ends: Sequence[tuple[TrialSpec, int, int]]) -> Pace:
         known = read_pace(recorded, run.cores, {trial.recipe.precision for trial, *_ in ends})
         if known is None:
-            say("timing some training steps of the smallest and the largest network; --records RECORDS spares it")
+            say("timing some training steps of the smallest and the largest network; --records RECORDS avoids this")
         return known or measure_pace(ends, run.cores)
 
     at_a_time = count_at_a_time(launcher.name, launcher.jobs, run.cores)
@@ -181,7 +181,7 @@ def _forecast(trials: Sequence[TrialSpec], run: RunSpec, launcher: Any, recorded
 
 
 def _find_chance(forecast: Forecast, recorded: Sequence[TrialRecord]) -> Chance:
-    """What the records of the same data set say about chance, else what is assumed."""
+    """Estimate chance from records of the same data set, or fall back to an assumption."""
     from ffem_jax.analysis.power import ASSUMED, estimate_chance
     from ffem_jax.runs.detectable import map_people
 

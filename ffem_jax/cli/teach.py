@@ -1,4 +1,4 @@
-"""`ffem teach FOLDER teacher=... --out FILE`: what a teacher says of every image of a folder, as a file of vectors."""
+"""`ffem teach FOLDER teacher=... --out FILE`: stores a teacher's vectors for the images of a folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ffem_jax.cli.terminal import DONE, OverridesParser, UsageError, say, show
 
 
 def run(words: Sequence[str]) -> int:
-    """Write a teacher's vectors of the images in a folder."""
+    """Write a teacher's vectors for the images in a folder."""
     parser = OverridesParser(
         "teach",
-        "A teacher's vectors of all images of a folder, DIR/person/*.jpg: a file for teacher=vectors, made once where "
-        "the teacher can be run.",
+        "Store a teacher's vectors for all images in a folder, DIR/person/*.jpg, in a file for teacher=vectors. Run it "
+        "once, on a machine that can run the teacher.",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: teacher.npz, if new")
     options = parser.parse_intermixed_args(words)
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
 
     out = choose_out(options.out, Path("teacher.npz"), "--out FILE")
     if out.suffix != ".npz":
-        raise UsageError(f"--out {out}: the file ends in .npz")
+        raise UsageError(f"--out {out}: the name must end in .npz")
     check_writable(out.absolute().parent, "--out FILE")
     overrides = ["recipe=distill", "data=folder", "data.min_images=1", f"data.root={quote_value(folder)}", *overrides]
     with open_composer(options.config_dir) as composer:
@@ -53,5 +53,5 @@ def _split_words(options: argparse.Namespace) -> tuple[str, list[str]]:
     """The folder, and the overrides."""
     folders = [word for word in options.overrides if "=" not in word]
     if len(folders) != 1:
-        raise UsageError("name one folder of people, as in ffem teach faces teacher=onnx teacher.path=big.onnx")
+        raise UsageError("give one folder of people, as in ffem teach faces teacher=onnx teacher.path=big.onnx")
     return folders[0], [word for word in options.overrides if "=" in word]

@@ -1,4 +1,4 @@
-"""What the commands share: reading words, and talking on the right stream."""
+"""Shared by all commands: argument parsing and output streams."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
 
 
 class UsageError(FfemError):
-    """Words on the command line that mean nothing. The message is one line."""
+    """An invalid command line. The message is one line."""
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of a text, each broken between words where the terminal is narrower."""
+    """Keeps line breaks, and wraps lines that are longer than the terminal is wide."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = super()._fill_text(text, width, indent).splitlines()
@@ -46,14 +46,14 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
-        self.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
+        self.add_argument("--json", action="store_true", help="print only JSON on standard output")
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError; of words that argparse does not know, name the options and what they may be meant for."""
+        """Raise UsageError; for unknown options, suggest similar ones."""
         before, unknown, words = message.partition("unrecognized arguments: ")
         options = [word for word in words.split() if word.startswith("-") and word != "-"]
         if unknown and not before and options:
-            # argparse lists the words behind an unknown option as well.
+            # argparse also lists the words after an unknown option.
             known = [name for action in self._actions for name in action.option_strings]
             message = f"there is no option {options[0]};{suggest(options[0], known)}"
             raise UsageError(f"{message} see {self.prog} --help")
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class OverridesParser(Parser):
-    """A parser that takes Hydra overrides, and shows the groups and their choices in its help."""
+    """A parser that accepts Hydra overrides, and lists the groups and their choices in its help."""
 
     def __init__(self, command: str, description: str) -> None:
         from ffem_jax.config.compose import list_groups
@@ -69,7 +69,7 @@ class OverridesParser(Parser):
         groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in list_groups().items())
         values = (
             "values: any setting, such as arch.width_multiplier=0.5 or seed=1\n"
-            "ffem settings [PATTERN] says what there is and what it means (docs/settings.md)\n"
+            "ffem settings [PATTERN] lists all settings and their meaning (docs/settings.md)\n"
             "ffem train --cfg prints those of a command"
         )
         super().__init__(command, description, epilog=f"choices:\n{groups}\n\n{values}")
@@ -78,7 +78,7 @@ class OverridesParser(Parser):
 
 
 class _OwnFolder(argparse.Action):
-    """Load the Python files of a folder as soon as it is named: what is read after it may need their kinds."""
+    """Loads the Python files of a folder as soon as it is parsed: later arguments may need the kinds they register."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         from ffem_jax.specs.own_code import add_folder
@@ -90,7 +90,7 @@ class _OwnFolder(argparse.Action):
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    """The argument --config-dir, a folder of the user's own."""
+    """The argument --config-dir, a folder with the user's files."""
     parser.add_argument(
         "--config-dir", type=Path, action=_OwnFolder, metavar="DIR",
         help="a folder with config files, sweeps and Python files of your own",
@@ -98,9 +98,9 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def say(text: str, *, whole: bool = False) -> None:
-    """A line for the user, on standard error; a terminal gets it broken between words.
+    """Print a message on standard error; on a terminal it is wrapped between words.
 
-    whole: it holds a command to be copied, which a line's end would cut in two.
+    whole: do not wrap, because it contains a command to copy.
     """
     if whole:
         print(show_unseen(text), file=sys.stderr, flush=True)
@@ -109,9 +109,9 @@ def say(text: str, *, whole: bool = False) -> None:
 
 
 def show(text: str, *, whole: bool = False) -> None:
-    """A line of results, on standard output; names in it are shown as they are and move no cursor.
+    """Print a line of results on standard output; control characters in names are escaped.
 
-    whole: as `say` has it.
+    whole: see `say`.
     """
     if whole:
         print(show_unseen(text), flush=True)
@@ -120,22 +120,22 @@ def show(text: str, *, whole: bool = False) -> None:
 
 
 def prepare_streams() -> None:
-    """Let no text end a command: what an output's encoding has no letter for comes out as an escape such as `\\xfc`."""
+    """Prevent encoding errors: characters that the output's encoding lacks are escaped, such as `\\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def forget_closed() -> bool:
-    """Send what is still to be written to an output that nobody reads any more nowhere; whether there is such a one.
+    """Discard pending output to a closed pipe; return whether there is one.
 
     Called after a BrokenPipeError.
     """
     poll = select.poll()
     for number in (1, 2):
-        poll.register(number, 0)  # what is wrong with it is told unasked
+        poll.register(number, 0)  # errors are reported regardless of the event mask
     closed = [number for number, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
-    # A socket whose other end reads no more is told by writing alone, which has just failed.
+    # A closed socket shows only when written to, which has just failed.
     closed = closed or [number for number in (1, 2) if stat.S_ISSOCK(os.fstat(number).st_mode)]
     for number in closed:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -146,10 +146,10 @@ def forget_closed() -> bool:
 
 @contextlib.contextmanager
 def open_output(folder: Path, option: str = "--out DIR") -> Iterator[None]:
-    """Make the folder that a command writes to; where the command fails, take it away again unless something is in it.
+    """Create the output folder of a command; if the command fails, remove it unless it has contents.
 
     Raises:
-        ConfigError: files cannot be made there.
+        ConfigError: the folder is not writable.
     """
     from ffem_jax.config.compose import check_writable
 
@@ -158,7 +158,7 @@ def open_output(folder: Path, option: str = "--out DIR") -> Iterator[None]:
         check_writable(folder, option)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # which is what a folder with something in it raises
+        with contextlib.suppress(OSError):  # raised if the folder is not empty
             for place in made:
                 place.rmdir()
         raise
@@ -166,7 +166,7 @@ def open_output(folder: Path, option: str = "--out DIR") -> Iterator[None]:
 
 @contextlib.contextmanager
 def keep_stdout_clean() -> Iterator[None]:
-    """Send whatever is printed while trials run to standard error, by this process and by those it starts."""
+    """Redirect everything printed while trials run, by this process and its children, to standard error."""
     sys.stdout.flush()
     stdout = os.dup(1)
     os.dup2(2, 1)
@@ -180,9 +180,9 @@ def keep_stdout_clean() -> Iterator[None]:
 
 @contextlib.contextmanager
 def say_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
-    """On Ctrl-C say that nothing is lost, then let it through."""
+    """On Ctrl-C say how to resume, then re-raise."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"ffem: stopped; the same command goes on from here: ffem {shlex.join(words)}", whole=True)
+        say(f"ffem: stopped; the same command resumes from here: ffem {shlex.join(words)}", whole=True)
         raise

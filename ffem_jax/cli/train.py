@@ -1,4 +1,4 @@
-"""`ffem train [key=value ...]`: one trial, or with -m every combination."""
+"""`ffem train [key=value ...]`: trains one network, or with -m every combination."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 def run(words: Sequence[str]) -> int:
     """Train and evaluate one network."""
     parser = OverridesParser("train", "Train and evaluate one network; with -m, every combination of values.")
-    parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b means both: a sweep without a name")
+    parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b trains both: a sweep without a name")
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     add_plan(parser)
     options = parser.parse_intermixed_args(words)
     check_plan(options)
     if options.cfg and options.multirun:
-        raise UsageError("--cfg prints one config and -m trains several; leave one of them out")
+        raise UsageError("--cfg prints one config and -m trains several; give only one of them")
     if options.cfg:
         return print_config(options)
     if options.plan:
@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         result = run_one(composer, options.overrides, say)
     if result.bad_input:
         raise UsageError(result.error)
-    if is_first():  # of several processes one tells
+    if is_first():  # of several processes only the first reports
         print_result(result, options.json)
     if result.error:
         say(f"ffem: failed: {result.error}")
@@ -73,7 +73,7 @@ def print_result(result: JobResult, as_json: bool) -> None:
 
 
 def refuse_several(options: argparse.Namespace) -> None:
-    """Raise ConfigError where a key has several values, as training one network does."""
+    """Raise ConfigError if a key has several values, since this trains one network."""
     from ffem_jax.config.compose import open_composer
     from ffem_jax.config.overrides import refuse_sweeps
 
@@ -83,7 +83,7 @@ def refuse_several(options: argparse.Namespace) -> None:
 
 
 def print_config(options: argparse.Namespace) -> int:
-    """Print the composed config, checked, as YAML or JSON; Hydra's own part is left out."""
+    """Print the composed and validated config as YAML or JSON, without Hydra's own part."""
     from omegaconf import OmegaConf
 
     from ffem_jax.config.compose import open_composer, to_application
@@ -96,14 +96,14 @@ def print_config(options: argparse.Namespace) -> int:
 
 
 def describe_results(records: Sequence[TrialRecord]) -> list[str]:
-    """The lines the command ends with."""
+    """Return the closing lines of the command."""
     from ffem_jax.runs.progress import describe_record
 
     lines = []
     for record in records:
         lines.append(describe_record(record))
         if record.status == "over_cap":
-            lines.append("train it all the same with run.train_over_cap=true, or raise run.cap_mb or run.cap_mmacs")
+            lines.append("to train it anyway, set run.train_over_cap=true, or raise run.cap_mb or run.cap_mmacs")
         if record.status == "pruned":
-            lines.append("the same command without run.stop_epoch, or with a later one, goes on from there")
+            lines.append("the same command without run.stop_epoch, or with a later one, resumes from there")
     return lines

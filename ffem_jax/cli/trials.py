@@ -1,4 +1,4 @@
-"""Which recorded trial or network the user means, and where its folder is: from a row of a table to its files."""
+"""Resolves a key or a name to recorded trials and their folders."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ffem_jax.cli.terminal import UsageError, add_config_dir, say
 if TYPE_CHECKING:
     from ffem_jax.records.record import TrialRecord
 
-# As much of a key as names a trial, and as many candidates as an error lists.
+# Shortest accepted prefix of a key, and the number of candidates an error lists.
 KEY_LETTERS, LISTED = 6, 6
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A recorded trial. label: what its network is called beside the others of the same call; folder: where the trial
-    lies, None where it does not lie beside its records; records: the file."""
+    """A recorded trial. label: the network's name among the others of this call; folder: the trial's folder, None if it
+    is not beside its records; records: the file."""
 
     record: TrialRecord
     label: str
@@ -33,7 +33,7 @@ class Listed:
 
     @property
     def run(self) -> tuple[int, int]:
-        """Seed and fold, which tell a network's trials apart."""
+        """Seed and fold, which distinguish a network's trials."""
         return self.record.seed, self.record.view.protocol.fold
 
 
@@ -42,10 +42,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add_config_dir(parser)
     parser.add_argument(
         "--network", default="", metavar="NAME|LABEL|KEY",
-        help="of a folder of records: the network or trial of that name, as ffem list shows it; six letters of a key",
+        help="in a folder of records: the network or trial of that name in ffem list; six letters of a key suffice",
     )  # fmt: skip
     parser.add_argument(
-        "--best", action="store_true", help="of a folder of records: the most accurate network under its size limit"
+        "--best", action="store_true", help="in a folder of records: the most accurate network under its size limit"
     )
 
 
@@ -53,7 +53,7 @@ def list_trials(paths: Sequence[Path], where: Sequence[str] = ()) -> list[Listed
     """Every trial of the records that `paths` name, in order, as last recorded.
 
     Raises:
-        UsageError: a path holds no records.
+        UsageError: a path contains no records.
         FrontierError: a condition of `where` cannot be met; see `select_where`.
     """
     from ffem_jax.analysis.comparability import identify_network
@@ -87,7 +87,7 @@ def find_folders(root: Path) -> dict[str, Path]:
         try:
             keys = json.loads(path.read_text(encoding="utf-8"))["keys"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no trial's; loading it says what is wrong
+            continue  # not a trial's; loading it reports the error
         folders |= {key: path.parent for key in keys if isinstance(key, str)}
     return folders
 
@@ -101,16 +101,16 @@ def _find_folder(record: TrialRecord, path: Path, folders: dict[str, Path]) -> P
 
 
 def find_network(trials: Sequence[Listed], called: str) -> list[Listed]:
-    """The trials that `called` names: one by its key or the beginning of it, else all of one network by its label, name
-    or folder.
+    """Find the trials that `called` names: one by its key or a prefix of it, or all trials of one network by its label,
+    name or folder.
 
     Raises:
-        UsageError: it names nothing, or several networks; the message lists the candidates.
+        UsageError: it names no network, or several; the message lists the candidates.
     """
     if re.fullmatch(rf"[0-9a-f]{{{KEY_LETTERS},16}}", called):
         found = [one for one in trials if one.record.trial_key.startswith(called)]
         if len(found) > 1:
-            raise UsageError(f"{called} begins several keys: {_join(one.record.trial_key for one in found)}")
+            raise UsageError(f"{called} is a prefix of several keys: {_join(one.record.trial_key for one in found)}")
         if found:
             return found
     for get in (lambda one: one.label, lambda one: one.record.arch, lambda one: one.record.trial_dir):
@@ -123,14 +123,14 @@ def find_network(trials: Sequence[Listed], called: str) -> list[Listed]:
     known = list(dict.fromkeys(name for one in trials for name in (one.label, one.record.arch) if name))
     near = difflib.get_close_matches(called, known, n=3)
     hint = f"did you mean {_join(map(repr, near))}?" if near else f"there are {_join(map(repr, known))};"
-    raise UsageError(f"no recorded network or trial is called {called!r}; {hint} ffem list RECORDS shows all")
+    raise UsageError(f"no recorded network or trial is called {called!r}; {hint} ffem list RECORDS lists all")
 
 
 def find_best(trials: Sequence[Listed]) -> list[Listed]:
-    """The done trials of the most accurate network under the records' size limit, of equals the smallest.
+    """Find the done trials of the most accurate network under the records' size limit; the smallest among equals.
 
     Raises:
-        UsageError: none is done and under the limit. FrontierError: the trials cannot stand on one axis.
+        UsageError: none is done and under the limit. FrontierError: the trials are not comparable.
     """
     from ffem_jax.analysis.cap import choose_cap
     from ffem_jax.analysis.comparability import select_comparable
@@ -148,28 +148,28 @@ def find_best(trials: Sequence[Listed]) -> list[Listed]:
         if one.accuracy is not None and (getattr(one, size) or float("inf")) <= cap.megabytes * 1e6
     ]
     if not fitting:
-        raise UsageError(f"no trained network is under the size limit of {cap}; --network chooses one by its name")
+        raise UsageError(f"no trained network is under the size limit of {cap}; choose one by name with --network")
     best = max(fitting, key=lambda one: (one.accuracy or 0.0, -getattr(one, size)))
     say(f"the best under {cap}: {best.label}, {100 * (best.accuracy or 0):.1f} %")
     if not best.above_chance:
-        say(f"ffem: warning: it is not shown to beat guessing ({100 * (best.chance or 0):.1f} %); train longer")
+        say(f"ffem: warning: it does not significantly beat guessing ({100 * (best.chance or 0):.1f} %); train longer")
     return [one for one in trials if one.record.trial_key in best.trial_keys and one.record.status == "done"]
 
 
 def choose_folder(path: Path, network: str, best: bool, seed: int | None) -> tuple[Path, int | None]:
-    """The trial's folder, and the seed in it, that a command is to take: `path` itself, or one of its records'.
+    """Return the trial folder and the seed to use: `path` itself, or one from its records.
 
     Args:
         path: a trial's folder or, with one of the options, records.
         network, best, seed: the options.
 
     Raises:
-        UsageError: the options do not lead to one finished trial whose folder is there.
+        UsageError: the options do not select one finished trial with an existing folder.
     """
     _check_options(network, best)
     if not (network or best):
         if path.is_dir() and not (path / "trial.json").exists() and any(path.rglob("records.jsonl")):
-            raise UsageError(f"{path} holds the records of several trials; choose one with --network NAME or --best")
+            raise UsageError(f"{path} contains records of several trials; choose one with --network NAME or --best")
         return path, seed
     trials = list_trials([path])
     chosen = find_network(trials, network) if network else find_best(trials)
@@ -205,7 +205,7 @@ def find_trial_records(folder: Path) -> list[TrialRecord]:
 
 
 def choose_keys(paths: Sequence[Path], network: str, best: bool) -> list[str] | None:
-    """The keys of the trials that the options choose among the records that `paths` name; None where none is given.
+    """Return the keys of the trials selected by the options from the records at `paths`; None without options.
 
     Raises:
         UsageError: as `find_network` and `find_best` do.
@@ -219,7 +219,7 @@ def choose_keys(paths: Sequence[Path], network: str, best: bool) -> list[str] | 
 
 def _check_options(network: str, best: bool) -> None:
     if network and best:
-        raise UsageError("--network names a network and --best chooses one; give one of them")
+        raise UsageError("--network and --best exclude each other; give one of them")
 
 
 def _join(names: Iterable[str]) -> str:

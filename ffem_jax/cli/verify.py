@@ -1,4 +1,4 @@
-"""`ffem verify RECORDS...`: the folds of LFW's View 2 put together."""
+"""`ffem verify RECORDS...`: summarises LFW's View 2 over its folds."""
 
 from __future__ import annotations
 

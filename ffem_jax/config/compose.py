@@ -1,4 +1,4 @@
-"""From overrides to specs: the structured config, the folders it is composed from, errors in one line.
+"""From overrides to specs: the structured config, its search folders, errors in one line.
 
 Hydra composes `conf/` over the schema below; `to_specs` turns the result into the frozen dataclasses of
 `specs`. Hydra is imported where it is used, so that `ffem --help` does not wait for it.
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config"
 SCHEMA_NAME = "application_schema"
 SWEEP_GROUP = "sweep"
-AUTO_DIR = "auto"  # what hydra.run.dir and hydra.sweep.dir say until the user chooses
-# One value of one row of the stage table: its number from 0, its column, the value.
+AUTO_DIR = "auto"  # value of hydra.run.dir and hydra.sweep.dir unless the user sets them
+# Override of one value in the stage table: row number from 0, column, value.
 STAGE_ROW = re.compile(r"arch\.stages\.(\d+)\.(\w+)=(.*)")
 
 
 def find_conf_dir() -> Path:
-    """The folder of the config files: inside an installed package, beside it in a checkout."""
+    """Return the folder of the config files: inside an installed package, beside the package in a checkout."""
     return _find_shipped("conf")
 
 
@@ -59,7 +59,7 @@ def _find_shipped(name: str) -> Path:
 
 
 def find_sweeps(config_dir: Path | None = None) -> dict[str, Path]:
-    """Every sweep by name; the user's own come before the shipped ones and hide those of the same name.
+    """Return every sweep by name; the user's sweeps override shipped ones of the same name.
 
     Looks in `config_dir`/sweeps, then `config_dir`, then ./sweeps, then the package.
     """
@@ -72,7 +72,7 @@ def find_sweeps(config_dir: Path | None = None) -> dict[str, Path]:
 
 
 def find_sweep(name: str, config_dir: Path | None = None) -> Path:
-    """The file of the sweep `name`. Raises ConfigError naming the sweeps there are."""
+    """Return the file of the sweep `name`. Raises ConfigError, which lists the sweeps."""
     sweeps = find_sweeps(config_dir)
     if name not in sweeps:
         raise ConfigError(
@@ -83,7 +83,7 @@ def find_sweep(name: str, config_dir: Path | None = None) -> Path:
 
 
 def read_question(path: Path) -> str:
-    """The question that a sweep's head begins with: its first sentence, over as many lines as it takes."""
+    """Return the question at the top of a sweep's file: its first sentence, which may span lines."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     question: list[str] = []
     for line in (line.lstrip("# ").strip() for line in text.splitlines() if line[:1] == "#"):
@@ -98,7 +98,7 @@ def read_question(path: Path) -> str:
 
 
 def list_groups() -> dict[str, list[str]]:
-    """The choices of every config group of `conf/`, read from the file names."""
+    """Return the choices of every config group in `conf/`, from the file names."""
     folders = [folder for folder in sorted(find_conf_dir().iterdir()) if folder.is_dir()]
     choices = {
         folder.name: sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
@@ -111,24 +111,24 @@ def list_groups() -> dict[str, list[str]]:
 
 
 def register_schema() -> None:
-    """Put ApplicationSpec into Hydra's ConfigStore, from where conf/config.yaml takes it."""
+    """Register ApplicationSpec in Hydra's ConfigStore, where conf/config.yaml finds it."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    if f"{SCHEMA_NAME}.yaml" not in store.repo:  # it stays, and making it takes as long as composing a config
+    if f"{SCHEMA_NAME}.yaml" not in store.repo:  # it persists, and building it takes as long as composing a config
         node = OmegaConf.structured(ApplicationSpec)
         make_writable(node)
         store.store(name=SCHEMA_NAME, node=node)
 
 
 def make_writable(node: Any) -> None:
-    """Let the values of `node`, and of all below it, be changed: OmegaConf takes `frozen` for read-only."""
+    """Make `node` and its children writable: OmegaConf treats `frozen` as read-only."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     OmegaConf.set_readonly(node, False)
     if isinstance(node, DictConfig) and node._metadata.object_type is dict:
-        OmegaConf.set_struct(node, False)  # its keys are of somebody's own
+        OmegaConf.set_struct(node, False)  # its keys are user-defined
     names = node if isinstance(node, DictConfig) else range(len(node))
     for child in (node._get_node(name) for name in names):
         if isinstance(child, DictConfig | ListConfig) and not child._is_none():
@@ -136,14 +136,14 @@ def make_writable(node: Any) -> None:
 
 
 def register_sweep(name: str, path: Path) -> None:
-    """Make the file `path` the choice `name` of the config group `sweep`, from wherever it lies; see `load_sweep`."""
+    """Register the file `path`, in any folder, as the choice `name` of the config group `sweep`; see `load_sweep`."""
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(group=SWEEP_GROUP, name=name, node=load_sweep(path), package="_global_")
 
 
 def load_sweep(path: Path) -> DictConfig:
-    """The sweep's file. Raises ConfigError where it is no YAML mapping in UTF-8."""
+    """Load the sweep's file. Raises ConfigError unless it is a YAML mapping in UTF-8."""
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -152,7 +152,7 @@ def load_sweep(path: Path) -> DictConfig:
         node = OmegaConf.load(path)
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"the sweep {path} is not in UTF-8: {error.reason} at byte {error.start}; save it so"
+            f"the sweep {path} is not in UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
         ) from None
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"the sweep {path} cannot be read: {to_line(str(error))}") from error
@@ -168,7 +168,7 @@ def load_sweep(path: Path) -> DictConfig:
 class Composer:
     """Composes configs inside `open_composer`; `search_path` is the override that adds the user's folder.
 
-    Overrides are taken as the user typed them, and settled (`overrides.settle_override`) wherever they come in.
+    Overrides are accepted as typed by the user, and normalised (`overrides.settle_override`) on entry.
     """
 
     def __init__(self, search_path: Sequence[str]) -> None:
@@ -180,12 +180,12 @@ class Composer:
         self.search_path = list(search_path)
 
     def register_sweep(self, name: str, path: Path) -> None:
-        """Make the sweep's file `path` the choice `name` of the config group `sweep`; see `register_sweep`."""
+        """Register the sweep's file `path` as the choice `name` of the config group `sweep`; see `register_sweep`."""
         register_sweep(name, path)
         self.loader.forget()
 
     def compose(self, overrides: Sequence[str], multirun: bool = False) -> DictConfig:
-        """The config with its `hydra` node. Raises ConfigError where Hydra refuses an override or a file."""
+        """Compose the config with its `hydra` node. Raises ConfigError if Hydra rejects an override or a file."""
         from hydra.errors import HydraException
         from hydra.types import RunMode
         from omegaconf.errors import OmegaConfBaseException
@@ -201,18 +201,18 @@ class Composer:
                 run_mode=RunMode.MULTIRUN if multirun else RunMode.RUN,
             )
             for node in (config.hydra.run, config.hydra.sweep):
-                _ = node.dir  # an interpolation of nothing is told here
+                _ = node.dir  # a dangling interpolation raises here
             return config
         except UnicodeDecodeError as error:
-            raise ConfigError(f"a config file is not in UTF-8 ({error}); save it so") from error
+            raise ConfigError(f"a config file is not in UTF-8 ({error}); save it as UTF-8") from error
         except YAMLError as error:
-            raise ConfigError(f"a config file is no YAML: {to_line(str(error))}") from error
-        # ValueError: what Hydra raises for the choice of a group that is no text.
+            raise ConfigError(f"a config file is not valid YAML: {to_line(str(error))}") from error
+        # ValueError: raised by Hydra if the choice of a group is not text.
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain_error(error)) from error
 
     def settle(self, overrides: Sequence[str]) -> list[str]:
-        """`overrides` as Hydra reads them. Raises ConfigError for one that cannot be read."""
+        """Parse `overrides` with Hydra. Raises ConfigError for one that cannot be parsed."""
         for line in overrides:
             if "=" not in line and not line.startswith("~"):
                 raise ConfigError(
@@ -221,10 +221,10 @@ class Composer:
         return [settle_override(line, ApplicationSpec) for line in overrides]
 
     def write_out_rows(self, overrides: Sequence[str]) -> list[str]:
-        """Settled overrides, those of single rows, `arch.stages.2.repeats=3`, as one of the whole stage table, behind
-        the others.
+        """Return normalised overrides, with those of single rows, `arch.stages.2.repeats=3`, merged into one override
+        of the stage table at the end.
 
-        OmegaConf takes rows of frozen dataclasses for read-only. Raises ConfigError for a row that is not there.
+        OmegaConf treats rows of frozen dataclasses as read-only. Raises ConfigError for a missing row.
         """
         overrides = self.settle(overrides)
         rows = [match for override in overrides if (match := STAGE_ROW.fullmatch(override))]
@@ -241,7 +241,7 @@ class Composer:
         return [*others, f"arch.stages=[{written}]"]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        """Overrides, parsed and checked: each names a key or a choice that exists. Raises ConfigError otherwise."""
+        """Parse overrides and check that their keys and choices exist. Raises ConfigError otherwise."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(self.settle(overrides))
@@ -250,7 +250,7 @@ class Composer:
         return parsed
 
     def make_context(self, config: DictConfig) -> Any:
-        """What Hydra's launchers ask for, with `config` as Hydra's own."""
+        """Return the context that Hydra's launchers need, with `config` as Hydra's own."""
         from hydra._internal.callbacks import Callbacks
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import HydraContext
@@ -259,8 +259,8 @@ class Composer:
         return HydraContext(config_loader=self.loader, callbacks=Callbacks(config))
 
     def list_choices(self, group: str) -> list[str]:
-        """The configs of `group`, those one folder deeper too; empty where it is no group."""
-        if "." in group:  # the key of a value: Hydra would look through all folders for each
+        """Return the configs of `group`, including one folder deeper; empty if there is no such group."""
+        if "." in group:  # the key of a value: Hydra would search all folders for it
             return []
         from hydra.core.object_type import ObjectType
 
@@ -272,7 +272,7 @@ class Composer:
     def _check(self, override: Override) -> None:
         key = override.key_or_group
         choices = self.list_choices(key)
-        # A launcher whose plugin is missing is no choice of hydra/launcher, so its own message comes first.
+        # Checked first, because a launcher without its plugin is not a choice of hydra/launcher.
         if choices or key == "hydra/launcher":
             values = list_values(override)
             for value in values:
@@ -290,9 +290,9 @@ class Composer:
 
 @contextmanager
 def open_composer(config_dir: Path | None = None) -> Iterator[Composer]:
-    """Hydra over `conf/` and, behind it, the user's `config_dir`.
+    """Start Hydra with `conf/` followed by the user's `config_dir` as search path.
 
-    Raises ConfigError where that is no folder, or holds a file of a config group that Hydra would misread.
+    Raises ConfigError if that is not a folder, or contains a config-group file that Hydra would misread.
     """
     from hydra import initialize_config_dir
 
@@ -300,11 +300,11 @@ def open_composer(config_dir: Path | None = None) -> Iterator[Composer]:
         if not config_dir.is_dir():
             raise ConfigError(f"--config-dir {config_dir} is not a folder")
         if "${" in str(config_dir.resolve()):
-            raise ConfigError(f"--config-dir {config_dir}: Hydra finds no folder with ${{ in its path; rename it")
+            raise ConfigError(f"--config-dir {config_dir}: Hydra cannot find a folder with ${{ in its path; rename it")
         check_encoding(config_dir)
         add_folder(config_dir)
     register_schema()
-    # Hydra takes what follows file:// for the path as it is: escapes of a URL would be part of the name.
+    # Hydra uses the text after file:// as a literal path: URL escapes would be part of the name.
     search_path = [f"hydra.searchpath=[{quote_value(f'file://{config_dir.resolve()}')}]"] if config_dir else []
     with initialize_config_dir(str(find_conf_dir()), job_name="ffem", version_base="1.3"):
         yield Composer(search_path)
@@ -313,20 +313,22 @@ def open_composer(config_dir: Path | None = None) -> Iterator[Composer]:
 def check_encoding(config_dir: Path) -> None:
     """Raise ConfigError for a file of a config group below `config_dir` that is not plain UTF-8.
 
-    Hydra would end in a traceback or, where a byte-order mark stands before `# @package`, pass over that line.
+    Hydra would fail with a traceback or, if a byte-order mark precedes `# @package`, ignore that line.
     """
     for group in list_groups():
         for path in sorted((config_dir / group).rglob("*.yaml")):
             try:
                 marked = path.read_text(encoding="utf-8").startswith("\ufeff")
             except UnicodeDecodeError as error:
-                raise ConfigError(f"{path} is not in UTF-8: {error.reason} at byte {error.start}; save it so") from None
+                raise ConfigError(
+                    f"{path} is not in UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+                ) from None
             if marked:
-                raise ConfigError(f"{path} begins with a byte-order mark; save it as UTF-8 without one")
+                raise ConfigError(f"{path} starts with a byte-order mark; save it as UTF-8 without one")
 
 
 def to_application(config: DictConfig) -> ApplicationSpec:
-    """The composed config as checked, frozen dataclasses.
+    """Convert the composed config to validated, frozen dataclasses.
 
     Raises SpecError for a value outside its choices and ConfigError for a key or a type that does not fit.
     """
@@ -336,7 +338,7 @@ def to_application(config: DictConfig) -> ApplicationSpec:
     try:
         load_searched()
         names = [f.name for f in dataclasses.fields(ApplicationSpec) if f.name != "pretrain"]
-        # Without the `hydra` node, which belongs to no spec; the children become the dataclasses they are typed as.
+        # Drop the `hydra` node, which belongs to no spec; the children become their declared dataclasses.
         values: Any = OmegaConf.to_object(OmegaConf.masked_copy(config, names))
         with name_below("pretrain"):
             values["pretrain"] = OmegaConf.to_object(config.pretrain)
@@ -346,7 +348,7 @@ def to_application(config: DictConfig) -> ApplicationSpec:
 
 
 def load_searched() -> None:
-    """Load people's own Python files for a job in another process: its config says where its parent looked."""
+    """Load the user's Python files for a job in another process, from the folder given in its config."""
     from hydra.core.hydra_config import HydraConfig
 
     searched = HydraConfig.get().searchpath if HydraConfig.initialized() else []
@@ -357,10 +359,10 @@ def load_searched() -> None:
 
 
 def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, RunSpec]:
-    """The trial and the run that a composed config means; raises as `to_application` does.
+    """Return the trial and the run of a composed config; raises as `to_application` does.
 
-    The folders of faces are absolute, so that they mean the same people in any working folder. as_typed: as the
-    config has them, which a job's folder is named after: a trial begun before is found again.
+    Face folders become absolute, so that they are valid in any working folder. as_typed: keep them as given; a job's
+    folder is named after these, so that an earlier trial is found again.
     """
     application = to_application(config)
     trial = TrialSpec(**{f.name: getattr(application, f.name) for f in dataclasses.fields(TrialSpec)})
@@ -368,28 +370,28 @@ def to_specs(config: DictConfig, *, as_typed: bool = False) -> tuple[TrialSpec, 
 
 
 def place_faces(trial: TrialSpec) -> TrialSpec:
-    """`trial` with the folders of its faces, and its teacher's path, as absolute paths."""
+    """Return `trial` with absolute paths for its faces and its teacher."""
     return functools.reduce(_place, FOLDERS, trial)
 
 
 def _place(spec: Any, setting: str) -> Any:
-    """`spec` with what `setting` names, unless it is empty, as an absolute path."""
+    """Return `spec` with the path in `setting` made absolute, unless it is empty."""
     name, _, rest = setting.partition(".")
     value = getattr(spec, name)
-    # Path.expanduser raises where there is no such user: `~x` is then the folder's name.
+    # Path.expanduser raises if there is no such user: `~x` is then a literal name.
     placed = _place(value, rest) if rest else value and str(Path(os.path.expanduser(value)).absolute())
     return dataclasses.replace(spec, **{name: placed})
 
 
 def write_places(trial: TrialSpec) -> list[str]:
-    """The overrides that give the folders of `trial`'s faces to a job, whatever folder it works in."""
+    """Return the overrides that pass the face folders of `trial` to a job in any working folder."""
     used = [name for name in FOLDERS if trial.pretraining or not name.startswith("pretrain.")]
     roots: list[Any] = [functools.reduce(getattr, name.split("."), place_faces(trial)) for name in used]
     return [f"{name}={quote_value(root)}" for name, root in zip(used, roots, strict=True) if root]
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Raise ConfigError unless files can be made in `folder`, which is made where it is missing."""
+    """Raise ConfigError unless `folder` is writable; create it if missing."""
     if option.startswith("hydra.") and "${" in str(folder):
         raise ConfigError(f"cannot work in {folder}: Hydra reads ${{ as an interpolation; choose another with {option}")
     try:

@@ -1,7 +1,7 @@
-"""Hydra's loader, which reads the config files once, and merges the same choice of files once.
+"""Hydra's loader with caches: each config file is read once, each combination of files is merged once.
 
 Hydra reads and merges some twenty files for every config, which takes 0.1 s, and a sweep composes one per combination.
-A sweep also stays what it was when it began: a file that is edited meanwhile changes none of the jobs of this process.
+Editing a file during a sweep therefore does not affect the jobs of this process.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 
 
 class KeepingLoader(ConfigLoaderImpl):
-    """The loader of one command. Raises what Hydra's own raises.
+    """The loader of one command. Raises the same errors as Hydra's.
 
     Args:
-        config_search_path: where Hydra looks for config files.
+        config_search_path: Hydra's search path for config files.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
@@ -31,12 +31,12 @@ class KeepingLoader(ConfigLoaderImpl):
         self.forget()
 
     def forget(self) -> None:
-        """Read all files anew, for instance because another config was registered."""
+        """Clear the caches, for instance after another config was registered."""
         self._repositories: dict[tuple[str | None, ...], CachingConfigRepository] = {}
         self._merged: dict[str, DictConfig] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        """What goes to a worker process, which reads the files itself."""
+        """Return the arguments for a worker process, which reads the files itself."""
         return {**self.__dict__, "_repositories": {}, "_merged": {}}
 
     def _parse_overrides_and_create_caching_repo(
@@ -57,7 +57,7 @@ class KeepingLoader(ConfigLoaderImpl):
 
 
 class _Copies(CachingConfigRepository):
-    """Merging writes into the configs that it is given: these are copies of what `kept` has read."""
+    """Loads copies of the cached configs, because merging modifies its inputs."""
 
     def __init__(self, kept: IConfigRepository) -> None:
         self.delegate = kept

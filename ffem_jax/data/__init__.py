@@ -19,24 +19,24 @@ from ffem_jax.specs.registry import resolve
 
 
 class DataError(FfemError):
-    """A data set that cannot be used. The message is one line and says what to do."""
+    """An unusable data set. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
 class Faces:
-    """A data set, decoded and cropped. Its arrays are read-only, so that its fingerprint stays true of them.
+    """A data set, decoded and cropped. Its arrays are read-only, so that its fingerprint stays valid.
 
     images: uint8 [image, row, column, 3], `resolution` pixels per side.
     labels: int32 [image], an index into `people`; each person has at least one image.
-    people: tidied names (`names.tidy_name`), each once, in order of their folders.
-    names: a path or an identifier per image, each once, in order.
+    people: normalised names (`names.tidy_name`), unique, in order of their folders.
+    names: a path or an identifier per image, unique, in order.
     content: a hash per image of its source (the same content, the same hash), so that protocols keep duplicates on one
         side.
     attributes: an array [image] per known attribute (`eyeglasses_probability`: float, NaN unknown).
-    variant: the edition of the data set, empty where there is only one.
-    synthetic: whether the faces are drawn.
+    variant: the edition of the data set; empty if there is only one.
+    synthetic: whether the faces are synthetic.
     notes: one line per thing left out or repaired, to be shown to the user.
-    unread: the names of files that could not be read this time: nobody may take them for deleted.
+    unread: names of files that could not be read this time; they must not count as deleted.
     """
 
     images: np.ndarray
@@ -57,40 +57,41 @@ class Faces:
         object.__setattr__(self, "attributes", frozen)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copies and unpickled faces are made anew: their arrays could be written to, and the fingerprint kept.
+        # Rebuild copies and unpickled faces: their arrays would be writable while the fingerprint is kept.
         return Faces, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over pixels, labels and their order: what a result depends on."""
+        """Hash of pixels, labels and their order, which a result depends on; 16 hexadecimal digits."""
         digest = _hash_pixels(self.images)
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
     @functools.cached_property
     def pictures_fingerprint(self) -> str:
-        """16 hexadecimal digits over `content`, labels and their order: equal for one selection of pictures at any
-        crop and resolution. Synthetic faces are drawn anew at each resolution and have one per resolution."""
+        """Hash of `content`, labels and their order; 16 hexadecimal digits. It is equal for one selection of images at
+        any crop and resolution; synthetic faces, which are drawn separately at each resolution, have one per
+        resolution."""
         digest = hashlib.sha256("\n".join(self.content).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int32).data)
         return digest.hexdigest()[:16]
 
 
 def _freeze(array: np.ndarray) -> np.ndarray:
-    """`array`, read-only; a copy of it where it is a view, since others may write to what it shows."""
+    """Return `array` as read-only; a view is copied, since its base may be written to."""
     array = np.asarray(array)
     frozen = array if array.flags.owndata else array.copy()
     frozen.flags.writeable = False
     return frozen
 
 
-# By the identity of read-only arrays, for as long as they live: hashing the pixels of a large set takes a second, and
-# every trial of a sweep asks for it, of other Faces with the same pixels and other notes.
+# Cached by identity of the read-only array: hashing the pixels of a large set takes a second, and every trial of a
+# sweep needs it, for Faces objects that share the pixels.
 _pixel_digests: dict[int, tuple[weakref.ref[np.ndarray], Any]] = {}
 
 
 def _hash_pixels(images: np.ndarray) -> Any:
-    """SHA-256 over shape and pixels, to be gone on with."""
+    """SHA-256 of shape and pixels, to be updated further."""
     place = id(images)
     known = _pixel_digests.get(place)
     if known is None or known[0]() is not images:
@@ -105,8 +106,8 @@ def load_faces(spec: DataSpec) -> Faces:
     """Load the data set `spec.name`.
 
     Raises:
-        DataError: with a one-line message where there is nothing to load, nobody to tell apart (under two people), the
-            folder does not exist, or what the data set gives is not as `Faces` says.
+        DataError: the folder does not exist, there is nothing to load or fewer than two people, or the data set
+            violates the contract of `Faces`.
     """
     faces = resolve(DATA_SETS[spec.name].load)(spec)
     fault = find_fault(faces, spec)
@@ -115,7 +116,7 @@ def load_faces(spec: DataSpec) -> Faces:
     if spec.unlabelled and spec.unlabelled not in faces.people:
         close = difflib.get_close_matches(spec.unlabelled, faces.people, n=1)
         raise DataError(
-            f"data.unlabelled={spec.unlabelled} is none of the {len(faces.people):,} folders of data={spec.name}"
+            f"data.unlabelled={spec.unlabelled} is not one of the {len(faces.people):,} folders of data={spec.name}"
             + (f"; did you mean {close[0]}?" if close else "")
         )
     if len(faces.people) < spec.least_people:
@@ -126,9 +127,9 @@ def load_faces(spec: DataSpec) -> Faces:
 
 
 def find_fault(faces: Any, spec: DataSpec) -> str:
-    """What about `faces` is not as `Faces` says, in one line; empty where all is."""
+    """Describe in one line how `faces` violates the contract of `Faces`; empty if it does not."""
     if not isinstance(faces, Faces):
-        return f"it gives {type(faces).__name__} and not ffem_jax.data.Faces"
+        return f"it returns {type(faces).__name__} and not ffem_jax.data.Faces"
     count, wanted = len(faces.images), (len(faces.images), spec.resolution, spec.resolution, 3)
     if (faces.images.dtype, faces.images.shape) != (np.uint8, wanted):
         return f"its images are {faces.images.dtype}{list(faces.images.shape)} and not uint8{list(wanted)}"
@@ -144,5 +145,5 @@ def find_fault(faces: Any, spec: DataSpec) -> str:
     for called, values in (("people", faces.people), ("names", faces.names)):
         if len(set(values)) != len(values):
             twice = next(name for name, times in Counter(values).items() if times > 1)
-            return f"its {called} are not all different, such as {twice}"
+            return f"its {called} are not unique, such as {twice}"
     return ""

@@ -1,4 +1,4 @@
-"""Faces from arrays: written as a folder of people, so that everything that reads a folder reads them."""
+"""Faces from arrays, written as a folder of people, so that every reader of folders can use them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ffem_jax.data.folder import list_pictures
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
 
-# The smallest side of an image, which is DataSpec's smallest resolution; less is a row of an image taken for one.
+# The smallest side of an image, DataSpec's smallest resolution; anything smaller is probably a row of an image.
 SMALLEST, LARGEST = 16, 512
 LONGEST_NAME = 255  # bytes, of a folder
-# People with fewer images are left out, and named; as conf/data/folder.yaml has it.
+# People with fewer images are left out and named; the same value as in conf/data/folder.yaml.
 MIN_IMAGES = 4
 
 
@@ -35,26 +35,26 @@ def faces_from_arrays(
     resolution: int | None = None,
     min_images: int = MIN_IMAGES,
 ) -> DataSpec:
-    """Write faces that are in memory as a folder of PNG files, one folder per person, and return what trains on them.
+    """Write faces from memory to a folder of PNG files, one folder per person, and return its data spec.
 
-    The pixels are kept exactly. The same arrays again are found and not written again.
+    Pixels are preserved exactly. Arrays that were written before are not written again.
 
     Args:
-        images: uint8 faces, 0 to 255, already cut to the face: [N, H, W, 3] in RGB, or grey [N, H, W]; or a sequence
-            of such images of several sizes.
-        labels: whose each image is [N]: indices into `people`, or the names themselves.
-        people: the name per label. None takes the labels as names.
-        folder: where to write. It is kept, since whatever reads the trial's faces again looks there. None takes a
-            folder named by the content in the user's cache (FFEM_CACHE_DIR).
-        resolution: the side in pixels that networks see; None takes the side of the images, where they share one.
+        images: uint8 faces, 0 to 255, already cropped to the face: [N, H, W, 3] in RGB, or grey [N, H, W]; or a
+            sequence of such images of several sizes.
+        labels: the person of each image, [N]: indices into `people`, or names.
+        people: the name of each label. None uses the labels as names.
+        folder: the output folder. Its path is recorded, for commands that read the trial's faces again. None uses a
+            folder in the user's cache (FFEM_CACHE_DIR), named by the content.
+        resolution: side length of the network input in pixels; None uses that of the images if they share one.
         min_images: people with fewer images are left out, with a warning when training begins.
 
     Returns:
-        The data set, for `train_network`; `load_faces` reads it. People are in order of their names, not of labels.
+        The data set, for `train_network`; `load_faces` reads it. People are ordered by name, not by label.
 
     Raises:
-        DataError: arrays that are not as said here, names that cannot be folders, or a folder that cannot be written
-            or holds something else.
+        DataError: invalid arrays, names that are not valid folder names, or a folder that is not writable or has other
+            contents.
     """
     pictures = _check_images(images)
     names = _name_people(labels, people, len(pictures))
@@ -77,7 +77,7 @@ def faces_from_arrays(
 
 
 def _check_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[np.ndarray]:
-    """The images as uint8 arrays [H, W, 3] or [H, W]."""
+    """Return the images as uint8 arrays [H, W, 3] or [H, W]."""
     try:
         pictures = [np.asarray(image) for image in images]  # type: ignore[union-attr]
     except TypeError:
@@ -87,8 +87,8 @@ def _check_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[np.nd
     for number, picture in enumerate(pictures):
         if picture.dtype != np.uint8:
             raise DataError(
-                f"image {number} is {picture.dtype}; images are uint8 from 0 to 255: of numbers from 0 to 1, "
-                "(images * 255).round().astype('uint8')"
+                f"image {number} is {picture.dtype}; images must be uint8 from 0 to 255; convert numbers from 0 to 1 "
+                "with (images * 255).round().astype('uint8')"
             )
         if picture.ndim == 3 and picture.shape[2] == 1:
             pictures[number] = picture = picture[:, :, 0]
@@ -105,7 +105,7 @@ def _check_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[np.nd
 
 
 def _name_people(labels: npt.ArrayLike, people: Sequence[str] | None, count: int) -> list[str]:
-    """The name of each image's person, as its folder is called."""
+    """Return the name of each image's person, as used for its folder."""
     given = np.asarray(labels)
     if given.shape != (count,):
         raise DataError(f"labels has the shape {list(given.shape)}, and there are {count} images; give one per image")
@@ -113,14 +113,16 @@ def _name_people(labels: npt.ArrayLike, people: Sequence[str] | None, count: int
         if given.dtype.kind not in "iuU" and not all(isinstance(one, str) for one in given.tolist()):
             raise DataError(f"labels are {given.dtype}; give whole numbers, or people's names")
         width = max(len(str(label)) for label in given.tolist())
-        # In order of their folders, numbers are in order too.
+        # Sorted by folder, numbers are in order too.
         called = {label: str(label).zfill(width) if given.dtype.kind in "iu" else label for label in given.tolist()}
     else:
         if given.dtype.kind not in "iu":
-            raise DataError(f"labels are {given.dtype}; beside people they are indices, whole numbers from 0")
+            raise DataError(
+                f"labels are {given.dtype}; together with `people` they must be indices, whole numbers from 0"
+            )
         outside = [label for label in given.tolist() if not 0 <= label < len(people)]
         if outside:
-            raise DataError(f"label {outside[0]} is no index into the {len(people)} people; labels begin with 0")
+            raise DataError(f"label {outside[0]} is not an index into the {len(people)} people; labels start at 0")
         called = dict(enumerate(map(str, people)))
     folders = {label: tidy_name(name) for label, name in called.items()}
     for label, name in folders.items():
@@ -130,7 +132,9 @@ def _name_people(labels: npt.ArrayLike, people: Sequence[str] | None, count: int
         owners.setdefault(name, []).append(repr(called[label]))
     for twins in owners.values():
         if len(twins) > 1:
-            raise DataError(f"{len(twins)} people are called the same: {' and '.join(twins)}; give each its own name")
+            raise DataError(
+                f"{len(twins)} people have the same name: {' and '.join(twins)}; give each a different name"
+            )
     return [folders[label] for label in given.tolist()]
 
 
@@ -141,8 +145,8 @@ def _check_name(name: str, given: str) -> None:
         length = LONGEST_NAME + 1
     if not name or name.startswith(".") or {"/", "\0"} & set(name) or length > LONGEST_NAME:
         raise DataError(
-            f"a person cannot be called {given!r}: the name is a folder's, with 1 to {LONGEST_NAME} bytes, no / and no "
-            "dot at its beginning"
+            f"{given!r} is not valid as a person's name: it names a folder, so it has 1 to {LONGEST_NAME} bytes, no / "
+            "and no leading dot"
         )
 
 
@@ -150,8 +154,8 @@ def _choose_resolution(pictures: Sequence[np.ndarray]) -> int:
     sides = {side for picture in pictures for side in picture.shape[:2]}
     if len(sides) > 1:
         raise DataError(
-            f"the images have sides of {min(sides)} to {max(sides)} pixels; give the resolution that networks are to "
-            "see, such as resolution=96"
+            f"the images have sides of {min(sides)} to {max(sides)} pixels; give the resolution of the network "
+            "input, such as resolution=96"
         )
     (side,) = sides
     if side > LARGEST:
@@ -166,17 +170,19 @@ def _hash(picture: np.ndarray) -> str:
 
 
 def _holds(place: Path, files: set[str]) -> bool:
-    """Whether `place` holds these files; False where there is nothing. Raises DataError where it holds others."""
+    """Return whether `place` contains these files; False if it does not exist. Raises DataError for other contents."""
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return False
     there = {path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()}
     if there != files:
-        raise DataError(f"{place} exists and holds other files than these {len(files)} faces; give another folder=DIR")
+        raise DataError(
+            f"{place} exists and contains files other than these {len(files)} faces; give another folder=DIR"
+        )
     return True
 
 
 def _write(place: Path, files: dict[str, np.ndarray]) -> None:
-    """Write the files beside `place` and move them there at once: half a folder would be other faces."""
+    """Write the files beside `place` and rename: an incomplete folder would be a different set of faces."""
     place.parent.mkdir(parents=True, exist_ok=True)
     begun = place.parent / f".{place.name[:100]}.{uuid.uuid4().hex[:8]}"
     begun.mkdir()
@@ -194,10 +200,10 @@ def _write(place: Path, files: dict[str, np.ndarray]) -> None:
 
 
 def _check_written(place: Path, names: Sequence[str]) -> None:
-    """Raise DataError unless the folder gives each image to its person; some file systems take two names for one."""
+    """Raise DataError unless the folder keeps all people separate; some file systems merge similar names."""
     found = sorted(picture.person for picture in list_pictures(place, str(place)).pictures)
     if found != sorted(names):
         raise DataError(
-            f"{place} does not keep these people apart: its file system writes some of their names as one; give people "
+            f"{place} cannot keep these people separate: its file system treats some of their names as equal; use "
             "other names, or another folder=DIR"
         )

@@ -1,6 +1,6 @@
-"""`attributes.csv`, which people write by hand and in spreadsheets: a row per image, a column per attribute.
+"""Reads `attributes.csv`, often written manually or in spreadsheets: a row per image, a column per attribute.
 
-Whatever in it can be read in two ways is refused with its lines; whatever is passed over or repaired is said.
+Ambiguous content is refused with its line numbers; skipped or repaired content is reported.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SEPARATORS = (",", ";", "\t", "|")
 
 
 class AttributesError(DataError):
-    """A table of attributes that cannot be used. The message is one line, and names the lines but not the file."""
+    """An unusable table of attributes. The message is one line, and names the lines but not the file."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """line: of the file, from 1; cells: by column, without spaces at their ends."""
+    """line: line number, from 1; cells: by column, stripped."""
 
     line: int
     path: str
@@ -41,12 +41,12 @@ class _Row:
 
 
 def add_attributes(faces: Faces, path: Path, everybody: Collection[str]) -> Faces:
-    """`faces` with the columns of the table `path` if there is one, and its notes; one that cannot be used is a note.
+    """Add the columns of the table `path` to `faces`, if it exists, with notes; an unusable table becomes a note.
 
     Args:
         faces: without attributes.
-        path: of the table.
-        everybody: the names of all images that rows may be about, of which `faces` may be a selection.
+        path: the table.
+        everybody: names of all images that rows may refer to, of which `faces` may be a subset.
     """
     if not faces.names or not (path.exists() or path.is_symlink()):
         return faces
@@ -65,23 +65,23 @@ def add_attributes(faces: Faces, path: Path, everybody: Collection[str]) -> Face
 def read_attributes(
     path: Path, names: Sequence[str], everybody: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The columns of a CSV file for some images, and notes on what in it is odd.
+    """Read the columns of a CSV file for some images, with notes on anomalies.
 
-    Commas, semicolons, tabs and bars separate; UTF-8, UTF-16 and Windows-1252 are read.
+    Separators are commas, semicolons, tabs or bars; encodings are UTF-8, UTF-16 and Windows-1252.
 
     Args:
-        path: of the file. Its column `path` says which image (`person/file` in NFC or NFD, also below a leading folder
-            that all rows share).
-        names: the images'.
-        everybody: images that rows may be about without being among `names`.
+        path: the file. Its column `path` names the image (`person/file` in NFC or NFD, optionally below a leading
+            folder common to all rows).
+        names: names of the images.
+        everybody: further images that rows may refer to.
 
     Returns:
-        Each other column as an array [image], by its name: float64 with NaN where not known if its values are numbers,
-        else text with "" where not known. The notes, one line each.
+        Each other column by name, as an array [image]: float64 with NaN for unknown values if they are numbers, else
+        text with "" for unknown values. The notes, one line each.
 
     Raises:
-        AttributesError: the file cannot be read, has no column `path`, a column twice or a row longer than the first,
-            names none of the images, or says two things of one.
+        AttributesError: the file is unreadable, has no column `path`, a duplicate column or a row longer than the
+            first, names none of the images, or contradicts itself.
     """
     text, notes = _read_text(path)
     columns, rows, trouble = _read_rows(text)
@@ -101,7 +101,7 @@ def read_attributes(
 
 def _read_text(path: Path) -> tuple[str, list[str]]:
     if not path.is_file():
-        raise AttributesError("it is no file" if path.exists() else "it is not there")
+        raise AttributesError("it is not a file" if path.exists() else "it does not exist")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -116,14 +116,14 @@ def _read_text(path: Path) -> tuple[str, list[str]]:
             text = data.decode("cp1252")
         except UnicodeDecodeError:
             raise AttributesError(f"line {line} is neither UTF-8 nor Windows-1252; save it as UTF-8") from None
-        notes.append(f"line {line} is no UTF-8, so all of it is read as Windows-1252; save it as UTF-8")
+        notes.append(f"line {line} is not UTF-8, so the file is read as Windows-1252; save it as UTF-8")
     if "\0" in text:
-        raise AttributesError("it is no text in UTF-8; save it as CSV in UTF-8")
+        raise AttributesError("it is not UTF-8 text; save it as CSV in UTF-8")
     return text, notes
 
 
 def _read_rows(text: str) -> tuple[list[str], list[_Row], list[str]]:
-    """The names of the columns but `path`, the rows, and notes."""
+    """Return the names of the columns except `path`, the rows, and notes."""
     header, records = _split(text)
     twice = [column for column, count in Counter(filter(None, header)).items() if count > 1]
     if twice:
@@ -132,8 +132,8 @@ def _read_rows(text: str) -> tuple[list[str], list[_Row], list[str]]:
     for line, cells in records:
         if any(cells[len(header) :]):
             raise AttributesError(
-                f"line {line} has {len(cells)} cells where the first line names {len(header)}; quote what holds a "
-                "separator"
+                f"line {line} has {len(cells)} cells where the first line names {len(header)}; quote cells that "
+                "contain a separator"
             )
         if len(cells) < len(header):
             short.append(str(line))
@@ -147,16 +147,16 @@ def _read_rows(text: str) -> tuple[list[str], list[_Row], list[str]]:
         elif any(named.values()):
             nowhere.append(str(line))
     said = {
-        "rows with fewer cells than the first line, the missing ones taken as not known": short,
-        "cells in a column without a name are passed over": unnamed,
-        "rows without a path are passed over": nowhere,
+        "rows with fewer cells than the first line, the missing ones counted as unknown": short,
+        "cells skipped because their column has no name": unnamed,
+        "rows skipped because they have no path": nowhere,
     }
     notes = [f"{what}: {len(lines):,}, lines {list_names(lines)}" for what, lines in said.items() if lines]
     return [column for column in header if column not in ("", "path")], rows, notes
 
 
 def _split(text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The names in the first line, tidied, and (line, cells) of each other row that is not empty."""
+    """Return the normalised names in the first line, and (line, cells) of each further non-empty row."""
     found: list[str] = []
     for separator in SEPARATORS:
         records = _iterate(text, separator)
@@ -187,7 +187,7 @@ def _iterate(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 def _match_rows(
     rows: Sequence[_Row], names: Sequence[str], everybody: Collection[str]
 ) -> tuple[list[tuple[_Row, int]], list[str]]:
-    """Each row about one of the images `names` with its index, and notes on the others."""
+    """Return each row that refers to one of the images `names`, with its index, and notes on the others."""
     index, known = index_names(names), index_names(everybody)
     found = {row.line: _find(row.path, index) for row in rows}
     lost = [row for row in rows if found[row.line] is None and _find(row.path, known) is None]
@@ -199,20 +199,20 @@ def _match_rows(
         found |= {line: _find(path, index) for line, path in below.items()}
         still = [row for row in lost if found[row.line] is None and _find(below[row.line], known) is None]
         if len(still) < len(lost):
-            notes.append(f"paths are taken from below {list_names([folder])}")
+            notes.append(f"paths are relative to {list_names([folder])}")
         lost = still
     matched = [(row, image) for row in rows if (image := found[row.line]) is not None]
     if not matched:
         raise AttributesError(f"its column `path` names none of the images, such as {list_names(names[:1])}")
     if lost:
         strange = [f"{row.path} (line {row.line})" for row in lost]
-        notes.append(f"rows that name none of the images here ({len(lost):,}): {list_names(strange)}")
+        notes.append(f"rows that match no image ({len(lost):,}): {list_names(strange)}")
     lines = defaultdict(list)
     for row, image in matched:
         lines[image].append(row.line)
     twice = [f"{names[image]} (lines {', '.join(map(str, own))})" for image, own in lines.items() if len(own) > 1]
     if twice:
-        notes.append(f"images in more than one row, which agree ({len(twice):,}): {list_names(twice)}")
+        notes.append(f"images with several rows, which agree ({len(twice):,}): {list_names(twice)}")
     return matched, notes
 
 
@@ -221,9 +221,9 @@ def _clean(path: str) -> str:
 
 
 def _find(path: str, index: Mapping[str, int]) -> int | None:
-    """The image at `path` as written, else cleaned, else as a name of the disk that is no UTF-8 is shown.
+    """Find the image at `path` as written, else normalised, else as the escaped form of a name that is not UTF-8.
 
-    The bytes of such a name were taken for Windows-1252, as the rest of the table.
+    The bytes of such a name were decoded as Windows-1252, like the rest of the table.
     """
     found = find_name(path, index)
     if found is None:

@@ -1,4 +1,4 @@
-"""Random crop, mirror, turn, zoom, light and erasing, on the device, one draw per image."""
+"""Random crop, mirror, rotation, zoom, light and erasing on the device, drawn per image."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ffem_jax.specs.trial import RecipeSpec
 def augment_images(
     key: jax.Array, images: jax.Array, recipe: RecipeSpec, batch: int | None = None, first: jax.Array | int = 0
 ) -> jax.Array:
-    """Augment images as `recipe` says. What the recipe leaves at 0 or off is not compiled in.
+    """Augment images according to `recipe`. Disabled augmentations are not compiled.
 
-    Each part of a batch is augmented as the whole would be.
+    A part of a batch is augmented exactly as within the complete batch.
 
     Args:
-        images: uint8 [N, R, R, 3], all of a batch or the part of it that begins with its image `first`.
-        batch: the images in the whole batch; None for N.
+        images: uint8 [N, R, R, 3], a complete batch or the part that starts at its image `first`.
+        batch: number of images in the complete batch; None for N.
 
     Returns:
         float32 [N, R, R, 3] in 0 to 255.
 
     References:
-        Erasing: Zhong et al., Random Erasing, AAAI 2020, with a square of one grey.
+        Erasing: Zhong et al., Random Erasing, AAAI 2020, with a square of uniform grey.
     """
     count, side = images.shape[:2]
 
     def draw(sample, *shape, **options):
-        """This part's rows of what `sample` draws for the batch."""
+        """Return this part's rows of the random numbers that `sample` draws for the batch."""
         return lax.dynamic_slice_in_dim(sample(shape=(batch or count, *shape), **options), first, count)
 
     crop_key, flip_key, light_key, erase_key = jax.random.split(key, 4)
     padding = round(recipe.crop_padding * side)
     if padding:
-        # The border is repeated outwards: black edges would be a feature that no test image has.
+        # Edge pixels are repeated: black borders would be a feature that no test image has.
         padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="edge")
         corners = draw(partial(jax.random.randint, crop_key), 2, minval=0, maxval=2 * padding + 1)
         images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (*corner, 0), (side, side, 3)))(
@@ -48,7 +48,7 @@ def augment_images(
         images = jnp.where(mirrored, images[:, :, ::-1], images)
     pixels = images.astype(jnp.float32)
     if recipe.rotation or recipe.zoom:
-        # Beside the four keys above, whose draws stay what they are without it.
+        # A separate key, so that the draws from the four keys above do not change.
         turn_key, zoom_key = jax.random.split(jax.random.fold_in(key, 4))
         angle = jnp.deg2rad(recipe.rotation) * draw(partial(jax.random.uniform, turn_key), 1, 1, minval=-1.0)
         scale = 1 + recipe.zoom * draw(partial(jax.random.uniform, zoom_key), 1, 1, minval=-1.0)
@@ -71,14 +71,14 @@ def augment_images(
 
 
 def turn_and_zoom(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
-    """Images, each turned about its middle and enlarged, by bilinear interpolation.
+    """Rotate each image about its centre and scale it, by bilinear interpolation.
 
-    Pixels from outside repeat the nearest edge pixel.
+    Pixels outside the image repeat the nearest edge pixel.
 
     Args:
         images: [N, R, R, 3].
         angle: [N, 1, 1], in radians, clockwise on the screen.
-        scale: [N, 1, 1], the factor of enlargement.
+        scale: [N, 1, 1], the magnification.
 
     Returns:
         float32 [N, R, R, 3].
@@ -86,7 +86,7 @@ def turn_and_zoom(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.
     count, side = images.shape[:2]
     middle = (side - 1) / 2
     rows, columns = (jnp.arange(side) - middle)[:, None], (jnp.arange(side) - middle)[None, :]
-    # Where each pixel comes from: the way back.
+    # The source of each pixel, by the inverse transform.
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     row = jnp.clip(middle + cosine * rows - sine * columns, 0, side - 1)
     column = jnp.clip(middle + sine * rows + cosine * columns, 0, side - 1)

@@ -1,7 +1,7 @@
-"""insightface's evaluation sets, `lfw.bin` and others: pairs of encoded images, and which are of one person.
+"""insightface's evaluation sets, `lfw.bin` and others: pairs of encoded images, with whether they show one person.
 
-Such a file is a pickle of (2 n encoded images, n truth values). A pickle can name any function to be called; here it is
-read by an unpickler that knows none, so that it can build nothing but plain values.
+The file is a pickle of (2 n encoded images, n booleans). A pickle can call any function; this unpickler allows none, so
+that only plain values can be built.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ffem_jax.specs.protocol import ProtocolSpec
 from ffem_jax.text.progress import track
 
 ENDING = ".bin"
-# As many folds are tested, so as many pairs are the least.
+# The number of folds, and so the minimum number of pairs.
 LEAST_PAIRS = 10
 
 
 @dataclass(frozen=True)
 class BinSet:
-    """A set of pairs. images: uint8 [2 pair, R, R, 3], the two of each pair together; same: bool [pair].
+    """A set of pairs. images: uint8 [2 pair, R, R, 3], the two of each pair adjacent; same: bool [pair].
 
-    fingerprint: 16 hexadecimal digits over its pictures, before they were resized, and its pairs.
+    fingerprint: hash of its images before resizing and of its pairs, 16 hexadecimal digits.
     """
 
     name: str
@@ -47,7 +47,7 @@ class BinSet:
 
 @dataclass(frozen=True)
 class Bins:
-    """All sets that are tested. digest: 16 hexadecimal digits over their names, pixels and pairs; content: hashes."""
+    """All sets to test. digest: hash of their names, pixels and pairs, 16 hexadecimal digits; content: hashes."""
 
     sets: tuple[BinSet, ...]
     digest: str
@@ -55,11 +55,11 @@ class Bins:
 
 
 def load_bins(data: DataSpec, protocol: ProtocolSpec) -> Bins:
-    """The sets `protocol.bins` in `protocol.bins_root`, else in `data.root`, at `data.resolution`; whole, with no crop.
+    """Load the sets `protocol.bins` from `protocol.bins_root`, or else `data.root`, at `data.resolution`, uncropped.
 
     Raises:
-        DataError: a file is missing, is no such pickle or asks for code to be run, or one of its images cannot be read:
-            a rate of some of the pairs would compare with no published one.
+        DataError: a file is missing, is not such a pickle or requests code execution, or one of its images is
+            unreadable: a rate over only some of the pairs is not comparable with published ones.
     """
     paths = find_bins(data, protocol)
     names = [path.name.removesuffix(ENDING) for path in paths]
@@ -77,7 +77,7 @@ def load_bins(data: DataSpec, protocol: ProtocolSpec) -> Bins:
 
 
 def find_bins(data: DataSpec, protocol: ProtocolSpec) -> list[Path]:
-    """The files to test on, by name. Raises DataError where one is missing or there is none."""
+    """Find the files to test on, by name. Raises DataError if one is missing or there are none."""
     named = protocol.bins_root or data.root
     if not named:
         raise DataError("protocol=bins needs protocol.bins_root=DIR, the folder of lfw.bin and others")
@@ -91,68 +91,68 @@ def find_bins(data: DataSpec, protocol: ProtocolSpec) -> list[Path]:
     paths = [root / f"{name}{ENDING}" for name in protocol.bins]
     for path in paths:
         if path not in there:
-            raise DataError(f"protocol.bins: {path} is not there; {root} has {has}")
+            raise DataError(f"protocol.bins: {path} does not exist; {root} has {has}")
     return paths
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds what pickle itself knows: numbers, bytes, texts, lists, tuples. Whatever names code is refused."""
+    """Builds only pickle's own types: numbers, bytes, strings, lists, tuples. References to code are refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         """Refuse it."""
-        # Python 3 writes bytes so in the protocols of Python 2.
+        # This is how Python 3 writes bytes in the protocols of Python 2.
         hint = ": pickled by Python 3, it must be with protocol=4" if module == "_codecs" else ""
         raise pickle.UnpicklingError(
-            f"it asks for {module}.{name}, and it may hold bytes, lists and truth values alone{hint}"
+            f"it requests {module}.{name}, but may contain only bytes, lists and booleans{hint}"
         )
 
     def persistent_load(self, identifier: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it refers to something outside itself")
+        raise pickle.UnpicklingError("it refers to an external object")
 
 
 def read_bin(path: Path) -> tuple[list[bytes], np.ndarray]:
-    """The encoded images, two for each pair, and bool [pair], whether both are of one person.
+    """Read the encoded images, two per pair, and bool [pair], whether both show one person.
 
     Raises:
-        DataError: the file cannot be read, or is not as insightface writes it; nothing in it is run.
+        DataError: the file is unreadable or not in insightface's format; nothing in it is executed.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
     try:
-        # Python 2 wrote the published files; its texts are bytes.
+        # The published files were written by Python 2, whose strings are bytes.
         held = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises almost every built-in type
+    except Exception as error:  # a corrupt pickle raises almost every built-in type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is refused: {reason}; fetch it anew from a place that you trust") from None
+        raise DataError(f"{path} is refused: {reason}; fetch it again from a source that you trust") from None
     fault = _find_fault(held)
     if fault:
-        raise DataError(f"{path} is not as insightface writes it: {fault}")
+        raise DataError(f"{path} is not in insightface's format: {fault}")
     images, same = held
     return [bytes(image) for image in images], np.array([bool(one) for one in same])
 
 
 def _find_fault(held: Any) -> str:
-    """What is wrong with an unpickled value, in one line; empty where nothing is."""
+    """Describe what is wrong with an unpickled value, in one line; empty if it is valid."""
     if not (isinstance(held, tuple | list) and len(held) == 2):
-        return "it holds no pair of two lists"
+        return "it does not contain two lists"
     images, same = held
     if not (isinstance(images, tuple | list) and all(isinstance(image, bytes | bytearray) for image in images)):
-        return "its first part is no list of encoded images"
+        return "its first part is not a list of encoded images"
     if not (isinstance(same, tuple | list) and all(isinstance(one, int) and one in (0, 1) for one in same)):
-        return "its second part is no list of truth values"
+        return "its second part is not a list of booleans"
     if len(images) != 2 * len(same):
-        return f"{len(images):,} images make no {len(same):,} pairs"
+        return f"{len(images):,} images do not match {len(same):,} pairs"
     if len(same) < LEAST_PAIRS:
-        return f"{len(same)} pairs make no {LEAST_PAIRS} folds"
+        return f"{len(same)} pairs are too few for {LEAST_PAIRS} folds"
     if all(same) or not any(same):
         return "its pairs are all of one kind; pairs of one person and of two people are both needed"
     return ""
 
 
 def _decode_bins(paths: Sequence[Path], data: DataSpec) -> Faces:
-    """The images of all files, one after another; a label says whether the image's pair is of one person."""
+    """The images of all files, concatenated; the label says whether the image's pair shows one person."""
     read = [(path, *read_bin(path)) for path in paths]
     total = sum(len(images) for _, images, _ in read)
     check_memory(total, data.resolution)
@@ -163,7 +163,7 @@ def _decode_bins(paths: Sequence[Path], data: DataSpec) -> Faces:
         try:
             picture = decode_picture(image)
         except PictureError as error:
-            raise DataError(f"{path}: image {place:,} cannot be read ({error}); fetch the file anew") from None
+            raise DataError(f"{path}: image {place:,} cannot be read ({error}); fetch the file again") from None
         pixels[row] = crop_face(picture, 1.0, data.resolution, data.fit)
         content.append(hash_picture(picture))
     return Faces(

@@ -1,8 +1,8 @@
-"""Decoded faces on disk: read back in a fraction of a second, made again where anything changed or broke.
+"""A disk cache of decoded faces: read back in a fraction of a second, rebuilt if anything changed or is corrupt.
 
-A file is known by path, size, modification time, inode and change time. The last two cannot be set: a picture that
-takes another's place has another inode, and one that is written over another change time, whatever its own times say. A
-copy of a folder, or a network share that numbers its files anew, is decoded once more; that is the price.
+A file is identified by path, size, modification time, inode and change time. The last two cannot be set: an image that
+replaces another has a different inode, and an overwritten one a different change time, whatever its modification time.
+The price is that a copied folder, or a network share that renumbers its files, is decoded once more.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from PIL import features
 from ffem_jax.data import Faces
 from ffem_jax.specs.trial import DataSpec
 
-# Raised whenever the same source would decode to other arrays.
+# Increment whenever the same source would decode to other arrays.
 CACHE_VERSION = 2
 
-# Decoders are also built without some format, and their versions need not follow Pillow's.
+# Decoders may lack a format, and their versions are independent of Pillow's.
 CODECS = ("jpg", "libjpeg_turbo", "webp", "zlib")
 
-# The longest tick of the clocks that file systems take their times from; two writes in one tick have one time.
+# The coarsest clock tick of file systems; two writes within one tick get the same time.
 TICK_S = 0.02
 
-CHANGED = "files changed while they were read; load them again when they are at rest"
+CHANGED = "files changed while they were read; load them again when nothing writes to them"
 
-# Faces that this process keeps in memory, by their cache file's path, which says the state of their source: those of a
+# Faces kept in memory by this process, by their cache file's path, which encodes the state of their source: those of a
 # trial and of its pretraining.
 RECENT = 2
 _recent: OrderedDict[Path, Faces] = OrderedDict()
 
-# What of Faces goes to JSON; the arrays are kept as they are.
+# The fields of Faces stored as JSON; arrays are stored unchanged.
 TEXTS = ("people", "names", "content", "variant", "synthetic", "notes")
 
 
 def find_cache_folder(spec: DataSpec) -> Path:
-    """`spec.cache_dir`, else the environment's FFEM_CACHE_DIR, else the user's cache folder; it need not exist."""
+    """Return `spec.cache_dir`, else FFEM_CACHE_DIR, else the user's cache folder; it need not exist."""
     named = spec.cache_dir or os.environ.get("FFEM_CACHE_DIR", "")
     return Path(os.path.expanduser(named)) if named else Path(platformdirs.user_cache_dir("ffem_jax"))
 
 
 def make_cache_folder(spec: DataSpec) -> Path:
-    """The cache folder, made and found writable.
+    """Create the cache folder and check that it is writable.
 
     Raises:
         OSError: it is not writable.
@@ -68,16 +68,16 @@ def make_cache_folder(spec: DataSpec) -> Path:
 
 
 def load_cached(spec: DataSpec, read_source: Callable[[], Any], decode: Callable[[], Faces]) -> Faces:
-    """The faces that `decode()` gives, from the cache where it has them; their attributes are not kept.
+    """Return the faces of `decode()`, from the cache if possible; their attributes are not cached.
 
-    A damaged cache file is made again. Where the cache folder cannot be written the faces are decoded all the same and
-    a note says so; where a file could not be read, or changed meanwhile, nothing is kept. Of several processes that ask
-    for the same faces one decodes and the others wait. A process keeps the last few in memory, for as long as their
-    source stays as it is: the trials of a sweep share them.
+    A corrupt cache file is rebuilt. If the cache folder is not writable, the faces are decoded anyway and a note says
+    so; if a file could not be read, or changed meanwhile, nothing is cached. If several processes request the same
+    faces, one decodes and the others wait. A process keeps the last few sets in memory while their source is unchanged:
+    the trials of a sweep share them.
 
     Args:
         spec: data set, selection and resolution.
-        read_source: gives whatever tells one state of the source from another (`stat_files`), as JSON takes it.
+        read_source: returns a JSON-compatible value that identifies the state of the source (`stat_files`).
         decode: reads the source itself.
     """
     source = read_source()
@@ -96,7 +96,7 @@ def load_cached(spec: DataSpec, read_source: Callable[[], Any], decode: Callable
 def _make_faces(
     spec: DataSpec, path: Path, source: Any, read_source: Callable[[], Any], decode: Callable[[], Faces]
 ) -> Faces:
-    """Decode what the cache file `path` is to hold, and write it."""
+    """Decode the contents of the cache file `path`, and write it."""
     with contextlib.ExitStack() as stack:
         try:
             make_cache_folder(spec)
@@ -118,13 +118,13 @@ def _make_faces(
 
 
 def stat_files(paths: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
-    """What tells one state of files from another: two equal lists, the same contents.
+    """Describe the state of files: equal lists mean equal contents.
 
-    Waits for a tick where a file has just been written, so that whatever is written later has a later time.
+    Waits for one clock tick if a file has just been written, so that any later write gets a later time.
 
     Returns:
-        (path, bytes, modification time, change time, inode) of each file, times in ns. All numbers are 0 for a file
-        that cannot be looked at.
+        (path, bytes, modification time, change time, inode) of each file, times in ns. All numbers are 0 for an
+        inaccessible file.
     """
     rows = []
     newest = 0
@@ -142,7 +142,7 @@ def stat_files(paths: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
 
 
 def hash_text(value: Any) -> str:
-    """16 hexadecimal digits over anything that JSON takes."""
+    """Hash any JSON value to 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
@@ -153,14 +153,14 @@ def _hash_key(spec: DataSpec, source: Any) -> str:
         [features.version(codec) for codec in CODECS],
         [spec.name, spec.resolution, spec.people, spec.min_images, spec.max_images, spec.crop, spec.fit],
         source,
-        *([spec.unlabelled] if spec.unlabelled else []),  # caches of before there was such a folder stay good
+        *([spec.unlabelled] if spec.unlabelled else []),  # keeps earlier caches valid
     ]
     return hash_text(decides)
 
 
 def _describe_unwritable(folder: Path, error: OSError) -> str:
     return (
-        f"cache folder {folder} cannot be written ({error.strerror or error}): faces are decoded anew each time; "
+        f"cache folder {folder} cannot be written ({error.strerror or error}): faces are decoded again each time; "
         "set data.cache_dir or FFEM_CACHE_DIR"
     )
 
@@ -170,7 +170,7 @@ def _add_note(faces: Faces, note: str) -> Faces:
 
 
 def _write_faces(path: Path, faces: Faces) -> None:
-    """Write to a temporary file beside `path` and rename, so that no reader ever sees half a file."""
+    """Write to a temporary file beside `path` and rename, so that no reader sees an incomplete file."""
     texts = json.dumps({name: getattr(faces, name) for name in TEXTS})
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
@@ -183,7 +183,7 @@ def _write_faces(path: Path, faces: Faces) -> None:
 
 
 def _read_faces(path: Path) -> Faces | None:
-    """The faces that `_write_faces` wrote, or None where there is no file or it is damaged (zip has checksums)."""
+    """Read the faces written by `_write_faces`; None if the file is missing or corrupt (zip has checksums)."""
     try:
         with np.load(path, allow_pickle=False) as file:
             texts = json.loads(str(file["texts"]))

@@ -1,4 +1,4 @@
-"""One column of a table of attributes, of numbers or of groups' names: an image has one value, and a value one name."""
+"""A column of an attribute table, with numbers or group names: one value per image, one spelling per value."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ffem_jax.text.names import INVISIBLE, fold_name
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+", re.ASCII)
-# 1,234 may be a thousand and some, or one and some; 0,234 and 12,5 are decimals.
+# 1,234 is ambiguous between thousands and decimals; 0,234 and 12,5 are decimals.
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 
-# What spreadsheets and programs write where a value is not known, in lower case.
+# Spellings of an unknown value in spreadsheets and programs, in lower case.
 UNKNOWN = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", "unknown", "missing", "?", "-", "--"})
 
 Value = TypeVar("Value", float, str)
 
 
 class ColumnError(FfemError):
-    """A column that can be read in two ways. The message names the lines."""
+    """An ambiguous column. The message names the lines."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What `line` of the table says of the image of index `image`; text: not empty, without spaces at its ends."""
+    """The value in `line` of the table for the image with index `image`; text: non-empty and stripped."""
 
     line: int
     image: int
@@ -44,20 +44,20 @@ class Cell:
 
 
 def parse_column(cells: Sequence[Cell], names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """A column of a table as an array, and notes on what was repaired or passed over.
+    """Convert a column to an array, with notes on repaired or skipped values.
 
-    Values that differ in case, spaces or normal form alone are one, written as most cells have it.
+    Values that differ only in case, spaces or Unicode normal form are merged, with the most frequent spelling.
 
     Args:
         cells: the column's cells.
-        names: the images', `person/file`.
+        names: names of the images, `person/file`.
 
     Returns:
-        The array [image]: float64 with NaN where not known if more than half of the known values are numbers, else text
-        with "" where not known. The notes, one line each.
+        The array [image]: float64 with NaN for unknown if more than half of the known values are numbers, else text
+        with "" for unknown. The notes, one line each.
 
     Raises:
-        ColumnError: two rows give an image two values, or a comma may divide thousands.
+        ColumnError: two rows give different values for one image, or a comma may be a thousands separator.
     """
     known = [cell for cell in cells if cell.text.casefold() not in UNKNOWN]
     commas = [cell for cell in known if COMMA_NUMBER.fullmatch(cell.text)]
@@ -67,10 +67,10 @@ def parse_column(cells: Sequence[Cell], names: Sequence[str]) -> tuple[np.ndarra
     texts, notes = _merge_spellings(cells)
     unknown = [cell for cell in cells if cell.text.casefold() in UNKNOWN]
     if unknown:
-        notes.append(f"{_count(unknown)} is a group of its own; leave the cell empty where a value is not known")
+        notes.append(f"{_count(unknown)} is a group of its own; leave the cell empty if a value is unknown")
     if numbers:
         others = [cell for cell in known if not _is_number(cell.text)]
-        notes.append(f"numbers, {_count(numbers)}, are mixed with text, {_count(others)}; all of it is text")
+        notes.append(f"numbers, {_count(numbers)}, are mixed with text, {_count(others)}; all are read as text")
     values = np.zeros(len(names), object)
     values[:] = ""
     _place(values, cells, lambda cell: texts[cell.text], names)
@@ -80,7 +80,7 @@ def parse_column(cells: Sequence[Cell], names: Sequence[str]) -> tuple[np.ndarra
 def _parse_numbers(cells: Sequence[Cell], commas: list[Cell], names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     notes = []
     if commas and all(THOUSANDS.fullmatch(cell.text) for cell in commas):
-        raise ColumnError(f"{commas[0]} may be thousands or decimals; write it without the comma, or with a point")
+        raise ColumnError(f"{commas[0]} may mean thousands or decimals; write it without the comma, or with a point")
     if commas:
         notes.append(f"decimal commas are read as points: {_count(commas)}")
     points = {cell: cell.text.replace(",", ".") if COMMA_NUMBER.fullmatch(cell.text) else cell.text for cell in cells}
@@ -88,9 +88,9 @@ def _parse_numbers(cells: Sequence[Cell], commas: list[Cell], names: Sequence[st
     unknown = [cell for cell in cells if cell.text.casefold() in UNKNOWN]
     odd = [cell for cell in cells if not _is_number(points[cell]) and cell.text.casefold() not in UNKNOWN]
     if unknown:
-        notes.append(f"taken as not known: {_count(unknown)}")
+        notes.append(f"read as unknown: {_count(unknown)}")
     if odd:
-        notes.append(f"no numbers among numbers, taken as not known: {_count(odd)}")
+        notes.append(f"non-numbers among numbers, read as unknown: {_count(odd)}")
     values = np.full(len(names), np.nan)
     _place(values, read, lambda cell: float(points[cell]), names)
     return values, notes
@@ -101,13 +101,13 @@ def _is_number(text: str) -> bool:
 
 
 def _count(cells: Sequence[Cell]) -> str:
-    """The first cell with its line, and in how many more lines there is another such."""
+    """Describe the first cell with its line, and the number of further lines."""
     more = len(cells) - 1
     return f"{cells[0]}" + (f" and {more:,} more" if more else "")
 
 
 def _merge_spellings(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
-    """The value that each text stands for, and a note on values of several spellings."""
+    """Return the value of each text, and a note on values with several spellings."""
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     first: dict[str, int] = {}
     tidied = {cell.text: unicodedata.normalize("NFC", " ".join(cell.text.split())) for cell in cells}
@@ -126,12 +126,12 @@ def _merge_spellings(cells: Sequence[Cell]) -> tuple[dict[str, str], list[str]]:
 
 
 def _show(text: str) -> str:
-    # With what nobody sees in it, as escapes.
+    # With invisible characters escaped.
     return ascii(text) if INVISIBLE.search(text) else repr(text)
 
 
 def _place(values: np.ndarray, cells: Sequence[Cell], read: Callable[[Cell], Value], names: Sequence[str]) -> None:
-    """Write each cell's value to its image's place. Raises ColumnError for an image of two values."""
+    """Store each cell's value at its image's index. Raises ColumnError for an image with two values."""
     said: dict[int, Cell] = {}
     conflicts = []
     for cell in cells:
@@ -144,5 +144,5 @@ def _place(values: np.ndarray, cells: Sequence[Cell], read: Callable[[Cell], Val
         images = len({cell.image for _, cell in conflicts})
         raise ColumnError(
             f"{list_names([names[cell.image]])} is {before.text!r} in line {before.line} and {cell.text!r} in line "
-            f"{cell.line}{f', and {images - 1:,} images more are said twice' if images > 1 else ''}; keep one row each"
+            f"{cell.line}{f', and {images - 1:,} more images have two values' if images > 1 else ''}; keep one row each"
         )

@@ -1,4 +1,4 @@
-"""Pictures to square uint8 faces: decoding anything a camera or a phone writes, the choice of people."""
+"""Decodes image files of cameras and phones to square uint8 faces, and selects people."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from ffem_jax.specs.trial import DataSpec
 from ffem_jax.text.display import show_unseen
 from ffem_jax.text.progress import track
 
-# More than any phone's full frame of today needs; a 100 kB file can claim more and fill the memory.
+# More than the full frame of any current phone; a 100 kB file can claim more and exhaust memory.
 MAX_PIXELS = 120_000_000
-# Letters of why a picture cannot be read: each takes six bytes of JSON at most, twelve beyond the first plane.
+# Maximum letters of a reason: each takes at most six bytes of JSON, or twelve outside the Basic Multilingual Plane.
 MOST_SAID = 300
-# As `warnings.filterwarnings` keeps it.
+# In the form that `warnings.filterwarnings` stores.
 _PILLOW_S = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class PictureError(FfemError):
-    """A file that is no readable picture. The message says why, in a few words."""
+    """A file that is not a readable image. The message says why, in a few words."""
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What a picture turned out to be.
+    """The result of decoding an image.
 
     Args:
-        fault: why it is no picture. unread: why it could not be read this time. Of one that is whole both are empty.
-        pixels: uint8 [R, R, 3]; None where it is not whole.
-        content: its hash, `hash_picture`. square: whether it was before it was cut.
-        size: its width and height, and mode: Pillow's name of its kind, as the head of the file says; (0, 0) and empty
-            where it has none.
+        fault: why it is not an image. unread: why it could not be read this time. Both are empty for an intact image.
+        pixels: uint8 [R, R, 3]; None if it is not intact.
+        content: its hash, `hash_picture`. square: whether it was square before cropping.
+        size: width and height from the file's header, and mode: Pillow's name of its pixel format; (0, 0) and empty
+            without a header.
     """
 
     fault: str = ""
@@ -60,7 +60,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture not yet decoded. name: its path, `folder/file`; look: decodes it."""
+    """An image to be decoded. name: its path, `folder/file`; look: decodes it."""
 
     person: str
     name: str
@@ -68,12 +68,12 @@ class Picture:
 
 
 def look_at(read: Callable[[], bytes], spec: DataSpec) -> Looked:
-    """What the picture is whose file `read` gives, cut as `spec` says."""
+    """Decode the image whose file `read` returns, cropped according to `spec`."""
     size, mode = (0, 0), ""
     try:
         data = read()
         silence_pillow()
-        with contextlib.suppress(Exception):  # what is no picture is told by its decoding
+        with contextlib.suppress(Exception):  # decoding reports a file that is not an image
             head = Image.open(io.BytesIO(data))
             size, mode = head.size, head.mode
         image = decode_picture(data)
@@ -87,11 +87,11 @@ def look_at(read: Callable[[], bytes], spec: DataSpec) -> Looked:
 
 
 def decode_picture(data: bytes) -> Image.Image:
-    """An encoded picture as 8-bit RGB, upright.
+    """Decode an image to upright 8-bit RGB.
 
-    EXIF orientation is applied, 16-bit grey is scaled down, transparency is laid over mid grey, of an animation
-    the first frame is taken. Raises PictureError for anything that cannot be read whole, and OSError or MemoryError
-    where it is the machine that fails.
+    EXIF orientation is applied, 16-bit grey is scaled down, transparency is composited over mid grey, and an animation
+    is reduced to its first frame. Raises PictureError for anything incomplete or unreadable, and OSError or MemoryError
+    for a failure of the machine.
     """
     silence_pillow()
     try:
@@ -103,18 +103,18 @@ def decode_picture(data: bytes) -> Image.Image:
         return _convert_to_rgb(image)
     except (PictureError, MemoryError):
         raise
-    except UnidentifiedImageError as error:  # its text is an address in memory
-        raise PictureError("in no format that is known" if data else "the file is empty") from error
-    except Exception as error:  # Pillow's decoders raise almost every built-in type on damaged input
+    except UnidentifiedImageError as error:  # its message is a memory address
+        raise PictureError("unknown format" if data else "the file is empty") from error
+    except Exception as error:  # Pillow's decoders raise almost every built-in type on corrupt input
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the operating system; Pillow's own have no number
+            raise  # from the operating system; Pillow's own errors have no errno
         raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def silence_pillow() -> None:
-    """Ignore what Pillow alone warns of: sizes below MAX_PIXELS, odd metadata.
+    """Ignore Pillow's warnings about sizes below MAX_PIXELS and odd metadata.
 
-    Images are decoded in threads, where `warnings.catch_warnings` restores what another thread had just set: after some
+    Images are decoded in threads, where `warnings.catch_warnings` restores filters set by other threads: after some
     thousand images every warning of the process would be ignored.
     """
     if _PILLOW_S not in warnings.filters:
@@ -134,17 +134,17 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def hash_picture(image: Image.Image) -> str:
-    """16 hexadecimal digits over a picture's pixels before the crop: blind to file format and metadata."""
+    """Hash an image's pixels before cropping to 16 hexadecimal digits, independent of file format and metadata."""
     digest = hashlib.sha256(repr(image.size).encode())
     digest.update(image.tobytes())
     return digest.hexdigest()[:16]
 
 
 def select_people(images: dict[str, int], spec: DataSpec) -> list[str]:
-    """The people who are kept, in the order of `images` (person -> number of images).
+    """Select people, in the order of `images` (person -> number of images).
 
-    Those with at least `spec.min_images`; of these the `spec.people` with the most images, of equals the first; and
-    `spec.unlabelled`, which is no person.
+    Keeps those with at least `spec.min_images`, of these the `spec.people` with the most images, ties by order, and
+    `spec.unlabelled`, which is not a person.
     """
     enough = [person for person, count in images.items() if count >= spec.min_images or person == spec.unlabelled]
     ranked = sorted((person for person in enough if person != spec.unlabelled), key=lambda person: -images[person])
@@ -161,19 +161,19 @@ def decode_faces(
     enough: int = 0,
     images: Any = None,
 ) -> Faces:
-    """Decode `pictures` (at most `total`, grouped and sorted as they are to stay) and choose the people.
+    """Decode `pictures` (at most `total`, grouped and sorted in their final order) and select people.
 
-    A file that is no picture is named in the notes and skipped; a person with fewer than `spec.min_images` readable
-    pictures is named and left out. A picture that could not be read this time, which says nothing about the picture, is
-    in `unread` as well. Draws a progress bar on a terminal's standard error.
+    A file that is not an image is named in the notes and skipped; a person with fewer than `spec.min_images` readable
+    images is named and left out. An image that could not be read this time, which may be intact, is also in
+    `unread`. Draws a progress bar on a terminal's standard error.
 
     Args:
-        people: everybody in `pictures`, in the order in which they are to be; empty is that of their first pictures.
-        enough: after so many readable pictures of a person the others are passed over unread; 0 reads all.
-        images: takes the pixels in place of a new array (`stream.PixelDigest`).
+        people: all people in `pictures`, in final order; empty uses the order of their first images.
+        enough: after this many readable images of a person, the others are skipped unread; 0 reads all.
+        images: receives the pixels in place of a new array (`stream.PixelDigest`).
 
     Raises:
-        TooLargeError: a new array does not fit in the memory that is free.
+        TooLargeError: a new array does not fit in free memory.
     """
     if images is None:
         check_memory(total, spec.resolution)
@@ -203,10 +203,8 @@ def decode_faces(
     faces = _keep(selected, kept, content, images, spec)
     readable.pop(spec.unlabelled, None)
     notes = _describe_skipped(skipped, unread, readable, spec.min_images)
-    if (
-        len(selected) - (spec.unlabelled in selected) < spec.people and spec.name != "lfw52"
-    ):  # which has a note of its own
-        notes.append(f"data.people={spec.people} are asked for, and there are {len(selected)}")
+    if len(selected) - (spec.unlabelled in selected) < spec.people and spec.name != "lfw52":  # which has its own note
+        notes.append(f"data.people={spec.people} was requested, but there are only {len(selected)}")
     fitted = describe_fit(len(oblong.intersection(faces.names)), len(faces.names), spec.fit)
     if fitted:
         notes.append(fitted)
@@ -218,11 +216,11 @@ def _describe_skipped(
 ) -> list[str]:
     notes = [f"skipped {show_unseen(one)}" for one in skipped[:NAMED_AT_MOST]]
     if len(skipped) > NAMED_AT_MOST:
-        notes.append(f"skipped {len(skipped) - NAMED_AT_MOST:,} more pictures that cannot be read")
+        notes.append(f"skipped {len(skipped) - NAMED_AT_MOST:,} more unreadable images")
     if unread:
         reasons = [f"{name} ({reason})" for name, reason in unread.items()]
         notes.append(
-            f"could not be read this time ({len(unread):,}): {list_names(reasons)}; they are tried again the next time"
+            f"could not be read this time ({len(unread):,}): {list_names(reasons)}; they will be tried again next time"
         )
     few = [f"{person} ({count})" for person, count in readable.items() if count < min_images]
     if few:

@@ -1,7 +1,7 @@
-"""Downloads one published archive: streamed, its size and SHA-256 checked, whole or not there at all.
+"""Downloads a published archive: streamed, with size and SHA-256 checked, and moved into place only when complete.
 
-Written by hand rather than with pooch, which (1.9) neither resumes nor stops a server that sends more than it should,
-and which needs tqdm for its progress.
+Hand-written because pooch (1.9) neither resumes nor stops a server that sends too much, and needs tqdm to show
+progress.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Download:
-    """An archive: its file name and address, and the size and SHA-256 (hexadecimal) that it must have."""
+    """An archive: its file name and address, and its expected size and SHA-256 (hexadecimal)."""
 
     name: str
     url: str
@@ -34,16 +34,17 @@ class Download:
 
 
 def download_archive(download: Download, folder: Path) -> Path:
-    """The archive's path in `folder`, fetched unless it is there. Standard error gets a progress bar, or one line.
+    """Return the archive's path in `folder`, downloading it if missing. Progress goes to standard error, as a bar or a
+    line.
 
-    The archive is written as `.part`, and gets its name only once size and checksum agree. Of several processes, one
-    fetches and the others wait.
+    The archive is written as `.part` and renamed once size and checksum agree. If several processes need it, one
+    downloads and the others wait.
 
     Raises:
-        DataError: where the network, the disk or the check fails; it says how to fetch the archive by hand.
+        DataError: the network, the disk or the check fails; the message says how to fetch the archive manually.
     """
     path = folder / download.name
-    advice = f"fetch {download.url} by hand and set data.root=DIR to its folder, or to one that holds the faces"
+    advice = f"fetch {download.url} manually and set data.root=DIR to its folder, or to one with the faces"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
@@ -52,7 +53,7 @@ def download_archive(download: Download, folder: Path) -> Path:
                 _fetch(download, part, advice)
                 os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
-        # The text of an HTTP error names the status; that of another urllib error only wraps its reason.
+        # The message of an HTTP error gives the status; other urllib errors only wrap their reason.
         reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise DataError(f"{download.name} could not be downloaded to {folder} ({reason}); {advice}") from None
     return path
@@ -69,7 +70,7 @@ def _fetch(download: Download, part: Path, advice: str) -> None:
             make_progress("{task.description}", "bar", "bytes", "speed", keep=True) as progress,
         ):
             task = progress.add_task(download.name, total=download.size_bytes)
-            # One chunk too many shows that the size is wrong; a wrong server may go on sending for ever.
+            # One extra chunk shows that the size is wrong; a faulty server may send forever.
             while size <= download.size_bytes and (chunk := response.read(CHUNK_BYTES)):
                 file.write(chunk)
                 digest.update(chunk)
@@ -79,7 +80,7 @@ def _fetch(download: Download, part: Path, advice: str) -> None:
             found = f"{'over ' if size > download.size_bytes else ''}{size:,}"
             raise DataError(f"{download.name} is {found} bytes and not {download.size_bytes:,}; try again, or {advice}")
         if digest.hexdigest() != download.sha256:
-            raise DataError(f"{download.name} has another SHA-256 than the published {download.sha256}; {advice}")
+            raise DataError(f"{download.name} does not have the published SHA-256 {download.sha256}; {advice}")
     except BaseException:
         part.unlink(missing_ok=True)
         raise

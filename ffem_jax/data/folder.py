@@ -1,4 +1,4 @@
-"""Anyone's faces: `DIR/person/*.jpg|jpeg|png|pgm|webp`, any size, grey or colour."""
+"""User-provided faces: `DIR/person/*.jpg|jpeg|png|pgm|webp`, any size, grey or colour."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from ffem_jax.specs.trial import DataSpec
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".webp"})
 KINDS = "jpg, jpeg, png, pgm or webp"
-LAYOUT = "it must hold one folder per person, DIR/person/*.jpg (or jpeg, png, pgm, webp)"
+LAYOUT = "it must contain one folder per person, DIR/person/*.jpg (or jpeg, png, pgm, webp)"
 
 
 def load(spec: DataSpec) -> Faces:
-    """The faces below `spec.root`, with the columns of `attributes.csv` beside the people where there is one.
+    """Load the faces below `spec.root`, with the columns of `attributes.csv` beside the people if it exists.
 
-    Raises DataError for a folder that is missing, holds no person's folder, or leaves fewer than two people.
+    Raises DataError if the folder is missing, contains no folder of a person, or leaves fewer than two people.
     """
     faces = load_people(spec, streamed=True)
     if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
-            f"data.root={find_root(spec)} has {len(faces.people)} of the at least {spec.least_people} people with "
+            f"data.root={find_root(spec)} has {len(faces.people)} of the required {spec.least_people} people with "
             f"data.min_images={spec.min_images} readable images{reason}; {LAYOUT}"
         )
     return faces
 
 
 def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
-    """As `load`, but one person, or nobody whose pictures can be read, is no error: there is nobody to tell apart.
+    """Like `load`, but with any number of people, including none with readable images: nothing is to be distinguished.
 
-    streamed: whether pictures that do not fit in memory may stay on the disk (`source.load_or_stream`).
+    streamed: whether images that do not fit in memory may stay on disk (`source.load_or_stream`).
     """
     root = find_root(spec)
     listing = list_pictures(root, f"data.root={root}")
@@ -66,18 +66,18 @@ def load_people(spec: DataSpec, *, streamed: bool = False) -> Faces:
 
 
 class FolderReader:
-    """Reads the pictures of a listing; see `stream.ImageReader`. An address is the place in the listing."""
+    """Reads the images of a listing; see `stream.ImageReader`. An address is the index in the listing."""
 
     def __init__(self, listing: Listing) -> None:
         self._paths = [picture.path for picture in listing.pictures]
 
     def read(self, address: np.ndarray) -> bytes:
-        """One picture's file. Raises OSError where it could not be read this time."""
+        """Read one image's file. Raises OSError if it cannot be read this time."""
         return self._paths[int(address[0])].read_bytes()
 
 
 class FolderSource:
-    """The pictures of a listing; see `stream.ImageSource`."""
+    """The images of a listing; see `stream.ImageSource`."""
 
     label_names: Mapping[int, str] = {}
 
@@ -88,35 +88,35 @@ class FolderSource:
         self.addresses = np.arange(len(self.names)).reshape(-1, 1)
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """The number of images."""
         return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """Nothing: the listing has said it."""
+        """Return no notes: the listing has reported them."""
         return []
 
 
 def select_all(source: ImageSource, spec: DataSpec) -> Selection:
-    """Everybody: as for a folder in memory, people are chosen by the pictures of theirs that can be read."""
+    """Select all people: as for a folder in memory, people are selected later, by their readable images."""
     people: dict[Label, str] = {person: str(person) for person in source.labels}
     return Selection(people=people, chosen=list(people.values()), total=len(source), enough=0, notes=[])
 
 
 def find_root(spec: DataSpec, wanted: str = LAYOUT) -> Path:
-    """The folder `data.root`; wanted: what it must hold, as the end of a message. Raises DataError without one."""
+    """Return the folder `data.root`; wanted: its required contents, for the message. Raises DataError if missing."""
     if not spec.root:
         raise DataError(f"data={spec.name} needs data.root=DIR; {wanted}")
-    # os.path leaves `~x` as it is where there is no such user: it is then the folder's name.
+    # os.path keeps `~x` if there is no such user: it is then a literal name.
     root = Path(os.path.expanduser(spec.root)).absolute()
     if not root.is_dir():
-        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
+        raise DataError(f"data.root={root} is {'not a folder' if root.exists() else 'missing'}; {wanted}")
     return root
 
 
 def list_pictures(root: Path, called: str) -> Listing:
-    """Every picture in a person's folder in `root`, and notes on everything else.
+    """List every image in the people's folders in `root`, with notes on everything else.
 
-    called: what a message calls `root`. Raises DataError where it cannot be read or there is no picture in it.
+    called: the name of `root` in messages. Raises DataError if it is unreadable or contains no image.
     """
     try:
         listing = list_people(root, ENDINGS, KINDS)
@@ -124,8 +124,8 @@ def list_pictures(root: Path, called: str) -> Listing:
         raise DataError(f"{called} cannot be read ({error.strerror}); check its permissions") from None
     reason = f" ({'; '.join(listing.notes)})" if listing.notes else ""
     if not listing.folders:
-        there = f"has {listing.loose} pictures but no folders" if listing.loose else f"is empty{reason}"
+        there = f"has {listing.loose} images but no folders" if listing.loose else f"is empty{reason}"
         raise DataError(f"{called} {there}; {LAYOUT}")
     if not listing.pictures:
-        raise DataError(f"{called} has no picture in its {listing.folders} folders{reason}; {LAYOUT}")
+        raise DataError(f"{called} has no image in its {listing.folders} folders{reason}; {LAYOUT}")
     return listing

@@ -1,8 +1,8 @@
 """Labeled Faces in the Wild (Huang et al., 2007): `lfw`, `lfw52`, the paper's experiment on public faces, and
-`lfw_rest`, everybody else, to pretrain on.
+`lfw_rest`, all other people, for pretraining.
 
-From a folder (`spec.root`, else the environment's FFEM_LFW_ROOT), an archive in it, or a download, by way of a
-TensorFlow Datasets builder that needs no TensorFlow, to cached uint8 arrays.
+Loaded from a folder (`spec.root`, else FFEM_LFW_ROOT), an archive in it, or a download, through a TensorFlow Datasets
+builder that needs no TensorFlow, into cached uint8 arrays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ffem_jax.text.names import decode_file_name, tidy_name
 if TYPE_CHECKING:
     from ffem_jax.data.lfw_builder import PreparedFaces, ReadPictures
 
-# Address and checksum as scikit-learn has them.
+# Address and checksum from scikit-learn.
 FUNNELED = Download(
     name="lfw-funneled.tgz",
     url="https://ndownloader.figshare.com/files/5976015",
@@ -51,12 +51,12 @@ PAIRS = Download(
     sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
 )
 
-# Folders and archives as they are published -> edition: the same people and files, aligned differently.
+# Published folders and archives -> edition: the same people and files, aligned differently.
 VARIANTS = {"lfw-deepfunneled": "deepfunneled", "lfw_funneled": "funneled", "lfw": "original"}
 ARCHIVES = {"lfw-deepfunneled.tgz": "deepfunneled", "lfw-funneled.tgz": "funneled", "lfw.tgz": "original"}
 
 PICTURE_NAME = "*/*_[0-9][0-9][0-9][0-9].jpg"
-# Whatever of an archive was meant to be a picture, in capitals too.
+# Entries of an archive that are meant to be images, also in capitals.
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".pgm", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 LFW52_PEOPLE = 52
@@ -66,11 +66,11 @@ LFW52_IMAGES = 1467
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images are.
+    """The location of the images.
 
     Args:
-        path: the folder that holds the people's folders, or an archive of it.
-        variant: deepfunneled, funneled, original, or empty where the name does not tell.
+        path: the folder with the people's folders, or an archive of it.
+        variant: deepfunneled, funneled, original, or empty if the name does not tell.
     """
 
     path: Path
@@ -78,15 +78,15 @@ class Source:
 
     @property
     def attributes(self) -> Path:
-        """The table of attributes, which lies beside the people's folder or the archive."""
+        """The table of attributes, beside the people's folder or the archive."""
         return self.path.parent / TABLE_NAME
 
 
 def load(spec: DataSpec) -> Faces:
-    """LFW as bytes, with its attributes.
+    """Load LFW as bytes, with its attributes.
 
-    `lfw` as `spec` selects, or `lfw52`: the 52 people with the most images, ties by name, and of each the first 30 by
-    file name; 1,467 images. `lfw_rest` is selected from the people whom `lfw52` leaves over.
+    `lfw` is selected by `spec`. `lfw52` has the 52 people with the most images, ties by name, and the first 30 images
+    of each by file name: 1,467 images. `lfw_rest` is selected from the people not in `lfw52`.
 
     Args:
         spec: data set, selection and resolution in pixels per side.
@@ -96,7 +96,7 @@ def load(spec: DataSpec) -> Faces:
         attribute.
 
     Raises:
-        DataError: LFW is not to be found, cannot be downloaded or read, or `lfw52` is asked to be something else.
+        DataError: LFW is not found, cannot be downloaded or read, or `lfw52` is given conflicting settings.
 
     References:
         Huang et al., Labeled Faces in the Wild, technical report 07-49, University of Massachusetts, 2007.
@@ -105,7 +105,7 @@ def load(spec: DataSpec) -> Faces:
         if spec.people not in (0, LFW52_PEOPLE) or spec.max_images not in (0, LFW52_MAX_IMAGES):
             raise DataError(
                 f"data=lfw52 is {LFW52_PEOPLE} people with {LFW52_MAX_IMAGES} images at most; for data.people="
-                f"{spec.people} and data.max_images={spec.max_images} take data=lfw"
+                f"{spec.people} and data.max_images={spec.max_images} use data=lfw"
             )
         spec = dataclasses.replace(spec, people=LFW52_PEOPLE, max_images=LFW52_MAX_IMAGES, min_images=1)
     source = find_source(spec)
@@ -127,20 +127,20 @@ def load(spec: DataSpec) -> Faces:
 
 
 def find_source(spec: DataSpec) -> Source:
-    """The images on this machine, or after a download.
+    """Find the images on this machine, or download them.
 
     Raises:
-        DataError: there are none.
+        DataError: neither is possible.
     """
     named = spec.root or os.environ.get("FFEM_LFW_ROOT", "")
     if not named:
         return Source(download_archive(FUNNELED, find_cache_folder(spec)), "funneled")
     root = Path(os.path.expanduser(named)).absolute()
-    wanted = f"it must hold one of {', '.join(VARIANTS)}, one of {', '.join(ARCHIVES)}, or the people's folders"
+    wanted = f"it must contain one of {', '.join(VARIANTS)}, one of {', '.join(ARCHIVES)}, or the people's folders"
     if not root.is_dir():
-        raise DataError(f"data.root={root} is {'no folder' if root.exists() else 'not there'}; {wanted}")
+        raise DataError(f"data.root={root} is {'not a folder' if root.exists() else 'missing'}; {wanted}")
     for name in (root.name, *VARIANTS):
-        for folder in (root / name, root / name / name):  # some archives nest a folder in one of its own name
+        for folder in (root / name, root / name / name):  # some archives nest a folder in one of the same name
             if _holds_people(folder):
                 return Source(folder, VARIANTS.get(name, ""))
     if _holds_people(root):
@@ -148,22 +148,22 @@ def find_source(spec: DataSpec) -> Source:
     for name, variant in ARCHIVES.items():
         if (root / name).is_file():
             return Source(root / name, variant)
-    raise DataError(f"data.root={root} has no LFW in it; {wanted}; data.root='' downloads it")
+    raise DataError(f"data.root={root} does not contain LFW; {wanted}; data.root='' downloads it")
 
 
 def _name_other_editions(spec: DataSpec, source: Source) -> list[str]:
-    """A note where `data.root` holds more than one edition, of which one had to be taken."""
+    """Return a note if `data.root` contains several editions, of which one is used."""
     root = Path(os.path.expanduser(spec.root or os.environ.get("FFEM_LFW_ROOT", "")))
     if root == Path():
         return []
     editions = {**VARIANTS, **ARCHIVES}
     others = [name for name, variant in editions.items() if variant != source.variant and (root / name).exists()]
     inside = source.path.name in editions and source.path.parent == root.absolute()
-    return [f"{source.path.name} is read and not {join_names(others)}, which is there too"] if others and inside else []
+    return [f"{source.path.name} is used, not {join_names(others)}, which also exists"] if others and inside else []
 
 
 def find_pairs(spec: DataSpec) -> Path:
-    """Where View 2's pairs.txt is or should be: beside the people's folder or in data.root; else it is downloaded.
+    """Return the path of View 2's pairs.txt: beside the people's folder or in data.root; it is downloaded if missing.
 
     Raises:
         DataError: as `find_source` does.
@@ -181,10 +181,10 @@ def _holds_people(folder: Path) -> bool:
 
 
 def list_names(folder: Path) -> list[str]:
-    """`person/file` of every image in the people's `folder`, in order.
+    """List `person/file` of every image in the people's `folder`, in order.
 
     Raises:
-        DataError: the folder cannot be read.
+        DataError: the folder is unreadable.
     """
     return _list_pictures(folder).names
 
@@ -197,7 +197,7 @@ def _list_pictures(folder: Path) -> Listing:
 
 
 def select_names(names: list[str], spec: DataSpec) -> list[str]:
-    """Of `names` (`person/file`, in order) those that `spec` keeps, in order and one person's together."""
+    """Select from `names` (`person/file`, in order) according to `spec`, in order and grouped by person."""
     files = defaultdict(list)
     for name in names:
         files[name_person(name)].append(name)
@@ -210,16 +210,16 @@ def select_names(names: list[str], spec: DataSpec) -> list[str]:
 
 
 def name_person(name: str) -> str:
-    """The person in the picture `name` (`person/file`)."""
+    """Return the person in the image `name` (`person/file`)."""
     folder = name.split("/")[0]
     return tidy_name(folder) or folder
 
 
 def read_folder(listing: Listing) -> Iterator[tuple[str, bytes]]:
-    """(`person/file`, bytes) of every image listed.
+    """Yield (`person/file`, bytes) of every listed image.
 
     Raises:
-        DataError: an image cannot be read; the copy that is made of them all would keep the gap.
+        DataError: an image is unreadable; the prepared copy would lack it permanently.
     """
     for picture in listing.pictures:
         try:
@@ -231,14 +231,14 @@ def read_folder(listing: Listing) -> Iterator[tuple[str, bytes]]:
 
 
 def read_archive(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """(`person/file`, bytes) of every image in a .tgz, read from front to back and unpacked nowhere.
+    """Yield (`person/file`, bytes) of every image in a .tgz, read sequentially without unpacking.
 
     Returns:
-        One pair per image. An image that does not lie as deep as most do, or is no plain .jpg file, comes with None for
-        its bytes.
+        One pair per image. The bytes are None for an image at another depth than most, or one that is not a plain .jpg
+        file.
 
     Raises:
-        DataError: the archive is damaged or cannot be read.
+        DataError: the archive is corrupt or unreadable.
     """
     with _explain_damage(path):
         depths = Counter(len(where.parts) for where, _, _ in _read_members(path) if where.match(PICTURE_NAME))
@@ -254,7 +254,7 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 def _read_members(path: Path) -> Iterator[tuple[PurePosixPath, tarfile.TarFile, tarfile.TarInfo]]:
-    """Where each picture of the archive lies in it, and the archive, in which it is next to be read."""
+    """Yield each image's path in the archive, and the archive positioned to read it."""
     with tarfile.open(path, "r|gz") as archive:
         for member in archive:
             where = PurePosixPath(decode_file_name(member.name))
@@ -267,13 +267,13 @@ def _explain_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and fetch {FUNNELED.url} again") from None
+        raise DataError(f"{path} is corrupt ({error}); delete it and fetch {FUNNELED.url} again") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
 
 
 def _decode(source: Source, listing: Listing | None, spec: DataSpec) -> Faces:
-    # Imported where something is to be prepared: TFDS takes longer to import than cached faces to load.
+    # Imported only for preparation: importing TFDS takes longer than loading cached faces.
     from ffem_jax.data.lfw_builder import prepare_faces
 
     if listing:
@@ -306,7 +306,7 @@ def _decode_prepared(prepared: PreparedFaces, source: Source, listing: Listing |
     notes = list(faces.notes)
     if prepared.passed_over:
         notes.append(
-            f"passed over in {source.path.name} ({len(prepared.passed_over):,}), for they are no person/*.jpg: "
+            f"skipped in {source.path.name} ({len(prepared.passed_over):,}), not of the form person/*.jpg: "
             f"{join_names(prepared.passed_over)}"
         )
     people = Counter(map(name_person, everybody))
@@ -315,7 +315,7 @@ def _decode_prepared(prepared: PreparedFaces, source: Source, listing: Listing |
         notes.append(f"left out {few:,} of {len(people):,} people, with fewer than {spec.min_images} images")
     if spec.name == "lfw52" and (len(faces.people), len(faces.names)) != (LFW52_PEOPLE, LFW52_IMAGES):
         notes.append(
-            f"this is not the whole of lfw52: {len(faces.people)} people and {len(faces.names):,} images "
-            f"where {LFW52_PEOPLE} and {LFW52_IMAGES:,} are due"
+            f"lfw52 is incomplete: {len(faces.people)} people and {len(faces.names):,} images "
+            f"instead of {LFW52_PEOPLE} and {LFW52_IMAGES:,}"
         )
     return dataclasses.replace(faces, variant=source.variant, notes=tuple(notes))

@@ -1,7 +1,7 @@
 """Labeled Faces in the Wild as a TensorFlow Datasets builder that needs no TensorFlow.
 
-TFDS's own `lfw` lists files with tf.io and so cannot run without it. This one is given the pictures, keeps each
-file's bytes as they are, and writes ArrayRecord, which reads back at random without TensorFlow.
+TFDS's own `lfw` lists files with tf.io and so cannot run without it. This builder receives the images, preserves
+each file's bytes, and writes ArrayRecord, which supports random access without TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from ffem_jax.text.progress import track
 
-# (name, JPEG bytes) of each picture, and (name, None) of what is passed over; a picture's name is `person/file`.
+# (name, JPEG bytes) of each image, and (name, None) for a skipped entry; an image's name is `person/file`.
 ReadPictures = Callable[[], Iterator[tuple[str, bytes | None]]]
 
 
@@ -27,7 +27,7 @@ class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
     """One split, `train`: `image` (JPEG, as published), `person`, `name` (`person/file`), in the order given."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS fetches nothing here, and its search for checksums imports importlib_resources, which it does not declare.
+    # TFDS downloads nothing here, and its search for checksums imports importlib_resources, an undeclared dependency.
     url_infos = None
 
     def __init__(self, *, read_pictures: ReadPictures, **kwargs: Any) -> None:
@@ -63,12 +63,12 @@ class FacesInTheWild(tfds.core.GeneratorBasedBuilder):
 
 
 class PreparedFaces:
-    """The prepared pictures by name. Nothing is decoded here. passed_over: names of what was not taken."""
+    """The prepared images by name, not decoded. passed_over: names of skipped entries."""
 
     def __init__(self, folder: Path, read_pictures: ReadPictures) -> None:
         is_prepared = _is_prepared(folder)
         builder = FacesInTheWild(data_dir=folder, file_format="array_record", read_pictures=read_pictures)
-        # TFDS announces itself on standard output, which belongs to `--json`.
+        # TFDS prints to standard output, which is reserved for `--json`.
         with contextlib.redirect_stdout(io.StringIO()):
             tfds.disable_progress_bar()
             builder.download_and_prepare()
@@ -81,19 +81,19 @@ class PreparedFaces:
 
     @property
     def names(self) -> list[str]:
-        """`person/file` of every picture, sorted by person and then file."""
+        """`person/file` of every image, sorted by person and then file."""
         return sorted(self._index_of, key=lambda name: tuple(name.split("/")))
 
     def read(self, name: str) -> bytes:
-        """The JPEG file of the picture `name`."""
+        """Return the JPEG file of the image `name`."""
         image: bytes = self._images[self._index_of[name]]["image"]
         return image
 
 
 def prepare_faces(folder: Path, read_pictures: ReadPictures) -> PreparedFaces:
-    """The pictures as prepared in `folder`, which is made, or made again where a file in it is damaged.
+    """Open the images prepared in `folder`, preparing them if missing or corrupt.
 
-    Raises OSError where the folder cannot be written, and whatever `read_pictures` raises.
+    Raises OSError if the folder is not writable, and whatever `read_pictures` raises.
     """
     if _is_prepared(folder):
         try:

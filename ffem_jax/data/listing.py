@@ -1,4 +1,4 @@
-"""What lies in a folder of people's folders: the pictures, and whatever is passed over, counted and named."""
+"""Lists the images in a folder of people's folders, and counts and names everything skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE, FOLDER, DEAD_LINK, SPECIAL = "file", "folder", "dead link", "special"
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture on the disk. person: the tidied name of its folder; name: `folder/file` as the disk has it."""
+    """An image on disk. person: the normalised name of its folder; name: `folder/file` as on disk."""
 
     person: str
     name: str
@@ -32,20 +32,20 @@ class PictureFile:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         return self.folder / self.file
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What `list_people` found.
+    """The result of `list_people`.
 
     Args:
-        pictures: in order of folder and file, those of one person together.
-        folders: how many people's folders there are.
-        loose: how many images lie beside them.
-        notes: one line for each kind of thing passed over.
-        unread: the names of what could not be looked into this time.
+        pictures: in order of folder and file, grouped by person.
+        folders: number of people's folders.
+        loose: number of images beside them.
+        notes: one line for each kind of skipped entry.
+        unread: names of entries that could not be accessed this time.
     """
 
     pictures: tuple[PictureFile, ...]
@@ -56,15 +56,15 @@ class Listing:
 
     @property
     def names(self) -> list[str]:
-        """The pictures' names, in order."""
+        """The images' names, in order."""
         return [picture.name for picture in self.pictures]
 
 
 @dataclass
 class _PassedOver:
-    """The names of what is passed over.
+    """The names of skipped entries.
 
-    others: how many files and hidden things by ending; below: pictures in sub-folders; unread: name -> reason.
+    others: number of files and hidden entries by extension; below: images in sub-folders; unread: name -> reason.
     """
 
     others: Counter[str] = field(default_factory=Counter)
@@ -78,53 +78,53 @@ class _PassedOver:
     bare: list[str] = field(default_factory=list)
 
     def describe(self, kinds: str) -> Iterator[str]:
-        """A note for each kind there is; kinds: what is read, in words."""
+        """Yield a note for each kind that occurs; kinds: the supported formats, in words."""
         if self.sub_folders:
             yield (
-                f"passed over sub-folders ({len(self.sub_folders)}, with {self.below} pictures): "
-                f"{list_names(self.sub_folders)}; move the pictures up into the person's folder"
+                f"skipped sub-folders ({len(self.sub_folders)}, with {self.below} images): "
+                f"{list_names(self.sub_folders)}; move the images up into the person's folder"
             )
         if self.dead:
-            yield f"passed over links to what is not there ({len(self.dead)}): {list_names(self.dead)}"
+            yield f"skipped broken links ({len(self.dead)}): {list_names(self.dead)}"
         if self.unread:
             reasons = [f"{name} ({reason})" for name, reason in self.unread.items()]
-            yield f"could not be looked into this time ({len(reasons)}): {list_names(reasons)}"
+            yield f"could not be accessed this time ({len(reasons)}): {list_names(reasons)}"
         if self.special:
-            yield f"passed over what is neither file nor folder ({len(self.special)}): {list_names(self.special)}"
+            yield f"skipped entries that are neither file nor folder ({len(self.special)}): {list_names(self.special)}"
         if self.loose:
             yield (
-                f"passed over pictures beside the people's folders ({len(self.loose)}): {list_names(self.loose)}; "
+                f"skipped images beside the people's folders ({len(self.loose)}): {list_names(self.loose)}; "
                 "put each into its person's folder"
             )
         if self.tables:
-            yield f"passed over {list_names(self.tables)}: the table of attributes must be called {TABLE_NAME}"
+            yield f"skipped {list_names(self.tables)}: the table of attributes must be named {TABLE_NAME}"
         if self.others:
             counts = ", ".join(f"{list_names([ending])} ({count})" for ending, count in sorted(self.others.items()))
-            yield f"passed over files that are no {kinds}: {counts}"
+            yield f"skipped files that are not {kinds}: {counts}"
         if self.bare:
-            yield f"left out, with no picture at all: {list_names(self.bare)}"
+            yield f"left out, without any image: {list_names(self.bare)}"
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Names with commas, the first `NAMED_AT_MOST` of them and then how many more."""
+    """Join names with commas: the first `NAMED_AT_MOST`, then the number of others."""
     more = len(names) - NAMED_AT_MOST
     return ", ".join(map(show_unseen, names[:NAMED_AT_MOST])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def list_people(root: Path, endings: Collection[str], kinds: str, any_case: bool = True) -> Listing:
-    """The images `root/person/file`, and notes on everything else. No file is opened.
+    """List the images `root/person/file`, with notes on everything else. No file is opened.
 
-    Folders whose names are one once tidied are one person.
+    Folders whose names are equal after normalisation are one person.
 
     Args:
         root: the folder of the people's folders.
-        endings: those of image files, as `.jpg`.
-        kinds: the endings in words.
-        any_case: whether `.JPG` is `.jpg`.
+        endings: extensions of image files, such as `.jpg`.
+        kinds: the extensions in words.
+        any_case: whether `.JPG` counts as `.jpg`.
 
     Raises:
         OSError: `root` itself cannot be read.
-        DataError: two names can only be written as one.
+        DataError: two names have the same printable form.
     """
 
     def is_picture(name: str) -> bool:
@@ -148,14 +148,14 @@ def list_people(root: Path, endings: Collection[str], kinds: str, any_case: bool
     for name, count in Counter(picture.name for picture in together).items():
         if count > 1:
             raise DataError(
-                f"{root}: {count} pictures are shown as {list_names([name])}; rename those that are no UTF-8"
+                f"{root}: {count} images have the printable name {list_names([name])}; rename those that are not UTF-8"
             )
     notes = (*passed.describe(kinds), *_describe_names(spellings, together))
     return Listing(together, len(folders), len(passed.loose), notes, tuple(passed.unread))
 
 
 def _list_folders(root: Path, is_picture: Callable[[str], bool], passed: _PassedOver) -> list[str]:
-    """The people's folders, sorted by name."""
+    """Return the people's folders, sorted by name."""
     folders = []
     for entry in _scan(root):
         name, kind = entry.name, _look(entry)
@@ -169,12 +169,12 @@ def _list_folders(root: Path, is_picture: Callable[[str], bool], passed: _Passed
             passed.tables.append(name)
         elif kind != FILE:
             _sort_out(decode_file_name(name), kind, passed)
-    passed.others += Counter()  # forgets what was counted 0 times
+    passed.others += Counter()  # drops zero counts
     return folders
 
 
 def _list_files(folder: Path, called: str, is_picture: Callable[[str], bool], passed: _PassedOver) -> list[str]:
-    """The pictures in one person's `folder`, sorted by name."""
+    """Return the images in one person's `folder`, sorted by name."""
     try:
         entries = _scan(folder)
     except OSError as error:
@@ -202,16 +202,16 @@ def _list_files(folder: Path, called: str, is_picture: Callable[[str], bool], pa
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in `folder`, sorted as it is where files are named in UTF-8: people have one order in every locale."""
+    """Return the entries of `folder`, sorted by UTF-8 name, so that people have the same order in every locale."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: os.fsencode(entry.name).decode("utf-8", "surrogateescape"))
 
 
 def _look(entry: os.DirEntry[str]) -> str:
-    """What the entry is, where it is a link what that leads to; where that cannot be told, why not."""
+    """Return the kind of the entry, or of a link's target; or the reason why it is unknown."""
     try:
         if entry.is_file(follow_symlinks=False):
-            return FILE  # told by the folder, without a look at the file
+            return FILE  # known from the folder, without accessing the file
         mode = os.stat(entry.path).st_mode
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and entry.is_symlink():
@@ -232,34 +232,35 @@ def _sort_out(called: str, kind: str, passed: _PassedOver) -> None:
 def _name_ending(name: str, is_picture: Callable[[str], bool]) -> str:
     ending = decode_file_name(os.path.splitext(name)[1])
     if is_picture(name.lower()):
-        return ending  # refused for its capitals: show them
+        return ending  # rejected for its capitals, so show them
     return ending.lower() or "no ending"
 
 
 def _describe_names(spellings: Mapping[str, Sequence[str]], pictures: Sequence[PictureFile]) -> list[str]:
-    """Notes on people of several folders, and on names that are no UTF-8. spellings: person -> folders on the disk."""
+    """Return notes on people with several folders, and on names that are not UTF-8. spellings: person -> folders on
+    disk."""
     several = {person: folders for person, folders in spellings.items() if len(folders) > 1}
     notes = []
     if several:
         merged = [f"{person} is {' and '.join(map(ascii, folders))}" for person, folders in several.items()]
-        notes.append(f"one name is one person: {list_names(merged)}")
+        notes.append(f"folders merged into one person: {list_names(merged)}")
     alike: dict[str, list[str]] = defaultdict(list)
     for person in spellings:
         alike[fold_name(person)].append(person)
     twins = [" and ".join(map(ascii, group)) for group in alike.values() if len(group) > 1]
     if twins:
-        notes.append(f"names that may be one person's are several people: {list_names(twins)}")
+        notes.append(f"similar names, kept as different people: {list_names(twins)}")
     odd = [person for person, folders in spellings.items() if any(map(_is_undecodable, folders))]
     files = [picture.name for picture in pictures if _is_undecodable(picture.file)]
     if odd or files:
         notes.append(
-            f"names that are no UTF-8 ({len(odd) + len(files)}), shown with \\xNN for each such byte: "
-            f"{list_names([*odd, *files])}; rename them, as convmv does"
+            f"names that are not UTF-8 ({len(odd) + len(files)}), shown with \\xNN for invalid bytes: "
+            f"{list_names([*odd, *files])}; rename them, for example with convmv"
         )
     for person in odd:
         guess = tidy_name(os.fsencode(spellings[person][0]).decode("latin-1"))
         if guess in spellings:
-            notes.append(f"{list_names([person])} may be {list_names([guess])} in Latin-1; here they are two people")
+            notes.append(f"{list_names([person])} may be {list_names([guess])} in Latin-1; they are kept as two people")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Folds of people: who trains and who is tested under `protocol=open_set`, with nobody and no image on both sides."""
+"""Folds of people for `protocol=open_set`: no person and no image is in both training and test."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ffem_jax.text.names import fold_name
 
 @dataclass(frozen=True)
 class PeopleFold:
-    """Sorted indices of images. train: of the other folds' people. test: of this fold's people, each image once.
+    """Sorted indices of images. train: the people of the other folds. test: the people of this fold, each image once.
 
-    probes: those of `test` whose person has another one there; the others are distractors. notes: one line for each
-    thing the user should know.
+    probes: the images in `test` whose person has another one there; the others are distractors. notes: one line for
+    each thing the user should know.
     """
 
     train: np.ndarray
@@ -37,24 +37,24 @@ def draw_people_fold(
     names: Sequence[str] = (),
     unlabelled: str = "",
 ) -> PeopleFold:
-    """Deal the people into `protocol.folds` folds of about as many images each; fold `protocol.fold` tests.
+    """Divide the people into `protocol.folds` folds of about equally many images; fold `protocol.fold` tests.
 
-    People whose names may be one person's (`text.names.fold_name`) stay in one fold. An image that occurs several times
-    under one person is tested once: its copy would be its own nearest neighbour. An image under several people trains
-    where all of them do; where one of them is tested it is left out, since it may show that person and its label cannot
-    be trusted.
+    People whose names may belong to one person (`text.names.fold_name`) stay in one fold. A duplicate image of one
+    person
+    is tested once: its copy would be its own nearest neighbour. An image of several people trains if all of them do; if
+    one of them is tested it is left out, since it may show that person and its label is unreliable.
 
     Args:
         labels: int [image], an index into `people`.
         content: [image], a hash of each image's source.
         people: the names.
-        names: [image], for the notes; without them an image is its number.
-        unlabelled: the one of `people` who is nobody in particular. These images train, whoever is tested, but for
-            those that are there under somebody who does not train; the folds of the others are as they are without.
+        names: [image], for the notes; by default, image numbers.
+        unlabelled: the entry of `people` without identity. Its images always train, except those that also appear under
+            a person who does not train; it does not change the folds of the others.
 
     Raises:
-        DataError: fewer people than folds or than two who train, or a fold without two people or where nobody has two
-            images.
+        DataError: fewer people than folds, fewer than two training people, or a fold without two people or without a
+            person with two images.
     """
     if unlabelled:
         return _add_unlabelled(labels, content, people, protocol, names, unlabelled)
@@ -82,7 +82,7 @@ def _add_unlabelled(
     names: Sequence[str],
     unlabelled: str,
 ) -> PeopleFold:
-    """The fold of everybody but `unlabelled`, whose images train along."""
+    """Return the fold of all people except `unlabelled`, whose images are added to training."""
     nobody = people.index(unlabelled)
     own = np.flatnonzero(labels != nobody)
     fold = draw_people_fold(
@@ -97,21 +97,21 @@ def _add_unlabelled(
     images = np.flatnonzero(labels == nobody).tolist()
     taught = np.array([index for index in images if content[index] not in others], np.intp)
     note = (
-        f"data.unlabelled={unlabelled}: {len(taught):,} images teach; whether they show people who are tested is not "
-        "known"
+        f"data.unlabelled={unlabelled}: {len(taught):,} images are used for teaching; whether they show "
+        "tested people is unknown"
     )
     if len(taught) < len(images):
-        note += f"; {len(images) - len(taught):,} more are images of people who are tested, and left out"
+        note += f"; {len(images) - len(taught):,} more are images of tested people, and are left out"
     return PeopleFold(np.sort(np.append(train, taught)), test, probes, (*fold.notes, note))
 
 
 def check_strangers(faces: Faces, test: np.ndarray, other: Faces, train: np.ndarray, where: str) -> None:
-    """Raise DataError where somebody in the `test` images of `faces` is among the `train` images of `other`.
+    """Raise DataError if a person in the `test` images of `faces` is in the `train` images of `other`.
 
-    Found by equal images and by names, except the names of drawn faces, which are numbers.
+    Compares images and names, but not the names of synthetic faces, which are numbers.
 
     Args:
-        where: what trains on `other`, as the setting that chooses it.
+        where: the setting that chooses `other` for training.
     """
     same = {faces.content[index] for index in test} & {other.content[index] for index in train}
     names = {fold_name(other.people[label]) for label in np.unique(other.labels[train])}
@@ -120,13 +120,13 @@ def check_strangers(faces: Faces, test: np.ndarray, other: Faces, train: np.ndar
     if same or known:
         what = f"{len(same)} of the tested images and {len(known)} of the {len(tested)} tested people are"
         raise DataError(
-            f"protocol=open_set tests people whom nobody trained on, and {what} in {where}; choose other faces there, "
+            f"protocol=open_set tests people not used in training, but {what} in {where}; choose other faces there, "
             "or set pretrain=none"
         )
 
 
 def _group_people(people: Sequence[str]) -> list[list[int]]:
-    """Labels whose names may be one person's, together."""
+    """Group labels whose names may belong to one person."""
     groups: dict[str, list[int]] = defaultdict(list)
     for label, name in enumerate(people):
         groups[fold_name(name)].append(label)
@@ -134,13 +134,13 @@ def _group_people(people: Sequence[str]) -> list[list[int]]:
 
 
 def _deal(groups: Sequence[Sequence[int]], sizes: np.ndarray, protocol: ProtocolSpec) -> np.ndarray:
-    """The fold of each person, int [person]. sizes: int [person], the images that can be tested.
+    """Assign a fold to each person, int [person]. sizes: int [person], the testable images.
 
-    The largest groups first, each to the fold with the fewest images; of equal ones the draw decides.
+    Assigns the largest groups first, each to the fold with the fewest images; ties are random.
     """
     folds = protocol.folds
     if len(groups) < folds:
-        raise DataError(f"{len(groups)} people are fewer than protocol.folds={folds}; set fewer folds")
+        raise DataError(f"{len(groups)} people are fewer than protocol.folds={folds}; set fewer protocol.folds")
     random = np.random.Generator(np.random.PCG64([protocol.split_seed, folds]))
     totals = np.array([sizes[group].sum() for group in map(list, groups)])
     shuffled = random.permutation(len(groups))
@@ -161,13 +161,13 @@ def _check_fold(
     trained = len(np.unique(labels[train]))
     if trained < 2:
         raise DataError(
-            f"{trained} people outside fold {protocol.fold} of protocol=open_set have images to train on; two are "
+            f"{trained} people outside fold {protocol.fold} of protocol=open_set have training images; two are "
             "needed: set a smaller data.min_images or more folds"
         )
     if not len(probes) or len(np.unique(labels[test])) < 2:
         raise DataError(
-            f"fold {protocol.fold} of protocol=open_set has {len(np.unique(labels[test]))} people with images to test, "
-            f"{len(np.unique(labels[probes]))} of them with two different ones; it needs two people and one with two "
+            f"fold {protocol.fold} of protocol=open_set has {len(np.unique(labels[test]))} people with test images, "
+            f"{len(np.unique(labels[probes]))} of them with two different images; it needs two people, one with two "
             f"images: set data.min_images=2 or protocol.folds below {protocol.folds}"
         )
 
@@ -191,13 +191,13 @@ def _describe_duplicates(
     notes = []
     if repeated:
         notes.append(
-            f"pictures that are there more than once under one tested person: {len(repeated)} "
+            f"duplicate images of one tested person: {len(repeated)} "
             f"({sum(map(len, repeated))} images): {list_groups(repeated)}; each is tested once"
         )
     if crossing:
         notes.append(
-            f"pictures under more than one person, one of whom is tested: {len(crossing)} "
-            f"({sum(map(len, crossing))} images): {list_groups(crossing)}; they neither train nor test, remove the "
+            f"images of several people, one of whom is tested: {len(crossing)} "
+            f"({sum(map(len, crossing))} images): {list_groups(crossing)}; they neither train nor test; remove the "
             "wrong ones"
         )
     return notes

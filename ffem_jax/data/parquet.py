@@ -1,7 +1,7 @@
 """Tables of encoded images and labels, Parquet or Arrow, as Hugging Face's `datasets` writes them.
 
-An image is a struct `{bytes, path}` or plain bytes; a label is a number, of which the table's metadata may have the
-names, or a name.
+An image is a struct `{bytes, path}` or plain bytes; a label is a name or a number, whose
+name may be in the table's metadata.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from ffem_jax.specs.data import DataSpec
 if TYPE_CHECKING:
     import pyarrow
 
-# Each takes a file handle, of which a process has a thousand or so.
+# Each uses a file handle, and a process has about a thousand.
 TABLES_OPEN = 256
 
-WANTED = "it must hold tables, *.parquet or *.arrow, as Hugging Face's datasets writes; data.files=PATTERN says which"
+WANTED = (
+    "it must contain tables, *.parquet or *.arrow, as Hugging Face's datasets writes; data.files=PATTERN selects some"
+)
 
 
 def load(spec: DataSpec) -> Faces:
-    """The faces in the tables of `data.root`.
+    """Load the faces in the tables of `data.root`.
 
     Raises:
-        DataError: pyarrow is not installed, there is no table, one cannot be read or has other columns than the first,
-            the columns of image and label are not to be told, or fewer than two people are left.
+        DataError: pyarrow is not installed, there is no table, one is unreadable or differs in its columns from the
+            first, the columns of image and label are ambiguous, or fewer than two people are left.
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -66,7 +68,7 @@ class TableReader:
         return TableReader, (self._root, self._shards, self._spec)
 
     def open(self, place: int) -> _Table:
-        """One of the tables. Raises PictureError where it is damaged, DataError where it could not be opened now."""
+        """Open one of the tables. Raises PictureError if it is corrupt, DataError if it cannot be opened now."""
         if place not in self._open:
             path = self._shards[place]
             try:
@@ -83,14 +85,14 @@ class TableReader:
 
     @functools.cached_property
     def columns(self) -> tuple[str, str]:
-        """The columns of the image and of the label, by the first table that can be read."""
+        """Return the columns of the image and of the label, from the first readable table."""
         for place in range(len(self._shards)):
             with contextlib.suppress(PictureError):
                 return _choose_columns(self.open(place).schema, self._spec)
         raise DataError(f"data.root={self._root} has no table that can be read")
 
     def read(self, address: np.ndarray) -> bytes:
-        """One image's file. Raises PictureError where the table has none, or is damaged there."""
+        """Read one image's file. Raises PictureError if it is missing or corrupt."""
         place, row = map(int, address)
         try:
             value = self.open(place).read_cell(self.columns[0], row)
@@ -107,11 +109,11 @@ class TableReader:
         if isinstance(value, dict):
             if value.get("bytes") is None and value.get("path"):
                 raise PictureError(
-                    f"the table has its path alone, {value['path']}; embed the images with embed_table_storage"
+                    f"the table has only its path, {value['path']}; embed the images with embed_table_storage"
                 )
             value = value.get("bytes")
         if value is None:
-            raise PictureError("the table has no image there")
+            raise PictureError("the table has no image in this row")
         return bytes(value)
 
 
@@ -125,7 +127,7 @@ class TableSource:
         self.names: list[str] = []
         self.labels: list[Label] = []
         places: list[tuple[int, int]] = []
-        types: list[Any] = []  # of the first table
+        types: list[Any] = []  # the first table's
         odd = []
         for place, path in enumerate(shards):
             try:
@@ -152,7 +154,7 @@ class TableSource:
         if not types:
             raise DataError(f"data.root={root} has no table that can be read ({'; '.join(self._notes)})")
         if odd:
-            raise DataError(f"data.root={root} has tables with other columns than {first.name}: {list_names(odd)}")
+            raise DataError(f"data.root={root} has tables whose columns differ from {first.name}'s: {list_names(odd)}")
         self.addresses = np.array(places, np.int64).reshape(-1, 2)
 
     def _get_types(self, table: _Table) -> list[Any]:
@@ -160,16 +162,16 @@ class TableSource:
         return [schema.field(name).type if name in schema.names else None for name in self.reader.columns]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """The tables that were passed over."""
+        """Return notes on skipped tables."""
         return self._notes
 
 
 class _Table:
-    """One file. Of Parquet the last group of rows that was asked for is kept; Arrow is mapped into memory."""
+    """One file. For Parquet the last requested row group is cached; Arrow is memory-mapped."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow
@@ -187,21 +189,21 @@ class _Table:
         source = pyarrow.memory_map(str(path))
         try:
             self._whole = pyarrow.ipc.open_stream(source).read_all()
-        except pyarrow.ArrowInvalid:  # the other of Arrow's two file formats
+        except pyarrow.ArrowInvalid:  # Arrow's other file format
             self._whole = pyarrow.ipc.open_file(source).read_all()
         self.schema = self._whole.schema
 
     def read_column(self, name: str) -> list[Any]:
-        """All values of a column."""
+        """Return all values of a column."""
         table = self._file.read(columns=[name]) if self._whole is None else self._whole
         values: list[Any] = table.column(name).to_pylist()
         return values
 
     def read_cell(self, name: str, row: int) -> Any:
-        """One value of the column of images."""
+        """Return one value of the image column."""
         if self._whole is not None:
             return self._whole.column(name)[row].as_py()
-        # Groups without rows start where the next one does.
+        # An empty group starts at the same row as the next one.
         group = bisect.bisect_right(self._starts, row) - 1
         if group != self._group:
             self._rows = self._file.read_row_group(group, columns=[name]).column(name)
@@ -210,7 +212,8 @@ class _Table:
 
 
 def _read_features(schema: pyarrow.Schema) -> dict[str, Any]:
-    """What `datasets` wrote about each column: `_type`, and of classes their `names`; empty where it wrote nothing."""
+    """Return the metadata that `datasets` writes per column: `_type`, and `names` for classes; empty if there is
+    none."""
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: of for name, of in written.items() if isinstance(of, dict)}
@@ -219,7 +222,7 @@ def _read_features(schema: pyarrow.Schema) -> dict[str, Any]:
 
 
 def _choose_columns(schema: pyarrow.Schema, spec: DataSpec) -> tuple[str, str]:
-    """The names of the columns of the image and the label. Raises DataError as `choose_field` does."""
+    """Return the names of the image and label columns. Raises DataError as `choose_field` does."""
     from pyarrow import types
 
     def holds_bytes(kind: Any) -> bool:

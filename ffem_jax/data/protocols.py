@@ -1,9 +1,9 @@
-"""Which images train and which test, with no image on both sides: `holdout` and `kfold`, drawn by `split_seed`; LFW's
-`view2` and `open_set` (see `open_set.py`), where no person is on both sides either; and `bins` (see `bins.py`), which
-tests other sets than the one that trains.
+"""Divides images into training and test without overlap: `holdout` and `kfold`, drawn by `split_seed`; LFW's `view2`
+and `open_set` (see `open_set.py`), where no person is on both sides either; and `bins` (see `bins.py`), which tests
+other sets than the training set.
 
-Images of the same content are one group and stay on one side. Content that stands under several people cannot be
-tested fairly, since one of the labels is wrong: such images always train.
+Images with equal content form a group and stay on one side. Content that appears under several people cannot be tested
+fairly, since one of the labels is wrong: such images always train.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ from ffem_jax.specs.data import DATA_SETS, DataSpec
 from ffem_jax.specs.protocol import ProtocolSpec
 from ffem_jax.specs.registry import resolve
 
-# The images of one content, by index.
+# The indices of images with equal content.
 Group = list[int]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted indices of the images that train and that test; no image is on two sides.
+    """Sorted indices of training and test images, without overlap.
 
     view2 and open_set leave some images out.
 
     Args:
         train: int [image].
         test: int [image].
-        validation: images of people who train, held out of training and never tested; empty where none were asked for.
-        pairs: view2's, of all folds; `test` are the images in those of the tested fold.
-        probes: open_set's, the images of `test` that are asked about; the others are of people with one image. None
-            under the other protocols.
-        digest: 16 hexadecimal digits over who trains, the pairs and the probes, where these follow from neither the
-            faces nor the protocol; else empty.
-        bins: the sets of pairs that are tested under the protocol of that name, of no image of the faces; `test` is
-            empty.
-        notes: one line for each thing the user should know about duplicates, or about who trains.
+        validation: images of training people, held out of training and never tested; may be empty.
+        pairs: for view2, the pairs of all folds; `test` are the images in the tested fold's pairs.
+        probes: for open_set, the query images in `test`; the others are of people with one image. None for other
+            protocols.
+        digest: hash of the training people, the pairs and the probes, 16 hexadecimal digits, if these do not follow
+            from the faces and the protocol; else empty.
+        bins: for the protocol of that name, the sets of pairs to test, with images of their own; `test` is empty.
+        notes: one line for each thing the user should know about duplicates or training people.
     """
 
     train: np.ndarray
@@ -60,21 +59,21 @@ class Split:
 
     @property
     def tests_strangers(self) -> bool:
-        """Whether nobody who is tested trains: neither the classifier nor a gallery of those who do knows them."""
+        """Whether test people do not train, so that neither the classifier nor a training gallery knows them."""
         return self.pairs is not None or self.probes is not None or self.bins is not None
 
     @property
     def asked(self) -> np.ndarray:
-        """The images that are right or wrong, each by itself; none where pairs are."""
+        """The images that count as correct or incorrect individually; none if pairs do."""
         if self.pairs is not None:
             return np.zeros(0, np.intp)
         return self.test if self.probes is None else self.probes
 
 
 def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
-    """The faces of `data` and how `protocol` splits them.
+    """Load the faces of `data` and split them by `protocol`.
 
-    view2 loads everybody, and `data` then selects among the people who are not tested.
+    view2 loads all people, and `data` then selects among those not tested.
 
     Raises:
         DataError: as `load_faces`, `read_pairs`, `make_split`, `make_view2_split` and `draw_people_fold` do.
@@ -83,7 +82,7 @@ def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
         find_pairs = DATA_SETS[data.name].find_pairs
         if find_pairs is None:
             raise DataError(
-                f"protocol=view2 tests pairs of Labeled Faces in the Wild and not data={data.name}; set data=lfw"
+                f"protocol=view2 tests pairs of Labeled Faces in the Wild, not data={data.name}; set data=lfw"
             )
         faces = load_faces(dataclasses.replace(data, people=0, min_images=1, max_images=0))
         return faces, make_view2_split(faces, read_pairs(resolve(find_pairs)(data), faces.names), data, protocol)
@@ -98,22 +97,22 @@ def load_split(data: DataSpec, protocol: ProtocolSpec) -> tuple[Faces, Split]:
 def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, people: Sequence[str] = ()) -> Split:
     """Split images by `protocol`.
 
-    holdout: `test_per_person` images of each person test, or of the `test_people` who have the most. kfold: fold `fold`
-    tests; over all folds each image is tested once, a person's images differ by at most one between folds, and so do
-    the folds (duplicates, which move whole, may add their number). `validation_per_person` images of each person are
-    then taken from those that train, which changes no test.
+    holdout: `test_per_person` images of each person test, or of the `test_people` with the most images. kfold: fold
+    `fold` tests; over all folds each image is tested once, a person's images differ by at most one between folds, and
+    so do the folds (duplicates, which stay together, may add their number). `validation_per_person` images of each
+    person are then taken from the training images, which does not change the test images.
 
-    The draw depends on `split_seed`, on each person's label and on the order of the person's images; not on names and
-    not on how many people there are in `holdout`.
+    The draw depends on `split_seed`, each person's label and the order of the person's images; not on names and, for
+    `holdout`, not on the number of people.
 
     Args:
         labels: int [image].
         content: a hash of each image; equal ones are duplicates.
-        protocol: which images test.
+        protocol: the protocol.
         people: names of the labels, for messages.
 
     Raises:
-        DataError: naming the person, where somebody has too few images.
+        DataError: a person has too few images; the message names the person.
     """
     if len(labels) != len(content):
         raise ValueError(f"{len(labels)} labels and {len(content)} content hashes")
@@ -132,23 +131,25 @@ def make_split(labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpe
 def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: ProtocolSpec) -> Split:
     """The pairs of `protocol.fold` test; people in none of them train, with all their images.
 
-    An image that is tested trains under no other name. The people of the other folds train, though it is their pairs
-    that choose the threshold: it suits them better than strangers, which can cost accuracy on the tested fold and
-    cannot flatter it.
+    A test image does not train under another name either. The people of the other folds train although their pairs
+    choose the threshold: it fits them better than strangers, which can lower accuracy on the tested fold but not
+    inflate it.
 
     Args:
-        faces: of everybody.
-        pairs: View 2's, of all folds.
-        data: selects among the people who train: those with `min_images`, of these the `people` with the most, and of
-            each the first `max_images`.
-        protocol: which fold tests.
+        faces: all people.
+        pairs: View 2's pairs, all folds.
+        data: selects the training people: those with `min_images`, of these the `people` with the most, and of each
+            the first `max_images`.
+        protocol: gives the test fold.
 
     Raises:
         DataError: the fold is not in `pairs`, fewer than two people are left to train, or as `make_split` does for the
             validation images.
     """
     if pairs.folds != protocol.folds:
-        raise DataError(f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds}, not {protocol.folds}")
+        raise DataError(
+            f"pairs.txt has {pairs.folds} folds; set protocol.folds={pairs.folds} instead of {protocol.folds}"
+        )
     tested = pairs.fold == protocol.fold
     test = np.unique([pairs.first[tested], pairs.second[tested]])
     strangers = ~np.isin(faces.labels, faces.labels[test]) & ~np.isin(faces.content, [faces.content[i] for i in test])
@@ -165,8 +166,8 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
     train = np.asarray(sorted(index for images in own.values() for index in images[: data.max_images or None]))
     digest = _hash_arrays(train, pairs.first, pairs.second, pairs.same, pairs.fold)
     note = (
-        f"view2, fold {protocol.fold}: {len(train):,} images of {len(chosen):,} people train; the {tested.sum()} pairs "
-        f"that test are of {len(set(faces.labels[test].tolist())):,} other people"
+        f"view2, fold {protocol.fold}: {len(train):,} images of {len(chosen):,} people train; the {tested.sum()} test "
+        f"pairs are of {len(set(faces.labels[test].tolist())):,} other people"
     )
     names = {label: faces.people[label] for label in own}
     train, validation = _hold_out(train, faces.labels, faces.content, protocol, names)
@@ -176,25 +177,23 @@ def make_view2_split(faces: Faces, pairs: Pairs, data: DataSpec, protocol: Proto
 def make_open_set_split(faces: Faces, protocol: ProtocolSpec, unlabelled: str = "") -> Split:
     """The people of fold `protocol.fold` test and the others train; see `draw_people_fold`, whose errors are raised."""
     fold = draw_people_fold(faces.labels, faces.content, faces.people, protocol, faces.names, unlabelled)
-    # Who is tested also follows from names and contents, which a fingerprint of pixels does not have.
+    # The test people also depend on names and contents, which are not part of a fingerprint of pixels.
     digest = _hash_arrays(fold.train, fold.test, fold.probes)
     return Split(fold.train, fold.test, fold.notes, digest=digest, probes=fold.probes)
 
 
 def make_bins_split(faces: Faces, bins: Bins, protocol: ProtocolSpec) -> Split:
-    """Everybody trains, and the pairs of `bins` test; images of one content in both are said and not left out.
+    """All people train, and the pairs of `bins` test; images in both are reported but not left out.
 
     Raises:
         DataError: as `make_split` does for the validation images.
     """
     everything = np.arange(len(faces.labels))
     train, validation = _hold_out(everything, faces.labels, faces.content, protocol, dict(enumerate(faces.people)))
-    notes = [f"bins: {', '.join(f'{one.name} ({len(one.same):,} pairs)' for one in bins.sets)} test; everybody trains"]
+    notes = [f"bins: {', '.join(f'{one.name} ({len(one.same):,} pairs)' for one in bins.sets)} test; all people train"]
     shared = len(set(bins.content) & set(faces.content))
     if shared:
-        notes.append(
-            f"bins: {shared:,} pictures that test are among those that train; rates on them are too high, take them out"
-        )
+        notes.append(f"bins: {shared:,} test images are also training images; rates on them are too high, remove them")
     return Split(train, np.zeros(0, np.intp), tuple(notes), validation, digest=bins.digest, bins=bins)
 
 
@@ -206,7 +205,7 @@ def _hash_arrays(*arrays: np.ndarray) -> str:
 
 
 def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int, list[Group]], tuple[str, ...]]:
-    """For each label, in order, the groups that may be tested, in order of their first image; and notes."""
+    """Return the testable groups per label, in order of their first image, and notes."""
     same: dict[str, Group] = defaultdict(list)
     for index, digest in enumerate(content):
         same[digest].append(index)
@@ -224,13 +223,12 @@ def _group_images(labels: np.ndarray, content: Sequence[str]) -> tuple[dict[int,
     notes = []
     if repeated:
         notes.append(
-            f"pictures that are there more than once: {len(repeated)} ({sum(map(len, repeated))} images); "
-            "each stays on one side of the split"
+            f"duplicate images: {len(repeated)} ({sum(map(len, repeated))} images); each stays on one side of the split"
         )
     if conflicting:
         notes.append(
-            f"pictures under more than one person: {len(conflicting)} ({sum(map(len, conflicting))} images); "
-            "they train and are never tested, remove the wrong ones"
+            f"images of several people: {len(conflicting)} ({sum(map(len, conflicting))} images); "
+            "they train and are never tested; remove the wrong ones"
         )
     return groups, tuple(notes)
 
@@ -241,9 +239,9 @@ def _shuffle(groups: list[Group], *stream: int) -> list[Group]:
 
 
 def _draw(shuffled: list[Group], wanted: int) -> tuple[list[Group], list[Group]]:
-    """Groups of `wanted` images in all, or a few more where groups are large, and the groups that are left."""
+    """Return groups with `wanted` images in total, or a few more if groups are large, and the remaining groups."""
     drawn: list[Group] = []
-    # The groups that fit; where only larger ones are left, the smallest of them rather than too few images.
+    # Take groups that fit; if only larger ones are left, take the smallest rather than too few images.
     rest = list(shuffled)
     while rest and (missing := wanted - sum(map(len, drawn))) > 0:
         fitting = [group for group in rest if len(group) <= missing]
@@ -255,18 +253,18 @@ def _draw(shuffled: list[Group], wanted: int) -> tuple[list[Group], list[Group]]
 def _hold_out(
     train: np.ndarray, labels: np.ndarray, content: Sequence[str], protocol: ProtocolSpec, names: dict[int, str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The indices `train` without, and those of, `validation_per_person` images of each person."""
+    """Split `validation_per_person` images of each person off the indices `train`."""
     wanted = protocol.validation_per_person
     if not wanted:
         return train, np.zeros(0, np.intp)
     groups, _ = _group_images(labels[train], [content[index] for index in train])
     held = np.zeros(len(train), bool)
     for label, own in groups.items():
-        # A stream apart from the test images' own, [split_seed, label], which NumPy takes for [split_seed, label, 0].
+        # Independent of the test images' stream, [split_seed, label], which NumPy treats as [split_seed, label, 0].
         drawn, rest = _draw(_shuffle(own, protocol.split_seed, label, 1), wanted)
         if not rest:
             raise DataError(
-                f"{names[label]} has {len(own)} different images to train on; protocol.validation_per_person={wanted} "
+                f"{names[label]} has {len(own)} different training images; protocol.validation_per_person={wanted} "
                 "leaves none: raise data.min_images or set a smaller protocol.validation_per_person"
             )
         held[[position for group in drawn for position in group]] = True
@@ -298,7 +296,7 @@ def _draw_folds(groups: dict[int, list[Group]], protocol: ProtocolSpec, names: d
                 f"{protocol.folds}: set data.min_images={protocol.folds} or fewer folds"
             )
         held = [0] * protocol.folds  # this person's images in each fold
-        # The largest groups first, each to the fold that has the fewest of this person and then of everybody.
+        # Largest groups first, each to the fold with the fewest images of this person, then of all people.
         for group in sorted(_shuffle(own, protocol.split_seed, label), key=len, reverse=True):
             fold = min(range(protocol.folds), key=lambda fold: (held[fold], len(folds[fold]), fold))
             folds[fold] += group

@@ -1,4 +1,4 @@
-"""Images read ahead of those who ask for them, with Grain: by threads of this process, or by other processes."""
+"""Prefetches images with Grain, in threads of this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import numpy as np
 from ffem_jax.errors import FfemError, describe_install
 from ffem_jax.specs.own_code import load_plugins
 
-# Threads that decode, and batches that wait for training. While one thread waits for the disk another decodes; more are
-# slower, since two thirds of an image's time are Python's, which runs in one thread at a time (results/scale).
+# Number of decoding threads, and of prefetched batches. While one thread waits for the disk another decodes; more are
+# slower, since two thirds of an image's time are spent in Python, which holds the GIL (results/scale).
 THREADS = 2
 BATCHES_AHEAD = 4
 
@@ -30,8 +30,8 @@ class Loading(NamedTuple):
     """How data sets are loaded.
 
     Args:
-        mode: what `run.load` says: auto, memory or stream.
-        processes: what `run.decode_processes` says; 0 decodes in threads of this process.
+        mode: the value of `run.load`: auto, memory or stream.
+        processes: the value of `run.decode_processes`; 0 decodes in threads of this process.
     """
 
     mode: str = "auto"
@@ -44,7 +44,7 @@ _loading: ContextVar[Loading] = ContextVar("loading", default=_DEFAULT)
 
 @contextlib.contextmanager
 def choose_loading(mode: str, processes: int = 0) -> Iterator[None]:
-    """While the block runs, data sets are loaded as `Loading` says."""
+    """Load data sets according to `Loading` inside the block."""
     token = _loading.set(Loading(mode, processes))
     try:
         yield
@@ -53,19 +53,19 @@ def choose_loading(mode: str, processes: int = 0) -> Iterator[None]:
 
 
 def get_loading() -> Loading:
-    """How data sets are loaded now."""
+    """Return the current way of loading data sets."""
     return _loading.get()
 
 
 class StreamError(FfemError):
-    """An image that was whole when the set was looked through, and no longer is. The message is one line."""
+    """An image that was intact in the first scan can no longer be read. The message is one line."""
 
 
 class _Rows:
-    """Images by position in an order: what Grain reads from.
+    """Images by position in an order, Grain's data source.
 
-    Other processes are given the path of a file that holds them, and not a million names and addresses through a pipe:
-    a process that dies while it starts would leave this one writing into it for ever.
+    Worker processes get the path of a file instead of a million names and addresses through a pipe: if one died while
+    starting, this process would block on the pipe forever.
     """
 
     def __init__(self, images: Any, order: np.ndarray) -> None:
@@ -74,8 +74,8 @@ class _Rows:
         self._path = ""
 
     def write(self, path: Path) -> None:
-        """Keep what other processes read with in a file."""
-        import cloudpickle  # Grain's: it takes somebody's own classes too
+        """Write the state for worker processes to a file."""
+        import cloudpickle  # a dependency of Grain; it also pickles user classes
 
         path.write_bytes(cloudpickle.dumps((self._images, self._order)))
         self._path = str(path)
@@ -87,8 +87,8 @@ class _Rows:
         return len(self._order)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        if self.closed:  # the process waits at its end for threads in the middle of a batch
-            raise StreamError("nobody waits for this image any more")
+        if self.closed:  # at exit the process waits for threads in the middle of a batch
+            raise StreamError("this image is no longer needed")
         return np.asarray(self._images[int(self._order[position])])
 
 
@@ -97,27 +97,27 @@ def _open_rows(path: str) -> _Rows:
 
 
 def read_batches(images: Any, places: np.ndarray) -> Generator[np.ndarray]:
-    """`images[batch]` for each batch of `places`, in order, read a few batches ahead.
+    """Yield `images[batch]` for each batch of `places`, in order, prefetching a few batches.
 
-    Threads of this process read. Images that are decoded as they are asked for, which `encoded` of them says, are read
-    by other processes where `choose_loading` gives some. Whatever goes wrong there is raised here, when its batch is
-    due. `close()` ends them.
+    Threads of this process read. Images that are decoded on demand (their attribute `encoded`) are read by worker
+    processes if `choose_loading` sets some. An error there is raised here when its batch is due. `close()` ends the
+    workers.
 
     Args:
-        images: an array [image, R, R, 3], or what gives one of its rows for an index.
+        images: an array [image, R, R, 3], or an object that returns one of its rows for an index.
         places: int [batch, ...].
 
     Returns:
         uint8 [..., R, R, 3] for each batch.
 
     Raises:
-        StreamError: an image cannot be read any more, a process that reads has ended, or Grain is not installed.
+        StreamError: an image can no longer be read, a worker process has died, or Grain is not installed.
     """
     try:
         import grain
     except ImportError:
         raise StreamError(
-            f"faces that do not fit in memory are read by Grain, which is missing; {describe_install('stream')}"
+            f"faces that do not fit in memory are read with Grain, which is not installed; {describe_install('stream')}"
         ) from None
     shape = places.shape[1:]
     size = int(np.prod(shape))
@@ -142,29 +142,29 @@ def read_batches(images: Any, places: np.ndarray) -> Generator[np.ndarray]:
             if processes and not isinstance(error, FfemError):
                 reason = (str(error).splitlines() or [""])[0]
                 raise StreamError(
-                    f"a process that decodes has failed ({type(error).__name__}: {reason}); run.decode_processes=0 "
+                    f"a decoding process has failed ({type(error).__name__}: {reason}); run.decode_processes=0 "
                     "decodes in the trial's own process"
                 ) from error
             raise
 
 
 def _hand_over(read: Any, processes: int) -> Any:
-    """Grain's dataset `read`, read by other processes."""
+    """Return Grain's dataset `read`, read by worker processes."""
     import grain
     from absl import flags
 
-    flags.FLAGS.mark_as_parsed()  # Grain asks for options of its command line, and this is another command
-    if multiprocessing.get_start_method() == "loky":  # in a worker of joblib's, whose children do not know that name
+    flags.FLAGS.mark_as_parsed()  # Grain requires parsed flags, but this is not its command line
+    if multiprocessing.get_start_method() == "loky":  # in a joblib worker, whose children do not know this start method
         multiprocessing.set_start_method("spawn", force=True)
     each = grain.multiprocessing.MultiprocessingOptions(processes, max(1, BATCHES_AHEAD // processes))
     return read.mp_prefetch(each, worker_init_fn=_begin_process)
 
 
 def _begin_process(number: int, count: int) -> None:
-    """The start of a process that decodes: it ends with the one that it reads for, which alone hears Ctrl-C."""
+    """Initialise a decoding process: it ends with its parent, and leaves Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    load_plugins()  # the images may be read by somebody's own code
+    load_plugins()  # user code may read the images
 
 
 def _follow_parent() -> None:

@@ -1,7 +1,7 @@
-"""The faces of something that was trained or recorded, loaded again: the same, or an error that says what changed.
+"""Reloads the faces of a trained or recorded trial: the same faces, or an error that says what changed.
 
-A folder is edited, a path means another folder elsewhere: faces under the same name need not be the same faces. What
-reads a trial's faces again asks here, and never computes an accuracy or a threshold of others.
+A folder may be edited, and a path may mean another folder elsewhere. Everything that reads a trial's faces again loads
+them here, so that no accuracy or threshold is computed on different faces.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from ffem_jax.specs.trial import DataSpec, ProtocolSpec
 
 
 class FacesChangedError(DataError):
-    """Faces that are not those asked for. The message is one line and says what changed."""
+    """The faces differ from the requested ones. The message is one line and says what changed."""
 
 
 @dataclass(frozen=True)
 class KnownFaces:
-    """What is known of faces that were seen before: `identify_faces` of them, and how many; empty where not known."""
+    """The identity of earlier faces: their `identify_faces` and their number; empty if unknown."""
 
     fingerprint: str = ""
     images: int = 0
     people: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `KnownFaces(**row)` reads it back."""
+        """Return it for JSON; `KnownFaces(**row)` restores it."""
         return dataclasses.asdict(self)
 
 
@@ -36,23 +36,23 @@ UNKNOWN_FACES = KnownFaces()
 
 
 def identify_faces(faces: Faces, split: Split) -> str:
-    """What a trial's key hashes of its faces: their pixels, labels and order, and who trains where that follows from
-    neither these nor the protocol."""
+    """Return the part of a trial's key that identifies its faces: pixels, labels and order, and the training people if
+    they do not follow from these and the protocol."""
     return faces.fingerprint + split.digest
 
 
 def describe_faces(faces: Faces, split: Split) -> KnownFaces:
-    """What is to be kept of faces, to know them again."""
+    """Return the identity of faces, to recognise them later."""
     return KnownFaces(identify_faces(faces, split), len(faces.images), len(faces.people))
 
 
 def load_known_split(
     data: DataSpec, protocol: ProtocolSpec, known: KnownFaces, whose: str, data_root: str = ""
 ) -> tuple[Faces, Split]:
-    """The faces of `data` and their split, found to be the `known` ones.
+    """Load the faces of `data` and their split, and check that they are the `known` ones.
 
-    whose: what they were for ("trained the network"), for the message. data_root: where they lie now, where that is
-    not where `data` says. Raises FacesChangedError where they are others and DataError where there are none.
+    whose: their use ("trained the network"), for the message. data_root: their current location, if it differs from
+    that in `data`. Raises FacesChangedError if they differ and DataError if there are none.
     """
     data = dataclasses.replace(data, root=data_root) if data_root else data
     faces, split = load_split(data, protocol)
@@ -62,13 +62,13 @@ def load_known_split(
 
 
 def describe_change(data: DataSpec, faces: Faces, known: KnownFaces, whose: str) -> str:
-    """In one line, how the faces at hand differ from the `known` ones."""
+    """Describe in one line how the current faces differ from the `known` ones."""
     now = f"{len(faces.images):,} images of {len(faces.people):,} people"
     if not known.images:
-        change = f"there are {now} now, and how many there were is not recorded"
+        change = f"there are {now} now, and their earlier number is not recorded"
     elif (known.images, known.people) == (len(faces.images), len(faces.people)):
-        change = f"there are {now} as before, but other pictures, other labels or another order"
+        change = f"there are {now} as before, but images, labels or their order have changed"
     else:
-        change = f"there are {now} now, and there were {known.images:,} of {known.people:,}"
+        change = f"there are {now} now, but there were {known.images:,} of {known.people:,}"
     place = f"data={data.name}" + (f" in {data.root}" if data.root else "")
-    return f"the faces of {place} are not those that {whose}: {change}; name the folder as it was with --data-root DIR"
+    return f"the faces of {place} are not those that {whose}: {change}; give the original folder with --data-root DIR"

@@ -103,7 +103,7 @@ class RecordSource:
         self.addresses = np.array(starts, np.int64).reshape(-1, 1)
         if damaged:
             named = [f"at byte {place:,} ({why})" for place, why in sorted(damaged.items())]
-            self._notes.append(f"skipped broken records of {path.name} ({len(named):,}): {list_names(named)}")
+            self._notes.append(f"skipped corrupt records of {path.name} ({len(named):,}): {list_names(named)}")
         if not self.names:
             raise DataError(f"{path} holds no image{f' ({self._notes[-1]})' if self._notes else ''}; {WANTED}")
 
@@ -163,31 +163,29 @@ class RecordSource:
         self._notes.append(
             f"{path.name} disagrees with {self._path.name}: of {len(keys) + odd:,} lines {odd:,} are no `key<tab>byte`,"
             f" {len(lying):,} point to where no record starts and {repeated:,} repeat a key, and {len(unlisted):,} "
-            "records are not in it; the file was read through instead"
+            "records are not in it; the file was scanned instead"
         )
         return _number(known, damaged)
 
     def _check_head(
         self, head: Record | None, images: Mapping[int, Label], ranges: Sequence[tuple[int, int, int]]
     ) -> None:
-        """Note where record 0, or the records of people, say something else than the images do."""
+        """Note disagreements of record 0, or of identity records, with the images."""
         if head is None:
             return
         first, last = head.labels[:2]
         if not math.isclose(first - 1, len(images), rel_tol=FLOAT_STEP):
-            self._notes.append(f"record 0 says that there are {first - 1:,.0f} images, and there are {len(images):,}")
+            self._notes.append(f"record 0 announces {first - 1:,.0f} images, but there are {len(images):,}")
         if not math.isclose(last - first, len(ranges), abs_tol=last * FLOAT_STEP):
-            self._notes.append(
-                f"record 0 says that there are {last - first:,.0f} people, and {len(ranges):,} have a record"
-            )
+            self._notes.append(f"record 0 announces {last - first:,.0f} people, but {len(ranges):,} have a record")
         mixed = [
             f"record {key}" for key, low, high in ranges
             if high < 1 / FLOAT_STEP and len({images[key] for key in range(low, high) if key in images}) != 1
         ]  # fmt: skip
         if mixed:
             self._notes.append(
-                f"records of people whose images are of none or of several ({len(mixed):,}): {list_names(mixed)}; the "
-                "label of each image is taken"
+                f"identity records whose images have no or several labels ({len(mixed):,}): {list_names(mixed)}; the "
+                "label of each image is used"
             )
 
     def _check_property(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
@@ -197,29 +195,28 @@ class RecordSource:
         except FileNotFoundError:
             return []
         except (OSError, ValueError):
-            return ["property is passed over: it is not `people,height,width`, as 85742,112,112"]
+            return ["property is ignored: it is not `people,height,width`, as 85742,112,112"]
         people = len({label for label in self.labels if isinstance(label, int) and label >= 0})
         notes = []
         if classes != people:
-            notes.append(f"property says that there are {classes:,} people, and the records are of {people:,}")
+            notes.append(f"property announces {classes:,} people, but the records have {people:,}")
         others = {size: count for size, count in sizes.items() if size != (width, height)}
         if others:
             found = ", ".join(f"{w} x {h} ({count:,})" for (w, h), count in sorted(others.items())[:3])
             notes.append(
-                f"property says that images are {width} x {height} pixels, and {sum(others.values()):,} of "
+                f"property announces images of {width} x {height} pixels, but {sum(others.values()):,} of "
                 f"{sum(sizes.values()):,} are not: {found}"
             )
         return notes
 
 
 def scan_records(data: FileBytes | bytes, thorough: bool = False) -> tuple[list[int], dict[int, str]]:
-    """Where records start, in bytes, by reading from one to the next; and where there is a broken one, with the reason.
+    """Scan the file for the starts of records, in bytes, and for corrupt records with the reasons.
 
-    After a broken one it goes on where the magic number is next: at a multiple of 4 bytes it stands nowhere else.
+    After a corrupt record it continues at the next magic number, which occurs nowhere else at a multiple of 4 bytes.
 
     Args:
-        thorough: whether the content of every record is searched for the start of another, and not only where no
-            record follows.
+        thorough: search the content of every record for the start of another, not only if no record follows.
     """
     starts: list[int] = []
     damaged: dict[int, str] = {}
@@ -240,16 +237,16 @@ def scan_records(data: FileBytes | bytes, thorough: bool = False) -> tuple[list[
 
 
 def _number(starts: Collection[int], damaged: Collection[int]) -> dict[int, int]:
-    """{start: key} where the key is the place among all records, the broken ones among them."""
+    """Return {start: key} with the key being the position among all records, including corrupt ones."""
     whole = set(starts)
     return {start: key for key, start in enumerate(sorted({*starts, *damaged})) if start in whole}
 
 
 def _walk(data: FileBytes | bytes, start: int) -> tuple[int, int]:
-    """Where the record at `start` ends, its padding included, and how many bytes it holds.
+    """Return the end of the record at `start`, including padding, and its number of bytes.
 
     Raises:
-        RecordError: there is none, or not the whole of it.
+        RecordError: it is missing or incomplete.
     """
     place, expected, held = start, (WHOLE, FIRST), 0
     while True:
@@ -273,13 +270,13 @@ def _walk(data: FileBytes | bytes, start: int) -> tuple[int, int]:
 
 
 def _is_start(data: FileBytes | bytes, place: int) -> bool:
-    """Whether the magic number at `place` begins a record and not a later part of one."""
+    """Return whether the magic number at `place` starts a record rather than a later part of one."""
     head = data[place : place + 8]
     return len(head) < 8 or head[7] >> 5 in (WHOLE, FIRST)
 
 
 def _find_magic(data: FileBytes | bytes, place: int) -> int:
-    """The next multiple of 4 from `place` on where the magic number stands, or the end of `data`."""
+    """Return the next multiple of 4 from `place` on with the magic number, or the end of `data`."""
     while (place := data.find(MAGIC, place)) >= 0:
         if place % 4 == 0:
             return place
@@ -295,10 +292,10 @@ def _starts_record(data: FileBytes | bytes, start: int) -> bool:
 
 
 def read_record(data: FileBytes | bytes, start: int, at_least: int = 0) -> bytes:
-    """The content of the record at `start`, its parts joined; at_least: how many bytes suffice, 0 asks for all.
+    """Return the content of the record at `start`, with parts joined; at_least: number of bytes needed, 0 for all.
 
     Raises:
-        RecordError: it is broken.
+        RecordError: it is corrupt.
     """
     end, _ = _walk(data, start)
     content, place = b"", start
@@ -310,7 +307,7 @@ def read_record(data: FileBytes | bytes, start: int, at_least: int = 0) -> bytes
         if len(part) < taken:
             raise RecordError("the file ends in it")
         if not at_least and _find_magic(part, 0) < len(part):
-            raise RecordError("another record begins within it")
+            raise RecordError("another record starts within it")
         content += part
         if at_least and len(content) >= at_least:
             return content
@@ -321,11 +318,11 @@ def read_record(data: FileBytes | bytes, start: int, at_least: int = 0) -> bytes
 
 
 def parse_header(content: bytes, length: int) -> Record:
-    """The header of a face's record.
+    """Parse the header of a face record.
 
     Args:
         content: its first bytes, enough for two labels, or all of it.
-        length: how many bytes it has.
+        length: its total number of bytes.
 
     Raises:
         RecordError: it is too short for a header.
@@ -335,18 +332,18 @@ def parse_header(content: bytes, length: int) -> Record:
     flag, label, _, _ = HEADER.unpack_from(content)
     image_at = HEADER.size + 4 * flag
     if image_at > length:
-        raise RecordError(f"its header asks for {flag:,} labels, and it ends before")
+        raise RecordError(f"its header announces {flag:,} labels, but it ends before")
     return Record(struct.unpack_from(f"<{min(flag, 2)}f", content, HEADER.size) if flag else (label,), image_at)
 
 
 def _read_label(label: float) -> int:
     if not math.isfinite(label) or label != int(label):
-        raise RecordError(f"its label {label:g} is no whole number")
+        raise RecordError(f"its label {label:g} is not a whole number")
     return int(label)
 
 
 def _parse_index(text: str) -> tuple[dict[int, int], int]:
-    """{start: key} of an index, and how many of its lines cannot be read."""
+    """Read {start: key} from an index, and count its invalid lines."""
     keys: dict[int, int] = {}
     odd = 0
     for line in text.splitlines():

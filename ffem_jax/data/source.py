@@ -1,8 +1,8 @@
-"""Encoded images by index, as the files of a large set hold them, and the faces that are made of them.
+"""Builds faces from encoded images by index, as stored in the files of a large set.
 
-A format is one module with two classes: one that has what `stream.ImageSource` names, and one that reads an image where
-the first has found it (`stream.ImageReader`). Selection, names of people, notes and the cache are here, the same for
-every format.
+A format is one module with two classes: one implements `stream.ImageSource`, and the other reads an image from the
+address found by the first (`stream.ImageReader`). Selection, people's names, notes and the cache are shared here by all
+formats.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ffem_jax.data.stream import ImageReader, ImageSource, Label, LookedImages, 
 from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import tidy_name
 
-# What of Pillow's modes is 8-bit grey or colour.
+# Pillow's modes with 8-bit grey or colour.
 PLAIN_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 
 def find_shards(spec: DataSpec, root: Path, endings: Sequence[str], wanted: str) -> tuple[list[Path], list[str]]:
-    """The files that hold the set, sorted by name, and notes on files that are left out.
+    """List the files of the set, sorted by name, with notes on files left out.
 
-    They are those that `data.files` names (`*`, `?` and `[..]` match, `{000..012}` and `{a,b}` stand for each of them);
-    without it, all files in `root` with one of `endings`; where some of these begin with `train`, those alone.
+    These are the files matched by `data.files` (`*`, `?` and `[..]` are wildcards, `{000..012}` and `{a,b}` expand);
+    without it, all files in `root` with one of `endings`, or only those that start with `train` if there are any.
 
     Raises:
-        DataError: there is none, or one that is named is missing.
+        DataError: there are none, or a named file is missing.
     """
     if spec.files:
         found: set[Path] = set()
@@ -47,23 +47,25 @@ def find_shards(spec: DataSpec, root: Path, endings: Sequence[str], wanted: str)
             try:
                 here = [path for path in root.glob(pattern) if path.is_file()]
             except (ValueError, NotImplementedError) as error:  # the second for an absolute pattern
-                raise DataError(f"data.files={spec.files!r} is no pattern of files below data.root ({error})") from None
+                raise DataError(
+                    f"data.files={spec.files!r} is not a valid file pattern below data.root ({error})"
+                ) from None
             if not here:
                 raise DataError(f"data.files={spec.files!r}: {root} has no file {pattern}")
             found |= set(here)
         return sorted(found), []
     shards = sorted(path for path in root.iterdir() if path.suffix.lower() in endings and path.is_file())
     if not shards:
-        raise DataError(f"data.root={root} has no file that ends in {' or '.join(endings)}; {wanted}")
+        raise DataError(f"data.root={root} has no file with the extension {' or '.join(endings)}; {wanted}")
     training = [path for path in shards if path.name.startswith("train")]
     others = [path.name for path in shards if path not in training]
     if training and others:
-        return training, [f"files that are left out: {list_names(others)}; data.files='*' takes all"]
+        return training, [f"files left out: {list_names(others)}; data.files='*' uses all"]
     return shards, []
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`pattern` with each `{a,b}` and `{000..012}` written out, as a shell does it."""
+    """Expand each `{a,b}` and `{000..012}` in `pattern`, as a shell does."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
@@ -80,12 +82,12 @@ def expand_braces(pattern: str) -> list[str]:
 def choose_field(
     setting: str, named: str, possible: Sequence[str], usual: Sequence[str], spec: DataSpec, likely: Sequence[str] = ()
 ) -> str:
-    """The field `named`, else the first `usual` one that is `possible`, else the only one that is `likely` or possible.
+    """Choose the field `named`, else the first of `usual` that is `possible`, else the only `likely` or possible one.
 
     Raises:
-        DataError: `named` is not possible, or there is not one alone.
+        DataError: `named` is not possible, or the choice is ambiguous.
     """
-    there = f"data={spec.name} has {', '.join(possible) or 'none'} that can be"
+    there = f"data={spec.name} has {', '.join(possible) or 'none'} as possible fields"
     if named:
         if named not in possible:
             raise DataError(f"data.{setting}={named!r}: {there}")
@@ -96,7 +98,7 @@ def choose_field(
     for names in (likely, possible):
         if len(names) == 1:
             return names[0]
-    raise DataError(f"data.{setting}=NAME must say which field is meant: {there}")
+    raise DataError(f"set data.{setting}=NAME to choose the field: {there}")
 
 
 def load_source(
@@ -106,18 +108,17 @@ def load_source(
     open_source: Callable[[], ImageSource],
     open_reader: Callable[[], ImageReader],
 ) -> Faces:
-    """The faces of a set that `open_source` opens, from the cache where it has them.
+    """Load the faces of the set opened by `open_source`, from the cache if possible.
 
-    Where they do not fit in the memory that is free they are streamed, unless `read_ahead.choose_loading` says
-    otherwise.
+    If they do not fit in free memory they are streamed, unless set otherwise by `read_ahead.choose_loading`.
 
     Args:
-        root: where `attributes.csv` may lie.
-        files: all files that the set is read from.
-        open_reader: opens what reads them, without looking through them.
+        root: folder of an optional `attributes.csv`.
+        files: all files of the set.
+        open_reader: opens their reader, without a scan.
 
     Raises:
-        DataError: fewer than two people are left, the set does not fit in memory and is not to be streamed, or
+        DataError: fewer than two people are left, the set does not fit in memory and may not be streamed, or
             `open_source` raises it.
     """
 
@@ -132,7 +133,7 @@ def load_source(
     if len(faces.people) < spec.least_people:
         reason = f" ({'; '.join(faces.notes)})" if faces.notes else ""
         raise DataError(
-            f"data.root={root} has {len(faces.people)} of the at least {spec.least_people} people with data.min_images="
+            f"data.root={root} has {len(faces.people)} of the required {spec.least_people} people with data.min_images="
             f"{spec.min_images} readable images{reason}"
         )
     table = root / TABLE_NAME
@@ -147,14 +148,15 @@ def load_or_stream(
     open_reader: Callable[[], ImageReader],
     select: Callable[[ImageSource, DataSpec], Selection] | None = None,
 ) -> Faces:
-    """The faces in memory or streamed, by `read_ahead.choose_loading`; a process opens those that it streams once.
+    """Load faces into memory or stream them, following `read_ahead.choose_loading`; a process opens a streamed set
+    once.
 
     Args:
         spec: data set, selection and resolution.
-        read_state: gives whatever tells one state of the files from another, as JSON takes it.
-        decode: decodes all of them; raises TooLargeError where they do not fit.
-        open_source: the same images by index. open_reader: by where they lie.
-        select: which of them are decoded; `select_images` unless said otherwise.
+        read_state: returns a JSON-compatible value that identifies the state of the files.
+        decode: decodes all of them; raises TooLargeError if they do not fit.
+        open_source: opens the same images by index. open_reader: opens them by address.
+        select: selects the images to decode; by default `select_images`.
     """
     mode, key = get_loading().mode, repr((dataclasses.replace(spec, cache_dir=""), read_state()))
     if key in _streamed and mode != "memory":
@@ -174,27 +176,27 @@ def load_or_stream(
     return faces
 
 
-# The faces that this process streams, by their spec and the state of their files: the trials of a sweep share them.
+# Streamed faces of this process, by spec and state of the files: the trials of a sweep share them.
 _streamed: dict[str, Faces] = {}
 
 
 def _name_faults(spec: DataSpec, load: Callable[[], Faces]) -> Faces:
     try:
         return load()
-    except OSError as error:  # of one image it is noted; here it is of the files' own lists
+    except OSError as error:  # an image's error becomes a note; this one concerns the list of files
         raise DataError(f"data.root={spec.root} cannot be read ({error.strerror or error}); check the disk") from None
 
 
 @dataclass
 class Selection:
-    """The people of a source that a DataSpec chooses, by how many images the files have of them.
+    """The people of a source selected by a DataSpec, according to their numbers of images in the files.
 
     Args:
-        people: the name of each label that is a person's.
-        chosen: who is kept, in order.
-        total: how many images are decoded at most.
-        enough: after so many of a person the others are passed over; 0 reads all.
-        notes: a line for each thing that was left out.
+        people: the name of each label that is a person.
+        chosen: the selected people, in order.
+        total: maximum number of images to decode.
+        enough: after this many images of a person, the others are skipped; 0 reads all.
+        notes: a line for each kind of omission.
     """
 
     people: Mapping[Label, str]
@@ -205,7 +207,7 @@ class Selection:
 
 
 def select_images(source: ImageSource, spec: DataSpec) -> Selection:
-    """What of `source` is decoded: people are chosen before any image is."""
+    """Select the images of `source` to decode: people are selected before decoding."""
     notes: list[str] = []
     labels = Counter(source.labels)
     people = _name_people(labels, source.label_names, notes)
@@ -217,7 +219,7 @@ def select_images(source: ImageSource, spec: DataSpec) -> Selection:
     few = sum(count < spec.min_images for name, count in named.items() if name != spec.unlabelled)
     if few:
         notes.append(f"left out {few:,} of {len(named):,} people, with fewer than data.min_images={spec.min_images}")
-    # min_images counts readable ones, so as many are read even where fewer are kept.
+    # min_images counts readable images, so that many are read even if fewer are kept.
     enough = max(spec.max_images, spec.min_images) if spec.max_images else 0
     limits = {person: enough or named[person] for person in chosen} | {spec.unlabelled: named.get(spec.unlabelled, 0)}
     total = sum(min(named[person], limits[person]) for person in chosen)
@@ -225,12 +227,12 @@ def select_images(source: ImageSource, spec: DataSpec) -> Selection:
 
 
 def decode_source(source: ImageSource, spec: DataSpec) -> Faces:
-    """The faces that `spec` selects from `source`, decoded, in the order of the files.
+    """Decode the faces that `spec` selects from `source`, in the order of the files.
 
-    Of each person the first `data.max_images` that can be read are kept.
+    Keeps the first `data.max_images` readable images of each person.
 
     Raises:
-        TooLargeError: they do not fit in the memory that is free.
+        TooLargeError: they do not fit in free memory.
     """
     return _decode(source, spec, select_images(source, spec))
 
@@ -242,9 +244,9 @@ def stream_source(
     read_state: Callable[[], list[Any]],
     select: Callable[[ImageSource, DataSpec], Selection],
 ) -> Faces:
-    """The faces that `decode_source` gives, their images left on the disk.
+    """Return the faces of `decode_source` with their images left on disk.
 
-    All are decoded once, to find what can be read; the cache keeps what was found and where it lies.
+    All are decoded once, to find readable images; the cache keeps the findings and the addresses.
     """
 
     def look_through() -> Faces:
@@ -260,7 +262,7 @@ def stream_source(
 def _decode(
     source: ImageSource, spec: DataSpec, selection: Selection, images: Any = None, written: list[int] | None = None
 ) -> Faces:
-    """The selected faces, decoded into `images` where it is given; `written` lists which of the source's these are."""
+    """Decode the selected faces, into `images` if given; `written` lists their indices in the source."""
     kept = set(selection.chosen)
     who = {index: selection.people.get(label, "") for index, label in enumerate(source.labels)}
     chosen = [index for index, person in who.items() if person in kept]
@@ -274,23 +276,23 @@ def _decode(
 
 
 class _Survey:
-    """What the images of a source turn out to be as they are looked at.
+    """The results of decoding a source's images.
 
     Args:
-        source: has the images.
-        chosen: which of them may be looked at, in order.
-        spec: how they are cut.
-        whole: lists those that were looked at and are whole.
+        source: the images.
+        chosen: indices that may be decoded, in order.
+        spec: gives the crop.
+        whole: lists the decoded images that are intact.
     """
 
     def __init__(self, source: ImageSource, chosen: Sequence[int], spec: DataSpec, whole: list[int]) -> None:
         self.source, self.whole, self.sizes = source, whole, Counter[tuple[int, int]]()
-        self._odd: dict[str, list[str]] = defaultdict(list)  # names by mode, of those that are converted
+        self._odd: dict[str, list[str]] = defaultdict(list)  # names by mode, for converted images
         self._images = LookedImages(source.reader, source.addresses, spec)
         self._ahead = self._images.look_ahead(chosen) if get_loading().processes else None
 
     def look(self, index: int) -> Looked:
-        """An image; later ones are asked for later."""
+        """Decode an image; indices must increase from call to call."""
         if self._ahead is None:
             looked = self._images.look(index)
         else:
@@ -305,31 +307,32 @@ class _Survey:
 
     @property
     def notes(self) -> list[str]:
-        """A line for each kind of image that is neither 8-bit grey nor 8-bit colour."""
+        """Return a note for each mode that is neither 8-bit grey nor 8-bit colour."""
         return [
-            f"images in mode {mode} ({len(names):,}), which are converted to 8-bit RGB: {list_names(names)}"
+            f"images in mode {mode} ({len(names):,}), converted to 8-bit RGB: {list_names(names)}"
             for mode, names in self._odd.items()
         ]
 
 
 def _is_nobody(label: Label) -> bool:
-    """Whether the label stands for no person: sets write -1 where they do not tell."""
+    """Return whether the label means an unknown person, often written as -1."""
     return label is None or (label < 0 if isinstance(label, int) else not tidy_name(label))
 
 
 def _name_people(counts: Counter[Label], label_names: Mapping[int, str], notes: list[str]) -> dict[Label, str]:
-    """The name of each label that is a person's, in order: numbers by size, then names by letter; and notes."""
+    """Return the name of each label that is a person, in order (numbers by value, then names alphabetically), and
+    notes."""
     nobody = {label: count for label, count in counts.items() if _is_nobody(label)}
     if nobody:
         shown = ", ".join("none" if label is None else repr(label) for label in nobody)
-        notes.append(f"skipped {sum(nobody.values()):,} images whose label is nobody's ({shown})")
+        notes.append(f"skipped {sum(nobody.values()):,} images without an identity ({shown})")
     numbers = sorted(label for label in counts if isinstance(label, int) and label not in nobody)
     texts = sorted(label for label in counts if isinstance(label, str) and label not in nobody)
     last = numbers[-1] if numbers else -1
     if len(numbers) != last + 1:
         notes.append(
-            f"the labels are {len(numbers):,} of the numbers {numbers[0]} to {numbers[-1]} and not 0 to "
-            f"{len(numbers) - 1}; they are counted anew, in this order"
+            f"the labels are {len(numbers):,} of the numbers {numbers[0]} to {numbers[-1]} instead of 0 to "
+            f"{len(numbers) - 1}; they are renumbered in this order"
         )
     names: dict[Label, str] = {n: tidy_name(label_names.get(n, "")) or str(n) for n in numbers}
     names |= {text: tidy_name(text) for text in texts}
@@ -337,10 +340,10 @@ def _name_people(counts: Counter[Label], label_names: Mapping[int, str], notes: 
 
 
 def _tell_apart(names: dict[Label, str], notes: list[str]) -> dict[Label, str]:
-    """`names` by label, where one name is two numbers' with the number added. Equal texts are one person."""
+    """Return `names` by label; a name shared by two numbers gets its number appended. Equal texts are one person."""
     taken = Counter(names.values())
     alike = {label for label, name in names.items() if taken[name] > 1 and isinstance(label, int)}
     if alike:
         shared = sorted({names[label] for label in alike})
-        notes.append(f"several labels have one name and are told apart by number: {list_names(shared)}")
+        notes.append(f"labels with equal names, distinguished by number: {list_names(shared)}")
     return {label: f"{name} ({label})" if label in alike else name for label, name in names.items()}

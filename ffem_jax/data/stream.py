@@ -1,8 +1,8 @@
-"""Faces that stay on the disk: every image is looked at once, and decoded again each time that it is asked for.
+"""Faces that stay on disk: every image is decoded once in a first scan, and again whenever it is requested.
 
-`survey` decodes the whole set once and keeps what is small: labels, names, contents and the fingerprint, which is that
-of the same faces in memory. So a trial has one key, whether its faces are streamed or not. `StreamedImages` then stands
-where an array of pixels would, and `read_ahead` reads it ahead of a training.
+`survey` decodes the whole set once and keeps the small parts: labels, names, contents and the fingerprint, which equals
+that of the same faces in memory. A trial therefore has the same key, streamed or not. `StreamedImages` then replaces
+the array of pixels, and `read_ahead` prefetches from it in training.
 """
 
 from __future__ import annotations
@@ -26,73 +26,73 @@ from ffem_jax.data.preprocessing import crop_face
 from ffem_jax.data.read_ahead import StreamError, read_batches
 from ffem_jax.specs.data import DataSpec
 
-# Images that are looked at by one process at a time, and the bytes that say in words what each is.
+# Images scanned per chunk and process, and the bytes of text that describe each.
 LOOK_BATCH = 64
 TOLD_BYTES = 4096
 
-# Whose face an image shows: a number, a name, or None where the set does not say.
+# The identity of an image: a number, a name, or None if unknown.
 Label = int | str | None
 
 
 class ImageReader(Protocol):
-    """Reads images where they lie. It opens the files and looks through none; pickled, it opens them anew."""
+    """Reads images by address. It opens the files without scanning them; unpickling opens them again."""
 
     def read(self, address: np.ndarray) -> bytes:
-        """The file of one image: JPEG, PNG or another format of Pillow's.
+        """Read the file of one image: JPEG, PNG or another format supported by Pillow.
 
         Args:
-            address: int64 [number], as the source gives it.
+            address: int64 [number], from the source.
 
         Raises:
-            PictureError: it is broken, and stays so.
+            PictureError: it is permanently corrupt.
             OSError: it could not be read this time.
         """
 
 
 class ImageSource(Protocol):
-    """Encoded images in the order of their files. Nothing is decoded before it is asked for."""
+    """Encoded images in the order of their files. Images are decoded on demand."""
 
     @property
     def names(self) -> Sequence[str]:
-        """A name per image, each once: where in the set it is."""
+        """A unique name per image: its position in the set."""
 
     @property
     def labels(self) -> Sequence[Label]:
-        """Whose face each image shows."""
+        """The identity of each image."""
 
     @property
     def label_names(self) -> Mapping[int, str]:
-        """The people's names by number, as far as the format has them."""
+        """The people's names by number, if the format has them."""
 
     @property
     def reader(self) -> ImageReader:
-        """Reads an image by its address."""
+        """The reader of images by address."""
 
     @property
     def addresses(self) -> np.ndarray:
-        """Where each image lies, int64 [image, number]: the same for as long as the files stay as they are."""
+        """The address of each image, int64 [image, number]; it does not change while the files do not."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """One line for each thing about the files that the user should know; asked for after the images are read.
+        """Return one line for each thing about the files that the user should know; call it after reading the images.
 
-        sizes: how many images of each (width, height) were read.
+        sizes: number of images read per (width, height).
         """
 
 
 class StreamedImages:
-    """Stands where an array of images uint8 [image, R, R, 3] would; indexing reads and decodes them.
+    """Replaces an array of images uint8 [image, R, R, 3]; indexing reads and decodes them.
 
-    An image that can no longer be read, or has other pixels than when the set was looked through, raises StreamError
-    with its name. More images at once than fit in memory raise TooLargeError.
+    An image that has become unreadable, or whose pixels have changed since the first scan, raises StreamError with its
+    name. Requesting more images at once than fit in memory raises TooLargeError.
 
     Args:
-        reader: of the encoded images.
-        addresses: int64 [image, number], where each lies.
-        names, content: for each its name and its hash, `decode.hash_picture`.
-        spec: how they are cut.
+        reader: reader of the encoded images.
+        addresses: int64 [image, number].
+        names, content: name and hash (`decode.hash_picture`) of each image.
+        spec: gives the crop.
     """
 
     dtype = np.dtype(np.uint8)
@@ -106,10 +106,10 @@ class StreamedImages:
         self._names, self._content = names, content
         self.shape = (len(addresses), spec.resolution, spec.resolution, 3)
         self.nbytes = int(np.prod(self.shape, dtype=np.int64))
-        self._reading = threading.Lock()  # no reader of files says that it may be called by several threads
+        self._reading = threading.Lock()  # readers are not guaranteed to be thread-safe
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process has a lock of its own.
+        # Another process has its own lock.
         return StreamedImages, (self._reader, self._addresses, self._names, self._content, self._spec)
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class StreamedImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("images that are streamed are no array before they are copied")
+            raise ValueError("streamed images cannot become an array without a copy")
         return self[:].astype(dtype or np.uint8, copy=False)
 
     def _read(self, index: int) -> np.ndarray:
@@ -139,20 +139,20 @@ class StreamedImages:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise StreamError(self._describe(index, f"can no longer be read ({reason})")) from error
         if hash_picture(image) != self._content[index]:
-            raise StreamError(self._describe(index, "has other pixels than when the set was looked through"))
+            raise StreamError(self._describe(index, "has changed since the first scan of the set"))
         return crop_face(image, self._spec.crop, self._spec.resolution, self._spec.fit)
 
     def _describe(self, index: int, what: str) -> str:
         named = f"image {index:,} of data={self._spec.name} ({self._names[index]})"
-        return f"{named} {what}; mend the files and train again"
+        return f"{named} {what}; restore the files and train again"
 
 
 class LookedImages:
-    """What the images of a source turn out to be, by index: a row of bytes each, so that other processes can look.
+    """The results of decoding a source's images, by index, each as a row of bytes, so that worker processes can decode.
 
     Args:
-        reader, addresses: as of StreamedImages.
-        spec: how they are cut.
+        reader, addresses: see StreamedImages.
+        spec: gives the crop.
     """
 
     encoded = True
@@ -166,11 +166,11 @@ class LookedImages:
         return look_at(functools.partial(self._reader.read, self._addresses[index]), self._spec)
 
     def look_ahead(self, order: Sequence[int]) -> Iterator[tuple[int, Looked]]:
-        """(index, image) for each index in `order`; a few hundred are read ahead (`read_ahead.read_batches`)."""
+        """Yield (index, image) for each index in `order`; a few hundred are prefetched (`read_ahead.read_batches`)."""
         count, size = len(order), min(LOOK_BATCH, len(order))
         places = np.asarray(order)[np.minimum(np.arange(-(-count // size) * size), count - 1)]
         rows = itertools.chain.from_iterable(read_batches(self, places.reshape(-1, size)))
-        for index, row in zip(order, rows, strict=False):  # the last batch is filled up
+        for index, row in zip(order, rows, strict=False):  # the last batch is padded
             yield index, self._unpack(row)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -192,18 +192,18 @@ class LookedImages:
 
 @dataclass(frozen=True)
 class StreamedFaces(Faces):
-    """Faces whose `images` are StreamedImages. known: their fingerprint, as it is of the same faces in memory."""
+    """Faces whose `images` are StreamedImages. known: their fingerprint, equal to that of the same faces in memory."""
 
     known: str = ""
 
     def __post_init__(self) -> None:
         images = self.images
-        object.__setattr__(self, "images", np.zeros(0, np.uint8))  # which would be read whole otherwise
+        object.__setattr__(self, "images", np.zeros(0, np.uint8))  # otherwise all images would be read
         super().__post_init__()
         object.__setattr__(self, "images", images)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("faces that are streamed hold open files: load them again where they are needed")
+        raise TypeError("streamed faces hold open files and cannot be pickled; load them again instead")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -212,9 +212,9 @@ class StreamedFaces(Faces):
 
 
 class PixelDigest:
-    """Takes the rows that `decode.decode_faces` writes, in order, and keeps a hash of them alone.
+    """Receives the rows that `decode.decode_faces` writes, in order, and keeps only their hash.
 
-    Indexed by rows it gives their numbers, so that it can be told which of them were kept.
+    Indexing it returns row numbers, which show the rows that were kept.
     """
 
     def __init__(self, total: int, resolution: int) -> None:
@@ -236,23 +236,22 @@ class PixelDigest:
 
 
 def start_digest(images: int, resolution: int) -> Any:
-    """The SHA-256 of so many images before the first: `Faces.fingerprint` begins with their shape."""
+    """Return the initial SHA-256 for `count` images: `Faces.fingerprint` starts with their shape."""
     return hashlib.sha256(repr((images, resolution, resolution, 3)).encode())
 
 
-# The bytes of a fingerprint.
+# Bytes of a fingerprint.
 _PRINT_BYTES = 8
 
 
 def survey(decode: Callable[[Any, list[int]], Faces], source: ImageSource, total: int, spec: DataSpec) -> Faces:
-    """All of the faces but their pixels: `images` holds the bytes of their fingerprint and of their addresses, for the
-    cache to keep.
+    """Return faces without pixels: `images` holds the bytes of their fingerprint and addresses, for the cache.
 
     Args:
-        decode: decodes the faces into what it is given in place of an array of `total` images, and lists which of the
-            source's images it wrote there.
-        source: of these images, of which some are read again where not all of the decoded ones were kept.
-        spec: how they are cut.
+        decode: decodes the faces into the given replacement of an array of `total` images, and lists the source indices
+            that it wrote.
+        source: the images; some are read again if not all decoded ones were kept.
+        spec: gives the crop.
     """
     pixels, written = PixelDigest(total, spec.resolution), list[int]()
     faces = decode(pixels, written)
@@ -269,15 +268,15 @@ def survey(decode: Callable[[Any, list[int]], Faces], source: ImageSource, total
 
 
 def open_streamed(surveyed: Faces, reader: ImageReader, spec: DataSpec) -> StreamedFaces:
-    """What `survey` gave, with the images that stay on the disk, and a note that says so."""
+    """Return the faces of `survey` with streamed images, and a note that says so."""
     fields = {of.name: getattr(surveyed, of.name) for of in dataclasses.fields(surveyed)}
     fingerprint, kept = np.split(surveyed.images, [_PRINT_BYTES])
     addresses = np.frombuffer(kept.tobytes(), np.int64)
     addresses = addresses.reshape(len(surveyed.labels), -1) if len(addresses) else addresses.reshape(0, 1)
     images = StreamedImages(reader, addresses, surveyed.names, surveyed.content, spec)
     note = (
-        f"streamed: {len(images):,} images ({images.nbytes / 1e9:.1f} GB decoded) stay on the disk and are decoded "
-        "whenever training asks for them"
+        f"streamed: {len(images):,} images ({images.nbytes / 1e9:.1f} GB decoded) stay on disk and are decoded "
+        "on demand"
     )
     fields |= {"images": images, "notes": (*surveyed.notes, note), "known": bytes(fingerprint).hex()}
     return StreamedFaces(**fields)

@@ -1,8 +1,8 @@
-"""Faces drawn by a seeded procedure, for trying everything out without anybody's photographs.
+"""Synthetic faces drawn by a seeded procedure, to try everything without real photographs.
 
-A person is a draw of face shape, tones and features; an image of the person adds pose, expression, light, glasses,
-occlusion, blur, noise, clothes and background, which say nothing about who it is. Lengths are in half frames: the
-frame runs from -1 to 1, x to the right and y downwards.
+A person is a random face shape with tones and features; each image adds random pose, expression, light, glasses,
+occlusion, blur, noise, clothes and background, which carry no identity. Lengths are in half frames: the frame runs
+from -1 to 1, x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ffem_jax.specs.trial import DataSpec
 
 DEFAULT_PEOPLE = 20
 
-# What differs between people: the middle and half the width of the range that a person's value is drawn from evenly.
+# Variation between people: centre and half-width of the uniform distribution of a person's value.
 PERSON = {
     "face_width": (0.53, 0.07),
     "face_height": (0.72, 0.06),
@@ -55,7 +55,8 @@ PERSON = {
     "beard": (-0.15, 0.65),
 }
 
-# What differs between images: the standard deviation around 0 at difficulty 1, of a normal draw cut off at two of them.
+# Variation between images: standard deviation at difficulty 1 of a normal distribution around 0, clipped at two of
+# them.
 NUISANCE = {
     "rotation": 0.13,
     "log_scale": 0.08,
@@ -76,7 +77,7 @@ NUISANCE = {
 GLASSES_RATE = 0.25
 OCCLUSION_RATE = 0.15
 
-# Dark to light, and fair to dark; a tone in 0 to 1 lies between neighbours. Red, green, blue in 0 to 1.
+# Dark to light, and fair to dark; a tone in 0 to 1 interpolates between neighbours. Red, green, blue in 0 to 1.
 SKIN_TONES = np.array([[0.36, 0.24, 0.18], [0.62, 0.44, 0.33], [0.83, 0.64, 0.52], [0.95, 0.80, 0.71]])
 HAIR_TONES = np.array([[0.07, 0.06, 0.06], [0.27, 0.17, 0.11], [0.52, 0.36, 0.20], [0.78, 0.68, 0.48]])
 IRIS_TONES = np.array([[0.20, 0.12, 0.07], [0.34, 0.42, 0.24], [0.36, 0.52, 0.66]])
@@ -84,16 +85,16 @@ IRIS_TONES = np.array([[0.20, 0.12, 0.07], [0.34, 0.42, 0.24], [0.36, 0.52, 0.66
 
 @lru_cache(maxsize=2)
 def load(spec: DataSpec) -> Faces:
-    """`spec.people` people (0: 20) with `spec.images_per_person` images each, `spec.max_images` at most.
+    """Draw `spec.people` people (0 means 20) with `spec.images_per_person` images each, at most `spec.max_images`.
 
-    The same spec gives the same bytes, and image i of person p depends on seed, difficulty, crop and resolution
-    alone. Attributes `glasses` and `occlusion` are 0 or 1. Raises DataError where the numbers contradict.
+    Equal specs give equal bytes, and image i of person p depends only on seed, difficulty, crop and resolution.
+    Attributes `glasses` and `occlusion` are 0 or 1. Raises DataError for contradictory numbers.
     """
     people = spec.people or DEFAULT_PEOPLE
     each = min(spec.images_per_person, spec.max_images or spec.images_per_person)
     if each < spec.min_images:
         raise DataError(
-            f"data=synthetic draws {each} images a person, fewer than data.min_images={spec.min_images}; "
+            f"data=synthetic draws {each} images per person, fewer than data.min_images={spec.min_images}; "
             "raise data.images_per_person"
         )
     check_memory(people * each, spec.resolution)
@@ -114,8 +115,9 @@ def load(spec: DataSpec) -> Faces:
 
 
 def draw_face(spec: DataSpec, person: int, index: int) -> tuple[np.ndarray, bool, bool]:
-    """Image `index` of `person`: uint8 [resolution, resolution, 3], and whether glasses and something over it."""
-    # A seed sequence takes [a, b] for [a, b, 0]: counting from 1 keeps the person's draws apart from the images'.
+    """Draw image `index` of `person`: uint8 [resolution, resolution, 3], and whether it has glasses and an
+    occlusion."""
+    # A seed sequence treats [a, b] as [a, b, 0]: counting images from 1 keeps their streams apart from the person's.
     who = _draw_person(np.random.default_rng([spec.seed, person]), spec.difficulty)
     random = np.random.default_rng([spec.seed, person, index + 1])
     how = {name: spec.difficulty * sd * float(np.clip(random.normal(), -2, 2)) for name, sd in NUISANCE.items()}
@@ -133,7 +135,7 @@ def draw_face(spec: DataSpec, person: int, index: int) -> tuple[np.ndarray, bool
 
 
 def _draw_person(random: np.random.Generator, difficulty: float) -> dict[str, float]:
-    likeness = 4 / (3 + difficulty)  # people are more alike where it is to be more difficult
+    likeness = 4 / (3 + difficulty)  # people become more similar with difficulty
     return {
         name: middle + min(likeness, 1.15) * half_width * random.uniform(-1, 1)
         for name, (middle, half_width) in PERSON.items()
@@ -141,10 +143,10 @@ def _draw_person(random: np.random.Generator, difficulty: float) -> dict[str, fl
 
 
 class _Canvas:
-    """The picture so far, float32 [row, column, 3] in 0 to 1, and the head's coordinates at every pixel.
+    """The image so far, float32 [row, column, 3] in 0 to 1, and the head's coordinates at every pixel.
 
-    x, y: of the frame. u, v: of the head's outline, upright and centred. s, t: of its features, which yaw and
-    pitch move across the outline as they move across a turning ball.
+    x, y: frame coordinates. u, v: those of the head's outline, upright and centred. s, t: those of its features, which
+    yaw and pitch move across the outline as on a rotating sphere.
     """
 
     def __init__(self, spec: DataSpec, how: dict[str, float]) -> None:
@@ -160,16 +162,16 @@ class _Canvas:
         self.picture = np.zeros((spec.resolution, spec.resolution, 3), np.float32)
 
     def inside(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
-        """How much of a pixel lies inside, 0 to 1, from a signed distance that is negative inside."""
+        """Return the covered share of a pixel, 0 to 1, from a signed distance that is negative inside."""
         return np.clip(0.5 - distance / max(self.pixel, softness), 0, 1)
 
     def paint(self, cover: np.ndarray, colour: np.ndarray) -> None:
-        """Lay `colour` over the picture where `cover` (0 to 1) says."""
+        """Blend `colour` over the image with opacity `cover` (0 to 1)."""
         self.picture += cover[..., None] * (np.asarray(colour, np.float32) - self.picture)
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, radius_x: float, radius_y: float) -> np.ndarray:
-    """Signed distance, near enough, to an ellipse around 0."""
+    """Return the approximate signed distance to an ellipse around 0."""
     return (np.sqrt((x / radius_x) ** 2 + (y / radius_y) ** 2) - 1) * min(radius_x, radius_y)
 
 
@@ -195,7 +197,7 @@ def _paint_head(canvas: _Canvas, who: dict[str, float], random: np.random.Genera
     hair = _tone(HAIR_TONES, who["hair_tone"], who["hair_warmth"])
     width, height = who["face_width"], who["face_height"]
     volume = who["hair_volume"]
-    # Hair behind the head: a cap, drawn out downwards as far as it is long.
+    # Hair behind the head: a cap, extended downwards by its length.
     below = np.maximum(v, 0) / max(0.25, 1 + who["hair_length"])
     canvas.paint(canvas.inside(_ellipse(u, np.minimum(v, 0) + below, width + volume, height + volume)), hair)
     clothes = random.uniform(0.05, 0.95, 3)
@@ -206,14 +208,14 @@ def _paint_head(canvas: _Canvas, who: dict[str, float], random: np.random.Genera
             canvas.inside(_ellipse(u - side * width, v - 0.02, 0.7 * who["ear_size"], 1.2 * who["ear_size"])),
             0.88 * skin,
         )
-    # Between an ellipse and a box, narrowing towards the chin.
+    # A shape between ellipse and box that narrows towards the chin.
     across = np.abs(u) / (width * (1 - who["jaw_taper"] * np.clip(v / height, 0, 1) ** 2))
     along = np.abs(v) / height
     squareness = who["face_squareness"]
     rim = (1 - squareness) * np.sqrt(across**2 + along**2) + squareness * np.maximum(across, along)
     face = canvas.inside((rim - 1) * width)
     canvas.paint(face, skin)
-    canvas.paint(face * np.clip((rim - 0.55) * 0.7, 0, 1), 0.6 * skin)  # it turns away from the viewer
+    canvas.paint(face * np.clip((rim - 0.55) * 0.7, 0, 1), 0.6 * skin)  # the surface turns away from the viewer
     beard = max(0.0, who["beard"])
     chin = canvas.inside(0.30 - canvas.t - 0.25 * (canvas.s / width) ** 2, softness=0.12)
     canvas.paint(face * chin * beard, 0.5 * hair + 0.25 * skin)
@@ -266,7 +268,7 @@ def _paint_glasses(canvas: _Canvas, who: dict[str, float], random: np.random.Gen
     s, t = canvas.s, canvas.t - who["eye_height"]
     frame = random.uniform(0.02, 0.5, 3)
     wide, high, thick = random.uniform(0.14, 0.19), random.uniform(0.10, 0.16), random.uniform(0.012, 0.028)
-    dark = float(random.choice([0.08, 0.12, 0.75], p=[0.5, 0.35, 0.15]))  # now and then sunglasses
+    dark = float(random.choice([0.08, 0.12, 0.75], p=[0.5, 0.35, 0.15]))  # sometimes sunglasses
     for side in (-1, 1):
         rim = _ellipse(s - side * who["eye_distance"], t, wide, high)
         canvas.paint(dark * canvas.inside(rim), 0.5 * frame)
@@ -277,7 +279,7 @@ def _paint_glasses(canvas: _Canvas, who: dict[str, float], random: np.random.Gen
 
 
 def _paint_occlusion(canvas: _Canvas, random: np.random.Generator) -> None:
-    """A scarf from below, or a hand or another block from any side."""
+    """Paint an occlusion: a scarf from below, or a hand or another block from any side."""
     colour = random.uniform(0.05, 0.95, 3)
     if random.random() < 0.5:
         edge = random.uniform(0.15, 0.4) + 0.2 * random.normal() * canvas.u - canvas.v
@@ -291,7 +293,7 @@ def _paint_occlusion(canvas: _Canvas, random: np.random.Generator) -> None:
 
 
 def _photograph(canvas: _Canvas, how: dict[str, float], difficulty: float, random: np.random.Generator) -> np.ndarray:
-    """Light, focus and sensor: the canvas as uint8."""
+    """Apply light, focus and sensor effects; return uint8."""
     gain = math.exp(how["log_gain"])
     light = gain * np.clip(1 + how["light_x"] * canvas.x * 1.5 + how["light_y"] * canvas.y * 1.5, 0.15, 2)
     tint = np.array([1 + how["tint_red"], 1.0, 1 + how["tint_blue"]], np.float32)

@@ -1,7 +1,7 @@
-"""Any image-classification set that TensorFlow Datasets has prepared on this disk, by name and without TensorFlow.
+"""Reads any image-classification set prepared by TensorFlow Datasets on this disk, by name and without TensorFlow.
 
-ArrayRecord files are read by TFDS itself. TFRecord files, which it writes unless told otherwise, are read here: records
-one after another, each `uint64 length, uint32 masked CRC-32C of it, the bytes, uint32 masked CRC-32C of them`.
+TFDS itself reads ArrayRecord files. TFRecord files, its default, are read here: a sequence of records, each `uint64
+length, uint32 masked CRC-32C of it, the bytes, uint32 masked CRC-32C of them`.
 
 References:
     TensorFlow, tensorflow/core/lib/io/record_writer.h; RFC 3720, B.4 (CRC-32C).
@@ -31,8 +31,8 @@ from ffem_jax.data.stream import Label
 from ffem_jax.specs.data import DataSpec
 
 WANTED = (
-    "it must be a data_dir of TensorFlow Datasets, NAME/VERSION/ in it with dataset_info.json; data.builder=NAME says "
-    "which set"
+    "it must be a data_dir of TensorFlow Datasets, with NAME/VERSION/dataset_info.json; data.builder=NAME chooses "
+    "the set"
 )
 
 HEAD, CHECK = struct.Struct("<QI"), struct.Struct("<I")
@@ -40,17 +40,17 @@ CRC_MASK = 0xA282EAD8
 
 
 def load(spec: DataSpec) -> Faces:
-    """The faces of `data.builder`'s `data.split` in `data.root`.
+    """Load the faces of `data.split` of `data.builder` in `data.root`.
 
     Raises:
-        DataError: the set, the split, or its image and label are not there, it is in a format that needs TensorFlow,
-            or fewer than two people are left.
+        DataError: the set, the split, or its image or label is missing, the format needs TensorFlow, or fewer than two
+            people are left.
     """
     root = find_root(spec, WANTED)
     builder, split = _open_split(root, spec)
     files = [Path(instruction.filename) for instruction in split.file_instructions]
     if not files:
-        raise DataError(f"data.split={spec.split!r} of data.builder={spec.builder} is empty; name a larger one")
+        raise DataError(f"data.split={spec.split!r} of data.builder={spec.builder} is empty; choose a larger one")
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise DataError(f"data.builder={spec.builder} lacks files in {builder.data_path}: {list_names(missing)}")
@@ -76,10 +76,10 @@ def _open_builder(root: Path, name: str) -> Any:
     from tensorflow_datasets.core import read_only_builder
 
     try:
-        # TFDS announces itself on standard output, which belongs to `--json`.
+        # TFDS prints to standard output, which is reserved for `--json`.
         with contextlib.redirect_stdout(io.StringIO()):
             return read_only_builder.builder_from_files(name, data_dir=str(root))
-    except Exception as error:  # the readers of names, JSON and features each raise their own types
+    except Exception as error:  # parsers of names, JSON and features raise various types
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"data.builder={name} cannot be opened in data.root={root}, which has {_list_builders(root)}: {lines[0]}"
@@ -89,20 +89,22 @@ def _open_builder(root: Path, name: str) -> Any:
 def _find_split(builder: Any, name: str) -> Any:
     try:
         return builder.info.splits[name]
-    except Exception as error:  # a name that is not there, and a slice that cannot be read, are of several types
+    except Exception as error:  # unknown names and invalid slices raise various types
         there = ", ".join(builder.info.splits) or "none"
         lines = str(error).strip("\"' ").splitlines() or [type(error).__name__]
-        raise DataError(f"data.split={name!r} is no split of {builder.name}, which has {there}: {lines[0]}") from None
+        raise DataError(
+            f"data.split={name!r} is not a split of {builder.name}, which has {there}: {lines[0]}"
+        ) from None
 
 
 class ExampleReader:
     """Reads the examples of a split; see `stream.ImageReader`.
 
-    An address is the index in the split, of TFRecord files (which file, first byte, length).
+    An address is the index in the split or, for TFRecord, (file, first byte, length).
 
     Attributes:
-        files: of TFRecord, in order; empty for ArrayRecord.
-        label: the feature that says whose face it is. classes: the people's names by number.
+        files: the TFRecord files, in order; empty for ArrayRecord.
+        label: the feature with the identity. classes: the people's names by number.
     """
 
     def __init__(self, root: Path, spec: DataSpec) -> None:
@@ -118,7 +120,7 @@ class ExampleReader:
             try:
                 examples = builder.as_data_source(split=spec.split, decoders=decoders)
                 self.count = len(examples)
-            except Exception as error:  # ArrayRecord raises its own types where a file is missing or cut off
+            except Exception as error:  # ArrayRecord raises its own types for a missing or truncated file
                 raise DataError(
                     f"data.builder={spec.builder}: the files of {spec.split} in {builder.data_path} cannot be read: "
                     f"{(str(error).splitlines() or [type(error).__name__])[0]}; prepare the set again"
@@ -139,20 +141,21 @@ class ExampleReader:
         return ExampleReader, self._opened
 
     def read(self, address: np.ndarray) -> bytes:
-        """One image's file. Raises PictureError where its record is broken."""
+        """Read one image's file. Raises PictureError if its record is corrupt."""
         return bytes(self.read_example(address)[self._image])
 
     def read_example(self, address: np.ndarray) -> dict[str, Any]:
-        """All features of an example, its image not decoded. Raises PictureError where its record is broken."""
+        """Return all features of an example, without decoding its image. Raises PictureError if its record is
+        corrupt."""
         try:
             example = self._read_example(address)
         except (PictureError, MemoryError):
             raise
-        except Exception as error:  # ArrayRecord and protobuf each raise their own types on damaged input
+        except Exception as error:  # ArrayRecord and protobuf raise their own types on corrupt input
             raise PictureError(
-                f"its record is broken: {(str(error).splitlines() or [type(error).__name__])[0]}"
+                f"its record is corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}"
             ) from None
-        # ArrayRecord gives an empty record where a file is cut off, and TFDS an example of nothing for it.
+        # For a truncated file ArrayRecord returns an empty record, and TFDS an empty example.
         if example.get(self._image) is None:
             raise PictureError("its record is empty")
         return example
@@ -184,7 +187,7 @@ class TfdsSource:
         return np.array(addresses, np.int64).reshape(-1, 3)
 
     def _add(self, place: int, address: np.ndarray) -> bool:
-        """Take up the example at `place` of the split; whether it could be read."""
+        """Register the example at `place` of the split; return whether it is readable."""
         try:
             value = self.reader.read_example(address)[self.reader.label]
         except PictureError as error:
@@ -197,25 +200,25 @@ class TfdsSource:
         return True
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """The records that could not be read."""
+        """Return notes on unreadable records."""
         notes = list(self._notes)
         for reason, places in self._broken.items():
-            notes.append(f"skipped {len(places):,} records, for {reason}: {list_names(places)}")
+            notes.append(f"skipped {len(places):,} records ({reason}): {list_names(places)}")
         return notes
 
 
 def find_fields(features: Any, supervised: Sequence[str] | None, spec: DataSpec) -> tuple[str, str]:
-    """The names of the features that hold the image and who it shows.
+    """Return the names of the features with the image and the identity.
 
     Args:
         supervised: the pair that the set declares, or None.
 
     Raises:
-        DataError: there is none, or several and none is named by `data.image_field` or `data.label_field`.
+        DataError: there is none, or several without a choice by `data.image_field` or `data.label_field`.
     """
     images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
     classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
@@ -233,15 +236,15 @@ def find_fields(features: Any, supervised: Sequence[str] | None, spec: DataSpec)
 
 
 def read_tfrecord(files: Sequence[FileBytes], file: int, start: int, length: int) -> bytes:
-    """The content of a record. Raises PictureError where its bytes are not those that were written."""
+    """Return the content of a record. Raises PictureError if its checksum is wrong."""
     content = files[file][start : start + length]
     if files[file][start + length : start + length + CHECK.size] != CHECK.pack(compute_masked_crc(content)):
-        raise PictureError("its record is broken: the checksum is another")
+        raise PictureError("its record is corrupt: wrong checksum")
     return content
 
 
 def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]:
-    """(first byte, length) of each record's content, and what ended the file early; empty where nothing did."""
+    """Return (first byte, length) of each record's content, and why the file ended early; empty if it did not."""
     places: list[tuple[int, int]] = []
     start = 0
     while start < len(data):
@@ -250,7 +253,7 @@ def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]
             return places, "the file ends in a record"
         length, check = HEAD.unpack(head)
         if check != compute_masked_crc(head[:8]):
-            return places, f"the record at byte {start:,} is broken, and where the next one starts is not known"
+            return places, f"the record at byte {start:,} is corrupt, and the start of the next one is unknown"
         end = start + HEAD.size + length + CHECK.size
         if end > len(data):
             return places, "the file ends in a record"
@@ -260,6 +263,6 @@ def scan_tfrecords(data: FileBytes | bytes) -> tuple[list[tuple[int, int]], str]
 
 
 def compute_masked_crc(data: bytes) -> int:
-    """TFRecord's checksum: CRC-32C, turned right by 15 bits, plus a constant."""
+    """Return TFRecord's checksum: CRC-32C, rotated right by 15 bits, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + CRC_MASK) & 0xFFFFFFFF

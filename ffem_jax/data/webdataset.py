@@ -1,7 +1,7 @@
-"""WebDataset's tar files: `KEY.jpg` (or png, webp) and `KEY.cls` or `KEY.json` beside it are one sample.
+"""WebDataset's tar files: `KEY.jpg` (or png, webp) and `KEY.cls` or `KEY.json` beside it form one sample.
 
-The key is all before the first dot of the file's name. `.cls` holds a number or a name; `.json` an object with the
-person under `data.label_field`, else `label`. The files must not be compressed: images are read where they lie.
+The key is everything before the first dot of the file's name. `.cls` contains a number or a name; `.json` an object
+with the person under `data.label_field`, else `label`. Tar files must be uncompressed: images are read in place.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from ffem_jax.specs.data import DataSpec
 from ffem_jax.text.names import decode_file_name
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "pgm")
-WANTED = "it must hold WebDataset's tar files, KEY.jpg and KEY.cls (or KEY.json) in them; data.files=PATTERN says which"
+WANTED = (
+    "it must contain WebDataset's tar files, with KEY.jpg and KEY.cls (or KEY.json); data.files=PATTERN selects some"
+)
 
 
 def load(spec: DataSpec) -> Faces:
-    """The faces in the tar files of `data.root`.
+    """Load the faces in the tar files of `data.root`.
 
     Raises:
-        DataError: there is no file, one is no tar file or is compressed, there is no sample with an image and a label,
-            or fewer than two people are left.
+        DataError: there is no file, one is not a tar file or is compressed, no sample has an image and a label, or
+            fewer than two people are left.
     """
     root = find_root(spec, WANTED)
     shards, left_out = find_shards(spec, root, (".tar",), WANTED)
@@ -45,19 +47,19 @@ def load(spec: DataSpec) -> Faces:
 
 @dataclass
 class _Sample:
-    """Where a sample's files lie: (first byte, length) by ending."""
+    """The files of a sample: (first byte, length) by extension."""
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class TarReader:
-    """Reads files in tar files; see `stream.ImageReader`. An address is (which tar file, first byte, length)."""
+    """Reads files in tar files; see `stream.ImageReader`. An address is (tar file, first byte, length)."""
 
     def __init__(self, shards: list[Path]) -> None:
         self._shards = shards
 
     def read(self, address: np.ndarray) -> bytes:
-        """One image's file. Raises PictureError where the tar file ends before it does."""
+        """Read one image's file. Raises PictureError if the tar file ends before it does."""
         shard, start, length = map(int, address)
         return _read_part(self._shards[shard], start, length)
 
@@ -81,7 +83,7 @@ class TarSource:
         self.addresses = np.array(addresses, np.int64).reshape(-1, 3)
         if self._passed:
             counts = ", ".join(f"{list_names([what])} ({count:,})" for what, count in sorted(self._passed.items()))
-            self._notes.append(f"passed over in the tar files: {counts}")
+            self._notes.append(f"skipped in the tar files: {counts}")
         if self._unlabelled:
             self._notes.append(
                 f"skipped images whose label cannot be read ({len(self._unlabelled):,}): {list_names(self._unlabelled)}"
@@ -93,15 +95,15 @@ class TarSource:
             )
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.names)
 
     def describe(self, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-        """What was passed over."""
+        """Return notes on skipped entries."""
         return self._notes
 
     def _add_shard(self, path: Path, shard: str) -> Iterator[tuple[int, int]]:
-        """Take up the samples of one tar file; the first byte and the length of each image that is taken."""
+        """Register the samples of one tar file; return the first byte and the length of each image."""
         for key, sample in self._read_samples(path).items():
             image = next((sample.files[ending] for ending in IMAGES if ending in sample.files), None)
             if image is None:
@@ -111,7 +113,7 @@ class TarSource:
                 self._passed["images without .cls or .json"] += 1
                 continue
             self._passed["second images of a sample"] += sum(ending in sample.files for ending in IMAGES) - 1
-            self._passed += Counter()  # forgets what was counted 0 times
+            self._passed += Counter()  # drops zero counts
             try:
                 label = self._read_label(path, sample)
             except PictureError as error:
@@ -122,7 +124,7 @@ class TarSource:
             yield image
 
     def _read_samples(self, path: Path) -> dict[str, _Sample]:
-        """The samples of one tar file by key, in its order."""
+        """Return the samples of one tar file by key, in file order."""
         samples: dict[str, _Sample] = {}
         for member in self._list_members(path):
             folder, _, name = decode_file_name(member.name).removeprefix("./").rpartition("/")
@@ -136,34 +138,34 @@ class TarSource:
             else:
                 files = samples.setdefault(f"{folder}/{stem}" if folder else stem, _Sample()).files
                 if ending in files:
-                    self._passed["files that are there twice, of which the first is taken"] += 1
+                    self._passed["duplicate files, of which the first is used"] += 1
                 files.setdefault(ending, (member.offset_data, member.size))
         return samples
 
     def _list_members(self, path: Path) -> Iterator[tarfile.TarInfo]:
-        """What the tar file lists, as far as it can be read; a note where it is damaged."""
+        """Return the members of the tar file up to the first defect, which is noted."""
         try:
             with tarfile.open(path, "r:") as archive:
                 try:
                     yield from archive
                 except tarfile.TarError as error:
-                    self._notes.append(f"{path.name} is damaged ({error}): what follows in it is not read")
+                    self._notes.append(f"{path.name} is corrupt ({error}): the rest of it is not read")
                     return
-                # tarfile takes a damaged header for the end, which a block of zeros marks.
+                # tarfile treats a corrupt header as the end, which a block of zeros should mark.
                 with open(path, "rb") as file:
                     file.seek(archive.offset)
                     mark = file.read(tarfile.BLOCKSIZE)
                 if len(mark) < tarfile.BLOCKSIZE or any(mark):
                     self._notes.append(
-                        f"{path.name} has no end mark at byte {archive.offset:,}: what may follow in it is not read"
+                        f"{path.name} has no end mark at byte {archive.offset:,}: anything after that is not read"
                     )
         except tarfile.TarError:
-            raise DataError(f"{path} is no tar file, or a compressed one: unpack it with gunzip first") from None
+            raise DataError(f"{path} is not a tar file, or a compressed one: decompress it with gunzip first") from None
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from None
 
     def _read_label(self, path: Path, sample: _Sample) -> Label:
-        """A number or a name. Raises PictureError where the file holds neither."""
+        """Parse a number or a name. Raises PictureError if the file contains neither."""
         try:
             if "cls" in sample.files:
                 return _to_label(_read_part(path, *sample.files["cls"]).decode("utf-8").strip())
@@ -171,9 +173,9 @@ class TarSource:
         except PictureError:  # a ValueError too
             raise
         except UnicodeDecodeError:
-            raise PictureError("its label is no text") from None
+            raise PictureError("its label is not text") from None
         except ValueError:
-            raise PictureError("its .json is no JSON") from None
+            raise PictureError("its .json is not valid JSON") from None
         if not isinstance(row, dict):
             return _to_label(row)
         if self._label_field not in row:
@@ -184,7 +186,7 @@ class TarSource:
 
 
 def _to_label(value: object) -> Label:
-    """`7` and "7" are the number 7. Raises PictureError for what is neither number nor name."""
+    """Parse a label; `7` and "7" are the number 7. Raises PictureError if it is neither number nor name."""
     if isinstance(value, str) and value:
         digits = value.removeprefix("-")
         return int(value) if digits.isascii() and digits.isdigit() else value

@@ -1,1 +1,1 @@
-"""Figures, by Matplotlib."""
+"""Figures, drawn with Matplotlib."""

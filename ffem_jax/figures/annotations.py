@@ -1,4 +1,4 @@
-"""Names in a figure: beside their marks where there is room, in a key where there is not."""
+"""Names in a figure: beside their marks if there is room, else in a key."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-LETTERS = 23  # that a line of the key holds where they are of full size
-MARK_POINTS = 4  # from the middle of a mark to where a line to it ends
+LETTERS = 23  # per line of the key at full size
+MARK_POINTS = 4  # distance from the centre of a mark to the end of its leader line
 STRONG, WEAK = "#202020", "#505050"
 
 
 @dataclass(frozen=True)
 class Name:
-    """The text of a mark at (x, y) whose whisker reaches from low to high, in points.
+    """The text of a mark at (x, y) whose whisker extends from low to high, in points.
 
-    strong: bold, and never left out. number: it goes with a key, above the whisker rather than beside the mark.
+    Args:
+        strong: bold, and never left out.
+        number: refers to a key; placed above the whisker rather than beside the mark.
     """
 
     text: str
@@ -41,9 +43,12 @@ class Name:
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """A line of the key; `style` is the mark's. `strong`: bold.
+    """A line of the key.
 
-    interval: the rate and its interval's two ends in percent, to be drawn; None where there are none.
+    Args:
+        style: the style of the mark.
+        strong: bold.
+        interval: the rate and the two ends of its interval to draw, in percent; None if there are none.
     """
 
     label: str
@@ -57,10 +62,11 @@ class KeyEntry:
 def write_names(
     axes: Axes, names: Sequence[Name], obstacles: Sequence[Box], *, size: float = 8.0, all_or_none: bool = False
 ) -> None:
-    """Write the names where they cover no obstacle (boxes in points); those that find no place are left out.
+    """Write the names where they cover no obstacle (boxes in points); names without a free place are left out.
 
-    size: of the letters, in points.
-    all_or_none: leave all out where one finds no place, so that a few do not pass for all.
+    Args:
+        size: font size in points.
+        all_or_none: leave all names out if one has no place, so that a few are not mistaken for all.
     """
     ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
     drawn, labels = [], []
@@ -92,7 +98,7 @@ def write_names(
         if place is None:
             artist.remove()
             continue
-        # In data coordinates, so that the place holds at any resolution.
+        # In data coordinates, so that the place is right at any resolution.
         artist.set_transform(axes.transData)
         artist.set_position(tuple(back.transform(place.centre)))
         if place.rotated:
@@ -105,10 +111,9 @@ def write_names(
 
 
 def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str) -> None:
-    """List the entries right of `left` (a fraction of the figure's width), numbered from 1 as the marks are, with their
-    intervals one below the other.
+    """List the entries to the right of `left` (a fraction of the figure's width), with aligned intervals.
 
-    What all their labels share is said once, above them.
+    Entries are numbered from 1, like the marks. What all labels share is written once, above them.
     """
     from matplotlib.lines import Line2D
 
@@ -118,7 +123,7 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
     for line in _wrap(f"all of these: {shared}", 2 * LETTERS) if shared else ():
         figure.text(start, top + 0.02, line, size=7.5, color=WEAK, va="center", style="italic")
         top -= 0.031
-    # A long list is set closer rather than cut off.
+    # A long list gets tighter spacing instead of being cut off.
     lines = _fit_lines(labels, top - 0.1)
     step, size = _measure_lines(lines, top - 0.1)
     for place, text in ((right, "% [95 % interval]"), (cost_right, unit)):
@@ -144,7 +149,7 @@ def draw_key(figure: Figure, entries: Sequence[KeyEntry], left: float, unit: str
 def _draw_intervals(
     figure: Figure, entries: Sequence[KeyEntry], rows: Sequence[float], frame: tuple[float, float, float, float]
 ) -> None:
-    """Each interval in its row of the key, where no other covers it; `rows` and `frame` in fractions of the figure."""
+    """Draw each interval in its own row of the key; `rows` and `frame` are in fractions of the figure."""
     from matplotlib.ticker import MaxNLocator
 
     known = [entry.interval for entry in entries if entry.interval is not None]
@@ -172,14 +177,14 @@ def _draw_intervals(
 
 
 def shrink_text(artist: Text, room: float) -> None:
-    """Smaller letters where the text is wider than `room`, in points."""
+    """Shrink the font if the text is wider than `room`, in points."""
     width = artist.get_window_extent().width
     if width > room:
         artist.set_fontsize(float(artist.get_fontsize()) * room / width)
 
 
 def split_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """What three or more labels share, and each without it; with fewer, or where one would be left empty, nothing."""
+    """Return the part that three or more labels share, and the labels without it; nothing if one would be empty."""
     parts = [re.split(r", | (?=#\d+$)", label) for label in labels]
     shared = [part for part in parts[0] if all(part in own for own in parts)] if len(parts) > 2 else []
     rest = [[part for part in own if part not in shared] for own in parts]
@@ -189,13 +194,13 @@ def split_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _measure_lines(lines: Sequence[Sequence[str]], height: float) -> tuple[float, float]:
-    """From one line to the next, and the size of the letters, where so many have `height` to share."""
+    """Return line spacing and font size for these lines in `height`."""
     step = min(0.031, height / max(1, sum(map(len, lines))))
     return step, min(7.5, 242 * step)
 
 
 def _fit_lines(texts: Sequence[str], height: float) -> list[list[str]]:
-    """`texts` in lines as long as the key is wide, which are more letters the smaller these have to be."""
+    """Wrap `texts` to the width of the key; smaller fonts fit more letters per line."""
     best, largest = [_wrap(text, LETTERS) for text in texts], 0.0
     for letters in range(LETTERS, 3 * LETTERS):
         lines = [_wrap(text, letters) for text in texts]
@@ -206,6 +211,6 @@ def _fit_lines(texts: Sequence[str], height: float) -> list[list[str]]:
 
 
 def _wrap(label: str, letters: int) -> list[str]:
-    """`label` in lines of so many letters, broken between its parts where they are short."""
+    """Wrap `label` to lines of at most `letters` letters, keeping short parts together."""
     kept = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") if len(part) < 14 else part for part in label.split(", "))
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, letters)] or [""]

@@ -1,5 +1,5 @@
-"""What all figures share: their look, how text of users is drawn, and how they are saved. Matplotlib is imported when
-a figure is drawn, and its global state is left as it was."""
+"""Shared parts of all figures: their look, safe drawing of user text, and saving. Matplotlib is imported when a figure
+is drawn, and its global state is restored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of every figure, also of those with a look of their own.
+# For every figure, including those with their own look.
 COMMON = {
-    "svg.hashsalt": "ffem",  # ids that do not change from run to run
-    "text.parse_math": False,  # a network's name may hold dollars, and is no formula
-    "axes.formatter.useoffset": False,  # a tick says its whole number
+    "svg.hashsalt": "ffem",  # keeps ids the same from run to run
+    "text.parse_math": False,  # a network's name may contain dollar signs and is not a formula
+    "axes.formatter.useoffset": False,  # ticks show complete numbers
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -29,26 +29,26 @@ SETTINGS = {
     "xtick.color": "#404040",
     "ytick.color": "#404040",
 }
-# For letters that Matplotlib's own font lacks, such as Chinese: the first of these that a machine has.
+# For letters missing from Matplotlib's default font, such as Chinese: the first installed one is used.
 FALLBACKS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB"),
     *("Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
     *("Arial Unicode MS", "Malgun Gothic", "Noto Sans"),
 )
-TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # that turn the direction of what follows
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of the following text
 LONGEST_NAME = 52  # letters
-# Of differences: Okabe and Ito's blue, and grey; filled and hollow marks say the same.
+# For differences: Okabe and Ito's blue, and grey. Filled and hollow marks carry the same information.
 SIGNIFICANT_COLOR, OTHER_COLOR = "#0072B2", "#606060"
 
 
-_told = set[str]()  # letters that were named: a command draws several figures of the same networks
+_told = set[str]()  # letters already reported: a command draws several figures of the same networks
 
 
 @contextmanager
 def apply_look(settings: dict[str, Any]) -> Iterator[None]:
-    """Matplotlib with its defaults, COMMON and `settings`, and as it was afterwards.
+    """Use Matplotlib's defaults, COMMON and `settings`, then restore the previous state.
 
-    Letters that no font here has are drawn as boxes, with one warning that lists them.
+    Letters that no installed font has are drawn as boxes, with one warning that lists them.
     """
     import matplotlib
     from matplotlib import font_manager, style
@@ -68,16 +68,21 @@ def apply_look(settings: dict[str, Any]) -> Iterator[None]:
     letters = " ".join(sorted(lacking))
     if letters and letters not in _told:
         _told.add(letters)
-        text = f"no font here has {letters}: boxes stand for them; install Noto Sans CJK"
+        text = f"no installed font has {letters}: they are drawn as boxes; install Noto Sans CJK"
         warnings.warn_explicit(text, UserWarning, "figures", 1)
 
 
 @contextmanager
 def save_figure(path: Path, inches: tuple[float, float], **options: Any) -> Iterator[Figure]:
-    """A figure to draw into, which is then written to `path` with the suffixes .png and .svg.
+    """Yield a figure to draw on, then save it to `path` with the suffixes .png and .svg.
 
-    options: Matplotlib's for a figure. Byte for byte the same for the same drawing and Matplotlib. Raises OSError
-    where the folder cannot be written.
+    The files are byte-identical for the same drawing and Matplotlib version.
+
+    Args:
+        options: passed to Matplotlib's Figure.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with apply_look(SETTINGS):
@@ -90,7 +95,7 @@ def save_figure(path: Path, inches: tuple[float, float], **options: Any) -> Iter
 
 
 def make_figure(inches: tuple[float, float], **options: Any) -> Figure:
-    """An empty figure whose pixels are points, which is what layout.py counts in; `options` are Matplotlib's."""
+    """Return an empty figure with one pixel per point, the unit of layout.py; `options` are Matplotlib's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,7 +105,7 @@ def make_figure(inches: tuple[float, float], **options: Any) -> Figure:
 
 
 def clean_texts(figure: Figure) -> None:
-    """Make every text of the figure one that an SVG can hold, whoever named what it names."""
+    """Replace every text of the figure by one that an SVG can contain, since names come from users."""
     from matplotlib.text import Text
 
     for artist in figure.findobj(Text):
@@ -110,9 +115,9 @@ def clean_texts(figure: Figure) -> None:
 
 
 def clean_text(text: str) -> str:
-    """`text` on one line, composed (NFC), with U+FFFD for what is no letter: control, direction and half characters.
+    """Return `text` on one line in NFC, with U+FFFD for control, direction and surrogate characters.
 
-    XML has no place for most of these, and the rest would break a line or turn it round.
+    XML does not allow most of these, and the others would break or reverse a line.
     """
     return "".join(map(_clean_letter, unicodedata.normalize("NFC", text)))
 
@@ -125,16 +130,16 @@ def _clean_letter(letter: str) -> str:
 
 
 def shorten_name(name: str) -> str:
-    """`name`, cut off where it is longer than a line has room for; the table beside the figure has it in full."""
+    """Return `name`, shortened to fit a line; the table beside the figure has the full name."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def mark_synthetic(figure: Figure, x: float, y: float, size: float) -> None:
-    """Say in a corner of the figure, whose right end is `x`, that its faces are drawn."""
+    """Mark the figure as one of synthetic faces, in a corner whose right end is `x`."""
     box = {"boxstyle": "square,pad=0.4", "facecolor": "#202020", "edgecolor": "none"}
     figure.text(x, y, "SYNTHETIC FACES", size=size, weight="bold", color="white", ha="right", bbox=box)
 
 
 def list_files(path: Path) -> list[Path]:
-    """The files that `save_figure` writes."""
+    """Return the files that `save_figure` writes."""
     return [path.with_suffix(".png"), path.with_suffix(".svg")]

@@ -1,4 +1,4 @@
-"""A comparison as a figure: each difference with its interval, and the line of no difference."""
+"""A comparison as a forest plot: each difference with its interval, and the line of no difference."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ HEAD_INCHES, FOOT_INCHES = 0.62, 0.62
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
-    """Draw into `path` with the suffixes .png and .svg, and return the two paths.
+    """Draw to `path` with the suffixes .png and .svg, and return the two paths.
 
-    Byte for byte the same for the same input and Matplotlib. Raises OSError where the folder cannot be written.
+    The files are byte-identical for the same input and Matplotlib version.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     lines = _list_lines(comparison)
     with save_figure(path, (9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(lines))) as figure:
@@ -38,7 +41,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> list[Path]:
 
 
 class Line(NamedTuple):
-    """A line of the figure: a row, or a heading where row is None. inside: it stands under a heading."""
+    """A line of the figure: a row, or a heading if row is None. inside: whether it belongs to a heading."""
 
     name: str
     row: ComparisonRow | None
@@ -46,7 +49,7 @@ class Line(NamedTuple):
 
 
 def _list_lines(comparison: Comparison) -> list[Line]:
-    """The rows from top to bottom, those of the same two levels under a heading where there are several."""
+    """Return the rows from top to bottom; several rows of the same two levels are grouped under a heading."""
     lines = []
     levels = [(row.first, row.second) for row in comparison.rows]
     for number, (row, both) in enumerate(zip(comparison.rows, levels, strict=True)):
@@ -69,7 +72,7 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
-    # Zero in view, and as far to one side as what is drawn needs.
+    # Show zero and all intervals.
     ends = [100 * end for row in comparison.rows for end in (row.low, row.high)] + [0.0]
     pad = 0.06 * (max(ends) - min(ends))
     axes.set_xlim(min(ends) - pad, max(ends) + pad)
@@ -92,14 +95,18 @@ def _draw(figure: Figure, comparison: Comparison, lines: list[Line]) -> None:
         mark_synthetic(figure, 0.985, 1 - 0.22 / height, size=9)
     unpaired = not any(row.test for row in comparison.rows)
     known = comparison.measure.hits
-    why = "these records do not say which images were right" if known else "this measure is no share of images"
+    why = (
+        "these records do not list the correctly classified images"
+        if known
+        else "this measure is not a share of images"
+    )
     note = f"unpaired intervals: {why}" if unpaired else _describe_marks(comparison.rows)
     figure.text(0.012, 0.1 / height, note, size=7.5, color="#606060")
 
 
 def _describe_marks(rows: Sequence[ComparisonRow]) -> str:
-    marks = "filled: significant (interval without 0, and p under 0.05 after Holm's correction); hollow: not"
-    return f"{marks}; diamond: over all" if any(row.overall for row in rows) else marks
+    marks = "filled: significant (interval excludes 0 and p < 0.05 after Holm's correction); hollow: not significant"
+    return f"{marks}; diamond: over all contexts" if any(row.overall for row in rows) else marks
 
 
 def _draw_row(axes: Axes, place: int, row: ComparisonRow) -> None:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL_ALL_UP_TO = 16  # networks; beyond, only the frontier's are named
-LISTED_GHOSTS = 8  # networks over the cap; beyond, a key leaves them out
+LABEL_ALL_UP_TO = 16  # networks; with more, only those on the frontier are named
+LISTED_GHOSTS = 8  # networks over the cap; with more, a key leaves them out
 POINTS_A_LETTER = 4.8
-NAMES_POINTS = 1200  # names longer than this in all do not go beside the marks
-CROWD_POINTS = 60  # nor do those of four marks closer together than this
-WHISKER_POINTS = 5  # or of two whose whiskers overlap
-LEFT = 0.075  # of the figure's width
+NAMES_POINTS = 1200  # maximum total length of names placed beside the marks
+CROWD_POINTS = 60  # four marks closer together than this need a key
+WHISKER_POINTS = 5  # two whiskers closer than this that overlap need a key
+LEFT = 0.075  # fraction of the figure's width
 KEYED_INCHES = 11.2  # the figure's width with a key
 
 
@@ -40,15 +40,16 @@ def plot_frontier(
     title: str = "",
     synthetic: bool = False,
 ) -> list[Path]:
-    """Draw accuracy against cost into `path` with the suffixes .png and .svg, and return the two paths.
+    """Draw accuracy against cost to `path` with the suffixes .png and .svg, and return the two paths.
 
-    Every trained network with its 95 % interval, the frontier as a staircase, the cap as a line (against bytes),
-    and in a strip below the networks over the cap that were not trained, at their size and without an accuracy.
-    Every mark stands at its numbers. Where several are so close that names or whiskers would cover each other, they
-    are numbered, and a key has names, numbers and intervals, one below the other. Byte for byte the same for the
-    same input and Matplotlib.
+    The figure shows every trained network with its 95 % interval, the frontier as a staircase and the cap as a line
+    (against bytes). A strip below shows the untrained networks over the cap, at their size and without an accuracy.
+    Marks are never moved off their values. If marks are so close that names or whiskers would overlap, they are
+    numbered, and a key lists names, numbers and intervals. The files are byte-identical for the same input and
+    Matplotlib version.
 
-    Raises OSError where the folder cannot be written.
+    Raises:
+        OSError: the folder cannot be written.
     """
     with save_figure(path, (9.0, 5.6)) as figure:
         _draw(figure, summaries, question, title, synthetic)
@@ -105,14 +106,14 @@ def _draw(
 
 
 def _choose_named(marks: Marks) -> list[int]:
-    """Which networks are named, by cost: all of a few, of many the frontier's."""
+    """Return the networks to name, by cost: all if there are few, else those on the frontier."""
     few = len(marks.costs) <= LABEL_ALL_UP_TO
     return [int(i) for i in np.argsort(marks.costs, kind="stable") if few or marks.front[i]]
 
 
 def _needs_key(axes: Axes, marks: Marks, labels: Sequence[str], named: Sequence[int]) -> bool:
-    """Whether names beside the marks would be a tangle: too much text, several marks in one spot, or two whiskers on
-    each other."""
+    """Whether names beside the marks would be unreadable: too much text, several marks in one spot, or overlapping
+    whiskers."""
     if POINTS_A_LETTER * sum(map(len, labels)) > NAMES_POINTS:
         return True
     x = axes.transData.transform([(marks.costs[i], 0.0) for i in named])[:, 0] if named else np.zeros(0)
@@ -137,7 +138,7 @@ def _draw_ghosts(
         axes.plot(cost, 0.3, **look, markersize=7, markeredgewidth=1.0, alpha=0.75, linestyle="none")
     points = axes.transData.transform([(cost, 0.3) for cost in costs])
     frame = axes.get_window_extent()
-    # The strip's title, clear of the cap's line.
+    # Keep the strip's title clear of the cap line.
     left = frame.x0 + 4
     obstacles: list[Box] = [(a - 4.5, b - 4.5, a + 4.5, b + 4.5) for a, b in points]
     if question.against == "bytes":

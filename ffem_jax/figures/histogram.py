@@ -1,4 +1,4 @@
-"""Leads by chance as a histogram."""
+"""Histogram of leads by chance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from ffem_jax.figures.canvas import OTHER_COLOR, SIGNIFICANT_COLOR, list_files, 
 
 
 def plot_leads(leads: ChanceLeads, path: Path, points: float) -> list[Path]:
-    """Draw how often each lead comes about into `path` with the suffixes .png and .svg; the two paths.
+    """Draw how often each lead occurs to `path` with the suffixes .png and .svg, and return the two paths.
 
-    A bar is one image more; bars of `points` and more are filled with another colour. Raises OSError where the folder
-    cannot be written.
+    Bars are one image apart; bars at `points` or more have another colour.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     with save_figure(path, (9.0, 4.2)) as figure:
         axes = figure.add_axes((0.075, 0.145, 0.9, 0.66))
@@ -27,12 +29,12 @@ def plot_leads(leads: ChanceLeads, path: Path, points: float) -> list[Path]:
         axes.axvline(points - step / 2, color="#202020", linewidth=1.1, linestyle=(0, (4, 3)))
         share = 100 * leads.share(leads.exchanged, points)
         axes.annotate(
-            f"{points:g} points and more: {share:.1f} %", (points - step / 2, 0.93), xycoords=("data", "axes fraction"),
+            f"{points:g} points or more: {share:.1f} %", (points - step / 2, 0.93), xycoords=("data", "axes fraction"),
             xytext=(6, 0), textcoords="offset points", va="top", weight="bold", color=SIGNIFICANT_COLOR,
         )  # fmt: skip
         axes.set_ylabel("share of resamples (%)", color="#202020")
         axes.set_xlabel(
-            f"lead on {leads.images} test images, points: two trainings, whichever network they are of", color="#202020"
+            f"lead on {leads.images} test images, points: any two trainings, regardless of network", color="#202020"
         )
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)

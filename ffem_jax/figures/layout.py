@@ -1,4 +1,4 @@
-"""Places the labels of a figure so that they can be read: pure geometry, in points (1/72 inch)."""
+"""Places the labels of a figure legibly: pure geometry, in points (1/72 inch)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 # A box is (left, bottom, right, top).
 Box = tuple[float, float, float, float]
 
-GAP = 4.0  # between a label and what it names
+GAP = 4.0  # between a label and its mark
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text of `width` by `height` for the mark at (x, y), whose whisker goes from low to high.
+    """A text of `width` by `height` for the mark at (x, y), whose whisker extends from low to high.
 
     Args:
-        required: placed even where it covers something; others are left out then.
-        beside: beside its mark is preferred to above the whisker, where there is room for either.
+        required: placed even if it covers something; other labels are left out in that case.
+        beside: prefer a place beside the mark to one above the whisker.
     """
 
     x: float
@@ -34,7 +34,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Placement:
-    """The box of a label. rotated: by 90 degrees, to read upwards. leader: far enough for a line to its mark."""
+    """The box of a label. rotated: by 90 degrees, reading upwards. leader: so far away that it needs a leader line."""
 
     box: Box
     rotated: bool = False
@@ -42,21 +42,24 @@ class Placement:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The middle of the text."""
+        """The centre of the text."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
 def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box) -> list[Placement | None]:
     """Place each label near its mark, clear of the obstacles and of other labels, within bounds.
 
-    Greedy: required labels first, from left to right, each where it covers the least area and, of such places, the most
-    natural one. Written by hand, as the library adjustText moves labels step by step and gives no fixed result.
+    The method is greedy: required labels first, from left to right, each where it covers the least area and, among such
+    places, the most natural one. The library adjustText is not used because it moves labels iteratively and its result
+    is not reproducible.
 
     Args:
-        labels: to place. obstacles: boxes to keep clear; one centred on a label's mark or whisker is ignored for it.
+        labels: the labels to place.
+        obstacles: boxes to keep clear; a label ignores one that is centred on its own mark or whisker.
+        bounds: the box to stay within.
 
     Returns:
-        One placement per label; None for one that is not required and has no free place.
+        One placement per label; None for a label that is not required and has no free place.
     """
     taken = np.array(obstacles, dtype=np.float64).reshape(-1, 4)
     placements: list[Placement | None] = [None] * len(labels)
@@ -78,9 +81,9 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box)
 
 
 def _candidates(label: Label) -> Iterator[tuple[float, Placement]]:
-    """(effort to read, placement), the lower the better."""
+    """Yield (reading effort, placement); lower is better."""
     x, y, w, h = label.x, label.y, label.width, label.height
-    clearance = 7.0  # of the mark
+    clearance = 7.0  # around the mark
     above, below = label.high + GAP, label.low - GAP
     if not label.beside:
         for rank, bottom in enumerate((above, below - h)):

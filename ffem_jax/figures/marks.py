@@ -1,4 +1,4 @@
-"""Networks in a figure: each mark and each whisker at its numbers, however close others are."""
+"""Networks in a figure: each mark and whisker at its exact values, however close others are."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from ffem_jax.figures.styles import get_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MANY = 40  # networks; beyond, those behind the frontier fade, or a crowd would be a blot
+MANY = 40  # networks; with more, those behind the frontier are faded
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Trained networks in the units of the axes: costs [network], rates [network] and intervals [network, 2] in %.
+    """Trained networks in the units of the axes.
 
-    front: whether each is on the frontier. looks: marker, fill and colour of each.
+    Args:
+        costs: [network].
+        rates: [network], in %.
+        intervals: [network, 2], in %.
+        front: [network], whether it is on the frontier.
+        looks: marker, fill and colour of each network.
     """
 
     costs: np.ndarray
@@ -37,7 +42,7 @@ class Marks:
 
 
 def make_marks(trained: Sequence[NetworkSummary], question: FrontierQuestion) -> Marks:
-    """The marks of `trained`, in its order."""
+    """Return the marks of `trained`, in its order."""
     scale = question.axis.scale
     kinds = [s.attention for s in trained]
     return Marks(
@@ -50,11 +55,13 @@ def make_marks(trained: Sequence[NetworkSummary], question: FrontierQuestion) ->
 
 
 def draw_marks(axes: Axes, marks: Marks, size: float = 1.0) -> None:
-    """Draw marks and whiskers, the frontier's large and full, the others small, thin and transparent.
+    """Draw marks and whiskers: large and opaque on the frontier, else small, thin and transparent.
 
-    Filled marks have a pale rim, which keeps them apart where they lie on each other. Of few, the small ones lie on
-    top, where the large cannot hide them; of many, the frontier does, and the others have no caps. size: 1 for the
-    screen, less for paper.
+    Filled marks have a pale rim, which separates them when they overlap. With few networks the small marks are on top,
+    so that large ones do not hide them. With many, the frontier is on top, and the other whiskers have no caps.
+
+    Args:
+        size: 1 for the screen, less for paper.
     """
     many = len(marks.costs) > MANY
     for i in np.argsort(marks.front == many, kind="stable"):
@@ -85,7 +92,7 @@ def draw_marks(axes: Axes, marks: Marks, size: float = 1.0) -> None:
 
 
 def draw_staircase(axes: Axes, marks: Marks, end: float, size: float = 1.0) -> None:
-    """Draw the frontier as steps through its marks, the last as far as `end`."""
+    """Draw the frontier as steps through its marks, the last one extended to `end`."""
     steps = sorted(zip(marks.costs[marks.front], marks.rates[marks.front], strict=True))
     if steps:
         costs, rates = zip(*steps, strict=True)
@@ -100,19 +107,22 @@ def draw_staircase(axes: Axes, marks: Marks, end: float, size: float = 1.0) -> N
 
 
 def name_marks(axes: Axes, marks: Marks, texts: dict[int, str], cap: float | None, size: float = 8.0) -> None:
-    """Write each text at its mark, by index, where it covers nothing; far ones get a line to their mark.
+    """Write each text at its mark, by index, where it covers nothing; distant texts get a line to their mark.
 
-    cap: the place of the cap's line, in points. A text of digits stands above its whisker where there is room.
+    A numeric text is placed above its whisker if there is room.
+
+    Args:
+        cap: the position of the cap line, in points.
     """
     to_points = axes.transData.transform
     x, y = to_points(np.column_stack([marks.costs, marks.rates])).T
     low, high = (to_points(np.column_stack([marks.costs, ends]))[:, 1] for ends in marks.intervals.T)
     obstacles: list[Box] = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(x, y, strict=True)]
-    # A whisker's ends are kept free as well: what stands there reads as its name.
+    # Keep the ends of whiskers free too: text there would look like the name of that whisker.
     obstacles += [(a - 1.5, b - 12, a + 1.5, c + 12) for a, b, c in zip(x, low, high, strict=True)]
     frame = axes.get_window_extent()
     if cap is not None:
-        # Where no mark is over the cap, no name is either.
+        # If no mark is over the cap, no name may be.
         obstacles.append((cap - 2, frame.y0, cap + 2 if np.any(x > cap) else frame.x1, frame.y1))
     steps = sorted(zip(x[marks.front], y[marks.front], strict=True))
     for (left, level), (right, rise) in itertools.pairwise([*steps, (frame.x1 if cap is None else cap, None)]):

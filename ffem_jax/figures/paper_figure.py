@@ -1,4 +1,4 @@
-"""The frontier for a paper: one column wide, in SVG and PDF, readable in grey. Matplotlib is imported to draw it."""
+"""The frontier for a paper: one column wide, SVG and PDF, readable in greyscale. Imports Matplotlib on demand."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_INCHES = 3.35  # 85 mm: a column of two on A4 or letter
+WIDTH_INCHES = 3.35  # 85 mm: one of two columns on A4 or letter paper
 PLOT_INCHES = 2.25
-LINE_INCHES = 0.125  # of the key below, which names the frontier
-KEY_INCHES = 0.14  # of the line above, which names the kinds
+LINE_INCHES = 0.125  # height of a line in the key below, which lists the frontier
+KEY_INCHES = 0.14  # height of the line above, which lists the attention kinds
 LISTED = 10
-LETTERS = 64  # of a line of the key
-SIZE = 0.66  # of a mark on the screen
+LETTERS = 64  # per line of the key
+SIZE = 0.66  # relative to a mark on screen
 SETTINGS = {
     "font.size": 7.0,
     "axes.labelsize": 7.5,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "pdf.fonttype": 42,  # TrueType, embedded: what publishers ask for
-    "svg.fonttype": "path",  # outlines, the same on every machine
+    "pdf.fonttype": 42,  # embedded TrueType, as publishers require
+    "svg.fonttype": "path",  # outlines, which look the same on every machine
 }
 
 
 def plot_column(
     networks: Sequence[NetworkSummary], path: Path, question: FrontierQuestion, *, synthetic: bool = False
 ) -> list[Path]:
-    """Draw accuracy against cost, WIDTH_INCHES wide, into `path` with the suffixes .svg and .pdf; the two paths.
+    """Draw accuracy against cost, WIDTH_INCHES wide, to `path` with the suffixes .svg and .pdf; return the two paths.
 
-    Kinds of attention differ in shape and fill as well as in colour; what is on the frontier is large and numbered,
-    with the names below. Networks over the cap that were not trained are counted there. Raises OSError where the
-    folder cannot be written.
+    Attention kinds differ in shape and fill as well as in colour. Networks on the frontier are large and numbered, with
+    their names below, where the untrained networks over the cap are counted too.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(".svg"), path.with_suffix(".pdf")]
@@ -111,7 +113,7 @@ def _draw_key(figure: Figure, trained: Sequence[NetworkSummary], height: float) 
 
 
 def _write_notes(networks: Sequence[NetworkSummary], front: Sequence[NetworkSummary], synthetic: bool) -> list[str]:
-    """The lines below the figure, none wider than the column."""
+    """Return the lines below the figure, none wider than the column."""
     lines = ["SYNTHETIC FACES: drawn, not photographed"] if synthetic else []
     shared, labels = split_shared([network.label for network in front[:LISTED]])
     lines += [f"all of these: {shared}"] if shared else []

@@ -1,4 +1,4 @@
-"""The axes of the figure: units, limits, ticks and the cap's line."""
+"""The axes of the figure: units, limits, ticks and the cap line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) -> None:
-    """Horizontal limits and ticks: logarithmic from a factor of 4 on, and with the cap in view where it is near."""
+    """Set horizontal limits and ticks: logarithmic beyond a factor of 4, and including the cap if it is near."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = (min(costs), max(costs)) if costs else (question.cap_mb, question.cap_mb)
@@ -33,7 +33,7 @@ def set_cost_limits(axes: Axes, costs: list[float], question: FrontierQuestion) 
 
 
 def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
-    """Vertical limits: all intervals, with some room above for names; round ticks, none outside 0 to 100 %."""
+    """Set vertical limits: all intervals with room for names above; round ticks within 0 to 100 %."""
     from matplotlib.ticker import MaxNLocator
 
     if not trained:
@@ -42,10 +42,13 @@ def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
     top = 100 * max(get_interval(s)[1] for s in trained)
     span = max(top - bottom, 1.0)
     chance = next((100 * s.chance for s in trained if s.chance is not None), None)
-    if chance is not None and bottom - 0.5 * span <= chance < bottom:  # near: a reader compares with it
+    if chance is not None and bottom - 0.5 * span <= chance < bottom:  # near enough to compare with
         bottom, span = chance, max(top - chance, 1.0)
-    elif chance is not None and top < chance <= top + 0.5 * span:  # of an error rate it lies above
+    elif chance is not None and top < chance <= top + 0.5 * span:  # for an error rate it is above
         top, span = chance, max(chance - bottom, 1.0)
+    teacher = _find_teacher(trained)
+    if teacher is not None and top < 100 * teacher:
+        top, span = 100 * teacher, 100 * teacher - bottom
     axes.set_ylim(bottom - 0.08 * span, top + 0.12 * span)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     low, high = axes.get_ylim()
@@ -53,7 +56,7 @@ def set_rate_limits(axes: Axes, trained: Sequence[NetworkSummary]) -> None:
 
 
 def draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | None:
-    """The cap's line and its name; its place in points, None where it lies outside the figure."""
+    """Draw the cap line and its name; return its position in points, None if it is outside the figure."""
     if question.against != "bytes":
         return None
     left, right = axes.get_xlim()
@@ -78,19 +81,26 @@ def draw_cap(axes: Axes, below: Axes, question: FrontierQuestion) -> float | Non
 
 
 def draw_chance(axes: Axes, trained: Sequence[NetworkSummary], size: float = 8.5) -> None:
-    """The line of guessing and its name, where it lies between the limits of the figure."""
+    """Draw the levels of chance and of a shared teacher, with names, if within the limits of the figure."""
     chance = next((s.chance for s in trained if s.chance is not None), None)
     low, high = axes.get_ylim()
-    if chance is None or not low < 100 * chance < high:
-        return
-    axes.axhline(100 * chance, color="#606060", linewidth=0.9, linestyle=(0, (1, 3)), zorder=1.4)
-    place, text = axes.get_yaxis_transform(), f"chance {100 * chance:.1f} %"
-    # At the left: the cap's line stands at the right, and what costs next to nothing is seldom near it.
-    axes.text(0.005, 100 * chance, text, transform=place, ha="left", va="bottom", color="#606060", size=size)
+    for name, rate in (("chance", chance), ("the teacher itself", _find_teacher(trained))):
+        if rate is None or not low < 100 * rate < high:
+            continue
+        axes.axhline(100 * rate, color="#606060", linewidth=0.9, linestyle=(0, (1, 3)), zorder=1.4)
+        place, text = axes.get_yaxis_transform(), f"{name} {100 * rate:.1f} %"
+        # On the left, because the cap line is on the right and very cheap networks are seldom near chance.
+        axes.text(0.005, 100 * rate, text, transform=place, ha="left", va="bottom", color="#606060", size=size)
+
+
+def _find_teacher(trained: Sequence[NetworkSummary]) -> float | None:
+    """Return the teacher's accuracy if all networks share it."""
+    rates = {s.teacher for s in trained}
+    return rates.pop() if len(rates) == 1 else None
 
 
 def get_interval(summary: NetworkSummary) -> tuple[float, float]:
-    """The 95 % interval; the accuracy itself where a summary has none."""
+    """Return the 95 % interval, or the accuracy itself if the summary has none."""
     rate = summary.accuracy or 0.0
     low = rate if summary.accuracy_low is None else summary.accuracy_low
     return low, rate if summary.accuracy_high is None else summary.accuracy_high

@@ -1,4 +1,4 @@
-"""How attention kinds are told apart in a figure: by shape, by fill and by colour, any one of which is enough."""
+"""The styles of attention kinds in a figure: shape, fill and colour each distinguish them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ffem_jax.specs.attention import get_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 STYLES: dict[str, dict[str, Any]] = {
     "none": {"marker": "o", "fillstyle": "none", "color": "#404040"},
     "eca": {"marker": "s", "fillstyle": "full", "color": "#0072B2"},
@@ -25,7 +25,7 @@ MORE_STYLES: tuple[dict[str, Any], ...] = (
 
 
 def get_style(kind: str, kinds: Sequence[str]) -> dict[str, Any]:
-    """Marker, fill and colour of an attention kind; kinds without one of their own share out the spare ones."""
+    """Return marker, fill and colour of an attention kind; kinds without their own style share the spare ones."""
     if kind in STYLES:
         return STYLES[kind]
     spare = sorted({other for other in kinds if other not in STYLES})
@@ -33,7 +33,7 @@ def get_style(kind: str, kinds: Sequence[str]) -> dict[str, Any]:
 
 
 def draw_legend(figure: Figure, kinds: Sequence[str], trained: bool, left: float) -> None:
-    """A line of marks under the title: the kinds in use, and the frontier and the intervals where there are any."""
+    """Draw a line of marks under the title: the kinds in use and, if any network is trained, frontier and interval."""
     from matplotlib.lines import Line2D
 
     order = [kind for kind in STYLES if kind in kinds] + sorted({k for k in kinds if k not in STYLES})

@@ -1,1 +1,1 @@
-"""Pages for people: tables, sentences, and the figures beside them."""
+"""Reports for readers: tables, sentences and figures."""

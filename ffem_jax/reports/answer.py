@@ -1,4 +1,4 @@
-"""A sweep's answer for people: sentences that say no more than the intervals, a table, a page and its figures."""
+"""The report of a sweep's answer: sentences that claim no more than the intervals, a table, a page and its figures."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, 
 from ffem_jax.text.numbers import format_p, format_points
 from ffem_jax.text.tables import Column, Table, make_table
 
-HEADS = ("factor", "what", "points", "95 %", "p, Holm", "would show", "p", "images", "runs")
-# What a narrow terminal goes without, the highest first.
-RANKS = {"runs": 8, "images": 7, "p": 6, "p, Holm": 3, "would show": 2}
+HEADS = ("factor", "what", "points", "95 %", "p, Holm", "detectable", "p", "images", "runs")
+# Columns that a narrow terminal drops, the highest rank first.
+RANKS = {"runs": 8, "images": 7, "p": 6, "p, Holm": 3, "detectable": 2}
 RESOLUTION = "data.resolution"
 
 
 def write_answer(answer: Answer, out: Path) -> list[Path]:
-    """Write answer.md, answer.json and the figures into the folder `out`; their paths.
+    """Write answer.md, answer.json and the figures to the folder `out`, and return their paths.
 
-    Raises OSError where `out` cannot be written.
+    Raises:
+        OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     figures = _plot(answer, out)
@@ -57,7 +58,7 @@ def _plot(answer: Answer, out: Path) -> list[Path]:
 
 
 def answer_to_dict(answer: Answer) -> dict[str, Any]:
-    """The answer as nested dicts and lists, ready for JSON; rates in 0 to 1."""
+    """Return the answer as nested dicts and lists, ready for JSON; rates in 0 to 1."""
     effects = [
         {**dataclasses.asdict(effect), "shown": effect.row.significant, "sentence": write_effect(effect, answer)}
         for effect in answer.effects
@@ -81,7 +82,7 @@ def answer_to_dict(answer: Answer) -> dict[str, Any]:
 
 
 def write_page(answer: Answer, figures: list[str]) -> str:
-    """The answer in Markdown. figures: names of files beside the page."""
+    """Return the answer in Markdown. figures: names of files beside the page."""
     lines = [f"# The answer: {escape(answer.title)}", ""]
     if answer.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
@@ -100,7 +101,7 @@ def write_page(answer: Answer, figures: list[str]) -> str:
 
 
 def render_answer(answer: Answer) -> Table:
-    """One line per effect, for the terminal; bold where it is significant."""
+    """Return a table with one line per effect, for the terminal; significant effects are bold."""
     heads = [
         Column(head, right=number > 1, fold=number < 2, whole=number > 1, rank=RANKS.get(head, 0))
         for number, head in enumerate(HEADS)
@@ -128,7 +129,7 @@ def _make_cells(answer: Answer) -> list[list[str]]:
 
 
 def describe_effect(effect: Effect) -> str:
-    """Which levels, per what."""
+    """Return the levels of the effect and its unit."""
     first, second = shorten_level(effect.row.first), shorten_level(effect.row.second)
     if effect.kind == TREND:
         return f"{first} to {second}, per {effect.unit}"
@@ -139,7 +140,7 @@ def describe_effect(effect: Effect) -> str:
 
 
 def shorten_level(level: str) -> str:
-    """A level that a line has room for; answer.json has it in full."""
+    """Return the level, shortened to fit a line; answer.json has the full one."""
     return level if len(level) <= LONGEST_LEVEL else f"{level[: LONGEST_LEVEL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -147,13 +148,13 @@ def shorten_level(level: str) -> str:
 
 
 def write_summary(answer: Answer) -> str:
-    """The answer in a few sentences: what is significant, else what the design would have shown."""
+    """Return the answer in a few sentences: what is significant, else what the design can detect."""
     main = answer.list_effects(PAIR, TREND)
     shown = [effect for effect in main if effect.row.significant]
     parts = [write_effect(effect, answer) for effect in shown[:3]]
     if (more := len(shown) - 3) > 0:
         verb = "is" if more == 1 else "are"
-        parts.append(f"{more} more of {len(main)} main effects and trends {verb} significant; the table has all.")
+        parts.append(f"{more} more of {len(main)} main effects and trends {verb} significant; the table lists all.")
     for factor in answer.comparisons:
         if not any(effect.factor == factor for effect in shown):
             parts.append(_summarize_factor(factor, [effect for effect in main if effect.factor == factor]))
@@ -166,17 +167,17 @@ def _summarize_factor(factor: str, effects: list[Effect]) -> str:
     could = [effect.smallest for effect in effects if effect.kind == PAIR]
     known = [value for value in could if value is not None]
     pairs = sum(effect.kind == PAIR for effect in effects)
-    what = "its two levels" if pairs == 1 else f"{pairs} pairs of levels"
+    what = "between its two levels" if pairs == 1 else f"within any of {pairs} pairs of levels"
     sentence = (
-        f"{quote_code(factor)}: no difference is shown between {what}; the intervals reach {100 * widest:.1f} points"
+        f"{quote_code(factor)}: no significant difference {what}; the intervals extend to {100 * widest:.1f} points"
     )
     if not known:
-        return f"{sentence}, and this design finds no difference, however large."
-    return f"{sentence}, and this design finds {100 * max(known):.1f} points and more with 80 % power."
+        return f"{sentence}, and this design detects no difference, however large."
+    return f"{sentence}, and this design detects {100 * max(known):.1f} points or more with 80 % power."
 
 
 def list_sentences(answer: Answer) -> list[str]:
-    """A sentence per main effect and trend, and per interaction that is significant; one for all the others."""
+    """Return a sentence per main effect, trend and significant interaction, and one for all other interactions."""
     sentences = [write_effect(effect, answer) for effect in answer.list_effects(PAIR, TREND)]
     interactions = answer.list_effects(INTERACTION)
     sentences += [write_effect(effect, answer) for effect in interactions if effect.row.significant]
@@ -188,21 +189,21 @@ def list_sentences(answer: Answer) -> list[str]:
             f"{100 * finds[0]:.1f} points" if finds else "none"
         )  # fmt: skip
         per = f" per {units.pop()}" if len(units) == 1 and "" not in units else ""
-        which = "no interaction is shown" if len(others) == len(interactions) else "none of the others is shown"
+        which = "none is significant" if len(others) == len(interactions) else "none of the others is significant"
         tested = f"{len(interactions)} interaction{'s were' if len(interactions) > 1 else ' was'} tested"
-        sentences.append(f"{tested}, and {which}; this design finds those of {size}{per} and more with 80 % power.")
+        sentences.append(f"{tested}, and {which}; this design detects those of {size}{per} or more with 80 % power.")
     return sentences
 
 
 def write_effect(effect: Effect, answer: Answer) -> str:
-    """What may be said of the effect; where it is not significant, with what the design would have shown."""
+    """Return what may be claimed about the effect; if it is not significant, also what the design can detect."""
     if effect.kind == PAIR:
         comparison = answer.comparisons[effect.factor]
         family = tuple(other.row for other in answer.list_effects(PAIR, TREND))
         row = dataclasses.replace(
             effect.row, first=shorten_level(effect.row.first), second=shorten_level(effect.row.second)
         )
-        # The correction is over the rows of all factors.
+        # The correction covers the rows of all factors.
         sentence = write_sentence(row, dataclasses.replace(comparison, rows=family))
     else:
         sentence = _judge_slope(effect, answer)
@@ -214,16 +215,17 @@ def _qualify(effect: Effect, answer: Answer) -> str:
         if effect.row.seeds > 1:
             return ""
         return (
-            " With one run per level this is of these trained networks: the interval excludes variance between seeds."
+            " With one run per level this holds for these trained networks only: the interval excludes variance "
+            "between seeds."
         )
     if not any(other.row.test for other in answer.effects):
-        return ""  # the design has said so of all
+        return ""  # the description of the design says so for all effects
     if effect.row.p_value is None:
-        return " Without which images were right there is no test, so no difference is called significant here."
+        return " The records do not list the correctly classified images, so there is no test of significance."
     if effect.smallest is None:
-        return " This design finds no difference, however large."
+        return " This design detects no difference, however large."
     per = f" per {effect.unit}" if effect.unit else ""
-    return f" This design finds {100 * effect.smallest:.1f} points{per} and more with 80 % power."
+    return f" This design detects {100 * effect.smallest:.1f} points{per} or more with 80 % power."
 
 
 def _judge_slope(effect: Effect, answer: Answer) -> str:
@@ -243,7 +245,7 @@ def _judge_slope(effect: Effect, answer: Answer) -> str:
     else:
         first, second = (name_level(effect.factor, shorten_level(level)) for level in (row.first, row.second))
         steps = " to ".join((effect.other_levels[0], effect.other_levels[-1]))
-        claim = f"What {second} changes against {first} depends on {quote_code(effect.other)}, {steps}: {points}"
+        claim = f"The effect of {second} against {first} depends on {quote_code(effect.other)}, {steps}: {points}"
         what = (
             f"an interaction of {quote_code(effect.factor)} ({row.second} - {row.first}) and {quote_code(effect.other)}"
         )
@@ -251,16 +253,16 @@ def _judge_slope(effect: Effect, answer: Answer) -> str:
         return f"{claim} ({interval}; {corrected})."
     if row.low <= 0 <= row.high and row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
         return (
-            f"{what[0].upper()}{what[1:]} is there as trained ({points}, {corrected}), but {name_draws(row)} vary too "
-            f"much to generalise ({interval})."
+            f"{what[0].upper()}{what[1:]} holds for the networks trained here ({points}, {corrected}), but "
+            f"{name_draws(row)} vary too much to generalise ({interval})."
         )
     if row.low <= 0 <= row.high:
-        return f"No{what.removeprefix('an').removeprefix('a')} is shown ({points}, {interval})."
-    return f"There is a hint of {what}, and no finding ({points}, {interval}; {corrected})."
+        return f"There is no significant{what.removeprefix('an').removeprefix('a')} ({points}, {interval})."
+    return f"There is a hint of {what}, but no finding ({points}, {interval}; {corrected})."
 
 
 def describe_design(answer: Answer) -> list[str]:
-    """The design and its power, in lines."""
+    """Return the design and its power, in lines."""
     design = answer.design
     people = f" of {design.people:,} people" if design.people else ""
     runs = f"{design.seeds} run{'s' if design.seeds > 1 else ''}"
@@ -277,44 +279,46 @@ def describe_design(answer: Answer) -> list[str]:
     elif not any(effect.row.test for effect in answer.effects):
         lines.append("The intervals are unpaired and exclude variance between seeds.")
     elif design.fewest < FEW_SEEDS:
-        lines.append("So few runs bound the variance between seeds only roughly.")
+        lines.append("With so few runs, the variance between seeds is only a rough estimate.")
     return [*lines, *answer.exclusions, describe_power(answer)]
 
 
 def describe_power(answer: Answer) -> str:
-    """The smallest difference between two levels that the design finds."""
+    """Return a sentence on the smallest difference between two levels that the design detects."""
     found = [effect for effect in answer.list_effects(PAIR) if effect.smallest is not None]
     if answer.chance is None or not found:
-        return "These records do not say which images were right: no difference of any size is called significant."
+        return "The records do not list the correctly classified images, so no difference is called significant."
     points = sorted({round(100 * (effect.smallest or 0), 1) for effect in found})
     span = f"{points[0]:.1f}" if len(points) == 1 else f"{points[0]:.1f} to {points[-1]:.1f}"
     return (
-        f"With 80 % power a difference of {span} points and more between two levels is found, corrected for "
+        f"With 80 % power the design detects a difference of {span} points or more between two levels, corrected for "
         f"{found[0].family} test{'s' if found[0].family > 1 else ''} ({answer.chance.source})."
     )
 
 
 def describe_method(answer: Answer) -> list[str]:
-    """How the numbers were made, as paragraphs."""
+    """Return the method, as paragraphs."""
     people = answer.design.people is not None
     sample = "people, with all their images," if people else "images"
     given = (
-        "" if people else " Images are taken as independent and the people as given: of other people this says nothing."
+        ""
+        if people
+        else " Images are treated as independent and the people as fixed: the tests do not generalise to other people."
     )
     units = "people" if people else "images"
     return [
-        "A pair is two trials equal in all but the factor, on the same images; a main effect is the mean over all "
-        f"pairs of its two levels, in all contexts. Intervals draw {sample} and runs anew. Tests and intervals are "
-        f"those of `ffem compare`. An effect is significant where the corrected p is under {SIGNIFICANT} and the "
-        "interval leaves out 0. Without significance there may still be an effect: the interval says how large it can "
+        "A pair is two trials that differ only in the factor and test the same images. A main effect is the mean over "
+        f"all pairs of its two levels, in all contexts. The intervals resample {sample} and runs. Tests and intervals "
+        f"are those of `ffem compare`. An effect is significant if the corrected p is below {SIGNIFICANT} and the "
+        "interval excludes 0. An effect that is not significant may still exist: the interval shows how large it can "
         f"be.{given}",
         "",
-        "A trend is the slope of the straight line through ordered levels, from runs that have them all; it does not "
-        "say that accuracy follows a straight line. An interaction is how a difference changes along, or between "
-        f"levels of, another factor. Both are tested by permuting levels within {units} (Mantel's test). Holm's "
-        "correction runs over the main effects and trends of all factors together, and by itself over the "
-        "interactions.",
+        "A trend is the slope of a straight line through ordered levels, from runs that have all of them. It does not "
+        "imply that accuracy follows a straight line. An interaction is the change of a difference along another "
+        f"factor, or between its levels. Both are tested by permuting levels within {units} (Mantel's test). Holm's "
+        "correction covers the main effects and trends of all factors as one family, and the interactions as "
+        "another.",
         "",
-        "*would show* is the smallest true effect in points that the design finds with 80 % power: of pairs simulated "
-        "with the tests that were made, of trends and interactions from the width of the interval.",
+        "*detectable* is the smallest true effect, in points, that the design detects with 80 % power. For pairs it is "
+        "simulated with the same tests; for trends and interactions it follows from the width of the interval.",
     ]

@@ -1,4 +1,4 @@
-"""Leads by chance in words: one page with its histogram."""
+"""The report of leads by chance: one page with a histogram."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, 
 
 
 def write_chance(leads: ChanceLeads, points: float, out: Path) -> list[Path]:
-    """Write chance.md, chance.png and chance.svg into the folder `out`; their paths."""
+    """Write chance.md, chance.png and chance.svg to the folder `out`, and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     figures = plot_leads(leads, out / "chance", points)
     write_text(out / "chance.md", write_page(leads, points))
@@ -21,7 +21,7 @@ def write_chance(leads: ChanceLeads, points: float, out: Path) -> list[Path]:
 
 
 def leads_to_dict(leads: ChanceLeads, points: float) -> dict[str, Any]:
-    """The shares and quantiles as a dict, ready for JSON; rates in 0 to 1."""
+    """Return shares, means and deviations as a dict, ready for JSON; rates in 0 to 1."""
     return {
         "first": leads.first,
         "second": leads.second,
@@ -47,25 +47,25 @@ def leads_to_dict(leads: ChanceLeads, points: float) -> dict[str, Any]:
 
 
 def list_kinds(leads: ChanceLeads) -> list[tuple[str, np.ndarray]]:
-    """The kinds of leads that there are draws of, by name."""
+    """Return the kinds of leads that have draws, by name."""
     kinds = [("exchanged", leads.exchanged), ("trained", leads.trained), ("between", leads.between)]
     return [(name, values) for name, values in kinds if len(values)]
 
 
 def write_sentence(leads: ChanceLeads, points: float) -> str:
-    """The answer in one sentence."""
+    """Return the answer in one sentence."""
     share, both = leads.share(leads.exchanged, points), leads.share(np.abs(leads.exchanged), points)
     return (
         f"On {leads.images} test images of {leads.people} people {quote_code(leads.second)} leads "
         f"{quote_code(leads.first)} by {points:g} points or more in {100 * share:.1f} % of tests by chance alone, and "
-        f"one of them the other in {100 * both:.1f} %."
+        f"either of them leads the other in {100 * both:.1f} %."
     )
 
 
 def write_page(leads: ChanceLeads, points: float) -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     words = {
-        "exchanged": "any two trainings, networks exchanged: chance alone",
+        "exchanged": "any two trainings, regardless of network: chance alone",
         "trained": f"a training of {escape(leads.second)} against one of {escape(leads.first)}",
         "between": "two trainings of one network",
     }
@@ -86,25 +86,25 @@ def write_page(leads: ChanceLeads, points: float) -> str:
     lines += [
         f"**{escape_sentence(write_sentence(leads, points))}**",
         "",
-        "![How often each lead comes about](chance.svg)",
+        "![How often each lead occurs](chance.svg)",
         "",
         *make_markdown_table(head, rows),
         "",
-        "## How it is made",
+        "## Method",
         "",
-        f"A resampling of recorded answers, and no new training: {leads.trainings} trainings of the two networks on "
+        f"This resamples recorded results and trains nothing: {leads.trainings} trainings of the two networks on "
         f"{leads.places} fold{'s' if leads.places > 1 else ''} of {escape(leads.data)}, at {leads.resolution} x "
         f"{leads.resolution} pixels with the recipe {escape(leads.recipe)}. Each of {len(leads.exchanged):,} resamples "
         f"takes one fold, {leads.images // leads.people} of its test images per person of {leads.people} people, "
         "without replacement, and two trainings that were tested on that fold. Leads are rounded to one decimal before "
-        f"they are compared with {points:g}.",
+        f"the comparison with {points:g}.",
         "",
         "## What it does not say",
         "",
-        f"These networks are right on {100 * leads.rate_first:.1f} and {100 * leads.rate_second:.1f} % of the images. "
-        "Networks that are right more often disagree on fewer images, so chance does less there, and more where they "
-        "are right about half the time. Few trainings show few of the differences that seeds make, so chance may do "
-        "more than this.",
+        f"These networks classify {100 * leads.rate_first:.1f} and {100 * leads.rate_second:.1f} % of the images "
+        "correctly. More accurate networks disagree on fewer images, so chance has less effect on them; its effect is "
+        "largest at an accuracy of about one half. Few trainings show only part of the variance between seeds, so the "
+        "effect of chance may be larger than this.",
         *(f"\n{sentence}" for sentence in leads.exclusions),
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A comparison for people: its page and files, its table, and for each row the sentence that the numbers allow."""
+"""The report of a comparison: page, files, table, and for each row the sentence that the numbers allow."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table, 
 from ffem_jax.text.numbers import format_p, format_points
 from ffem_jax.text.tables import Column, Table, make_table
 
-FEW_SEEDS = 5  # fewer bound badly what another seed would change
+FEW_SEEDS = 5  # with fewer, the variance between seeds is only a rough estimate
 
 
-# What a narrow terminal goes without, the highest first: never what is compared, nor the difference.
+# Columns that a narrow terminal drops, the highest rank first. Levels and differences are always kept.
 RANKS = {"pairs": 9, "seeds": 8, "images": 7, "p": 5, "accuracy, %": 4, "p, Holm": 2} | {
     f"MB {precision}": 6 for precision in PRECISIONS
 }
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
-    """Write compare.md, compare.json, compare.png and compare.svg into the folder `out`; their paths.
+    """Write compare.md, compare.json, compare.png and compare.svg to the folder `out`, and return their paths.
 
-    Raises OSError where `out` cannot be written.
+    Raises:
+        OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "compare.md").write_text(write_page(comparison), encoding="utf-8")
@@ -36,7 +37,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as nested dicts and lists, ready for JSON, each row with its sentence."""
+    """Return the comparison as nested dicts and lists, ready for JSON, each row with its sentence."""
     rows = [
         {**dataclasses.asdict(row), "shown": row.significant, "sentence": write_sentence(row, comparison)}
         for row in comparison.rows
@@ -46,7 +47,7 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def write_page(comparison: Comparison) -> str:
-    """The comparison in Markdown."""
+    """Return the comparison in Markdown."""
     lines = [f"# What {quote_code(comparison.factor)} changes: {escape(comparison.title)}", ""]
     if comparison.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
@@ -65,14 +66,14 @@ def write_page(comparison: Comparison) -> str:
 
 
 def write_table(comparison: Comparison) -> list[str]:
-    """The rows as lines of a Markdown table."""
+    """Return the rows as lines of a Markdown table."""
     titles, rows = _make_cells(comparison)
-    # The first two name levels and contexts, which others chose.
+    # The first two columns contain names chosen by users.
     return make_markdown_table(titles, [[*map(escape, row[:2]), *row[2:]] for row in rows])
 
 
 def render_comparison(comparison: Comparison) -> Table:
-    """One line per row, for the terminal; bold where a difference is significant."""
+    """Return a table with one line per row, for the terminal; significant differences are bold."""
     mark = "SYNTHETIC FACES: " if comparison.synthetic else ""
     titles, rows = _make_cells(comparison)
     ranks = RANKS | {f"{comparison.measure.word}, %": RANKS["accuracy, %"]}
@@ -85,29 +86,30 @@ def render_comparison(comparison: Comparison) -> Table:
 
 
 def describe_method(comparison: Comparison) -> list[str]:
-    """How the numbers were made, as paragraphs."""
+    """Return the method, as paragraphs."""
     paired = [row for row in comparison.rows if row.test]
     if not paired and not comparison.measure.hits:
         return [
-            "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
-            f"{comparison.measure.word} is no share of tests, so the interval is Newcombe's, of the two levels' own "
-            "intervals as if they had been tested on different people: wider than a paired one, and without a test."
+            "A pair is two trials that differ only in the factor: same faces, split, seed and all other settings. The "
+            f"{comparison.measure.word} is not a share of tests, so the interval is Newcombe's, from the intervals of "
+            "the two levels as if they were tested on different people: wider than a paired one, and without a test."
         ]
     if not paired:
         return [
-            "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. Which "
-            "images were right is not in these records, so the interval is Newcombe's for two different sets of images."
+            "A pair is two trials that differ only in the factor: same faces, split, seed and all other settings. The "
+            "records do not list the correctly classified images, so the interval is Newcombe's for two different sets "
+            "of images."
         ]
     drawn, by_people = _describe_draws(paired), all(row.people is not None for row in paired)
     sample = (
-        "People are taken as independent, and the people who trained as given."
+        "The tested people are treated as independent, and the training people as fixed."
         if by_people
-        else "Images are taken as independent and the people as given: of other people this says nothing."
+        else "Images are treated as independent and the people as fixed: the test does not generalise to other people."
     )
     tests = []
     if any(row.test == "sign flip of people" for row in paired):
         tests.append(
-            "exact, by people: a person's differences are summed over images, seeds and contexts, and all ways to turn "
+            "exact, by people: a person's differences are summed over images, seeds and contexts, and all ways to flip "
             "their signs are counted"
         )
     if any(row.test == "mcnemar" for row in paired):
@@ -115,17 +117,17 @@ def describe_method(comparison: Comparison) -> list[str]:
     if any(row.test == "sign flip" for row in paired):
         tests.append(
             "where an image was tested several times, its exact counterpart: an image's differences are summed over "
-            "seeds and contexts, and all ways to turn their signs are counted"
+            "seeds and contexts, and all ways to flip their signs are counted"
         )
     return [
-        "A pair is two trials equal in all but the factor: same faces, split, seed and all other settings. The "
+        "A pair is two trials that differ only in the factor: same faces, split, seed and all other settings. The "
         f"difference is the mean over all tests of the pairs. {drawn}",
         "",
-        f"The test: {'; '.join(tests)}. It asks about these trained networks on other such "
-        f"{'people' if by_people else 'images'}; other seeds are in the interval alone. p is corrected by Holm over "
-        f"the {len(paired)} rows of the table. A difference is significant where the corrected p is under "
-        f"{SIGNIFICANT} and the interval leaves out 0. Without significance there may still be a difference: the "
-        f"interval says how large it can be. {sample}",
+        f"The test: {'; '.join(tests)}. It applies to these trained networks on other such "
+        f"{'people' if by_people else 'images'}; only the interval includes other seeds. p is corrected by Holm over "
+        f"the {len(paired)} rows of the table. A difference is significant if the corrected p is below "
+        f"{SIGNIFICANT} and the interval excludes 0. A difference that is not significant may still exist: the "
+        f"interval shows how large it can be. {sample}",
     ]
 
 
@@ -134,22 +136,22 @@ def _describe_draws(paired: list[ComparisonRow]) -> str:
     seeds = {row.seeds for row in paired}
     if seeds == {1}:
         together = ", with all their images" if what == "people" else ""
-        drawn = f"{what.title()} are drawn anew for the interval{together}"
+        drawn = f"{what.title()} are resampled for the interval{together}"
         return f"{drawn}; with one seed, **it excludes variance between seeds**."
     nested = [row for row in paired if row.pretrainings > 1]
     units = "seeds" if not nested else "pretrainings" if len(nested) == len(paired) else "pretrainings (or seeds)"
     whole = ", each with its seeds," if nested else ""
-    few = " So few seeds bound the variance between seeds only roughly." if min(seeds) < FEW_SEEDS else ""
+    few = " With so few seeds, the variance between seeds is only a rough estimate." if min(seeds) < FEW_SEEDS else ""
     if nested:
-        few = " Pretrainings are few, so Student's t says how far their mean may be off."
+        few = " There are few pretrainings, so the error of their mean follows Student's t."
     return (
-        f"For the interval {what} and {units}{whole} are drawn anew; {one} that several seeds tested is one "
-        f"{one.split()[1]}, drawn with all {'their images and' if what == 'people' else 'its'} tests.{few}"
+        f"For the interval {what} and {units}{whole} are resampled; {one} that several seeds tested counts as one "
+        f"{one.split()[1]}, resampled with all {'their images and' if what == 'people' else 'its'} tests.{few}"
     )
 
 
 def format_interval(row: ComparisonRow) -> str:
-    """The difference and its interval in points, the same on the page, in a table and in a figure."""
+    """Return the difference and its interval in points, in one format for page, table and figure."""
     return f"{format_points(row.difference)} [{format_points(row.low)}, {format_points(row.high)}]"
 
 
@@ -197,19 +199,19 @@ def _format_size(sizes: tuple[int, int] | None) -> str:
 
 
 def list_sentences(comparison: Comparison) -> list[str]:
-    """What may be said: a sentence per row, and one for each thing that the trainings share."""
+    """Return what may be claimed: a sentence per row, and one for each thing that the trainings share."""
     return [*(write_sentence(row, comparison) for row in comparison.rows), *comparison.exclusions]
 
 
 def write_sentence(row: ComparisonRow, comparison: Comparison) -> str:
-    """What may be said of the row, in one sentence that names the factor, and no more than the interval allows."""
+    """Return one sentence about the row that names the factor and claims no more than the interval allows."""
     place = f"over {row.context} contexts: " if row.overall else f"{row.context}: " if row.context else ""
     sentence = place + _judge(row, comparison, sum(other.p_value is not None for other in comparison.rows))
     return sentence[0].upper() + sentence[1:]
 
 
 def name_level(factor: str, level: str) -> str:
-    """A level with what it is of, such as "attention kind `se`"."""
+    """Return a level with its factor, such as "attention kind `se`"."""
     group, _, setting = factor.rpartition(".")
     words = {"arch.name": "network", "recipe.name": "recipe", "pretrain.name": "pretraining"}.get(factor, "")
     if not words:
@@ -218,7 +220,7 @@ def name_level(factor: str, level: str) -> str:
 
 
 def name_draws(row: ComparisonRow) -> str:
-    """What its interval draws beside images."""
+    """Return what the interval of the row resamples besides images."""
     return "pretrainings" if row.pretrainings > 1 else "seeds"
 
 
@@ -231,7 +233,7 @@ def _judge(row: ComparisonRow, comparison: Comparison, tests: int) -> str:
     if row.low <= 0 <= row.high:
         if row.p_corrected is not None and row.p_corrected < SIGNIFICANT:
             return (
-                f"{second} and {first} differ as trained here ({format_points(row.difference)} points, "
+                f"{second} and {first} differ in the networks trained here ({format_points(row.difference)} points, "
                 f"{_say_p(row.p_corrected)} after Holm's correction), but {name_draws(row)} vary too much to "
                 f"generalise ({interval})."
             )

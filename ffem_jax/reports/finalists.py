@@ -1,7 +1,7 @@
-"""The best networks of some records as config files, and a sweep that trains them again: with seeds, on every image.
+"""Writes the best networks of some records as config files, with a sweep that retrains them: several seeds, all images.
 
-A search trains each network once and tests it on few images, so what comes out best is partly luck. Trained again, the
-best are compared with networks chosen beforehand.
+A search trains each network once and tests it on few images, so the best result is partly luck. The retrained networks
+are compared with networks chosen beforehand.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from ffem_jax.reports.html.commands import find_settings
 SWEEP = "finalists"
 HEAD = """\
 # @package _global_
-# Which of the best {count} of {trained} networks are better, each trained with three seeds, every image tested?
+# Which of the best {count} of {trained} networks are better, each with three seeds and tested on every image?
 #
 #   ffem sweep finalists --config-dir {folder} launcher=joblib
 #   ffem frontier outputs/finalists-{data}
 #   ffem compare outputs/finalists-{data} --factor arch.name
 #
-# They were chosen by images that kfold tests with the others: accuracies there lean a little high.
+# kfold also tests the images that they were chosen on: its accuracies are biased slightly upwards.
 """
-# Of finalists that begin from pretrained weights.
+# For finalists that begin from pretrained weights.
 PRETRAINED = """\
-# The sweep pretrains each network once: the intervals exclude variance between pretraining runs. Independent ones are
-# in them with pretrain.seed=0,1,2 after the command.
+# The sweep pretrains each network once: the intervals exclude variance between pretraining runs. To include it, add
+# pretrain.seed=0,1,2 to the command.
 """
 
 
 def choose_finalists(
     networks: Sequence[NetworkSummary], question: FrontierQuestion, count: int
 ) -> list[NetworkSummary]:
-    """The `count` best of the trained networks that fit, smallest first: by rank, those of one rank by crowding.
+    """Return the `count` best of the trained networks that fit, smallest first, chosen by rank, then crowding.
 
-    The frontier comes first; what stands alone on it, its ends above all, before what has neighbours. Raises
-    FrontierError where nothing was trained that fits.
+    The frontier comes first; on it, isolated networks, above all the two ends, come before those with neighbours.
+
+    Raises:
+        FrontierError: no trained network fits the cap.
     """
     fitting = [network for network in networks if network.accuracy is not None and question.fits(network)]
     if not fitting:
@@ -62,11 +64,14 @@ def write_finalists(
     count: int,
     beside: Sequence[str] = (),
 ) -> list[str]:
-    """Write `folder`/arch/final_1.yaml and so on, smallest first, and `folder`/sweeps/finalists.yaml: the names.
+    """Write `folder`/arch/final_1.yaml etc., smallest first, and `folder`/sweeps/finalists.yaml; return the names.
 
-    networks: those of `records`. beside: configs of the group arch that the sweep trains, too.
+    Args:
+        networks: those of `records`.
+        beside: configs of the group arch that the sweep also trains.
 
-    Raises FrontierError where the best differ in more than their network: a sweep has one recipe and one resolution.
+    Raises:
+        FrontierError: the best differ in more than their network, while a sweep has one recipe and one resolution.
     """
     finalists = choose_finalists(networks, question, count)
     views = {record.trial_key: record.view for record in records}
@@ -95,7 +100,7 @@ def write_finalists(
 
 
 def _find_shared(views: Sequence[TrialView]) -> dict[str, str]:
-    """What all trials have in common but network and protocol, as overrides."""
+    """Return the settings that all trials share, except network and protocol, as overrides."""
     first, *others = (find_settings(view, ("data", "recipe", "pretrain")) for view in views)
     differing = {key for other in others for key in first.keys() | other.keys() if first.get(key) != other.get(key)}
     if differing:
@@ -111,5 +116,5 @@ def _describe(network: NetworkSummary) -> str:
 
 
 def _dump(values: Mapping[str, Any]) -> str:
-    """As YAML, the rows of a stage table a line each."""
+    """Return YAML with one line per row of a stage table."""
     return yaml.safe_dump(dict(values), default_flow_style=None, sort_keys=False, width=10_000)

@@ -1,4 +1,4 @@
-"""`ffem frontier`: from records to figures, a table, JSON and a short reading that claims no order within noise."""
+"""`ffem frontier`: from records to figures, a table, JSON and a short report that does not rank within noise."""
 
 from __future__ import annotations
 
@@ -31,14 +31,19 @@ from ffem_jax.text.tables import Table
 
 @dataclass(frozen=True)
 class FrontierResult:
-    """What `compute_frontier` found, and what `write_frontier` wrote of it.
+    """The result of `compute_frontier`, and the files that `write_frontier` wrote.
 
-    networks: every network of the records, by cost; on_frontier: one mark for each. title: data, resolution,
-    protocol and number of test images. hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect
-    accuracy that the frontier dominates, against bytes; None against another cost. agreement: how far the records
-    order networks at all. latency: how milliseconds were measured, where they are the cost. notes: a line for each
-    thing in the records that was left out. warnings: a line for each thing to be known that leaves nothing out.
-    exclusions: a sentence for each thing that the trainings share, which the intervals leave out.
+    Args:
+        networks: every network of the records, by cost.
+        on_frontier: for each network, whether it is on the frontier.
+        title: data, resolution, protocol and number of test images.
+        hypervolume: the share, in 0 to 1, of the rectangle of cap and perfect accuracy that the frontier dominates,
+            against bytes; None against another cost.
+        latency: how milliseconds were measured, if they are the cost.
+        agreement: how reliably the records rank networks.
+        notes: a line for each omission from the records.
+        warnings: a line for each caveat that omits nothing.
+        exclusions: a sentence for each thing that the trainings share, which the intervals exclude.
     """
 
     question: FrontierQuestion
@@ -57,15 +62,15 @@ class FrontierResult:
 
     @property
     def table(self) -> Table:
-        """The networks as a table; `print_table` writes it well where there is no terminal, too."""
+        """The networks as a table; `print_table` also formats it well without a terminal."""
         return render_table(self.networks, self.on_frontier, self.question, self.title)
 
     def print_table(self, file: TextIO | None = None) -> None:
-        """Write the table: with colour to a terminal, else plain and as wide as it needs to be."""
+        """Write the table: coloured to a terminal, else plain and at full width."""
         print_table(self.table, sys.stdout if file is None else file)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as nested dicts and lists, ready for JSON; files by name, without their folder."""
+        """Return the result as nested dicts and lists, ready for JSON; files by name, without their folder."""
         networks = [
             {**dataclasses.asdict(network), "fits_cap": self.question.fits(network), "on_frontier": marked}
             for network, marked in zip(self.networks, self.on_frontier, strict=True)
@@ -102,18 +107,18 @@ def compute_frontier(
     faces: str = "",
     among: Sequence[TrialRecord] = (),
 ) -> FrontierResult:
-    """Summarise `records` and find the frontier; nothing is written.
+    """Summarise `records` and find the frontier, without writing files.
 
     Args:
-        cap_mb: the size limit in MB of 10**6 bytes at `precision` (float32, float16, int8). Where either is None, it is
-            the one that the records were made under, or else 10 MB and float32.
-        against: an axis of `records.costs.COST_AXES`; a latency is what `ffem latency` measured.
+        cap_mb, precision: the size limit in MB of 10**6 bytes, and the precision (float32, float16, int8) that it
+            applies to. None takes the recorded value, else 10 MB and float32.
+        against: an axis of `records.costs.COST_AXES`; `ffem latency` measures latencies.
         metric: one of `records.measures.MEASURES`.
-        faces: the fingerprint to take where records hold several versions of the faces; the newest else.
-        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
+        faces: the fingerprint to use if the records have several versions of the faces; empty for the newest.
+        among: all recorded trials, if `records` is a subset; it determines the network labels.
 
     Raises:
-        FrontierError: a value outside its choices, records that cannot share an axis, or nothing that was trained.
+        FrontierError: a value is not one of its choices, the records cannot share an axis, or nothing was trained.
     """
     among = [*among, *records]
     records, notes = select_comparable(records, faces=faces)
@@ -143,9 +148,10 @@ def ask_question(
     against: str = "bytes",
     metric: str = "accuracy",
 ) -> tuple[FrontierQuestion, list[str]]:
-    """The question of `compute_frontier`, and a note where the records have several limits and none is given.
+    """Return the question of `compute_frontier`, and a note if the records have several limits and none is given.
 
-    Raises FrontierError for a value outside its choices.
+    Raises:
+        FrontierError: a value is not one of its choices.
     """
     cap, notes = choose_cap(records, cap_mb, precision)
     pairs = any(record.view.tests_pairs for record in records)
@@ -164,19 +170,24 @@ def write_frontier(
     style: str = "screen",
     faces: str = "",
 ) -> FrontierResult:
-    """Compute the frontier of `records`, as `compute_frontier` does, and write it into the folder `out`.
+    """Compute the frontier of `records` with `compute_frontier` and write it to the folder `out`.
 
-    Writes frontier.png, .svg (against the cost asked for), frontier_params.png, .svg (against parameters, unless
-    that is it), frontier.json and frontier.md. style: `paper` also writes frontier_paper.svg and .pdf, a column wide.
+    Writes frontier.png and .svg (against the requested cost), frontier_params.png and .svg (against parameters, unless
+    they are the cost), frontier.json and frontier.md.
 
-    Raises what `compute_frontier` raises, and OSError where `out` cannot be written.
+    Args:
+        style: `paper` also writes frontier_paper.svg and .pdf, one column wide.
+
+    Raises:
+        FrontierError: see `compute_frontier`.
+        OSError: `out` cannot be written.
     """
     found = compute_frontier(records, cap_mb=cap_mb, precision=precision, against=against, metric=metric, faces=faces)
     return write_result(found, out, style)
 
 
 def write_result(found: FrontierResult, out: Path, style: str = "screen") -> FrontierResult:
-    """Write `found` into the folder `out`, as `write_frontier` says; the same result with its files."""
+    """Write `found` to the folder `out` like `write_frontier`, and return it with its files."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     question, networks = found.question, found.networks
@@ -216,7 +227,7 @@ def _by_cost(question: FrontierQuestion) -> Any:
 
 
 def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
-    """Raise FrontierError unless a network has an accuracy."""
+    """Raise FrontierError if no network has an accuracy."""
     if any(network.accuracy is not None for network in networks):
         return
     if not networks:
@@ -227,17 +238,21 @@ def _check_trained(networks: Sequence[NetworkSummary], metric: str) -> None:
     if status["pruned"]:
         raise FrontierError(
             f"no network is trained to its end: {status['pruned']} pruned, {status['over_cap']} over the cap, "
-            f"{status['failed']} failed{first}; the same command without run.stop_epoch goes on with the pruned"
+            f"{status['failed']} failed{first}; the same command without run.stop_epoch continues the pruned ones"
         )
     raise FrontierError(
         f"no network has an {metric}: {status['over_cap']} over the cap, {status['failed']} failed{first}; "
-        "mend the cause, or raise run.cap_mb, and sweep again"
+        "fix the cause, or raise run.cap_mb, and sweep again"
     )
 
 
 def _describe_latency(records: Sequence[TrialRecord]) -> str:
-    """How the records' latencies were measured. Raises FrontierError where none was, or not all by one runtime on one
-    processor: their milliseconds cannot share an axis."""
+    """Return how the records' latencies were measured.
+
+    Raises:
+        FrontierError: there are none, or they are from several runtimes or processors, so that their milliseconds
+            cannot share an axis.
+    """
     measured = [r.latency_wasm for r in records if r.status == "done" and r.latency_ms_wasm is not None]
     if not measured:
         raise FrontierError("no record has latency_ms_wasm; `ffem latency RECORDS` measures it")
@@ -249,7 +264,7 @@ def _describe_latency(records: Sequence[TrialRecord]) -> str:
         )
     busy = max(float(row.get("busy_cores", 0.0)) for row in measured)
     calls = min(int(row.get("calls", 0)) for row in measured)
-    return f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; others used {busy:.2f} cores meanwhile."
+    return f"Milliseconds: medians of at least {calls} calls, {settings.pop()}; other processes used {busy:.2f} cores."
 
 
 def _compute_share(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> float | None:

@@ -1,4 +1,4 @@
-"""Accuracy by group for people: its table, and what may be said of the largest gap."""
+"""The report of accuracy by group: its table, and a sentence on the largest gap."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ffem_jax.text.tables import Column, Table, make_table
 
 
 def groups_to_dict(one: NetworkGroups) -> dict[str, Any]:
-    """The groups of one network as nested dicts and lists, ready for JSON, with the sentence of their gap."""
+    """Return the groups of one network as nested dicts and lists, ready for JSON, with the sentence on their gap."""
     return json.loads(json.dumps({**dataclasses.asdict(one), "sentence": write_gap(one)}))
 
 
 def write_gap(one: NetworkGroups) -> str:
-    """What may be said of the largest gap, in one sentence."""
+    """Return what may be claimed about the largest gap, in one sentence."""
     if one.gap is None:
         return show_unseen(
             f"{one.network} by {one.column}: fewer than two groups have {FEWEST_IMAGES} images of {FEWEST_PEOPLE} "
@@ -37,7 +37,7 @@ def write_gap(one: NetworkGroups) -> str:
 
 
 def render_groups(found: Sequence[NetworkGroups], title: str) -> Table:
-    """One line a group, for the terminal."""
+    """Return a table with one line per group, for the terminal."""
     names = [Column(name, fold=True) for name in ("network", "by", "group")]
     numbers = [
         Column("images", right=True, whole=True, rank=1),

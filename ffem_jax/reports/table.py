@@ -10,7 +10,7 @@ from ffem_jax.records.costs import BYTES_PER_MB
 from ffem_jax.text.tables import Column, Table, make_table
 from ffem_jax.text.tables import print_table as print_table
 
-# What a narrow terminal goes without, the highest first. A network's name says what tells it from the others.
+# Columns that a narrow terminal drops, the highest rank first. A network's name already distinguishes it.
 RANKS = {
     "seed sd": 8, "trials": 7, "recipe": 6, "pixels": 6, "attention": 5, "placement": 5, "params": 4, "fits": 3,
 }  # fmt: skip
@@ -19,7 +19,7 @@ RANKS = {
 def render_table(
     networks: Sequence[NetworkSummary], on_frontier: Sequence[bool], question: FrontierQuestion, title: str = ""
 ) -> Table:
-    """One line a network; `*` marks the frontier. Columns that would say the same on every line are left out."""
+    """Return a table with one line per network; `*` marks the frontier. Constant settings are left out."""
     varying: list[tuple[str, Callable[[NetworkSummary], str]]] = [
         ("attention", lambda n: n.attention),
         ("placement", lambda n: n.placement or "-"),
@@ -27,12 +27,12 @@ def render_table(
         ("recipe", lambda n: n.recipe),
     ]
     columns = [(name, get) for name, get in varying if len({get(network) for network in networks}) > 1]
-    # Parameters and bytes always stand there; another cost only where it is what is asked for.
+    # Parameters and bytes are always shown, another cost only if it is requested.
     costs = [] if question.against in ("bytes", "params") else [(question.axis.head, question.show_cost)]
     word = "" if question.measure.word == "accuracy" else f"{question.measure.word}, "
     rate = f"{word}% [95 %]"
     numbers = ("params", *(name for name, _ in costs), f"MB {question.precision}", rate, "seed sd", "trials")
-    # The size goes where another cost was asked for, and stays where it is the cost.
+    # The size may be dropped if another cost was requested.
     ranks = RANKS | ({f"MB {question.precision}": 1} if costs else {})
     heads: list[Column | str] = [
         "",
@@ -62,14 +62,14 @@ def render_table(
 
 
 def format_accuracy(network: NetworkSummary) -> str:
-    """Percent with its interval, or why there is none."""
+    """Return the accuracy in percent with its interval, or why there is none."""
     if network.accuracy is None or network.accuracy_low is None or network.accuracy_high is None:
         return {"over_cap": "not trained", "pruned": "stopped early"}.get(network.status, "failed")
     return f"{100 * network.accuracy:.1f} [{100 * network.accuracy_low:.1f}, {100 * network.accuracy_high:.1f}]"
 
 
 def format_trials(network: NetworkSummary) -> str:
-    """Seeds by folds where that is what was run, else the plain number; failures named."""
+    """Return seeds by folds if all were run, else the number of trials; with pruned and failed ones."""
     seeds, folds = len(network.seeds), len(network.folds)
     text = f"{seeds} x {folds}" if folds > 1 and seeds * folds == network.trials else str(network.trials)
     text += f", {network.pruned_trials} pruned" if network.pruned_trials else ""

@@ -1,4 +1,4 @@
-"""The short reading beside a frontier, made from the numbers and from nothing else."""
+"""The short report beside a frontier, written from the numbers only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ffem_jax.records.measures import Measure
 from ffem_jax.reports.table import format_accuracy, format_trials
 from ffem_jax.text.display import escape, escape_sentence, quote_code
 
-LISTED = 8  # networks over the cap that are named one by one
+LISTED = 8  # maximum number of networks over the cap listed individually
 
 
 def write_reading(
@@ -30,10 +30,12 @@ def write_reading(
     notes: Sequence[str] = (),
     exclusions: Sequence[str] = (),
 ) -> str:
-    """The report in Markdown: what ran, the frontier, what it does and does not say, what is missing.
+    """Return the report in Markdown: what ran, the frontier, its interpretation, what is missing.
 
-    latency: how the milliseconds were measured, where they are the cost. agreement: how far the records order
-        networks at all. exclusions: what the trainings share, a sentence each.
+    Args:
+        latency: how the milliseconds were measured, if they are the cost.
+        agreement: how reliably the records rank networks.
+        exclusions: a sentence for each thing that the trainings share.
     """
     front = [n for n, marked in zip(networks, on_frontier, strict=True) if marked]
     word = question.measure.word
@@ -53,21 +55,21 @@ def write_reading(
 
 
 def describe_agreement(agreement: OrderAgreement) -> str:
-    """The taus in one sentence; empty where there are none."""
+    """Return the taus in one sentence; empty if there are none."""
     parts = []
     if agreement.seeds or agreement.macs:
         seeds = f"{agreement.seeds}" if agreement.seeds else "not known (one seed per network)"
         same = " after the same pretraining" if agreement.seeds and agreement.one_pretraining else ""
-        parts.append(f"of one seed with another{same} {seeds}")
+        parts.append(f"one seed against another{same} {seeds}")
     if agreement.macs:
-        parts.append(f"of MACs alone with accuracy {agreement.macs}")
+        parts.append(f"MACs alone against accuracy {agreement.macs}")
     if agreement.epoch:
         early = f"after {agreement.rung_epoch} of {agreement.epochs} epochs"
-        parts.append(f"of accuracy {early} with that at the end {agreement.epoch}")
+        parts.append(f"accuracy {early} against accuracy at the end {agreement.epoch}")
     if not parts:
         return ""
     count = max(part.count for part in (agreement.seeds, agreement.macs, agreement.epoch) if part)
-    return f"How reliably {count} networks are ordered, Kendall's tau [95 %]: {'; '.join(parts)}."
+    return f"How reliably {count} networks are ranked, Kendall's tau [95 %]: {'; '.join(parts)}."
 
 
 def _describe_runs(networks: Sequence[NetworkSummary], question: FrontierQuestion, devices: Mapping[str, int]) -> str:
@@ -103,7 +105,7 @@ def _tabulate(networks: Sequence[NetworkSummary], question: FrontierQuestion) ->
 def judge_frontier(
     networks: Sequence[NetworkSummary], front: Sequence[NetworkSummary], question: FrontierQuestion
 ) -> list[str]:
-    """What the intervals allow to be said, about the frontier and about everything trained, a line a thing."""
+    """Return what the intervals allow to be said about the frontier and all trained networks, in lines."""
     fitting = [n for n in networks if n.accuracy is not None and question.fits(n)]
     if chance := describe_chance(fitting):
         return [chance]
@@ -114,17 +116,17 @@ def judge_frontier(
     rivals = [n for n in fitting if n is not best and _overlap(n, best)]
     lines = []
     if len(fitting) == 1:
-        lines.append("One network alone is a point and no trade-off.")
+        lines.append("A single network is a point, not a trade-off.")
     elif rivals:
-        # A network whose cost is not known cannot be the cheapest.
+        # A network with unknown cost cannot be the cheapest.
         smallest = min([n for n in (*rivals, best) if question.get_cost(n) >= 0], key=question.get_cost)
         lines.append(
-            f"The {measure.best} {measure.word}, {_quote(best)}, is not shown to be the best: the intervals of "
-            f"{len(rivals)} of the {len(fitting) - 1} others that fit overlap its own, and these data do not order "
-            f"them. The {measure.best} of many noisy numbers is also partly luck."
+            f"The {measure.best} {measure.word} is that of {_quote(best)}, but it is not established as the best: the "
+            f"intervals of {len(rivals)} of the {len(fitting) - 1} others that fit overlap its own, so these data do "
+            f"not rank them. The {measure.best} of many noisy numbers is also partly luck."
         )
         if smallest is not best:
-            lines.append(f"The cheapest whose interval overlaps it is {_quote(smallest)}.")
+            lines.append(f"The cheapest network with an overlapping interval is {_quote(smallest)}.")
     else:
         side = "below" if measure.lower_is_better else "above"
         lines.append(f"The interval of {_quote(best)} lies {side} those of all the others that fit.")
@@ -154,10 +156,10 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     if unknown:
         names = ", ".join(_quote(n) for n in unknown)
         how = f" (`{question.axis.measured_by}` measures it)" if question.axis.measured_by else ""
-        lines.append(f"- Not on the frontier, since the records have no {question.axis.noun}{how}: {names}.")
+        lines.append(f"- Not on the frontier, because the records have no {question.axis.noun}{how}: {names}.")
     if partial:
         names = ", ".join(f"{_quote(n)} ({_count(n.trials, 'trial')})" for n in partial)
-        lines.append(f"- Seeds or folds are missing, so other test images or seeds are behind these numbers: {names}.")
+        lines.append(f"- Seeds or folds are missing, so these numbers are from other test images or seeds: {names}.")
     elif len(plans) > 1:
         lines.append("- Not all networks have the same seeds and folds; compare those that do.")
     if len(refused) > LISTED:
@@ -173,7 +175,7 @@ def _describe_gaps(networks: Sequence[NetworkSummary], question: FrontierQuestio
     if pruned:
         names = ", ".join(f"{_quote(n)} ({_count(n.pruned_trials, 'trial')})" for n in pruned[:LISTED])
         others = f" and {len(pruned) - LISTED} others, listed in frontier.json" if len(pruned) > LISTED else ""
-        lines.append(f"- Stopped early (pruned), and their accuracy of then is not shown: {names}{others}.")
+        lines.append(f"- Stopped early (pruned), so no accuracy is shown: {names}{others}.")
     for n in failed:
         error = escape(n.errors[0].splitlines()[0]) if n.errors and n.errors[0] else "no message"
         lines.append(f"- Failed: {_quote(n)}, {_count(n.failed_trials, 'trial')}: {error}")
@@ -196,14 +198,14 @@ def _describe_method(
         explain_measure(question.measure),
         "",
         f"The {question.measure.word} is the mean over seeds, pooled over folds. {question.measure.interval} {seeds} "
-        "Networks are tested on the same images, so a paired comparison can tell apart what overlapping intervals "
-        "cannot. Intervals that do not overlap are no proof either where many pairs are looked at.",
+        "Networks are tested on the same images, so a paired comparison can find differences that overlapping "
+        "intervals hide. Intervals that do not overlap are no proof either if many pairs are examined.",
         *(f"\n{sentence}" for sentence in exclusions),
     ]
 
 
 def explain_measure(measure: Measure) -> str:
-    """What the measure is, as a sentence that begins with its word and not with the option's name."""
+    """Return a sentence that explains the measure and begins with its word, not with the option's name."""
     explained = f"{measure.word}{measure.meaning.removeprefix(measure.name)}"
     return f"{explained[0].upper()}{explained[1:]}"
 

@@ -1,1 +1,1 @@
-"""What decides a result: frozen specs of a network, its data, its training; and the key they hash to."""
+"""Frozen specs of a network, its data and its training, which decide a result, and the key they hash to."""

@@ -1,6 +1,6 @@
-"""What a network is: frozen specs of the stage table and the attention, and the network they resolve to.
+"""Architecture specs: frozen specs of the stage table and the attention, and the network they resolve to.
 
-Checked when they are made: a value outside its choices is a SpecError that names them. No JAX.
+They are validated on creation: an invalid value raises a SpecError that lists the choices. No JAX.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ ACTIVATIONS = ("relu6", "prelu", "hard_swish", "relu")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A row of the stage table: `repeats` blocks of `channels` out, the first of them with `stride`."""
+    """A row of the stage table: `repeats` blocks with `channels` output channels, the first with `stride`."""
 
     expansion: int = setting(
         6,
-        "Hidden channels of a block, in multiples of its input's; of a shuffle unit's half, in multiples of that half.",
+        "Hidden channels of a block as a multiple of its input channels; for a shuffle unit, of half of them.",
         low=1,
     )
-    channels: int = setting(16, "Channels that come out of each block of the stage.", low=1)
-    repeats: int = setting(1, "How many blocks the stage has, before the depth multiplier.", low=1)
+    channels: int = setting(16, "Output channels of each block in the stage.", low=1)
+    repeats: int = setting(1, "Number of blocks in the stage, before the depth multiplier.", low=1)
     stride: int = setting(1, "Stride of the stage's first block; the others have stride 1.", choices=(1, 2))
 
     def __post_init__(self) -> None:
@@ -65,16 +65,17 @@ class AttentionSpec:
 
     placement: first, last, first_last, all, or a list of block indices from 0 (negative ones count from the end).
     position: after the `depthwise` (the paper's Fig. 4) or after the `projection` (the ECA authors' MobileNetV2). In a
-        shuffle unit: of the branch that begins with a 1x1 convolution, after its depthwise BatchNorm or after the ReLU
-        of its last convolution, so on half of the channels that come out.
-    fusion: `scale` keeps what the attention gives, x * a; `residual` adds it to what came in, x + x * a.
+        shuffle unit: in the branch that starts with a 1x1 convolution, after its depthwise BatchNorm or after the ReLU
+        of its last convolution, so on half of the output channels.
+    fusion: `scale` uses the attention's output, x * a; `residual` adds it to the input, x + x * a.
     """
 
     kind: str = setting("none", "Which attention.", choices=lambda: ATTENTIONS.names)
     placement: Any = setting(  # noqa: RUF009
-        "first_last", "Which blocks have it: first, last, first_last, all, or a list of indices from 0, such as [0,13]."
+        "first_last",
+        "The blocks with attention: first, last, first_last, all, or a list of indices from 0, such as [0,13].",
     )
-    position: str = setting("depthwise", "After which convolution of the block.", choices=ATTENTION_POSITIONS)
+    position: str = setting("depthwise", "The convolution of the block that it follows.", choices=ATTENTION_POSITIONS)
     fusion: str = setting("scale", "Whether its output replaces its input or is added to it.", choices=FUSIONS)
     kernel: str = setting(
         "adaptive",
@@ -82,8 +83,10 @@ class AttentionSpec:
         choices=ECA_KERNELS,
         source="Wang et al., CVPR 2020",
     )
-    gamma: float = setting(2.0, "What ECA's adaptive rule divides by; above 0.", source="Wang et al., CVPR 2020, Eq. 3")
-    b: float = setting(1.0, "What ECA's adaptive rule adds to log2(channels).", source="Wang et al., CVPR 2020, Eq. 3")
+    gamma: float = setting(2.0, "The divisor of ECA's adaptive rule; above 0.", source="Wang et al., CVPR 2020, Eq. 3")
+    b: float = setting(
+        1.0, "The term that ECA's adaptive rule adds to log2(channels).", source="Wang et al., CVPR 2020, Eq. 3"
+    )
     kernel_size: int = setting(3, "ECA's fixed kernel size, odd.", low=1, unit="channels")
     reduction: int = setting(
         16, "SE, CBAM and coordinate attention compute their gates in channels // reduction.", low=1
@@ -98,7 +101,7 @@ class AttentionSpec:
     )
     options: dict[str, Any] = setting(  # noqa: RUF009
         factory=dict,
-        meaning="Settings of a kind of your own, by the names it declares, such as arch.attention.options.width=4.",
+        meaning="Settings of a user-defined kind, by name, such as arch.attention.options.width=4.",
         added=True,
         used=lambda attention: bool(attention.options),
     )
@@ -107,7 +110,7 @@ class AttentionSpec:
         kind = get_attention_kind(self.kind)
         check_fields(self, "arch.attention")
         object.__setattr__(self, "options", kind.read_options(self.options))
-        # The authors take the absolute value: a negative gamma is a typing mistake, and would pass for its opposite.
+        # The authors take the absolute value, so a negative gamma, a typing mistake, would act as its opposite.
         if self.gamma <= 0:
             raise SpecError(f"arch.attention.gamma={self.gamma} must be above 0")
         for name in ("kernel_size", "spatial_kernel"):
@@ -126,7 +129,7 @@ class AttentionSpec:
             object.__setattr__(self, "placement", indices)
 
     def indices(self, blocks: int) -> tuple[int, ...]:
-        """The sorted block indices that this placement means in a network of `blocks` blocks.
+        """Return the sorted block indices of this placement in a network of `blocks` blocks.
 
         Raises SpecError for an index outside the network.
         """
@@ -138,7 +141,7 @@ class AttentionSpec:
         outside = [index for index in self.placement if not -blocks <= index < blocks]
         if outside:
             raise SpecError(
-                f"arch.attention.placement={list(self.placement)} names bottleneck {outside[0]}; "
+                f"arch.attention.placement={list(self.placement)} contains bottleneck {outside[0]}; "
                 f"this network has {blocks}: 0 to {blocks - 1}"
             )
         return tuple(sorted({index % blocks for index in self.placement}))
@@ -160,13 +163,13 @@ FFEM_STAGES = (
 class ArchSpec:
     """A network of the family: stem, blocks by a stage table, head, pooling, embedding."""
 
-    name: str = setting("ffem", "A label for tables and figures; it decides nothing.")
+    name: str = setting("ffem", "A label for tables and figures; it does not affect results.")
     stem_channels: int = setting(32, "Channels of the first convolution, before the width multiplier.", low=1)
     stem_stride: int = setting(2, "Stride of the first convolution.", choices=(1, 2))
     stages: tuple[StageSpec, ...] = setting(FFEM_STAGES, "The stage table, one row per stage.")
     width_multiplier: float = setting(
         1.0,
-        "Scales the channels, to multiples of 8; the head is widened by it and never narrowed.",
+        "Scales the channels, to multiples of 8; the head may grow but never shrinks.",
         low=0.05,
         high=8.0,
         source="Sandler et al., CVPR 2018",
@@ -177,29 +180,29 @@ class ArchSpec:
     head_channels: int = setting(1280, "Channels of the 1x1 convolution before pooling; 0 for none.", low=0)
     pooling: str = setting(
         "average",
-        "How the last map becomes a vector: its mean, or a depthwise convolution as large as the map.",
+        "How the last feature map becomes a vector: its mean, or a depthwise convolution of the same size.",
         choices=POOLINGS,
         source="global_depthwise: Chen et al., CCBR 2018",
     )
-    activation: str = setting("relu6", "The activation behind each convolution that has one.", choices=ACTIVATIONS)
-    embedding_dim: int = setting(128, "Length of the vector that stands for a face.", low=1)
+    activation: str = setting("relu6", "The activation after each convolution that has one.", choices=ACTIVATIONS)
+    embedding_dim: int = setting(128, "Length of the vector that represents a face.", low=1)
     attention: AttentionSpec = field(default_factory=AttentionSpec)
     block: str = setting(
         "bottleneck",
-        "What the stages are made of.",
+        "The kind of block in the stages.",
         choices=lambda: BLOCKS.names,
         source="see specs/block.py",
         added=True,
     )
     stem_extra: str = setting(
         "none",
-        "What follows the first convolution: a 3x3 max pooling of stride 2 (ShuffleNetV2), a 3x3 depthwise "
+        "The layer after the first convolution: a 3x3 max pooling of stride 2 (ShuffleNetV2), a 3x3 depthwise "
         "convolution (MobileFaceNet), or nothing.",
         choices=STEM_EXTRAS,
         added=True,
     )
     embedding_norm: bool = setting(
-        False, "BatchNorm behind the embedding, in place of its bias (MobileFaceNet).", added=True
+        False, "BatchNorm after the embedding, in place of its bias (MobileFaceNet).", added=True
     )
 
     def __post_init__(self) -> None:
@@ -217,14 +220,14 @@ class ArchSpec:
 
     @property
     def block_count(self) -> int:
-        """How many blocks the network has, depth multiplier applied."""
+        """The number of blocks, with the depth multiplier applied."""
         return sum(scale_repeats(stage.repeats, self.depth_multiplier) for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One block, all multipliers and rules resolved. `attention` is kind, position, fusion and the sizes that its class
-    is built with (AttentionKind.compute_sizes). None where the block has no attention."""
+    """One block, with all multipliers and rules resolved. `attention` is kind, position, fusion and the sizes that its
+    class is built with (AttentionKind.compute_sizes); None if the block has no attention."""
 
     in_channels: int
     hidden_channels: int
@@ -237,10 +240,10 @@ class BlockSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network as it is built: what `models.build_model` reads and what a trial's key hashes.
+    """A resolved network: the input of `models.build_model` and of a trial's key.
 
-    own_code: digests of the files that implement its kinds of attention and block, where these are somebody's own: a
-        changed file is another network.
+    own_code: digests of the user files that implement its kinds of attention and block: a changed file is a different
+        network.
     """
 
     stem_channels: int
@@ -256,24 +259,24 @@ class NetworkSpec:
 
     @property
     def stem_total_stride(self) -> int:
-        """Input pixels per side to one pixel of what the stem makes."""
+        """Input pixels per side for one pixel of the stem's output."""
         return self.stem_stride * (2 if self.stem_extra == "max_pool" else 1)
 
     @property
     def total_stride(self) -> int:
-        """Input pixels per side to one pixel of the last feature map."""
+        """Input pixels per side for one pixel of the last feature map."""
         return self.stem_total_stride * math.prod(block.stride for block in self.blocks)
 
     @property
     def trunk_channels(self) -> int:
-        """Channels that reach the pooling."""
+        """Input channels of the pooling."""
         return self.head_channels or self.blocks[-1].out_channels
 
 
 def scale_channels(channels: int, multiplier: float) -> int:
-    """`channels * multiplier` to the nearest multiple of 8, never under 90 % of it (MobileNetV2).
+    """Round `channels * multiplier` to the nearest multiple of 8, but not below 90 % of it (MobileNetV2).
 
-    A multiplier of 1 leaves the channels as they are written.
+    A multiplier of 1 leaves the channels unchanged.
     """
     if multiplier == 1.0:
         return channels
@@ -283,15 +286,14 @@ def scale_channels(channels: int, multiplier: float) -> int:
 
 
 def scale_repeats(repeats: int, multiplier: float) -> int:
-    """`repeats * multiplier`, rounded up (EfficientNet), so a stage never disappears."""
+    """Return `repeats * multiplier`, rounded up (EfficientNet), so that a stage never disappears."""
     return max(1, math.ceil(round(repeats * multiplier, 6)))
 
 
 def resolve_network(arch: ArchSpec) -> NetworkSpec:
     """Apply the multipliers, the placement and the kernel rule.
 
-    Two specs that build the same network resolve to equal NetworkSpecs, which is how a sweep knows not to train it
-    twice.
+    Two specs that build the same network resolve to equal NetworkSpecs, so a sweep does not train it twice.
     """
     attended = set(arch.attention.indices(arch.block_count))
     kind, attention = BLOCKS[arch.block], get_attention_kind(arch.attention.kind)
@@ -323,16 +325,16 @@ def resolve_network(arch: ArchSpec) -> NetworkSpec:
 
 
 def resolve_attention(kind: AttentionKind, spec: AttentionSpec, channels: int) -> tuple[Any, ...]:
-    """What BlockSpec.attention is where the attention sees `channels`.
+    """Return BlockSpec.attention for an attention over `channels`.
 
     Raises:
-        SpecError: where a kind's sizes are no such values.
+        SpecError: the kind returns invalid sizes.
     """
     sizes = kind.compute_sizes(channels, spec)
     if not isinstance(sizes, tuple) or not all(map(_is_size, sizes)):
         raise SpecError(
-            f"arch.attention.kind={kind.name}: compute_sizes gives {sizes!r} for {channels} channels; it must give a "
-            "tuple of whole numbers of at least 1, finite floats, texts, true or false"
+            f"arch.attention.kind={kind.name}: compute_sizes returns {sizes!r} for {channels} channels; it must return "
+            "a tuple of whole numbers of at least 1, finite floats, texts, true or false"
         )
     return (kind.name, spec.position, spec.fusion, *sizes)
 

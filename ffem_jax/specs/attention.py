@@ -1,7 +1,7 @@
-"""Every kind of attention, declared once: its class, the settings it reads, its sizes, its name in tables.
+"""Declares every kind of attention once: its class, the settings it reads, its sizes, its label.
 
-All else follows from the declaration: choices and errors, labels, which trials pair in a comparison, the key, the cost,
-the export and the table in docs/guide.md. No JAX: the class is named, and imported where networks are built.
+Everything else follows from the declaration: choices and errors, labels, pairs in a comparison, the key, the cost, the
+export and the table in docs/guide.md. No JAX: the class is given by name and imported when a network is built.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.registry import Registry
 
-# An AttentionSpec; architecture.py, which has it, reads this module.
+# An AttentionSpec; architecture.py defines it and imports this module.
 Spec = Any
 
-# What every kind but `none` reads, since the block that holds it does.
+# Read by every kind but `none`, because the enclosing block reads them.
 COMMON_SETTINGS = ("placement", "position", "fusion")
-# What a value of a kind's own setting must be, by the type of its default.
+# Type check of a kind's own setting, by the type of its default.
 OPTION_TYPES = {
     bool: (bool, "true or false"),
     int: (numbers.Integral, "a whole number"),
@@ -38,19 +38,19 @@ def _no_sizes(channels: int, spec: Spec) -> tuple[int, ...]:
 class AttentionKind:
     """One kind of attention.
 
-    name: what it is called by in configs and records.
-    implementation: its class, or `package.module:Class`. It is called as `Class(channels, *sizes, rngs=rngs)` and gives
-        a module [N, H, W, channels] -> [N, H, W, channels]. For export it has `fold(graph, x, name)`: see
+    name: its name in configs and records.
+    implementation: its class, or `package.module:Class`. It is called as `Class(channels, *sizes, rngs=rngs)` and
+        returns a module [N, H, W, channels] -> [N, H, W, channels]. For export it has `fold(graph, x, name)`: see
         `models.graph.Graph`.
-    label: its name in tables and figures; the name in capitals where it is empty.
-    summary, source: one sentence on what it does, and the paper.
-    reads: the fields of AttentionSpec that decide its sizes, or a function from the spec to them. What it does not read
-        tells no two networks apart.
-    options: settings of its own, name -> default. One is typed as `arch.attention.options.NAME`, takes values of its
-        default's type, and stands in the spec as `spec.options["NAME"]`.
-    compute_sizes: (channels that it sees, spec) -> what its class takes behind the channels: whole numbers from 1,
+    label: its name in tables and figures; empty uses the name in capitals.
+    summary, source: a one-sentence description, and the paper.
+    reads: the fields of AttentionSpec that decide its sizes, or a function from the spec to them. Other
+        fields do not distinguish networks.
+    options: its own settings, name -> default. Set one as `arch.attention.options.NAME`; it takes values of its
+        default's type, and is `spec.options["NAME"]` in the spec.
+    compute_sizes: (input channels, spec) -> the arguments of its class after the channels: whole numbers from 1,
         floats, texts, true or false.
-    size_names: what these are called in tables, one name per size.
+    size_names: their names in tables, one per size.
     """
 
     name: str
@@ -69,17 +69,17 @@ class AttentionKind:
         return self.label or self.name.upper()
 
     def list_settings(self, spec: Spec) -> tuple[str, ...]:
-        """The fields of `spec` that decide what is built, placement among them."""
+        """The fields of `spec` that decide the network, including placement."""
         if self.implementation is None:
             return ()
         reads = self.reads(spec) if callable(self.reads) else self.reads
         return (*COMMON_SETTINGS, *reads, *(f"options.{name}" for name in self.options))
 
     def read_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of its own settings, those that are not `given` at their defaults. No attention has none.
+        """Return the values of its own settings, with defaults for those not `given`. No attention has none.
 
         Raises:
-            SpecError: one that it does not have, or of another type than its default.
+            SpecError: an unknown setting, or one whose type differs from its default's.
         """
         if self.implementation is None:
             return {}
@@ -87,17 +87,19 @@ class AttentionKind:
             where = f"arch.attention.options.{name}"
             if name not in self.options:
                 close = difflib.get_close_matches(name, self.options, n=1)
-                own = f"its own settings are: {', '.join(self.options)}" if self.options else "it has none of its own"
+                own = (
+                    f"its settings are: {', '.join(self.options)}" if self.options else "it has no settings of its own"
+                )
                 meant = f" did you mean {close[0]}?" if close else ""
-                raise SpecError(f"{where} is no setting of arch.attention.kind={self.name};{meant} {own}")
+                raise SpecError(f"{where} is not a setting of arch.attention.kind={self.name};{meant} {own}")
             kind, wanted = OPTION_TYPES[type(self.options[name])]
-            is_truth = isinstance(value, bool) and kind is not bool  # true is a whole number to Python
+            is_truth = isinstance(value, bool) and kind is not bool  # Python counts true as a whole number
             if not isinstance(value, kind) or is_truth or (isinstance(value, float) and not math.isfinite(value)):
                 raise SpecError(f"{where}={value!r} must be {wanted}")
         return {name: type(default)(given.get(name, default)) for name, default in self.options.items()}
 
     def describe_sizes(self, sizes: tuple[Any, ...]) -> str:
-        """The sizes in words, such as `width 60`; empty where there are none."""
+        """Describe the sizes, such as `width 60`; empty if there are none."""
         names = [*self.size_names, *["size"] * (len(sizes) - len(self.size_names))]
         return ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=False))
 
@@ -106,15 +108,15 @@ ATTENTIONS: Registry[AttentionKind] = Registry("arch.attention.kind")
 
 
 def register_attention(kind: AttentionKind) -> AttentionKind:
-    """Declare a kind of attention; returns it.
+    """Declare a kind of attention and return it.
 
     Raises:
-        SpecError: its name stands for another already, or a default of `options` is no number, text or truth.
+        SpecError: the name is taken, or a default in `options` is not a number, text or boolean.
     """
     for name, default in kind.options.items():
         if type(default) not in OPTION_TYPES or not name.isidentifier():
             raise SpecError(
-                f"attention {kind.name}: options has {name!r}: {default!r}; it takes names, and for each a number, a "
+                f"attention {kind.name}: options has {name!r}: {default!r}; it must map names to a number, a "
                 "text, true or false"
             )
     ATTENTIONS.register(kind)
@@ -122,24 +124,24 @@ def register_attention(kind: AttentionKind) -> AttentionKind:
 
 
 def get_attention_kind(name: str) -> AttentionKind:
-    """The declaration of the kind `name`. Raises SpecError, naming those there are, where it is not declared."""
+    """Return the declaration of the kind `name`. Raises SpecError, which lists the kinds, if there is none."""
     return ATTENTIONS[name]
 
 
 def get_title(name: str) -> str:
-    """The name of a kind in tables and figures; of one that is not declared here, its name in capitals."""
+    """Return the label of a kind; for an undeclared kind, its name in capitals."""
     return ATTENTIONS[name].title if name in ATTENTIONS.names else name.upper()
 
 
 def select_effective_attention(attention: Spec) -> dict[str, Any]:
-    """The kind and the fields that it reads: equal for two specs of which neither could build another network."""
+    """Return the kind and the fields it reads, which are equal for two specs that build the same network."""
     fields = get_attention_kind(attention.kind).list_settings(attention)
     own = {f"options.{name}": value for name, value in attention.options.items()}
     return {"kind": attention.kind, **{name: own[name] if name in own else getattr(attention, name) for name in fields}}
 
 
 def compute_eca_kernel_size(channels: int, attention: Spec) -> int:
-    """ECA's 1-D kernel size for `channels`, an odd number of at least 1.
+    """Compute ECA's 1-D kernel size for `channels`, an odd number of at least 1.
 
     adaptive: t = int(|(log2(C) + b) / gamma|), K = t if t is odd else t + 1.
 
@@ -155,7 +157,7 @@ def compute_eca_kernel_size(channels: int, attention: Spec) -> int:
 
 
 def compute_width(channels: int, attention: Spec, smallest: int = 1) -> int:
-    """The channels inside a bottleneck of dense layers: channels // reduction, at least `smallest`."""
+    """Return the channels inside a bottleneck of dense layers: channels // reduction, at least `smallest`."""
     return max(smallest, channels // attention.reduction)
 
 

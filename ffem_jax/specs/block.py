@@ -1,4 +1,4 @@
-"""Every kind of block, declared once: its class, its channels, what it asks of a stage. No JAX."""
+"""Declares every kind of block once: its class, its channels, its requirements on a stage. No JAX."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ffem_jax.specs.registry import Registry
 class BlockKind:
     """One kind of block.
 
-    name: what it is called by in configs and records.
+    name: its name in configs and records.
     implementation: its class, or `package.module:Class`. It is called as `Class(spec, rngs=rngs)` with a BlockSpec and
-        gives a module [N, H, W, in_channels] -> [N, ceil(H / stride), ceil(W / stride), out_channels]. For export it
+        returns a module [N, H, W, in_channels] -> [N, ceil(H / stride), ceil(W / stride), out_channels]. For export it
         has `fold(graph, x, name)`: see `models.graph.Graph`.
-    summary, source: one sentence on what it is, and the paper.
-    compute_channels: (channels in, channels out, expansion) -> hidden channels, and the channels that an attention
-        after the projection sees.
-    divisor: what the channels of a stage must be a multiple of.
+    summary, source: a one-sentence description, and the paper.
+    compute_channels: (input channels, output channels, expansion) -> hidden channels, and the channels that an
+        attention after the projection sees.
+    divisor: the channels of a stage must be a multiple of it.
     """
 
     name: str
@@ -38,7 +38,7 @@ BLOCKS: Registry[BlockKind] = Registry("arch.block")
 
 
 def register_block(kind: BlockKind) -> BlockKind:
-    """Declare a kind of block; returns it. Raises SpecError where its name stands for another already."""
+    """Declare a kind of block and return it. Raises SpecError if the name is taken."""
     BLOCKS.register(kind)
     return kind
 
@@ -57,7 +57,7 @@ register_block(
         "ffem_jax.models.blocks:ShuffleUnit",
         summary="Two halves of the channels, one of them computed, interleaved.",
         source="Ma et al., ECCV 2018",
-        # It computes half of what comes out.
+        # It computes half of the output channels.
         compute_channels=lambda inputs, outputs, expansion: (expansion * (outputs // 2), outputs // 2),
         divisor=2,
     )

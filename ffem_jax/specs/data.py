@@ -1,4 +1,4 @@
-"""Which faces: the settings of a data set, and the data sets that there are."""
+"""The settings of a data set, and the registry of data sets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Loader = TypeVar("Loader", bound=Callable[..., Any])
 class DataSet:
     """A data set that `data.name` can choose.
 
-    load: (DataSpec) -> `data.Faces`. find_pairs: (DataSpec) -> the path of a pairs.txt, where there is one to test
-    under protocol=view2. source: the paper, or where the faces come from.
+    load: (DataSpec) -> `data.Faces`. find_pairs: (DataSpec) -> the path of a pairs.txt, if there is one for
+    protocol=view2. source: the paper, or the origin of the faces.
     """
 
     name: str
@@ -32,28 +32,28 @@ _LFW = "Huang et al., Labeled Faces in the Wild, 2007"
 DATA_SETS.register(DataSet("lfw52", "ffem_jax.data.lfw:load", _LFW))
 DATA_SETS.register(DataSet("lfw", "ffem_jax.data.lfw:load", _LFW, find_pairs="ffem_jax.data.lfw:find_pairs"))
 DATA_SETS.register(DataSet("lfw_rest", "ffem_jax.data.lfw:load", _LFW))
-DATA_SETS.register(DataSet("folder", "ffem_jax.data.folder:load", "the user's own, data.root=DIR"))
-DATA_SETS.register(DataSet("recordio", "ffem_jax.data.recordio:load", "the user's own, as insightface packs them"))
+DATA_SETS.register(DataSet("folder", "ffem_jax.data.folder:load", "user-provided, data.root=DIR"))
+DATA_SETS.register(DataSet("recordio", "ffem_jax.data.recordio:load", "user-provided, in insightface's format"))
 DATA_SETS.register(DataSet("tfds", "ffem_jax.data.tfds:load", "prepared by TensorFlow Datasets, data.builder=NAME"))
-DATA_SETS.register(DataSet("webdataset", "ffem_jax.data.webdataset:load", "the user's own, in WebDataset's tar files"))
+DATA_SETS.register(DataSet("webdataset", "ffem_jax.data.webdataset:load", "user-provided, in WebDataset's tar files"))
 DATA_SETS.register(
-    DataSet("parquet", "ffem_jax.data.parquet:load", "the user's own, as Hugging Face's datasets writes")
+    DataSet("parquet", "ffem_jax.data.parquet:load", "user-provided, in the format of Hugging Face's datasets")
 )
 DATA_SETS.register(DataSet("synthetic", "ffem_jax.data.synthetic:load", "drawn by ffem_jax/data/synthetic.py"))
 
 
 def register_data_set(name: str, source: str = "", find_pairs: Reference | None = None) -> Callable[[Loader], Loader]:
-    """Decorate a function (DataSpec) -> `data.Faces`, to make it the data set that `data.name=NAME` chooses.
+    """Decorator that registers a function (DataSpec) -> `data.Faces` as the data set `data.name=NAME`.
 
     `data=NAME` also needs a file data/NAME.yaml under --config-dir, with `name: NAME`.
 
     Args:
         name: letters, digits and _.
-        source: the paper, or where the faces come from.
-        find_pairs: (DataSpec) -> the path of a pairs.txt as LFW's, for protocol=view2.
+        source: the paper, or the origin of the faces.
+        find_pairs: (DataSpec) -> the path of a pairs.txt like LFW's, for protocol=view2.
 
     Raises:
-        SpecError: where the name is taken, or a function cannot be called so.
+        SpecError: the name is taken, or the function has another signature.
     """
 
     def register(load: Loader) -> Loader:
@@ -66,90 +66,88 @@ def register_data_set(name: str, source: str = "", find_pairs: Reference | None 
     return register
 
 
-# What becomes of images that are not square; the first is the default.
+# How images are made square; the first is the default.
 FITS = ("crop", "pad", "stretch")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which faces, at which size. `cache_dir` decides no result."""
+    """The faces and their size. `cache_dir` does not affect results."""
 
     name: str = setting("lfw52", "The data set.", choices=lambda: DATA_SETS.names)
     root: str = setting(
         "",
-        "The folder that holds the faces; empty asks the environment (FFEM_LFW_ROOT for lfw) and then downloads.",
+        "The folder of the faces; if empty, the environment (FFEM_LFW_ROOT for lfw), or else a download.",
     )
-    resolution: int = setting(96, "The side of the square image.", low=16, high=512, unit="pixels")
+    resolution: int = setting(96, "Side length of the square image.", low=16, high=512, unit="pixels")
     people: int = setting(
-        0, "How many people are kept, those with the most images, ties by name; 0 keeps all.", low=0, unit="people"
+        0, "Number of people to keep, those with the most images, ties by name; 0 keeps all.", low=0, unit="people"
     )
-    min_images: int = setting(2, "The images that a person must have.", low=1, unit="images per person")
+    min_images: int = setting(2, "The minimum number of images per person.", low=1, unit="images per person")
     max_images: int = setting(
-        0, "How many images of each person are kept, the first by file name; 0 keeps all.", low=0,
+        0, "Number of images to keep per person, the first by file name; 0 keeps all.", low=0,
         unit="images per person",
     )  # fmt: skip
     crop: float = setting(
         1.0,
-        "The square that is kept, centred; 1 keeps the whole picture, and lfw's face is the middle 140 of 250 pixels.",
+        "The centred square to keep; 1 keeps the whole image, and lfw's face is the middle 140 of 250 pixels.",
         low=0.05,
         high=1.0,
         unit="fraction of the frame's side",
     )
     fit: str = setting(
         FITS[0],
-        "How an image that is not square becomes square: crop cuts the ends of its longer side off, pad keeps all of "
-        "it between grey borders, stretch squeezes it. Square images are the same under all three. The recognition "
-        "page and the mini-program take crop alone.",
+        "How an image is made square: crop cuts off the ends of its longer side, pad keeps all of it between grey "
+        "borders, stretch squeezes it. Square images are the same under all three. The recognition page and the "
+        "mini-program support only crop.",
         choices=FITS,
         added=True,
     )
     unlabelled: str = setting(
         "",
-        "The folder (or label) whose images show nobody in particular: they teach what a teacher says of them and "
-        "never test. It takes recipe=distill, and protocol=open_set or bins; min_images, max_images and people leave "
-        "it alone.",
+        "The folder (or label) of images without identities: they train on the teacher's vectors and never test. It "
+        "needs recipe=distill, and protocol=open_set or bins; min_images, max_images and people do not apply to "
+        "it.",
         added=True,
     )
     images_per_person: int = setting(
-        20, "Of synthetic faces: how many images are drawn of each person.", low=2, unit="images per person"
+        20, "For synthetic faces: number of images per person.", low=2, unit="images per person"
     )
     difficulty: float = setting(
         1.0,
-        "Of synthetic faces: how much pose, light and occlusion vary, and how alike people are.",
+        "For synthetic faces: how much pose, light and occlusion vary, and how similar people are.",
         low=0.0,
         high=4.0,
     )
-    seed: int = setting(0, "Of synthetic faces: draws the people.", low=0)
-    cache_dir: str = setting(
-        "", "Where decoded arrays and compiled programs are kept; empty is the user's cache folder."
-    )
+    seed: int = setting(0, "For synthetic faces: random seed of the people.", low=0)
+    cache_dir: str = setting("", "Folder for decoded arrays and compiled programs; empty uses the user's cache folder.")
     builder: str = setting(
         "",
-        "Of tfds: the set's name in TensorFlow Datasets, with its config and version where there are several: NAME, "
+        "For tfds: the set's name in TensorFlow Datasets, with its config and version if there are several: NAME, "
         "NAME/CONFIG or NAME:1.0.0.",
         added=True,
     )
-    split: str = setting("train", "Of tfds: the split, such as train, train+test or train[:10%].", added=True)
+    split: str = setting("train", "For tfds: the split, such as train, train+test or train[:10%].", added=True)
     files: str = setting(
         "",
-        "Of webdataset and parquet: the files below data.root, with `*` and `{000..012}`; empty takes those whose "
-        "names begin with train, or all where none does.",
+        "For webdataset and parquet: the files below data.root, with `*` and `{000..012}`; empty uses those whose "
+        "names start with train, or all if none does.",
         added=True,
     )
     image_field: str = setting(
-        "", "Of tfds and parquet: the field that holds the image; empty takes the only one that does.", added=True
+        "", "For tfds and parquet: the field with the image; empty uses the only one.", added=True
     )
     label_field: str = setting(
         "",
-        "Of tfds, parquet and webdataset's json: the field that says who it is; empty takes `label`, or the only one "
-        "that has classes.",
+        "For tfds, parquet and webdataset's json: the field with the identity; empty uses `label`, or the only one "
+        "with classes.",
         added=True,
     )
 
     images_per_epoch: int = setting(
         0,
-        "How many of the training images an epoch takes, others in every epoch; 0, or as many as there are and more, "
-        "takes all. They fill whole batches.",
+        "Number of training images per epoch, different ones in every epoch; 0, or at least the number available, "
+        "uses all. They fill complete batches.",
         low=0,
         unit="images per epoch",
         added=True,
@@ -160,9 +158,9 @@ class DataSpec:
 
     @property
     def least_people(self) -> int:
-        """How many people there must be: two to tell apart, or the unlabelled ones alone."""
+        """The minimum number of people: two, or one if it is the unlabelled folder."""
         return 1 if self.unlabelled else 2
 
     def limit_images(self, person: str) -> int | None:
-        """How many images of `person` are kept, as the end of a slice; None is all."""
+        """Number of images of `person` to keep, as the end of a slice; None keeps all."""
         return None if person == self.unlabelled else self.max_images or None

@@ -1,7 +1,7 @@
-"""What a setting is, declared on its field: bounds, choices, unit, meaning, source; and the one check that reads them.
+"""Settings, declared on their fields with bounds, choices, unit, meaning and source, and the check that reads these.
 
-A spec is a frozen dataclass whose fields are made with `setting`. Its `__post_init__` calls `check_fields`, and keeps
-as code what concerns several fields at once. The same declarations list the settings for people: `list_settings`.
+A spec is a frozen dataclass whose fields are made with `setting`. Its `__post_init__` calls `check_fields`, and adds
+checks across fields as code. `list_settings` lists the settings from the same declarations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from ffem_jax.errors import FfemError
 from ffem_jax.specs.own_code import load_plugins
 
-# What a value of each declared type must be, and how a message says so. Other types are checked by their spec.
+# The check and the wording for each declared type. Other types are checked by their spec.
 _TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
     "int": (numbers.Integral, "a whole number"),
@@ -28,21 +28,21 @@ _TYPES: dict[str, tuple[type, str]] = {
     "str": (str, "text"),
 }
 
-# What the settings of a spec are below, while it is made.
+# Prefix of a spec's settings while it is being created.
 _above: ContextVar[str] = ContextVar("above", default="")
 
 
 class SpecError(FfemError):
-    """A value that no spec may have. The message is one line and names the valid choices."""
+    """An invalid value in a spec. The message is one line and lists the valid choices."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as a table for people has it.
+    """One setting, for documentation.
 
-    name: as it is typed on the command line; `N` stands for the number of a row. low, high: inclusive, None for no
-    bound. choices: all of today, registered ones among them; empty for any value. default: None where each kind of
-    spec has its own.
+    name: its command-line name; `N` stands for the number of a row. low, high: inclusive, None for no
+    bound. choices: all current ones, including registered ones; empty for any value. default: None if each kind of spec
+    has its own.
     """
 
     name: str
@@ -69,19 +69,19 @@ def setting(
     added: bool = False,
     used: Callable[[Any], bool] | None = None,
 ) -> Any:
-    """The field of a spec, with all that is known of it.
+    """Declare a field of a spec, with its documentation and checks.
 
     Args:
-        default: its value where nothing else is said; of a list or a spec, `factory` makes it.
+        default: the default value; for a list or a spec, use `factory`.
         meaning: one sentence for users.
-        low, high: the smallest and largest value, inclusive. Of a list, each item must keep to them, and to `choices`.
+        low, high: the smallest and largest value, inclusive. For a list they apply to each item, as do `choices`.
             Without `high` a number must be finite; `high=math.inf` admits infinity.
-        choices: the values there are, or a function that lists them, where they can be registered.
-        unit: of the number, such as "pixels" or "degrees".
+        choices: the valid values, or a function that lists them if they can be registered.
+        unit: that of the number, such as "pixels" or "degrees".
         source: the paper or library that the setting comes from.
-        added: the field came after KEY_VERSION was last raised, with a default that does what was done before. Where
-            it is not `used` by its spec (at its default, unless said otherwise) it stands neither in a key nor in a
-            record, so that older records are still found.
+        added: the field came after KEY_VERSION was last raised, with a default that keeps the earlier behaviour.
+            If its spec does not use it (see `used`; by default, if it has its default value), it is in neither the key
+            nor the record, so that older records are still found.
     """
     about: dict[str, Any] = {
         "meaning": meaning,
@@ -97,15 +97,15 @@ def setting(
 
 
 def check_fields(spec: Any, prefix: str = "") -> None:
-    """Check every field of `spec` against its own declaration. NumPy's numbers become Python's, which JSON takes.
+    """Check every field of `spec` against its declaration. Converts NumPy numbers to Python's, for JSON.
 
     Args:
-        spec: a dataclass whose fields are made with `setting`; fields that are specs themselves have checked
+        spec: a dataclass whose fields are made with `setting`; nested specs have checked
             themselves.
-        prefix: what its settings are called by on the command line, such as `arch.attention`.
+        prefix: prefix of its settings on the command line, such as `arch.attention`.
 
     Raises:
-        SpecError: naming the setting, its value and what it must be.
+        SpecError: the message gives the setting, its value and the valid values.
     """
     for of in dataclasses.fields(spec):
         value, name = getattr(spec, of.name), f"{prefix}.{of.name}" if prefix else of.name
@@ -120,7 +120,7 @@ def _check_value(name: str, value: Any, of: dataclasses.Field) -> None:
     kind: Any
     kind, wanted = _TYPES.get(_name_type(of), (object, ""))
     low, high = of.metadata.get("low"), of.metadata.get("high")
-    # True is a whole number to Python.
+    # Python counts True as a whole number.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind in (numbers.Integral, numbers.Real)):
         raise SpecError(f"{_name_fully(name)}={value!r} must be {wanted}")
     choices = list_choices(of)
@@ -136,14 +136,14 @@ def _check_value(name: str, value: Any, of: dataclasses.Field) -> None:
 
 
 def list_choices(of: dataclasses.Field) -> tuple[Any, ...]:
-    """The values that a field may have, those registered by now among them; empty for any value."""
+    """Return the valid values of a field, including those registered so far; empty for any value."""
     choices = of.metadata.get("choices", ())
     return tuple(choices() if callable(choices) else choices)
 
 
 @contextlib.contextmanager
 def name_below(prefix: str) -> Iterator[None]:
-    """Name settings below `prefix` in errors, for specs that are parts of another: `pretrain.data.resolution`."""
+    """Prefix settings in errors, for specs nested in another: `pretrain.data.resolution`."""
     token = _above.set(prefix)
     try:
         yield
@@ -167,33 +167,34 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise SpecError unless low <= value <= high (NaN is refused)."""
+    """Raise SpecError unless low <= value <= high (NaN is rejected)."""
     if not low <= value <= high:
         wanted = f"at least {low}" if high == math.inf else f"between {low} and {high}"
         raise SpecError(f"{_name_fully(name)}={value} must be {wanted}")
 
 
 def added(default: Any, used: Callable[[Any], bool] | None = None) -> Any:
-    """A field of a resolved network that came later; see `setting`."""
+    """A field added later to a resolved network; see `setting`."""
     return field(default=default, metadata={"added": used})
 
 
 def to_plain(spec: Any) -> dict[str, Any]:
-    """A spec as nested dicts, lists and numbers, ready for JSON; `added` fields that it does not use are left out."""
+    """Convert a spec to nested dicts, lists and numbers, ready for JSON; unused `added` fields are left out."""
     return json.loads(json.dumps(select_used(spec)))
 
 
 def select_used(value: Any) -> Any:
-    """A spec as nested dicts and lists, without the `added` fields that it does not use."""
+    """Convert a spec to nested dicts and lists, without unused `added` fields."""
     if not dataclasses.is_dataclass(value):
         return [select_used(item) for item in value] if isinstance(value, tuple) else value
     return {f.name: select_used(getattr(value, f.name)) for f in dataclasses.fields(value) if _is_used(value, f)}
 
 
 def get_added_defaults(kind: type) -> dict[str, Any]:
-    """What a record means that leaves out `added` fields: those that every spec of this kind reads, at their defaults.
+    """Return the values of `added` fields that a record leaves out: the defaults of those that every spec of this kind
+    reads.
 
-    Fields that only some read (the margin of a loss that has one) are not among them.
+    Fields read only by some specs (the margin of a loss) are not included.
     """
     fields = [f for f in dataclasses.fields(kind) if "added" in f.metadata and f.metadata["added"] is None]
     return {f.name: f.default for f in fields}
@@ -207,11 +208,11 @@ def _is_used(spec: Any, of: dataclasses.Field) -> bool:
 
 
 def list_settings(spec_class: type, prefix: str = "") -> list[Setting]:
-    """Every setting of a spec and of the specs in it, in the order of their fields.
+    """List every setting of a spec and of its nested specs, in field order.
 
     Args:
         spec_class: a dataclass whose fields are made with `setting`.
-        prefix: what its settings are called by on the command line, such as `arch.attention`.
+        prefix: prefix of its settings on the command line, such as `arch.attention`.
     """
     types = typing.get_type_hints(spec_class)
     found: list[Setting] = []
@@ -235,7 +236,7 @@ def _describe(name: str, of: dataclasses.Field) -> Setting:
 
 
 def _name_type(of: dataclasses.Field) -> str:
-    """The declared type; of a list, that of its items."""
+    """Return the declared type; for a list, that of its items."""
     name = of.type if isinstance(of.type, str) else getattr(of.type, "__name__", str(of.type))
     return name.removeprefix("tuple[").removesuffix(", ...]")
 

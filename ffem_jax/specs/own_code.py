@@ -1,14 +1,14 @@
-"""People's own Python files: where they are looked for, and how they are loaded.
+"""User plugins: where Python files are searched for and how they are loaded.
 
-An attention, a block, a loss or a data set is declared by importing the file that registers it. Files are looked for
+Importing a file registers its attentions, blocks, losses or data sets. The search covers
 
-- at the top of the folder that `--config-dir` names: `*.py` files that import ffem_jax;
-- in `FFEM_PLUGINS`: files, or folders as above, separated as in PATH. `--config-dir` is added to it, so that worker
-  processes find what their parent found;
-- in installed packages: every entry point of the group `ffem_jax.plugins`, or of the group of one registry, such as
+- the top of the folder `--config-dir`: `*.py` files that import ffem_jax;
+- `FFEM_PLUGINS`: files, or folders as above, separated as in PATH. `--config-dir` is added to it, so that worker
+  processes find the same files as their parent;
+- installed packages: every entry point of the group `ffem_jax.plugins`, or of the group of one registry, such as
   `ffem_jax.attentions`.
 
-Each file is loaded once per process. Nothing here is loaded before somebody names a kind that the package has not.
+Each file is loaded once per process, and only when a kind is requested that the package does not define.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ffem_jax.errors import FfemError
 
 VARIABLE = "FFEM_PLUGINS"
 GROUPS = ("ffem_jax.plugins", "ffem_jax.attentions", "ffem_jax.blocks", "ffem_jax.losses", "ffem_jax.data_sets")
-# Other scripts may lie in a folder of configs, and loading one would run it.
+# A folder of configs may contain other scripts, and loading one would run it.
 _IMPORTS_US = re.compile(r"^\s*(?:from|import)\s+ffem_jax\b", re.MULTILINE)
 
 _loaded: set[object] = set()
 
 
 class PluginError(FfemError):
-    """A file or package of somebody's own that cannot be loaded. The message is one line and names it."""
+    """A user file or package cannot be loaded. The message is one line and names it."""
 
 
 def add_folder(folder: Path) -> None:
-    """Load the Python files at the top of `folder`, here and in every process that this one starts.
+    """Load the Python files at the top of `folder`, in this process and in those it starts.
 
     Raises:
-        PluginError: naming the file that fails.
+        PluginError: the message names the file that fails.
     """
     if not find_files(folder):
         return
@@ -53,12 +53,12 @@ def add_folder(folder: Path) -> None:
 
 
 def load_plugins() -> None:
-    """Load what `FFEM_PLUGINS` names and what installed packages declare, each once per process.
+    """Load the plugins in `FFEM_PLUGINS` and in installed packages, each once per process.
 
     Raises:
-        PluginError: naming the file or the entry point that fails.
+        PluginError: the message names the file or the entry point that fails.
     """
-    import importlib.metadata  # takes as long as all else that a short command imports
+    import importlib.metadata  # takes as long as all other imports of a short command
 
     for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         place = Path(entry).expanduser()
@@ -77,7 +77,7 @@ def load_plugins() -> None:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The Python files at the top of `folder` that import this package."""
+    """Return the Python files at the top of `folder` that import this package."""
     return [path for path in sorted(folder.glob("*.py")) if _IMPORTS_US.search(path.read_text(errors="replace"))]
 
 
@@ -85,13 +85,13 @@ def _load_file(path: Path) -> None:
     path = path.resolve()
     if path in _loaded:
         return
-    # Two files of one name are two modules.
+    # Two files with one name are two modules.
     name = f"ffem_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file; {VARIABLE} and --config-dir load files that end in .py")
     module = importlib.util.module_from_spec(spec)
-    # Before it runs: dataclasses look their module up.
+    # Registered before it runs: dataclasses look up their module.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -107,17 +107,17 @@ def _explain(what: str, error: Exception) -> str:
     line = getattr(error, "lineno", None)
     trace = error.__traceback__
     while trace is not None:
-        # Of the frames, the deepest that lies in the file itself.
+        # The deepest frame in the file itself.
         line = trace.tb_lineno if what.endswith(trace.tb_frame.f_code.co_filename) else line
         trace = trace.tb_next
     return f"{what} cannot be loaded: {type(error).__name__}: {error}{f' (line {line})' if line else ''}"
 
 
 def compute_code_digest(implementation: Any) -> str:
-    """16 hexadecimal digits over the source file of a class, function or `module:name`.
+    """Hash the source file of a class, function or `module:name` to 16 hexadecimal digits.
 
-    Empty for this package's own, and for what has no file. It stands in the key of a trial that uses the code, so that
-    a changed file means another trial.
+    Empty for this package's own code and for code without a file. It is part of the key of a trial that uses the code,
+    so that a changed file means a different trial.
     """
     module = implementation.partition(":")[0] if isinstance(implementation, str) else implementation.__module__
     if module.partition(".")[0] == __name__.partition(".")[0]:

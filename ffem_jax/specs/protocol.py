@@ -1,4 +1,4 @@
-"""Which images train and which test: the settings of a protocol, and which of them each kind reads."""
+"""The settings of a protocol, which divides images into training and test, and those that each kind reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ffem_jax.specs.fields import SpecError, check_fields, check_range, select_used, setting
 
-# What each kind of split and test does not read.
+# Settings that each kind ignores.
 _UNREAD = {
     "holdout": {"folds", "fold", "bins", "bins_root"},
     "kfold": {"test_per_person", "test_people", "bins", "bins_root"},
@@ -22,13 +22,13 @@ PROTOCOLS = tuple(_UNREAD)
 
 @dataclass(frozen=True)
 class ProtocolSpec:
-    """Which images train and which test.
+    """How images are divided into training and test.
 
     holdout: `test_per_person` images of each person, drawn by `split_seed`, test; the rest train.
     kfold: `folds` stratified folds drawn by `split_seed`; fold number `fold` tests, the others train.
-    view2: of the `folds` folds of pairs in LFW's pairs.txt, fold number `fold` tests; nobody in it trains.
-    open_set: `folds` folds of people drawn by `split_seed`; those of fold number `fold` test, the others train.
-    bins: everybody trains; the pairs of insightface's evaluation sets test, ten folds of each.
+    view2: fold number `fold` of the `folds` folds of pairs in LFW's pairs.txt tests; its people do not train.
+    open_set: `folds` folds of people drawn by `split_seed`; the people of fold number `fold` test, the others train.
+    bins: all people train; the pairs of insightface's evaluation sets test, ten folds of each.
     """
 
     name: str = setting(
@@ -40,23 +40,23 @@ class ProtocolSpec:
     )
     test_per_person: int = setting(
         2,
-        "Of holdout: the images of each person that test.",
+        "For holdout: test images per person.",
         low=1,
         unit="images per person",
         source="Xiao et al., Electronics 2024, 13, 201, section 3",
     )
-    folds: int = setting(5, "How many folds there are.", low=2)
+    folds: int = setting(5, "Number of folds.", low=2)
     fold: int = setting(0, "The fold that tests, from 0.", low=0)
-    split_seed: int = setting(0, "Draws the split.", low=0)
+    split_seed: int = setting(0, "Random seed of the split.", low=0)
     sigma: float = setting(
         0.5,
-        "The threshold on half the distance of unit vectors, up to which two faces are taken for one person.",
+        "Two faces count as one person up to this half distance of their unit vectors.",
         low=0.0,
         high=1.0,
         source="Eq. 7 of Xiao et al., Electronics 2024, 13, 201",
     )
     far_target: float = setting(
-        0.01, "The false-accept rate that the calibrated threshold aims at, on training images only.",
+        0.01, "The target false-accept rate of the calibrated threshold, on training images only.",
         low=0.0, high=1.0, unit="fraction of pairs",
     )  # fmt: skip
     validation_per_person: int = setting(
@@ -69,21 +69,19 @@ class ProtocolSpec:
     )
     test_people: int = setting(
         0,
-        "Of holdout: how many people are tested, those with the most images, ties by name; 0 tests all.",
+        "For holdout: number of people to test, those with the most images, ties by name; 0 tests all.",
         low=0,
         unit="people",
         added=True,
     )
     bins: tuple[str, ...] = setting(
-        (), "Of bins: the evaluation sets, such as [lfw,cfp_fp,agedb_30]; empty tests all in the folder.", added=True
+        (), "For bins: the evaluation sets, such as [lfw,cfp_fp,agedb_30]; empty tests all in the folder.", added=True
     )
-    bins_root: str = setting(
-        "", "Of bins: the folder that holds lfw.bin and others; empty looks in data.root.", added=True
-    )
+    bins_root: str = setting("", "For bins: the folder with lfw.bin and others; empty uses data.root.", added=True)
 
     def __post_init__(self) -> None:
         check_fields(self, "protocol")
-        # A text is a sequence of texts, one letter each.
+        # A text would be a sequence of letters.
         bins: Any = self.bins
         odd = [name for name in bins if name in ("", ".", "..") or "/" in name or "\\" in name]
         if odd or isinstance(bins, str) or len(set(bins)) < len(bins):
@@ -91,18 +89,18 @@ class ProtocolSpec:
                 f"protocol.bins={bins if isinstance(bins, str) else list(bins)} must name each set once, "
                 "as its file is called without .bin: [lfw,agedb_30]; the folder is protocol.bins_root"
             )
-        # The order of sets changes nothing, and is no other protocol.
+        # The order of sets does not matter, so it must not change the protocol.
         object.__setattr__(self, "bins", tuple(sorted(bins)))
         check_range("protocol.fold", self.fold, 0, self.folds - 1)
         if self.name == "open_set" and self.validation_per_person:
             raise SpecError(
-                f"protocol.validation_per_person={self.validation_per_person} is not for protocol=open_set, which has "
-                "no accuracy after each epoch: nobody who is tested trains; set it to 0"
+                f"protocol.validation_per_person={self.validation_per_person} does not apply to protocol=open_set, "
+                "which has no accuracy after each epoch, since no test person trains; set it to 0"
             )
 
 
 def select_effective_protocol(protocol: ProtocolSpec) -> dict[str, Any]:
-    """The protocol's values that its kind of split and test read."""
+    """Return the values that this kind of protocol reads."""
     unread = _UNREAD[protocol.name]
     if protocol.name in ("view2", "bins") and not protocol.validation_per_person:
         unread = unread | {"split_seed"}

@@ -1,5 +1,5 @@
-"""What can be added by name: attentions, blocks, losses, data sets, loggers. Each is declared once, and all else reads
-its declaration."""
+"""Registries of attentions, blocks, losses, data sets and loggers. Each entry is declared once, and everything else
+reads the declaration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.own_code import VARIABLE, load_plugins
 
-# A function or class, or where it is defined, `package.module:name`: imported when it is first used, so that specs stay
-# light.
+# A function or class, or its location, `package.module:name`, which is imported on first use to keep specs light.
 Reference = str | Callable[..., Any]
 
 
@@ -21,7 +20,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """What the setting that chooses it is set to."""
+        """The value of the setting that chooses it."""
 
 
 Kind = TypeVar("Kind", bound=Named)
@@ -38,41 +37,41 @@ class Registry(Generic[Kind]):
         self.kinds: dict[str, Kind] = {}
 
     def register(self, kind: Kind) -> Kind:
-        """Add `kind`, and return it.
+        """Add `kind` and return it.
 
         Raises:
-            SpecError: where its name is no name, or stands for another already.
+            SpecError: the name is invalid or taken.
         """
         name = kind.name
         if not (isinstance(name, str) and name.isidentifier()):
             raise SpecError(f"{self.setting}={name!r} cannot be registered; a name is letters, digits and _")
         if self.kinds.setdefault(name, kind) != kind:
-            raise SpecError(f"{self.setting}={name} is registered already; give the second one another name")
+            raise SpecError(f"{self.setting}={name} is already registered; choose another name")
         return kind
 
     def __getitem__(self, name: str) -> Kind:
-        """The declaration `name`; people's own files are loaded where the package has none of that name.
+        """Return the declaration `name`; user files are loaded if the package does not define it.
 
         Raises:
-            SpecError: naming those there are, where it is not declared.
+            SpecError: it is not declared; the message lists the names.
         """
         if name not in self.kinds:
             load_plugins()
         if name not in self.kinds:
             raise SpecError(
                 f"{self.setting}={name!r} is not known; choose one of: {', '.join(self.kinds)}; for one of your own, "
-                f"name its folder with --config-dir DIR, or with {VARIABLE}=PATH before the command"
+                f"give its folder with --config-dir DIR, or with {VARIABLE}=PATH before the command"
             )
         return self.kinds[name]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names that are declared now."""
+        """All names declared so far."""
         return tuple(self.kinds)
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:
-    """The function that `reference` means, its module imported where need be."""
+    """Return the object of `reference`, importing its module if necessary."""
     if not isinstance(reference, str):
         return reference
     module, _, name = reference.partition(":")
@@ -81,14 +80,14 @@ def resolve(reference: Reference) -> Callable[..., Any]:
 
 
 def find_module(reference: Reference) -> str:
-    """The name of the module that defines `reference`."""
+    """Return the name of the module that defines `reference`."""
     return reference.partition(":")[0] if isinstance(reference, str) else reference.__module__
 
 
 def check_signature(called: str, function: Reference, parameters: tuple[str, ...]) -> None:
     """Raise SpecError unless `function` can be called with `parameters` by position.
 
-    called: what the message calls it. A reference is checked where it is first used.
+    called: its name in the message. A reference is checked on first use.
     """
     if isinstance(function, str):
         return
@@ -98,4 +97,4 @@ def check_signature(called: str, function: Reference, parameters: tuple[str, ...
     try:
         inspect.signature(function).bind(*parameters)
     except TypeError as error:
-        raise SpecError(f"{called} is registered with a function that does not fit ({error}); {wanted}") from None
+        raise SpecError(f"{called} is registered with a function of another signature ({error}); {wanted}") from None

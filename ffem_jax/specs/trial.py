@@ -1,14 +1,12 @@
-"""What decides a trial: frozen specs, checked when they are made, and the key they hash to.
+"""The spec of a trial: frozen, validated on creation, and hashed to the trial's key.
 
-The same dataclasses are Hydra's structured configs (see `conf/`), so an unknown key or a
-wrong type is refused by OmegaConf and a value outside its choices by `__post_init__` here.
-No JAX, no Hydra, no file is touched.
+The same dataclasses are Hydra's structured configs (see `conf/`), so OmegaConf rejects an unknown key or a
+wrong type, and `__post_init__` here rejects an invalid value. No JAX, no Hydra, no file access.
 
-`trial_key` hashes the network as it is built (multipliers, placement and kernel rule resolved) and the faces as they
-are (pixels, labels, order). So two spellings of one network are one trial. Moving a data set, renaming a config or
-changing a cache folder changes no key. Another image, crop or alignment is another trial, even under the same name. A
-field that is `added` to a spec stands in the key only where it is used, so that what was recorded before it came is
-still found.
+`trial_key` hashes the resolved network (multipliers, placement and kernel rule applied) and the contents of the faces
+(pixels, labels, order). Two spellings of one network are therefore one trial. Moving a data set, renaming a config or
+changing a cache folder does not change the key. A different image, crop or alignment is a different trial, even under
+the same name. A field `added` to a spec is part of the key only if it is used, so that earlier records are still found.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from ffem_jax.specs.recipe import LOSSES, RecipeSpec, select_effective
 from ffem_jax.specs.run import PRECISIONS, SEED_MAX, RunSpec
 from ffem_jax.specs.teacher import TeacherSpec
 
-# A trial is imported from here, with its parts.
+# Re-exports the parts of a trial.
 __all__ = [
     "KEY_VERSION",
     "PRECISIONS",
@@ -48,26 +46,25 @@ __all__ = [
     "trial_key",
 ]
 
-# Raised by one whenever the same spec would train to a different result, so that old
-# records are not mistaken for today's.
+# Increment whenever the same spec would train to a different result, so that old
+# records are not mistaken for current ones.
 KEY_VERSION = 1
-# Of data.unlabelled: the protocols that test nobody who trains.
+# For data.unlabelled: the protocols whose test people do not train.
 UNLABELLED_PROTOCOLS = ("open_set", "bins")
 
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """What a network is trained on before the trial itself, which then starts from its weights.
+    """A first training whose weights the trial starts from.
 
-    It is a trial of the same network, with its own record and key; its classifier and the state of its optimiser are
-    left behind.
+    It is a trial of the same network, with its own record and key; its classifier and optimiser state are discarded.
     """
 
-    name: str = setting("none", "A label; `none` pretrains nothing, whatever the rest says.")
+    name: str = setting("none", "A label; `none` disables pretraining, regardless of the other settings.")
     data: DataSpec = setting(factory=DataSpec)  # noqa: RUF009
     protocol: ProtocolSpec = setting(factory=ProtocolSpec)  # noqa: RUF009
     recipe: RecipeSpec = setting(factory=RecipeSpec)  # noqa: RUF009
-    seed: int = setting(0, "The seed of the pretraining, which all seeds of the trial share.", low=0, high=SEED_MAX)
+    seed: int = setting(0, "The seed of the pretraining, shared by all seeds of the trial.", low=0, high=SEED_MAX)
 
     def __post_init__(self) -> None:
         check_fields(self, "pretrain")
@@ -75,15 +72,13 @@ class PretrainSpec:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Everything that decides a trial's result, but for the faces themselves."""
+    """Everything that decides a trial's result, except the faces themselves."""
 
     arch: ArchSpec = setting(factory=ArchSpec)  # noqa: RUF009
     data: DataSpec = setting(factory=DataSpec)  # noqa: RUF009
     protocol: ProtocolSpec = setting(factory=ProtocolSpec)  # noqa: RUF009
     recipe: RecipeSpec = setting(factory=RecipeSpec)  # noqa: RUF009
-    seed: int = setting(
-        0, "The seed of weights, of the order of images and of their augmentation.", low=0, high=SEED_MAX
-    )
+    seed: int = setting(0, "The seed of the weights, the order of images and their augmentation.", low=0, high=SEED_MAX)
     pretrain: PretrainSpec = setting(  # noqa: RUF009
         factory=PretrainSpec, added=True, used=lambda trial: trial.pretraining is not None
     )
@@ -95,8 +90,8 @@ class TrialSpec:
         check_fields(self)
         if self.pretraining and self.pretrain.data.resolution != self.data.resolution:
             raise SpecError(
-                f"pretrain.data.resolution={self.pretrain.data.resolution} is not data.resolution="
-                f"{self.data.resolution}; weights are learnt at one resolution, set both alike"
+                f"pretrain.data.resolution={self.pretrain.data.resolution} differs from data.resolution="
+                f"{self.data.resolution}; weights are learnt at one resolution, set both to the same"
             )
         self._check_teacher()
         self._check_unlabelled()
@@ -104,7 +99,7 @@ class TrialSpec:
         if self.data.resolution < stride:
             raise SpecError(
                 f"data.resolution={self.data.resolution} is too small for this network's total stride of {stride}; "
-                f"take at least {stride}, or arch.stem_stride=1"
+                f"set at least {stride}, or arch.stem_stride=1"
             )
 
     def _check_teacher(self) -> None:
@@ -113,7 +108,7 @@ class TrialSpec:
             raise SpecError(f"recipe={self.recipe.name} distils without a teacher; set teacher=vectors|onnx|ffem")
         if taught and not self.recipe.distills:
             raise SpecError(
-                f"recipe={self.recipe.name} has no use for teacher={self.teacher.name}; set recipe=distill, or one of "
+                f"recipe={self.recipe.name} does not use teacher={self.teacher.name}; set recipe=distill, or one of "
                 "recipe.distill_cosine, recipe.distill_relation, recipe.distill_centres"
             )
 
@@ -128,7 +123,7 @@ class TrialSpec:
             )
         if self.protocol.name not in UNLABELLED_PROTOCOLS:
             raise SpecError(
-                f"{given} is of people nobody knows, and protocol={self.protocol.name} tests people who train; set "
+                f"{given} has no identities, and protocol={self.protocol.name} tests people who train; set "
                 f"protocol={'|'.join(UNLABELLED_PROTOCOLS)}"
             )
 
@@ -141,16 +136,16 @@ class TrialSpec:
         return TrialSpec(self.arch, first.data, first.protocol, first.recipe, first.seed)
 
     def with_seeds(self, seeds: Sequence[int]) -> list[TrialSpec]:
-        """This trial with each of `seeds`, or as it is where there are none: see `RunSpec.seeds`."""
+        """Return this trial with each of `seeds`, or unchanged without seeds: see `RunSpec.seeds`."""
         return [dataclasses.replace(self, seed=seed) for seed in seeds or (self.seed,)]
 
 
 def trial_key(
     trial: TrialSpec, data_fingerprint: str = "", pretraining_fingerprint: str = "", teaching_fingerprint: str = ""
 ) -> str:
-    """A 16-digit hexadecimal hash of all that decides a result: see `list_decisive`. A pretraining enters by its own
-    key, `pretraining_fingerprint` standing for its faces; a teacher by what it says of these images,
-    `teaching_fingerprint`, or where that is not known by its settings."""
+    """Hash everything that decides a result to 16 hexadecimal digits: see `list_decisive`. A pretraining enters by its
+    own key, with `pretraining_fingerprint` for its faces; a teacher by its vectors for these images,
+    `teaching_fingerprint`, or by its settings if these are unknown."""
     decides = list_decisive(trial, data_fingerprint)
     if trial.teacher.name != "none":
         decides["teaching"] = teaching_fingerprint or select_used(trial.teacher)
@@ -160,16 +155,16 @@ def trial_key(
 
 
 def list_decisive(trial: TrialSpec, data_fingerprint: str = "") -> dict[str, Any]:
-    """All that decides a trial's result but its pretraining, as the key hashes it.
+    """Return everything that decides a trial's result except its pretraining, in the form that the key hashes.
 
-    The network enters as it is built and not as it is named, so a kernel rule that yields
-    the same kernels, or a placement spelt another way, is the same trial. `data_fingerprint`
-    (`data.Faces.fingerprint`, and `Split.digest` after it where the split has one) stands for the
-    faces: their pixels, labels and order. Without it the data spec does, good enough to name a folder.
-    A loss of somebody's own enters with the file that defines it.
+    The resolved network enters, not its name, so a kernel rule that yields
+    the same kernels, or another spelling of a placement, is the same trial. `data_fingerprint`
+    (`data.Faces.fingerprint`, followed by `Split.digest` if the split has one) represents the
+    faces: their pixels, labels and order. Without it the data spec does, which suffices to name a folder.
+    A user-defined loss enters with the file that defines it.
     """
     own_code = LOSSES[trial.recipe.loss].own_code
-    # The faces are the same; how many of them an epoch takes is not.
+    # The faces are the same; the number used per epoch is not.
     epoch = {"images_per_epoch": trial.data.images_per_epoch} if trial.data.images_per_epoch else {}
     return epoch | {
         "version": KEY_VERSION,

@@ -1,4 +1,4 @@
-"""Text on its way out: names, numbers, tables, and whatever others chose."""
+"""Formatting of output text: names, numbers, tables, untrusted text."""
 
 from ffem_jax.moved import forward_from
 

@@ -1,6 +1,6 @@
-"""Escapes text that others chose (names, groups, folders, errors), so that terminals and Markdown show it as it is.
+"""Escapes untrusted text (names, groups, folders, errors), so that terminals and Markdown show it literally.
 
-Written by hand: no library escapes Markdown and terminals alike.
+Hand-written, because no library escapes for both Markdown and terminals.
 
 A sentence may quote a name as Markdown does, between backticks: `quote_code` writes that, and `split_code` reads it.
 """
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from ffem_jax.text.names import CONTROLS, HALVES, LINE_ENDS, SOFT_HYPHEN, SPACES, TURNS
 
-# Control characters, marks that change the direction of writing, line separators, and lone surrogates, which stand for
-# bytes of file names that are in no encoding.
+# Control characters, marks that change the direction of writing, line separators, and lone surrogates, which represent
+# undecodable bytes of file names.
 _UNSEEN = re.compile(f"[{CONTROLS}{LINE_ENDS}{TURNS}{SPACES}{SOFT_HYPHEN}{HALVES}]")
-# Markdown takes an underscore within a word for a letter.
+# Markdown treats an underscore inside a word as a letter.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|#&~!$]|(?<![^\W_])_|_(?![^\W_]))")
-# Some readers of Markdown turn `:smile:` into a picture, but not in code.
+# Some Markdown renderers turn `:smile:` into an emoji, but not inside code.
 _EMOJI = re.compile(r":(?=[\w+-]*[a-z+-]|100|1234)[\w+-]+:")
 _CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 
 
 def show_unseen(text: str) -> str:
-    """`text` with invisible characters, which a terminal would obey, as escapes such as `\\x1b`."""
+    """Return `text` with control characters as escapes such as `\\x1b`."""
     return _UNSEEN.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
@@ -37,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with every character that means something to Markdown escaped."""
+    """Return `text` on one line, with all Markdown syntax escaped."""
     shown = show_unseen(" ".join(text.split()))
     parts, end = [], 0
     for found in _EMOJI.finditer(shown):
@@ -47,7 +47,7 @@ def escape(text: str) -> str:
 
 
 def quote_code(text: str) -> str:
-    """`text` as Markdown code, between as many backticks as it needs."""
+    """Return `text` as Markdown code, between as many backticks as it needs."""
     shown = show_unseen(text) or " "
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     pad = " " if shown[0] == "`" or shown[-1] == "`" or (shown[0] == shown[-1] == " " and shown.strip()) else ""
@@ -55,7 +55,7 @@ def quote_code(text: str) -> str:
 
 
 def split_code(sentence: str) -> list[tuple[str, bool]]:
-    """The pieces of a sentence without backticks, each with whether it was quoted as code."""
+    """Split a sentence at backticks; return each piece with whether it was quoted as code."""
     pieces, end = [], 0
     for found in _CODE.finditer(sentence):
         code = found[2]
@@ -66,7 +66,7 @@ def split_code(sentence: str) -> list[tuple[str, bool]]:
 
 
 def escape_sentence(sentence: str) -> str:
-    """`sentence` as Markdown: what it quotes as code stays code, everything else is escaped."""
+    """Return `sentence` as Markdown: quoted code stays code, everything else is escaped."""
     parts = []
     for piece, is_code in split_code(sentence):
         before, after = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
@@ -75,5 +75,5 @@ def escape_sentence(sentence: str) -> str:
 
 
 def make_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table; the cells are Markdown already."""
+    """Return the lines of a table; cells must already be Markdown."""
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, and lines that do not tear them. Texts are shown as they are, never as markup."""
+"""Progress bars and messages on standard error. Texts are printed literally, never as markup."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ffem_jax.text.display import show_unseen
 
 Item = TypeVar("Item")
 
-# Of bars and of lines alike, so that a line does not tear a bar. It looks up sys.stderr at each use.
+# Shared by bars and messages, so that a message does not break a bar. It looks up sys.stderr at each use.
 CONSOLE = Console(stderr=True)
 
 
 class SecondsColumn(ProgressColumn):
-    """Whole seconds since the task began."""
+    """Whole seconds since the task started."""
 
     def render(self, task: Task) -> Text:
-        """The column's text."""
+        """Return the column's text."""
         return Text(f"{task.elapsed or 0:.0f} s")
 
 
@@ -48,24 +48,24 @@ PARTS: dict[str, Callable[[], ProgressColumn]] = {
 
 def can_draw() -> bool:
     """Whether standard error is a terminal that can move its cursor."""
-    # The stream is asked, and not rich alone: FORCE_COLOR makes a terminal of any pipe.
+    # Check the stream as well as rich: with FORCE_COLOR rich takes any pipe for a terminal.
     return sys.stderr.isatty() and not CONSOLE.is_dumb_terminal
 
 
 def make_progress(*parts: str, enabled: bool = True, keep: bool = False) -> Progress:
-    """A progress display of rich; a context manager.
+    """Create a rich progress display, to be used as a context manager.
 
     Args:
         parts: from left to right, names of PARTS or formats of a task, such as `{task.description}`.
-        enabled: whether to draw where that is possible (`can_draw`).
-        keep: leave the last state, and write it where a bar cannot be drawn, too.
+        enabled: whether to draw if possible (`can_draw`).
+        keep: leave the final state on screen, and print it even if bars cannot be drawn.
     """
     return Progress(
         *(PARTS[part]() if part in PARTS else TextColumn(part, markup=False) for part in parts),
         console=CONSOLE,
         transient=not keep,
         refresh_per_second=4,
-        # Results go to standard output, which must not be led through a console on standard error.
+        # Results go to standard output, which must not be redirected to the console on standard error.
         redirect_stdout=False,
         redirect_stderr=False,
         disable=not enabled or not (keep or can_draw()),
@@ -73,7 +73,7 @@ def make_progress(*parts: str, enabled: bool = True, keep: bool = False) -> Prog
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items`, and draw how many of `total` are done; without `total`, of their number if they have one."""
+    """Yield `items` and show progress out of `total`, which defaults to the length of `items` if it has one."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with make_progress("{task.description}", "bar", "{task.completed}/{task.total}", "rest") as progress:
@@ -84,5 +84,5 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
 
 
 def say(message: str) -> None:
-    """Write a line to standard error, above a running bar."""
+    """Print a line on standard error, above a running bar."""
     CONSOLE.out(show_unseen(message), highlight=False)

@@ -1,10 +1,10 @@
-"""Tables and sentences on a terminal, in a pipe or in a file: the one place where rich is given anything to read.
+"""Prints tables and sentences to a terminal, a pipe or a file, through rich.
 
-A terminal gets what fits its width: the least important columns go first, and a line below says which; names are
-broken between words. A pipe or a file gets every column and whole cells, as wide as they are.
+On a terminal the table is fitted to the width: the least important columns are dropped and listed below it, and names
+are wrapped between words. A pipe or a file gets every column, with unwrapped cells.
 
-Rich takes square brackets for markup and `:name:` for a picture, so every text becomes a `rich.text.Text` here. It is
-imported when a table is printed.
+Rich interprets square brackets as markup and `:name:` as an emoji, so every text becomes a `rich.text.Text` here. It
+is imported when a table is printed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-NARROWEST_NAME = 22  # letters per line that a name is given before a column is dropped for it
+NARROWEST_NAME = 22  # minimum width of a name, in letters; below it a column is dropped instead
 LONGEST_WORD = 30  # letters; a longer word is broken
-GAP, EDGES = 3, 2  # blanks between columns, and at both ends of a line together
+GAP, EDGES = 3, 2  # blanks between columns, and in total at the two ends of a line
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Column:
     """A column of a table.
 
     Args:
-        name: its head.
-        right: numbers, their ends below one another.
-        fold: a long text is broken between its words, so that all of it is shown.
-        whole: never broken.
-        rank: how little is lost without it: the highest goes first where a terminal is narrow; 0 always stays.
+        name: the header.
+        right: right-aligned, for numbers.
+        fold: long text is wrapped between words, so that all of it is shown.
+        whole: never wrapped.
+        rank: order of dropping on a narrow terminal: the highest is dropped first; 0 is always kept.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Plain texts, each shown as it is. bold: one mark per row, or none at all."""
+    """Rows of literal text. bold: one flag per row, or empty."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -58,7 +58,7 @@ class Table:
     bold: tuple[bool, ...] = ()
 
     def select(self, kept: Sequence[int]) -> Table:
-        """The table with the columns `kept` alone."""
+        """Return the table with only the columns `kept`."""
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
         return Table(tuple(self.columns[i] for i in kept), rows, self.title, self.bold)
 
@@ -66,7 +66,7 @@ class Table:
 def make_table(
     columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, title: str = "", bold: Sequence[bool] = ()
 ) -> Table:
-    """A table of plain texts. Raises ValueError for a row of another length than `columns`."""
+    """Build a table of literal texts. Raises ValueError for a row that does not match `columns`."""
     heads = tuple(Column(column) if isinstance(column, str) else column for column in columns)
     cells = tuple(tuple(show_unseen(cell) for cell in row) for row in rows)
     for row in cells:
@@ -76,9 +76,9 @@ def make_table(
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
-    """Write `table` to a terminal as wide as that is, to anything else with all its columns and no line broken.
+    """Print `table`, fitted to the width of a terminal; to anything else with all columns and unwrapped.
 
-    Where the encoding has no lines to draw with, they are drawn in ASCII.
+    Rules are drawn in ASCII if the encoding has no box-drawing characters.
     """
     file = sys.stdout if file is None else file
     width = find_width(file)
@@ -92,22 +92,22 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     else:
         from rich.console import Console
 
-        # A height, too: without one rich takes a terminal that says nothing of itself for 80 letters wide.
+        # Pass a height too: without one rich assumes 80 columns for a terminal that reports no size.
         console = Console(file=file, width=width, height=25, markup=False, emoji=False, highlight=False)
         console.print(_build(table, width))
     if dropped:
-        print_prose(f"Not shown for want of room: {', '.join(dropped)}. A wider terminal or a pipe has them.", file)
+        print_prose(f"Columns dropped to fit: {', '.join(dropped)}. A wider terminal or a pipe shows them.", file)
 
 
 def print_prose(text: str, file: TextIO | None = None, indent: int = 0) -> None:
-    """Write `text` as a line, on a terminal broken between words; further lines begin with `indent` blanks."""
+    """Print `text` as a line, wrapped on a terminal; continuation lines start with `indent` blanks."""
     file = sys.stdout if file is None else file
     print(wrap_prose(show_unseen(text), find_width(file), indent), file=file, flush=True)
 
 
 def wrap_prose(text: str, width: int | None, indent: int = 0) -> str:
-    """`text` in lines of at most `width` letters, broken between words and after `|`; further lines begin with `indent`
-    blanks, and what goes with a `- ` stands below it."""
+    """Wrap `text` to `width` letters, between words and after `|`. Continuation lines start with `indent` blanks, and
+    those of a `- ` item are aligned with its text."""
     if width is None or len(text) <= width:
         return text
     start = text[: len(text) - len(text.lstrip())]
@@ -123,7 +123,7 @@ def wrap_prose(text: str, width: int | None, indent: int = 0) -> str:
 
 
 def find_width(file: TextIO) -> int | None:
-    """Letters per line of the terminal that `file` is, or what COLUMNS says of it; None where it is no terminal."""
+    """Return the width of the terminal `file`, or the value of COLUMNS; None if `file` is not a terminal."""
     if not file.isatty():
         return None
     columns = os.environ.get("COLUMNS", "")
@@ -134,9 +134,9 @@ def find_width(file: TextIO) -> int | None:
 
 
 def fit_columns(table: Table, width: int) -> tuple[Table, list[str]]:
-    """The table with the columns that fit `width`, and the names of those that do not.
+    """Return the table with the columns that fit `width`, and the names of those dropped.
 
-    The column of the highest rank goes first, of equal ranks the last; one of rank 0 never goes.
+    The column with the highest rank is dropped first, the last one among equals; rank 0 is never dropped.
     """
     kept = list(range(len(table.columns)))
     dropped: list[int] = []
@@ -150,7 +150,7 @@ def fit_columns(table: Table, width: int) -> tuple[Table, list[str]]:
 
 
 def _measure_least(table: Table, index: int) -> int:
-    """The letters that a column needs: all of the widest cell, or of one that may be broken enough to read."""
+    """Return the minimum width of a column: its widest cell or, if cells may wrap, a readable width."""
     column = table.columns[index]
     cells = [column.name, *(row[index] for row in table.rows)]
     widest = max(map(_count_letters, cells))
@@ -187,7 +187,7 @@ def _build(table: Table, width: int | None) -> RichTable:
 
 
 def _draw_plain(table: Table, encoding: str) -> str:
-    """The lines of the table, each as long as its text."""
+    """Return the lines of the table, without trailing blanks."""
     from rich.console import Console
 
     widths = [
@@ -199,7 +199,7 @@ def _draw_plain(table: Table, encoding: str) -> str:
     ) as text:
         console = Console(
             file=text,
-            # Letters that the encoding does not have come out longer than they are.
+            # Letters missing from the encoding are escaped, and become longer.
             width=sum(widths) + GAP * len(widths) + EDGES,
             color_system=None,
             force_terminal=False,

@@ -184,7 +184,7 @@ def test_a_folder_without_people_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AlignError, match="no folder"):
         align_folder(tmp_path / "file", tmp_path / "out", SETTINGS, FindDiscs())
     draw_photograph(tmp_path / "loose" / "1.png", (100, 80, 40))
-    with pytest.raises(DataError, match="has 1 pictures but no folders"):
+    with pytest.raises(DataError, match="has 1 images but no folders"):
         align_folder(tmp_path / "loose", tmp_path / "out", SETTINGS, FindDiscs())
 
 
@@ -283,7 +283,7 @@ def test_photographs_that_cannot_be_listed_now_are_not_called_gone(
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", refuse)
         notes = align_folder(people, out, SETTINGS, FindDiscs()).notes
-    assert any("could not be looked into this time (1): ann (Permission denied)" in note for note in notes)
+    assert any("could not be accessed this time (1): ann (Permission denied)" in note for note in notes)
     assert not [note for note in notes if "not there any more" in note]
     assert align_folder(people, out, SETTINGS, FindDiscs()).kept == 9
 

@@ -72,7 +72,7 @@ def test_the_report_says_so(make_record, tmp_path):
     column = [50, 60, 70, 80, 90, 95]
     result = write_frontier(make_seeds(make_record, column), tmp_path)
     text = (tmp_path / "frontier.md").read_text()
-    assert "of one seed with another not known (one seed per network); of MACs alone with accuracy 1.00 [" in text
+    assert "one seed against another not known (one seed per network); MACs alone against accuracy 1.00 [" in text
     saved = json.loads((tmp_path / "frontier.json").read_text())
     assert saved["agreement"] == result.to_dict()["agreement"]
     assert saved["agreement"]["macs_only"]["networks"] == 6

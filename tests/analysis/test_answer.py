@@ -136,7 +136,7 @@ def test_one_seed_says_so() -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([], "no trial of the 0 recorded is done"),
+        ([], "none of the 0 recorded trials is done"),
         (sweep(lambda *_: 0.5, kinds=("eca",), sizes=(64,)), "nothing varies"),
         (sweep(lambda *_: 0.5, kinds=("eca",), sizes=(64,), seeds=1), "nothing varies: the records have one trial"),
         (
@@ -145,7 +145,7 @@ def test_one_seed_says_so() -> None:
         ),
         (
             [make_trial(np.ones(9, bool), attention={"kind": k}, seed=n) for n, k in enumerate(("none", "eca"))],
-            "no two of 2 trials are equal in all but attention.kind",
+            "no two of 2 trials differ only in attention.kind",
         ),
     ],
 )
@@ -161,10 +161,11 @@ def test_failed_pruned_and_missing_trials_are_named() -> None:
     lost = dataclasses.replace(records[-1], status="failed", accuracy=None, hits="", error="out of memory\nmore")
     answer = answer_records([*records[:-1], lost])
     assert answer.notes[0] == "not in the answer: 1 failed, the first with: out of memory"
-    missing = "seeds that others have, or folds of the protocol, are missing of: "
+    missing = "seeds that other networks have, or folds of the protocol, are missing for: "
     assert any(note.startswith(missing) and "seed 1" in note for note in answer.notes)
     assert (
-        "not in the trend along data.resolution, for want of a level: 1 of 4 runs (seed, fold, context)" in answer.notes
+        "not in the trend along data.resolution, because a level is missing: 1 of 4 runs (seed, fold, context)"
+        in answer.notes
     )
 
 
@@ -221,7 +222,7 @@ def test_factors_and_a_level_can_be_chosen() -> None:
     answer = answer_records(records, factors=["attention.kind"], against="none")
     assert [(e.row.first, e.row.second) for e in answer.effects] == [("none", "eca"), ("none", "se")]
     with pytest.raises(
-        FrontierError, match="no level of any factor here; choose one of: attention.kind: none, eca, se"
+        FrontierError, match="not a level of any factor here; choose one of: attention.kind: none, eca, se"
     ):
         answer_records(records, against="cbam")
     with pytest.raises(FrontierError, match="cannot be compared"):
@@ -254,6 +255,6 @@ def test_what_is_true_of_all_factors_is_said_once() -> None:
     records = [dataclasses.replace(r, hits="", hits_gallery="", test_images=[]) for r in sweep(lambda *_: 0.5)]
     answer = answer_records(records)
     assert len(answer.comparisons) > 1
-    assert sum("do not say which of the same images were right" in note for note in answer.notes) == 1
-    assert not any("Without which images" in sentence for sentence in list_sentences(answer))
-    assert any("do not say which images were right" in line for line in describe_design(answer))
+    assert sum("do not record which of the same images were classified correctly" in note for note in answer.notes) == 1
+    assert not any("so there is no test" in sentence for sentence in list_sentences(answer))
+    assert any("do not list the correctly classified images" in line for line in describe_design(answer))

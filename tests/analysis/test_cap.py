@@ -28,7 +28,7 @@ def test_of_several_the_newest_counts_and_is_named():
     for records in ([old, new], [new, old]):
         cap, notes = find_cap(records)
         assert cap == Cap(2.0, "float32")
-        assert "the newest, 2 MB at float32, counts here" in notes[0]
+        assert "the newest, 2 MB at float32, is used here" in notes[0]
         assert "10 MB at float32 (1 trials)" in notes[0]
     assert ask_question([old, new], 3.0)[1] == []
 

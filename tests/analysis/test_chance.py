@@ -80,10 +80,10 @@ def test_what_cannot_be_resampled_is_refused_in_one_line() -> None:
     for own, names, more, message in (
         (records, ("ffem", "mobilenetv2"), {}, "no finished trial of mobilenetv2 .* choose two of: ffem, ffem_am"),
         (records, ("ffem", "ffem"), {}, "two different networks"),
-        ([*records, other], ("ffem", "ffem_am"), {}, "several networks are called ffem here; add --where"),
+        ([*records, other], ("ffem", "ffem_am"), {}, "several networks are named ffem here; add --where"),
         (apart, ("ffem", "ffem_am"), {}, "never tested on the same fold"),
         (records, ("ffem", "ffem_am"), {"per_person": 0}, "at least one image per person"),
-        (records, ("ffem", "ffem_am"), {"per_person": 7}, "nobody has as many test images"),
+        (records, ("ffem", "ffem_am"), {"per_person": 7}, "no person has that many test images"),
     ):
         with pytest.raises(FrontierError, match=message):
             resample_leads(own, *names, people, **more)

@@ -171,7 +171,7 @@ def edited(make_record) -> list[TrialRecord]:
 def test_of_an_edited_folder_the_newest_faces_count_and_the_others_are_named(edited):
     kept, (note,) = select_comparable(edited)
     assert [record.pictures_fingerprint for record in kept] == ["new", "new"]
-    assert "2 trials of others are left out, by fingerprint: old (2); --faces old takes those instead" in note
+    assert "2 trials of others are left out, by fingerprint: old (2); --faces old uses those instead" in note
     # In whichever order the lines stand.
     assert {r.pictures_fingerprint for r in select_comparable(edited[::-1])[0]} == {"new"}
 
@@ -180,8 +180,8 @@ def test_one_version_can_be_chosen(edited):
     for faces in ("old", "old-px", "ol"):
         kept, notes = select_comparable(edited, faces=faces)
         assert [record.pictures_fingerprint for record in kept] == ["old", "old"]
-        assert notes == [f"2 trials of other faces are left out, by --faces {faces}"]
-    with pytest.raises(FrontierError, match="--faces gone: no recorded trial is of these; choose one of: old, new"):
+        assert notes == [f"2 trials of other faces are left out because of --faces {faces}"]
+    with pytest.raises(FrontierError, match="--faces gone: no recorded trial used these; choose one of: old, new"):
         select_comparable(edited, faces="gone")
 
 
@@ -236,7 +236,7 @@ def test_faces_of_a_pretraining_have_versions_too(make_record):
         record.pretraining_fingerprint, record.started_at = fingerprint, f"2026-11-0{day}"
     kept, (note,) = select_comparable(records)
     assert kept == records[1:]
-    assert "faces that networks were pretrained on changed" in note
+    assert "the faces of the pretraining changed" in note
 
 
 def test_pretrainings_of_several_seeds_are_trainings_of_one_network(make_record):
@@ -273,7 +273,7 @@ def test_an_edited_pretraining_folder_is_seen_whatever_the_recipe(make_record):
     ]
     alone = make_record(seed=3)
     kept, (note,) = select_comparable([*records, alone])
-    assert (kept, "pretrained on changed" in note) == ([records[1], alone], True)
+    assert (kept, "the faces of the pretraining changed" in note) == ([records[1], alone], True)
     # What the note proposes keeps the networks that have no such pretraining.
     kept, _ = select_comparable([*records, alone], faces="old")
     assert kept == [records[0], alone]
@@ -342,7 +342,7 @@ def test_an_attention_that_is_declared_nowhere_raises(make_record):
     records = [make_record(arch={"width_multiplier": w}, attention={"kind": "se"}) for w in (0.5, 1.0)]
     for record, reduction in zip(records, (4, 16), strict=True):
         record.spec["arch"]["attention"] |= {"kind": "imagined", "reduction": reduction}
-    with pytest.raises(FrontierError, match="attention.kind=imagined, which cannot be read here"):
+    with pytest.raises(FrontierError, match="attention.kind=imagined, which this version cannot read"):
         compare_records(records, "arch.width_multiplier")
     # Each is a network of its own all the same.
     assert len(summarize_records(records)) == 2

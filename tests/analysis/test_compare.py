@@ -98,7 +98,7 @@ def test_no_attention_pairs_with_every_placement_and_contexts_get_a_row_each(rec
     ]
     by_place = compare_records(records, "attention.placement")
     assert levels(by_place) == [("first", "last", "", 1)]
-    assert by_place.notes == ("not compared, for want of attention.placement: 1 trial",)
+    assert by_place.notes == ("not compared, because they have no attention.placement: 1 trial",)
 
 
 def test_names_and_settings_that_nobody_reads_block_no_pair(record):
@@ -125,7 +125,7 @@ def test_names_and_settings_that_nobody_reads_block_no_pair(record):
 )
 def test_what_differs_in_anything_else_is_no_pair(record, other):
     a, b = record(draw_hits(0, 0.7), attention=NONE), record(draw_hits(1, 0.7), attention=eca(), **other)
-    with pytest.raises(FrontierError, match="no two of 2 trials are equal in all but attention.kind"):
+    with pytest.raises(FrontierError, match="no two of 2 trials differ only in attention.kind"):
         compare_records([a, b], "attention.kind")
 
 
@@ -140,7 +140,7 @@ def test_another_fold_of_view2_is_no_pair(record):
         record(draw_hits(i, 0.7), attention=kinds[i], protocol={"name": "view2", "folds": 10, "fold": i})
         for i in (0, 1)
     )
-    with pytest.raises(FrontierError, match="no two of 2 trials are equal"):
+    with pytest.raises(FrontierError, match="no two of 2 trials differ only in"):
         compare_records([a, b], "attention.kind")
 
 
@@ -220,7 +220,7 @@ def test_against_one_level_the_others_are_not_compared_with_each_other(record):
         other = mended.get((row.first, row.second)) or mended[row.second, row.first]
         assert row.p_value == other.p_value
         assert abs(row.difference) == abs(other.difference)
-    with pytest.raises(FrontierError, match=r"against=.front. is no level .* choose one of: "):
+    with pytest.raises(FrontierError, match=r"against=.front. is not a level .* choose one of: "):
         compare_records(records, "attention.placement", against="front")
 
 
@@ -236,14 +236,14 @@ def test_factors_that_do_not_vary_name_those_that_do(record):
 
 def test_two_data_sets_or_protocols_are_refused_by_name(record):
     a = record(draw_hits(0, 0.7), attention=NONE)
-    with pytest.raises(FrontierError, match=r"lfw52 \(1 trials\), synthetic \(1 trials\); take each alone"):
+    with pytest.raises(FrontierError, match=r"lfw52 \(1 trials\), synthetic \(1 trials\); use them separately"):
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), data={"name": "synthetic"})], "attention.kind")
     with pytest.raises(FrontierError, match="mix protocols: holdout with test_per_person=2.*kfold with folds=5"):
         compare_records([a, record(draw_hits(1, 0.7), attention=eca(), protocol={"name": "kfold"})], "attention.kind")
 
 
 def test_nothing_done_and_bad_choices_are_refused(make_record):
-    with pytest.raises(FrontierError, match="no trial of the 1 recorded is done"):
+    with pytest.raises(FrontierError, match="none of the 1 recorded trials is done"):
         compare_records([make_record(status="failed")], "attention.kind")
     with pytest.raises(FrontierError, match="metric='x' is not known"):
         compare_records([], "attention.kind", metric="x")
@@ -269,7 +269,7 @@ def test_records_without_hits_are_compared_unpaired_and_say_so(make_record):
     assert (row.images, row.tests, row.test, row.p_value, row.p_corrected) == (104, 208, "", None, None)
     assert row.difference == pytest.approx(20 / 104)
     assert not row.significant
-    assert "2 of 2 pairs do not say which of the same images were right" in comparison.notes[0]
+    assert "2 of 2 pairs do not record which of the same images were classified correctly" in comparison.notes[0]
     assert "by an unpaired interval without a test: a hint" in write_sentence(row, comparison)
     assert "Newcombe" in write_page(comparison)
 
@@ -333,8 +333,9 @@ def make_row(**changes):
         ),
         (
             {"low": -0.013, "overall": True, "context": "all 3"},
-            "Over all 3 contexts: attention kind `eca` and attention kind `none` differ as trained here (+1.2 points, "
-            "p = 0.01 after Holm's correction), but seeds vary too much to generalise (95 % CI -1.3 to +2.1).",
+            "Over all 3 contexts: attention kind `eca` and attention kind `none` differ in the networks trained here "
+            "(+1.2 points, p = 0.01 after Holm's correction), but seeds vary too much to generalise "
+            "(95 % CI -1.3 to +2.1).",
         ),
     ],
 )

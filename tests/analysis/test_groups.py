@@ -57,9 +57,11 @@ def test_only_records_that_say_who_was_right_serve(make_record):
     good = make_tests(make_record, PEOPLE > 3)
     old = make_record(correct=3, seed=1)
     assert choose_records([good, old, make_record(status="failed", seed=2)]) == [good]
-    with pytest.raises(FrontierError, match="none of the 1 trials that are done says which images were right"):
+    with pytest.raises(
+        FrontierError, match="none of the 1 finished trials records which images were classified correctly"
+    ):
         choose_records([old])
-    with pytest.raises(FrontierError, match="mix data sets.*; take each alone"):
+    with pytest.raises(FrontierError, match="mix data sets.*; use them separately"):
         choose_records([good, make_tests(make_record, PEOPLE > 3, data={"name": "synthetic"})])
     with pytest.raises(FrontierError, match="none of the 1"):
         choose_records([dataclasses.replace(good, hits="1")])
@@ -89,18 +91,18 @@ def test_without_a_wish_every_column_that_can_be_names_is_taken():
     many = {**ATTRIBUTES, "score": np.linspace(0, 1, 30)}
     columns, notes = cut_columns(many, [])
     assert list(columns) == ["gender", "glasses", "worn", "age"]
-    assert notes == ["score has many numbers and is passed over; --by score:0.5 cuts it"]
+    assert notes == ["score has many numbers and is skipped; --by score:0.5 bins it"]
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
         ("beard", "no column 'beard'; choose one of: gender, glasses, worn, age, score"),
-        ("score", "say where to cut them, as in score:0.5"),
-        ("glasses:a", "cuts nothing"),
-        ("gender:0.5", "cuts nothing"),
-        ("glasses:nan", "cuts nothing"),
-        ("glasses:0.1,inf", "cuts nothing"),
+        ("score", "give cuts, as in score:0.5"),
+        ("glasses:a", "is not valid"),
+        ("gender:0.5", "is not valid"),
+        ("glasses:nan", "is not valid"),
+        ("glasses:0.1,inf", "is not valid"),
         ("beard:0.5", "no column 'beard'"),
     ],
 )
@@ -110,7 +112,7 @@ def test_wishes_that_mean_nothing_are_refused(wanted, message):
 
 
 def test_a_column_asked_for_twice_is_refused_and_overrules_nothing():
-    with pytest.raises(FrontierError, match="column glasses is asked for twice; .* as in glasses:0.1,0.5"):
+    with pytest.raises(FrontierError, match="column glasses is requested twice; .* as in glasses:0.1,0.5"):
         cut_columns(ATTRIBUTES, ["glasses:0.1", "gender", "glasses:0.5"])
 
 
@@ -173,5 +175,5 @@ def test_notes_on_the_table_beside_the_faces_reach_the_user(faces, capsys):
     )
     assert choose_attributes(known, None) is known.attributes
     assert capsys.readouterr().err == "warning: attributes.csv: 1 of 4\n"
-    with pytest.raises(UsageError, match="attributes.csv ignored: why; mend it, or give --attributes"):
+    with pytest.raises(UsageError, match="attributes.csv ignored: why; fix it, or give --attributes"):
         choose_attributes(dataclasses.replace(faces, notes=("attributes.csv ignored: why",)), None)

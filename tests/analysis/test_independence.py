@@ -56,10 +56,10 @@ def test_the_row_says_how_many_were_drawn() -> None:
     (row,) = comparison.rows
     assert (row.pretrainings, row.seeds, row.pairs, row.tests) == (3, 9, 9, 9 * IMAGES)
     assert list_sentences(comparison)[1] == (
-        "3 pretrainings per network: the intervals draw them anew, each with all its trainings."
+        "3 pretrainings per network: the intervals resample them, each with all its trainings."
     )
     page = write_page(comparison)
-    assert "images and pretrainings, each with its seeds, are drawn anew" in page
+    assert "images and pretrainings, each with its seeds, are resampled" in page
     assert ONCE not in page
 
 
@@ -135,7 +135,7 @@ def test_trainings_of_two_teachers_are_no_pair() -> None:
         make_trial(random.random(IMAGES) < 0.6, attention={"kind": kind}, teacher={"name": name, "vectors": name * 8})
         for kind, name in (("none", "a"), ("eca", "b"))
     ]
-    with pytest.raises(FrontierError, match="no two of 2 trials are equal"):
+    with pytest.raises(FrontierError, match="no two of 2 trials differ only in"):
         compare_records(records, "attention.kind")
     same = dataclasses.replace(records[1], teacher=records[0].teacher, trial_key="taught by the other")
     (sentence,) = compare_records([records[0], same], "attention.kind").exclusions

@@ -102,9 +102,9 @@ def test_a_comparison_says_that_people_are_drawn(record, tmp_path) -> None:
     found = compare_records(records, "attention.kind")
     page = write_page(found)
     assert "Measured: rank-1 identification accuracy among unknown people." in page
-    assert "People are drawn anew for the interval, with all their images" in page
+    assert "People are resampled for the interval, with all their images" in page
     assert "exact, by people" in page
-    assert "of other people this says nothing" not in page
+    assert "does not generalise to other people" not in page
     write_comparison(found, tmp_path)
     assert "difference of accuracy, points" in (tmp_path / "compare.svg").read_text()
 
@@ -120,8 +120,8 @@ def test_a_rate_is_compared_without_a_test_and_in_its_own_direction(record, metr
     assert (row.difference, row.p_value, row.test) == (pytest.approx(0.4), None, "")
     assert (row.low, row.high) == pytest.approx((0.4 - 0.05, 0.4 + 0.05))
     assert f"40.0 points {verdict} than" in write_sentence(row, found)
-    assert any(f"{metric} is no share of tests" in note for note in found.notes)
-    assert "is no share of tests" in write_page(found)
+    assert any(f"{metric} is not a share of tests" in note for note in found.notes)
+    assert "is not a share of tests" in write_page(found)
     assert not found.rows[0].significant
 
 
@@ -179,7 +179,7 @@ def test_a_measure_of_another_protocol_names_those_there_are(record, make_record
         lambda: compare_records(plain, "attention.kind", metric="auc"),
     ):
         with pytest.raises(
-            FrontierError, match="auc is of protocol=open_set.*choose one of: accuracy, accuracy_gallery"
+            FrontierError, match="auc belongs to protocol=open_set.*choose one of: accuracy, accuracy_gallery"
         ):
             read()
     with pytest.raises(FrontierError, match="mix protocols"):
@@ -188,9 +188,9 @@ def test_a_measure_of_another_protocol_names_those_there_are(record, make_record
 
 def test_groups_are_of_images(record) -> None:
     assert len(choose_records([record([1])])) == 1
-    with pytest.raises(FrontierError, match="auc is no share of images.*choose one of: accuracy, accuracy_gallery"):
+    with pytest.raises(FrontierError, match="auc is not a share of images.*choose one of: accuracy, accuracy_gallery"):
         choose_records([record([1])], "auc")
-    with pytest.raises(FrontierError, match="protocol=open_set says of which images accuracy_gallery is right"):
+    with pytest.raises(FrontierError, match="protocol=open_set says which images are correct by accuracy_gallery"):
         choose_records([record([1])], "accuracy_gallery")
 
 

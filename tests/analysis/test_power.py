@@ -181,7 +181,7 @@ def test_chance_is_what_the_records_hold() -> None:
     assert chance.by_image == pytest.approx(1.0)
     assert chance.by_person == pytest.approx(1.0, abs=0.02)
     assert chance.run_sd == 0.0
-    assert "two networks with one seed disagree on 20.0 % of the tests (2 pairs)" in chance.source
+    assert "two networks with the same seed disagree on 20.0 % of the tests (2 pairs)" in chance.source
     assert estimate_chance(records).by_person == 0.0  # type: ignore[union-attr]
 
 

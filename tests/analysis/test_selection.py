@@ -45,8 +45,8 @@ def test_conditions_select(records, conditions, kept):
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        (["attention"], "is no KEY=VALUE"),
-        (["=3"], "is no KEY=VALUE"),
+        (["attention"], "is not KEY=VALUE"),
+        (["=3"], "is not KEY=VALUE"),
         (["recipe.epoch=30"], r"recipe.epoch: no recorded trial has this setting; choose one of: recipe.epochs"),
         (["kind=eca"], "no recorded trial has this setting; choose one of: .*attention.kind"),
         (["attention.kind=cbam"], r"has this value; choose one of: none \(2\), eca \(1\), se \(1\)"),

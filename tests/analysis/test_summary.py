@@ -131,6 +131,16 @@ def test_the_gallery_metric_has_its_own_numbers(make_record):
     assert (summary.accuracy_low, summary.accuracy_high) == pytest.approx(compute_wilson_interval(52, 104))
 
 
+def test_a_teacher_that_was_measured_in_every_trial_is_a_level(make_record):
+    taught = [
+        make_record(protocol={"name": "view2", "fold": fold}, teacher={"measured": {"view2": own}})
+        for fold, own in enumerate((0.95, 0.97))
+    ]
+    assert summarize_records(taught)[0].teacher == pytest.approx(0.96)
+    # Unknown for one of the trials: no level.
+    assert summarize_records([*taught, make_record(protocol={"name": "view2", "fold": 2})])[0].teacher is None
+
+
 def test_a_record_without_the_metric_is_named_and_not_invented(make_record):
     (summary,) = summarize_records([make_record(accuracy_gallery=None)], "accuracy_gallery")
     assert (summary.status, summary.accuracy) == ("failed", None)
@@ -158,7 +168,7 @@ def test_what_cannot_share_an_axis_is_refused_in_one_line(make_record, one, othe
     with pytest.raises(FrontierError, match=message) as caught:
         summarize_records([make_record(**one), make_record(**other)])
     assert "\n" not in str(caught.value)
-    assert "alone" in str(caught.value)
+    assert "use them separately" in str(caught.value)
 
 
 def test_a_refused_network_that_never_saw_its_faces_is_comparable(make_record):

@@ -166,11 +166,11 @@ def test_several_seeds_are_several_records_and_each_has_its_network(data: ffem_j
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("data=lfw52", "data=lfw52 is no setting here: `data` chooses the faces"),
-        ("data.resolution=32", "data.resolution=32 is no setting here"),
-        ("run.records=x", "is no setting here"),
-        ("hydra.run.dir=x", "is no setting here"),
-        ("launcher=joblib", "is no setting here"),
+        ("data=lfw52", "data=lfw52 is not allowed here: `data` chooses the faces"),
+        ("data.resolution=32", "data.resolution=32 is not allowed here"),
+        ("run.records=x", "is not allowed here"),
+        ("hydra.run.dir=x", "is not allowed here"),
+        ("launcher=joblib", "is not allowed here"),
         ("recipe.epoch=3", "epochs"),
         ("arch=ffem_a", "ffem_am"),
         ("seed=0,1", "seed"),
@@ -189,7 +189,7 @@ def test_a_setting_that_there_is_not_is_one_line(
 def test_faces_that_are_no_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ffem_jax.FfemError, match="data is str; give faces_from_folder"):
         ffem_jax.train_network("faces", out=tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(ffem_jax.FfemError, match="is not there; it must hold one folder per person"):
+    with pytest.raises(ffem_jax.FfemError, match="is missing; it must contain one folder per person"):
         ffem_jax.train_network(ffem_jax.DataSpec(name="folder", root=str(tmp_path / "none")), out=tmp_path)
     with pytest.raises(ffem_jax.FfemError):
         ffem_jax.faces_from_folder(tmp_path / "none")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from made_records import build_record
@@ -50,6 +51,24 @@ def test_a_hard_set_of_test_images_makes_no_network_worse():
     assert result.rungs[0].agreement.tau == pytest.approx(1.0)
     assert (result.repeated, result.pairs) == (pytest.approx(1.0), 1)
     assert result.macs.tau == pytest.approx(1.0)
+
+
+def test_stops_on_the_way_are_a_curve_for_trials_without_one():
+    finished = [replace(record, validation_accuracy=[]) for record in make_trials((0,) * 6)]
+    early = (1, 2, 3, 5, 4, 6)
+    stops = [
+        replace(record, status="pruned", epochs=1, accuracy=right / 104)
+        for record, right in zip(finished, early, strict=True)
+    ]
+    (rung,) = compute([*stops, *finished]).rungs
+    assert (rung.epoch, rung.agreement.tau) == (1, pytest.approx(13 / 15))
+    # A trial without stops has no curve and is not ranked.
+    assert compute([*stops[1:], *finished]).trials == 5
+    assert group_records(finished) == {}
+    # Nor is an epoch ranked at which one of the trials did not stop.
+    longer = [replace(record, epochs=3) for record in finished]
+    other = [replace(stops[0], epochs=2), *stops[1:]]
+    assert compute([*other, *longer]).rungs == ()
 
 
 def test_what_was_not_trained_to_the_end_has_no_final_order():

@@ -57,14 +57,17 @@ def test_the_answer_is_a_table_the_design_and_what_may_be_said(
 ) -> None:
     status, out, err = ffem(capsys, "answer", "run")
     assert status == 0
-    assert "arch.name: 1 of 1 differences are between the trials of another factor's" in err
+    assert "arch.name: 1 of 1 differences compare the trials of another factor" in err
     assert "- 12 trials of 6 networks, 240 distinct test images, 2 runs per network" in out
-    assert re.search(r"- With 80 % power a difference of [\d.]+( to [\d.]+)? points and more between two levels", out)
+    assert re.search(
+        r"- With 80 % power the design detects a difference of [\d.]+( to [\d.]+)? points or more between two levels",
+        out,
+    )
     assert re.search(r"attention kind `eca` is \d\d\.\d points better than attention kind `none`", out)
-    silent = [line for line in out.splitlines() if "indistinguishable" in line or "No trend" in line]
+    silent = [line for line in out.splitlines() if "indistinguishable" in line or "no significant trend" in line]
     assert silent
-    assert all(re.search(r"This design finds [\d.]+ points( per doubling)? and more", line) for line in silent)
-    assert "1 interaction was tested, and no interaction is shown" in out
+    assert all(re.search(r"This design detects [\d.]+ points( per doubling)? or more", line) for line in silent)
+    assert "1 interaction was tested, and none is significant" in out
     assert sorted(path.name for path in Path("run").iterdir()) == ["records.jsonl", "records.jsonl.lock"]
 
 
@@ -114,10 +117,10 @@ def test_no_line_is_wider_than_the_terminal(width: int, folder: Path, monkeypatc
         (["nothing"], "nothing does not exist"),
         (["run", "--factor", "arch.depth_multiplier"], "cannot be compared"),
         (["run", "--where", "attention.kind=eca", "--where", "data.resolution=96"], "nothing varies"),
-        (["run", "--metric", "auc"], "is of protocol=open_set"),
-        (["run", "--points", "5"], "go with --chance"),
+        (["run", "--metric", "auc"], "belongs to protocol=open_set"),
+        (["run", "--points", "5"], "need --chance"),
         (["run", "--chance", "ffem", "ffem_am", "--points", "0"], "--points 0: give a lead above 0"),
-        (["run", "--chance", "ffem", "ffem_am", "--factor", "attention.kind"], "no --factor or --against"),
+        (["run", "--chance", "ffem", "ffem_am", "--factor", "attention.kind"], "without --factor and --against"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -135,7 +138,7 @@ def test_chance_draws_people_of_the_records(capsys: pytest.CaptureFixture[str], 
     assert status == 0
     assert re.match(r"On 120 test images of 60 people `ffem_am` leads `ffem` by 7.7 points or more in \d+\.\d %", out)
     page = Path("out/chance.md").read_text(encoding="utf-8")
-    assert "A resampling of recorded answers, and no new training: 4 trainings" in page
+    assert "This resamples recorded results and trains nothing: 4 trainings" in page
     assert {path.name for path in Path("out").iterdir()} == {"chance.md", "chance.png", "chance.svg"}
     _, out, _ = ffem(capsys, *words, "--json")
     assert json.loads(out)["images"] == 120

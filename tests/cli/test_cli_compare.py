@@ -137,7 +137,7 @@ def test_groups_of_a_file_and_a_folder_of_ones_own(capsys: pytest.CaptureFixture
     ("words", "message"),
     [
         (["--by", "beard"], "there is no column 'beard'; choose one of: glasses, occlusion"),
-        (["--attributes", "nowhere.csv"], "--attributes nowhere.csv is no file"),
+        (["--attributes", "nowhere.csv"], "--attributes nowhere.csv is not a file"),
         (["--attributes", "empty.csv"], "names no column `path`"),
     ],
 )

@@ -16,8 +16,8 @@ PLACEMENT = str(Path(__file__).parents[2] / "results" / "placement")
 def test_the_frontier_names_the_cheapest_that_may_be_as_good(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["frontier", PLACEMENT]) == DONE
     told = " ".join(capsys.readouterr().err.split())
-    assert "The highest accuracy, `SE last`, is not shown to be the best" in told
-    assert "The cheapest whose interval overlaps it is `no attention`." in told
+    assert "The highest accuracy is that of `SE last`, but it is not established as the best" in told
+    assert "The cheapest network with an overlapping interval is `no attention`." in told
 
 
 def test_where_nothing_fits_the_smallest_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +31,7 @@ def test_the_best_of_networks_that_guess_is_not_exported_without_a_word(
     record = build_record(correct=3, tested=40, people=12)
     append_record(tmp_path / "records.jsonl", record)
     main(["export", str(tmp_path), "--best", "--format", "onnx", "--out", str(tmp_path / "out")])
-    assert "it is not shown to beat guessing (8.3 %); train longer" in capsys.readouterr().err
+    assert "it does not significantly beat guessing (8.3 %); train longer" in capsys.readouterr().err
     assert main(["frontier", str(tmp_path)]) in (DONE, BAD_USAGE)
     assert "at chance (8.3 %)" in capsys.readouterr().err
 

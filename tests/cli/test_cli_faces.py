@@ -72,8 +72,8 @@ def test_the_newest_faces_count_and_it_is_said(edited, command, capsys):
     out = {"frontier": ["--out", str(folder / "frontier")], "report": ["--out", str(folder / "report.html")]}
     assert main([name, str(folder), *more, *out.get(name, []), "--json"]) == 0
     printed = capsys.readouterr()
-    told = f"2 trials of others are left out, by fingerprint: {older} (2); --faces {older} takes those instead"
-    newest = "the newest that something was trained on count"
+    told = f"2 trials of others are left out, by fingerprint: {older} (2); --faces {older} uses those instead"
+    newest = "the newest with a finished training are used"
     assert f"the faces changed while trials of data=folder were recorded; {newest}, and {told}" in printed.err
     found = json.loads(printed.out)
     if name == "frontier":
@@ -97,7 +97,7 @@ def test_others_are_taken_where_they_are_chosen(edited, command, capsys):
     out = ["--out", str(folder / "older.html")] if name == "report" else []
     assert main([name, str(folder), *more, *out, "--json", "--faces", older[:6]]) == 0
     printed = capsys.readouterr()
-    assert f"2 trials of other faces are left out, by --faces {older[:6]}" in printed.err
+    assert f"2 trials of other faces are left out because of --faces {older[:6]}" in printed.err
     if name == "compare":
         assert json.loads(printed.out)["rows"][0]["accuracy_first"] == 1 / 6
 
@@ -113,7 +113,7 @@ def test_groups_of_faces_that_are_no_longer_there_are_refused(edited, capsys):
 def test_a_version_that_no_trial_is_of_names_those_there_are(edited, capsys):
     folder, older = edited
     assert main(["frontier", str(folder), "--faces", "zzz"]) == 2
-    assert f"--faces zzz: no recorded trial is of these; choose one of: {older}, " in capsys.readouterr().err
+    assert f"--faces zzz: no recorded trial used these; choose one of: {older}, " in capsys.readouterr().err
 
 
 def test_several_versions_are_several_parts_of_a_mixed_page(edited, capsys):

@@ -118,7 +118,7 @@ def test_an_unknown_option_is_told_alone(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["align", "a", "b", "c"]) == 2
     assert "unrecognized arguments: c" in capsys.readouterr().err
     assert main(["train", "--cfg", "-m", "seed=1,2"]) == 2
-    assert "leave one of them out" in capsys.readouterr().err
+    assert "give only one of them" in capsys.readouterr().err
 
 
 def test_a_folder_that_a_failed_command_made_is_gone(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_config_folder_of_any_name(capsys: pytest.CaptureFixture[str], tmp_pat
     ("content", "told"),
     [
         ("# ü\nname: x\n".encode("latin-1"), "is not in UTF-8"),
-        (b"\xef\xbb\xbf# @package _global_\nname: x\n", "begins with a byte-order mark"),
+        (b"\xef\xbb\xbf# @package _global_\nname: x\n", "starts with a byte-order mark"),
     ],
 )
 def test_a_config_file_in_another_encoding_is_named(

@@ -58,7 +58,7 @@ def test_in_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "differences of" in out or "no difference" in out
     assert "over the cap: " in out
     assert "is over the cap of 1 MB" in out
-    for word in ("trials", "networks", "size", "faces", "disk", "time in all", "how timed", "attention.kind"):
+    for word in ("trials", "networks", "size", "faces", "disk", "time in all", "timing", "attention.kind"):
         assert word in out
 
 
@@ -98,7 +98,7 @@ def test_a_plan_of_a_search_names_no_level(
     assert plan["differences"] == []
     assert plan["hours"] > 0
     assert list(tmp_path.iterdir()) == []
-    assert describe_differences(plan)[0].startswith("A search compares no levels")
+    assert describe_differences(plan)[0].startswith("A search does not compare levels")
     assert [row[0] for row in describe_plan(plan)][:2] == ["trials", "space"]
 
 
@@ -123,8 +123,8 @@ def test_where_the_images_are_not_here(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sweep", "quickstart", "--plan", "--cfg"], "--cfg prints a config and --plan a plan; leave one of them out"),
-        (["sweep", "quickstart", "--records", "x.jsonl"], "--records goes with --plan"),
+        (["sweep", "quickstart", "--plan", "--cfg"], "--cfg prints a config and --plan a plan; give only one of them"),
+        (["sweep", "quickstart", "--records", "x.jsonl"], "--records needs --plan"),
         (["sweep", "quickstart", "--plan", "--records", "x.jsonl"], "x.jsonl does not exist"),
         (["sweep", "quickstart", "--plan", "data=folder"], "data=folder needs data.root=DIR"),
         (["sweep", "quickstart", "--plan", "arch.width_multiplier=9"], "arch.width_multiplier=9"),

@@ -137,7 +137,7 @@ def test_the_limit_of_macs_holds_exactly(folder, capsys):
     found = json.loads(predict(capsys, folder, "--json", "--cap-mmacs", str(limit / 1e6), "--top", "40")[1])
     assert {str(n["point"]) for n in found["networks"]} == {str(n["point"]) for n in every if n["macs"] <= limit}
     assert 0 < found["ranked"] < len(every)
-    assert " under 10 MB and 0.001 M multiply-adds, " in predict(capsys, folder, "--cap-mmacs", "0.001")[2]
+    assert " under 10 MB and 0.001 M MACs, " in predict(capsys, folder, "--cap-mmacs", "0.001")[2]
     status, _, err = predict(capsys, folder, "--cap-mmacs", "-1")
     assert (status, "--cap-mmacs -1.0 must be" in err) == (2, True)
 
@@ -147,17 +147,17 @@ def test_the_page_claims_no_order_within_the_intervals(folder, capsys):
     assert "head_channels" in out + err
     assert "these records do not order them" in err
     assert "Kendall's tau [95 %] of predicted with recorded accuracy, each network left out in turn: 0." in err
-    assert "of one seed with another not known" in err
+    assert "one seed against another not known" in err
 
 
 def test_a_worthless_ranking_says_so(folder, capsys):
-    assert "WORTH NOTHING" not in predict(capsys, folder)[2]
+    assert "NOT YET USABLE" not in predict(capsys, folder)[2]
     records = [make_trial(point) for point in load_space("small", folder)]
     (folder / "records.jsonl").unlink()
     for record, other in zip(records[:14], np.random.default_rng(0).permutation(14), strict=True):
         record.accuracy = records[other].accuracy
         append_record(folder / "records.jsonl", record)
-    assert "THE RANKING IS WORTH NOTHING YET" in predict(capsys, folder, "--cap-mb", "5")[2]
+    assert "THE RANKING IS NOT YET USABLE" in predict(capsys, folder, "--cap-mb", "5")[2]
 
 
 def test_choices_are_short_in_the_table():
@@ -209,7 +209,7 @@ def test_mistakes_are_one_line(folder, capsys):
         ([str(sizes)], "the records differ in data.resolution (48 and 32), which is no choice of the space"),
         ([str(folder / "nowhere")], "does not exist"),
         ([str(folder), "--space", "smal"], "there is no sweep 'smal'; did you mean small?"),
-        ([str(folder), "--space", "plain"], "states no space: it has no hydra.sweeper"),
+        ([str(folder), "--space", "plain"], "defines no space: it has no hydra.sweeper"),
         ([str(folder), "--cap-mb", "nan"], "--cap-mb: nan must be a size above 0"),
         ([str(folder), "--top", "0"], "--top 0 must be at least 1"),
     ]:

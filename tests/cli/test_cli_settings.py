@@ -106,7 +106,7 @@ def test_several_patterns_are_one_list_in_order() -> None:
         ("hydra.sweeper.ntrials", "hydra.sweeper.n_trials"),
         ("pretrain.data.rot", "pretrain.data.root"),
         ("nesterof", "recipe.nesterov"),
-        ("zzz", "no setting matches 'zzz'; ffem settings has all"),
+        ("zzz", "no setting matches 'zzz'; ffem settings lists all"),
         ("*zzz", "no setting matches '*zzz'"),
     ],
 )

@@ -124,10 +124,10 @@ def test_what_is_wrong_is_said_in_one_line(
         (f"{train} teacher=vectors teacher.path=few.npz", "no vector for 25 of 25 images"),
         (f"{train} teacher=vectors teacher.path=gone.npz", "gone.npz cannot be read"),
         (train, "recipe=distill distils without a teacher; set teacher=vectors|onnx|ffem"),
-        ("train data=folder data.root=faces teacher=vectors teacher.path=few.npz", "has no use for teacher=vectors"),
-        ("teach teacher=onnx teacher.path=big.onnx", "name one folder of people"),
+        ("train data=folder data.root=faces teacher=vectors teacher.path=few.npz", "does not use teacher=vectors"),
+        ("teach teacher=onnx teacher.path=big.onnx", "give one folder of people"),
         ("teach faces teacher=onnx teacher.path=gone.onnx --out other.npz", "gone.onnx cannot be read"),
-        ("teach faces teacher=onnx teacher.path=big.onnx --out vectors.txt", "the file ends in .npz"),
+        ("teach faces teacher=onnx teacher.path=big.onnx --out vectors.txt", "the name must end in .npz"),
     ):
         assert run(words, *([] if words.startswith("teach") else SMALL)) == BAD_USAGE, words
         (line,) = capsys.readouterr().err.strip().splitlines()

@@ -130,7 +130,7 @@ def test_help_takes_no_time_and_imports_nothing_heavy() -> None:
         (["sweep", "search", "hydra.sweeper.sampler=nsga3"], "choose one of: random, nsga2, tpe, gp, grid"),
         (["sweep", "search", "hydra.sweeper.sampler=grid"], "is for at most 100000 points"),
         (["frontier", "nowhere"], "nowhere does not exist"),
-        (["frontier", "empty"], "holds no records.jsonl"),
+        (["frontier", "empty"], "contains no records.jsonl"),
         (["frontier", "file", "--against", "size"], "choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -249,7 +249,7 @@ def test_a_sweep_stopped_early_says_so_and_goes_on(capsys: pytest.CaptureFixture
     assert (counts["done"], counts["pruned"]) == (2, 0)
     status, out, _ = ffem(capsys, "train", "run.stop_epoch=4", "hydra.run.dir=one")
     assert status == 0
-    assert "goes on from there" in out
+    assert "resumes from there" in out
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_a_hard_stop_says_how_to_go_on(
     monkeypatch.setenv("FFEM_STAND_IN", "interrupt")
     status, out, err = ffem(capsys, *HALTED)
     assert (status, out) == (130, "")
-    assert err.splitlines()[-1].endswith(f"goes on from here: ffem {' '.join(HALTED)}")
+    assert err.splitlines()[-1].endswith(f"resumes from here: ffem {' '.join(HALTED)}")
     monkeypatch.delenv("FFEM_STAND_IN")
     assert ffem(capsys, *HALTED)[0] == 0
     records = read_records(tmp_path / "outputs" / "resolution-synthetic" / "records.jsonl")

@@ -105,10 +105,10 @@ def test_kinds_without_any_are_recorded_as_before() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("gate", {"gruops": 2}, "arch.attention.options.gruops is no setting of arch.attention.kind=gate; did you mean "
-         "groups? its own settings are: groups, start, doubled"),
-        ("eca", {"groups": 2}, "arch.attention.options.groups is no setting of arch.attention.kind=eca; it has none of "
-         "its own"),
+        ("gate", {"gruops": 2}, "arch.attention.options.gruops is not a setting of arch.attention.kind=gate; did you "
+         "mean groups? its settings are: groups, start, doubled"),
+        ("eca", {"groups": 2}, "arch.attention.options.groups is not a setting of arch.attention.kind=eca; it has no "
+         "settings of its own"),
         ("gate", {"groups": 2.5}, "arch.attention.options.groups=2.5 must be a whole number"),
         ("gate", {"groups": True}, "arch.attention.options.groups=True must be a whole number"),
         ("gate", {"doubled": 1}, "arch.attention.options.doubled=1 must be true or false"),

@@ -59,7 +59,7 @@ def test_the_same_arrays_are_found_again_and_others_are_not_taken_for_them(tmp_p
     assert faces_from_arrays(draw(), labels, folder=tmp_path / "faces") == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "faces").rglob("*.png")} == times
     for images, owners in ((draw(seed=1), labels), (draw(), labels[::-1]), (draw(6), labels[:6])):
-        with pytest.raises(DataError, match="exists and holds other files than these"):
+        with pytest.raises(DataError, match="exists and contains files other than these"):
             faces_from_arrays(images, owners, folder=tmp_path / "faces")
     assert list(tmp_path.iterdir()) == [tmp_path / "faces"]
 
@@ -90,7 +90,7 @@ IMAGES, LABELS = draw(), [0, 1] * 4
 @pytest.mark.parametrize(
     ("images", "labels", "people", "message"),
     [
-        (IMAGES / 255, LABELS, None, "image 0 is float64; images are uint8 from 0 to 255"),
+        (IMAGES / 255, LABELS, None, "image 0 is float64; images must be uint8 from 0 to 255"),
         (IMAGES.astype(np.int64), LABELS, None, "image 0 is int64"),
         (IMAGES // 200, LABELS, None, "no pixel of any image is over 1"),
         (IMAGES.transpose(0, 3, 1, 2), LABELS, None, r"image 0 has shape \[3, 16, 16\]; it must be \[H, W, 3\]"),
@@ -105,16 +105,16 @@ IMAGES, LABELS = draw(), [0, 1] * 4
         (IMAGES, np.eye(8), None, r"labels has the shape \[8, 8\]"),
         (IMAGES, [0.0, 1.0] * 4, None, "labels are float64; give whole numbers, or people's names"),
         (IMAGES, [True, False] * 4, ["a", "b"], "labels are bool"),
-        (IMAGES, [1, 2] * 4, ["a", "b"], "label 2 is no index into the 2 people; labels begin with 0"),
-        (IMAGES, [0, -1] * 4, ["a", "b"], "label -1 is no index"),
-        (IMAGES, ["a", "b"] * 4, ["a", "b"], "beside people they are indices"),
-        (IMAGES, LABELS, ["ann", "ann"], "2 people are called the same: 'ann' and 'ann'"),
-        (IMAGES, LABELS, ["ann", "ann "], "2 people are called the same: 'ann' and 'ann '"),
-        (IMAGES, LABELS, ["ann", "a/b"], "a person cannot be called 'a/b'"),
-        (IMAGES, LABELS, ["ann", ".."], "a person cannot be called"),
-        (IMAGES, LABELS, ["ann", " "], "a person cannot be called ' '"),
-        (IMAGES, LABELS, ["ann", "é" * 128], "a person cannot be called"),
-        (IMAGES, LABELS, ["ann", "\ud800"], "a person cannot be called"),
+        (IMAGES, [1, 2] * 4, ["a", "b"], "label 2 is not an index into the 2 people; labels start at 0"),
+        (IMAGES, [0, -1] * 4, ["a", "b"], "label -1 is not an index"),
+        (IMAGES, ["a", "b"] * 4, ["a", "b"], "together with `people` they must be indices"),
+        (IMAGES, LABELS, ["ann", "ann"], "2 people have the same name: 'ann' and 'ann'"),
+        (IMAGES, LABELS, ["ann", "ann "], "2 people have the same name: 'ann' and 'ann '"),
+        (IMAGES, LABELS, ["ann", "a/b"], "'a/b' is not valid as a person's name"),
+        (IMAGES, LABELS, ["ann", ".."], "is not valid as a person's name"),
+        (IMAGES, LABELS, ["ann", " "], "' ' is not valid as a person's name"),
+        (IMAGES, LABELS, ["ann", "é" * 128], "is not valid as a person's name"),
+        (IMAGES, LABELS, ["ann", "\ud800"], "is not valid as a person's name"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line(

@@ -81,7 +81,7 @@ def test_how_a_table_is_written_decides_nothing(tmp_path_factory, values, order,
     path.write_bytes(file.getvalue().encode(encoding))
     attributes, notes = read_attributes(path, names)
     np.testing.assert_array_equal(attributes["größe"], [np.nan if value is None else value for value in values])
-    assert [note for note in notes if "taken from below" not in note] == []
+    assert [note for note in notes if "are relative to" not in note] == []
     assert len(notes) == (above not in ("", "./"))
 
 
@@ -95,7 +95,7 @@ def test_how_a_table_is_written_decides_nothing(tmp_path_factory, values, order,
         ("a/0.png,1\n./a/0.png,1.5\n", "a/0.png is '1' in line 2 and '1.5' in line 3"),
         (
             "a/0.png,f\na/1.png,f\na/1.png,m\na/0.png,m\n",
-            "a/1.png is 'f' in line 3 .* and 1 images more are said twice",
+            "a/1.png is 'f' in line 3 .* and 1 more images have two values",
         ),
     ],
 )
@@ -108,12 +108,12 @@ def test_the_same_said_twice_is_counted(read):
     attributes, notes = read("path,sex,x\na/0.png,Male,1\na/0.png,male ,1.0\na/0.png,,\na/1.png,Male,\na/1.png,,2\n")
     assert attributes["sex"].tolist()[:2] == ["Male", "Male"]
     assert attributes["x"].tolist()[:2] == [1, 2]
-    assert told(notes, "more than one row, which agree (2): a/0.png (lines 2, 3, 4), a/1.png (lines 5, 6)")
+    assert told(notes, "images with several rows, which agree (2): a/0.png (lines 2, 3, 4), a/1.png (lines 5, 6)")
 
 
 def test_rows_of_no_image_are_counted_and_named(read):
     _, notes = read("path,x\na/0.png,1\nz/9.png,1\na/0.jpg,1\na/1.png,1\n", everybody=[*NAMES, "c/0.png"])
-    assert notes == ("table.csv: rows that name none of the images here (2): z/9.png (line 3), a/0.jpg (line 4)",)
+    assert notes == ("table.csv: rows that match no image (2): z/9.png (line 3), a/0.jpg (line 4)",)
     _, notes = read("path,x\na/0.png,1\nc/0.png,1\n", everybody=[*NAMES, "c/0.png"])
     assert not told(notes, "none of the images")
 
@@ -123,7 +123,7 @@ def test_a_folder_that_only_some_paths_begin_with_is_another_folder(read):
     assert told(notes, "(2): train/a/0.png (line 2), test/a/0.png (line 3)")
     attributes, notes = read("path,x\nfaces/a/0.png,1\na/1.png,3\n")
     assert attributes["x"].tolist()[:2] == [1, 3]
-    assert told(notes, "paths are taken from below faces")
+    assert told(notes, "paths are relative to faces")
     with pytest.raises(AttributesError, match="a/0.png is '1' in line 2 and '2' in line 3"):
         read("path,x\nfaces/a/0.png,1\na/0.png,2\n")
 
@@ -134,9 +134,9 @@ def test_cells_too_many_too_few_and_without_a_name(read):
     attributes, notes = read("path,,x,y\na/0.png,,1,2,,\n\na/1.png,?,3\n,,7,\n,,,\na/2.png\n")
     np.testing.assert_array_equal(attributes["x"][:3], [1, 3, np.nan])
     assert list(attributes) == ["x", "y"]
-    assert told(notes, "fewer cells than the first line, the missing ones taken as not known: 2, lines 4, 7")
-    assert told(notes, "column without a name are passed over: 1, lines 4")
-    assert told(notes, "rows without a path are passed over: 1, lines 5")
+    assert told(notes, "fewer cells than the first line, the missing ones counted as unknown: 2, lines 4, 7")
+    assert told(notes, "cells skipped because their column has no name: 1, lines 4")
+    assert told(notes, "rows skipped because they have no path: 1, lines 5")
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_cells_too_many_too_few_and_without_a_name(read):
         (f"path,{NFC},{NFD} \na/0.png,3,4\n", "names José more than once"),
         ('path,x\na/0.png,"1\na/1.png,2\n', 'line 2 cannot be read .*is a " left open'),
         ('path,x\na/0.png,"1\na/1.png,"\na/2.png,3\n', 'lines 2 to 3 are one row: a " in line 2 stays open'),
-        ("path,x\na/0.png,1\n".encode("utf-16-le"), "no text in UTF-8"),
+        ("path,x\na/0.png,1\n".encode("utf-16-le"), "it is not UTF-8 text"),
         (b"path,x\n\xff\x81,1\n", "line 2 is neither UTF-8 nor Windows-1252"),
-        (b"PK\x03\x04\x00\x00", "no text in UTF-8"),
+        (b"PK\x03\x04\x00\x00", "it is not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(read, content, message):
@@ -166,7 +166,7 @@ def test_windows_1252_is_read_and_said(read):
     table = f"path;größe\r\n{NFC}/1.png;klein\r\n".encode("cp1252")
     attributes, notes = read(table, [f"{NFD}/1.png"])
     assert attributes["größe"].tolist() == ["klein"]
-    assert notes == ("table.csv: line 1 is no UTF-8, so all of it is read as Windows-1252; save it as UTF-8",)
+    assert notes == ("table.csv: line 1 is not UTF-8, so the file is read as Windows-1252; save it as UTF-8",)
 
 
 # ------------------------------------------------------------------------------------- numbers
@@ -176,20 +176,20 @@ def test_words_for_not_known_leave_a_column_one_of_numbers(read):
     for word in ("NA", "n/a", "nan", "NULL", "-", "?", "#N/A", "unknown"):
         attributes, notes = read(write_rows(["0.5", word, "1", word, "2", "3"]))
         np.testing.assert_array_equal(attributes["value"], [0.5, np.nan, 1, np.nan, 2, 3])
-        assert notes == (f"table.csv: column value: taken as not known: {word!r} (line 3) and 1 more",)
+        assert notes == (f"table.csv: column value: read as unknown: {word!r} (line 3) and 1 more",)
 
 
 @pytest.mark.parametrize("odd", ["abc", "inf", "-Infinity", "1e999", "1_000", "0x10", "٣", "5%", "1 2"])
 def test_what_is_no_number_among_numbers_is_named(read, odd):
     attributes, notes = read(write_rows(["0.5", "1", odd, "1", "2", "3"]))
     np.testing.assert_array_equal(attributes["value"], [0.5, 1, np.nan, 1, 2, 3])
-    assert notes == (f"table.csv: column value: no numbers among numbers, taken as not known: {odd!r} (line 4)",)
+    assert notes == (f"table.csv: column value: non-numbers among numbers, read as unknown: {odd!r} (line 4)",)
 
 
 def test_numbers_among_text_are_text_and_said(read):
     attributes, notes = read(write_rows(["old", "young", "7", "old", "old", "8"]))
     assert attributes["value"].tolist() == ["old", "young", "7", "old", "old", "8"]
-    assert told(notes, "numbers, '7' (line 4) and 1 more, are mixed with text, 'old' (line 2) and 3 more; all of it")
+    assert told(notes, "numbers, '7' (line 4) and 1 more, are mixed with text, 'old' (line 2) and 3 more; all")
 
 
 def test_decimal_commas_are_read_where_they_can_be_nothing_else(read):
@@ -199,7 +199,7 @@ def test_decimal_commas_are_read_where_they_can_be_nothing_else(read):
     attributes, notes = read(f"path;x\n{rows}\n")
     np.testing.assert_array_equal(attributes["x"], [0.5, 12.25, 1.25, 3, 1.5, np.nan])
     assert told(notes, "decimal commas are read as points: '0,5' (line 2) and 2 more")
-    with pytest.raises(AttributesError, match=r"column x: '1,250' \(line 3\) may be thousands or decimals"):
+    with pytest.raises(AttributesError, match=r"column x: '1,250' \(line 3\) may mean thousands or decimals"):
         read("path;x\na/0.png;12.5\na/1.png;1,250\n")
 
 

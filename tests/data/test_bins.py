@@ -74,14 +74,14 @@ def test_a_malicious_file_is_refused_and_runs_nothing(tmp_path: Path, protocol: 
         "image": ([payload] + [b""] * 19, TRUE),
         "truth": ([b""] * 20, [payload, *TRUE[1:]]),
     }[place]
-    with pytest.raises(DataError, match="is refused: it asks for ") as caught:
+    with pytest.raises(DataError, match="is refused: it requests ") as caught:
         read(tmp_path / "a.bin", held, protocol)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
 
 def test_what_python_3_wrote_in_an_old_protocol_is_told_how_to_be_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"it asks for _codecs\.encode.* protocol=4"):
+    with pytest.raises(DataError, match=r"it requests _codecs\.encode.* protocol=4"):
         read(tmp_path / "a.bin", ([b"\xff\xd8"] * 20, TRUE), 2)
 
 
@@ -98,14 +98,14 @@ def test_no_name_at_all_is_looked_up(tmp_path: Path, call: Callable[..., Any]) -
         (b"no pickle", "is refused"),
         (pickle.dumps(([b"x"] * 20, TRUE))[:-40], "is refused"),
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "is refused"),  # an image of 8 EB
-        ({"images": []}, "no pair of two lists"),
-        (([b""] * 20, TRUE, []), "no pair of two lists"),
-        ((["text"] * 20, TRUE), "no list of encoded images"),
-        (([b""] * 20, ["yes"] * 10), "no list of truth values"),
-        (([b""] * 20, [2] * 10), "no list of truth values"),
-        (([b""] * 20, [0.5] * 10), "no list of truth values"),
-        (([b""] * 19, TRUE), "19 images make no 10 pairs"),
-        (([b""] * 18, TRUE[:9]), "9 pairs make no 10 folds"),
+        ({"images": []}, "does not contain two lists"),
+        (([b""] * 20, TRUE, []), "does not contain two lists"),
+        ((["text"] * 20, TRUE), "not a list of encoded images"),
+        (([b""] * 20, ["yes"] * 10), "not a list of booleans"),
+        (([b""] * 20, [2] * 10), "not a list of booleans"),
+        (([b""] * 20, [0.5] * 10), "not a list of booleans"),
+        (([b""] * 19, TRUE), "19 images do not match 10 pairs"),
+        (([b""] * 18, TRUE[:9]), "9 pairs are too few for 10 folds"),
         (([b""] * 20, [True] * 10), "all of one kind"),
     ],
 )
@@ -142,7 +142,7 @@ def test_sets_are_chosen_by_name_and_what_is_missing_is_named(tmp_path: Path) ->
     assert [one.name for one in both.sets] == ["cfp_fp", "lfw"]
     (alone,) = load_bins(data, dataclasses.replace(elsewhere, bins=("lfw",))).sets
     np.testing.assert_array_equal(alone.images, both.sets[1].images)
-    with pytest.raises(DataError, match=r"agedb_30\.bin is not there; .* has cfp_fp\.bin, lfw\.bin"):
+    with pytest.raises(DataError, match=r"agedb_30\.bin does not exist; .* has cfp_fp\.bin, lfw\.bin"):
         load_bins(data, dataclasses.replace(elsewhere, bins=("lfw", "agedb_30")))
     with pytest.raises(DataError, match="no .bin file"):
         load_bins(data, ProtocolSpec(name="bins"))
@@ -162,12 +162,12 @@ def test_everybody_trains_and_a_picture_on_both_sides_is_said(tmp_path: Path) ->
     faces, split = load_split(data, protocol)
     assert split.train.tolist() == list(range(len(pixels)))
     assert (len(split.test), len(split.asked), split.tests_strangers) == (0, 0, True)
-    assert split.notes == ("bins: lfw (20 pairs) test; everybody trains",)
+    assert split.notes == ("bins: lfw (20 pairs) test; all people train",)
     held_out = load_split(data, ProtocolSpec(name="bins", validation_per_person=1))[1]
     assert (len(held_out.train), len(held_out.validation)) == (9, 3)
     write_bin(tmp_path / "lfw.bin", [encode(pixels[0]), *images[1:]], same)
     changed = load_split(data, protocol)[1]
-    assert "1 pictures that test are among those that train" in changed.notes[1]
+    assert "1 test images are also training images" in changed.notes[1]
     assert identify_faces(faces, changed) != identify_faces(faces, split)
 
 

@@ -268,7 +268,7 @@ def test_a_picture_that_cannot_be_read_now_is_named_and_tried_again(spec, monkey
     assert faces.names[:2] == ("ann/ann_0001.jpg", "ann/ann_0003.jpg")
     assert faces.unread == ("ann/ann_0002.jpg",)
     assert faces.notes == (
-        f"could not be read this time (1): ann/ann_0002.jpg ({told}); they are tried again the next time",
+        f"could not be read this time (1): ann/ann_0002.jpg ({told}); they will be tried again next time",
     )
     assert cached_files(spec) == []
     whole = load_faces(spec)

@@ -62,7 +62,7 @@ def test_it_arrives_whole_and_once(server, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"sha256": "0" * 64}, "another SHA-256"),
+        ({"sha256": "0" * 64}, "published SHA-256"),
         ({"size_bytes": len(CONTENTS) + 1}, f"is {len(CONTENTS):,} bytes and not"),
         ({"size_bytes": 1000}, "is over .* bytes and not 1,000"),
         ({"url": "{url}/missing"}, "could not be downloaded .*404"),

@@ -109,7 +109,7 @@ def test_people_keeps_those_with_the_most_images(tmp_path):
 
 def test_fewer_people_than_asked_for_are_said(tmp_path):
     write_people(tmp_path, {"ann": 2, "bob": 4})
-    assert load_faces(spec_of(tmp_path, people=4)).notes == ("data.people=4 are asked for, and there are 2",)
+    assert load_faces(spec_of(tmp_path, people=4)).notes == ("data.people=4 was requested, but there are only 2",)
 
 
 def test_attributes_beside_the_people(tmp_path):
@@ -143,13 +143,13 @@ def test_the_same_picture_in_another_file_has_the_same_content(tmp_path):
     ("make", "message"),
     [
         (lambda root: "", "needs data.root=DIR"),
-        (lambda root: root / "nowhere", "is not there"),
-        (lambda root: root / "file.txt", "is no folder"),
+        (lambda root: root / "nowhere", "is missing"),
+        (lambda root: root / "file.txt", "is not a folder"),
         (lambda root: root / "empty", "is empty"),
-        (lambda root: root / "loose", "has 2 pictures but no folders"),
-        (lambda root: root / "bare", "no picture in its 2 folders"),
-        (lambda root: root / "one", "has 1 of the at least 2 people"),
-        (lambda root: root / "broken", "has 1 of the at least 2 people .*skipped bob/bob_0001.jpg"),
+        (lambda root: root / "loose", "has 2 images but no folders"),
+        (lambda root: root / "bare", "no image in its 2 folders"),
+        (lambda root: root / "one", "has 1 of the required 2 people"),
+        (lambda root: root / "broken", "has 1 of the required 2 people .*skipped bob/bob_0001.jpg"),
     ],
 )
 def test_what_cannot_be_used_says_what_the_layout_must_be(tmp_path, make, message):

@@ -53,7 +53,7 @@ def test_the_environment_names_the_folder_and_the_spec_goes_before_it(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nowhere", "is not there"), ("file", "is no folder"), ("empty", "no LFW")]
+    ("name", "message"), [("nowhere", "is missing"), ("file", "is not a folder"), ("empty", "does not contain LFW")]
 )
 def test_a_folder_without_lfw_says_what_it_must_hold(tmp_path, name, message):
     (tmp_path / "file").write_text("")
@@ -72,7 +72,7 @@ def test_other_editions_beside_the_one_that_is_read_are_named(tmp_path):
     pack(write_people(tmp_path / "lfw", PEOPLE), tmp_path / "lfw-funneled.tgz")
     faces = load_faces(spec_of(tmp_path))
     assert faces.variant == "deepfunneled"
-    assert faces.notes[0] == "lfw-deepfunneled is read and not lfw, lfw-funneled.tgz, which is there too"
+    assert faces.notes[0] == "lfw-deepfunneled is used, not lfw, lfw-funneled.tgz, which also exists"
     assert len(load_faces(spec_of(tmp_path / "lfw")).notes) == 1
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_archive_says_so(tmp_path):
     archive = pack(folder, tmp_path / "lfw-funneled.tgz")
     shutil.rmtree(folder)
     archive.write_bytes(archive.read_bytes()[:-2000])
-    with pytest.raises(DataError, match="is damaged") as error:
+    with pytest.raises(DataError, match="is corrupt") as error:
         load_faces(spec_of(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -137,7 +137,7 @@ def test_lfw52_is_52_people_with_30_images_at_most(tmp_path):
     expected = sorted(sorted(counts, key=lambda person: (-counts[person], person))[:52])
     assert list(faces.people) == expected
     assert np.bincount(faces.labels).tolist() == [min(30, counts[person]) for person in expected]
-    assert "not the whole of lfw52" in faces.notes[-1]
+    assert "lfw52 is incomplete" in faces.notes[-1]
 
 
 def test_lfw_rest_is_whom_lfw52_leaves_over(tmp_path):
@@ -154,7 +154,7 @@ def test_lfw_rest_is_whom_lfw52_leaves_over(tmp_path):
 
 @pytest.mark.parametrize("other", [{"people": 10}, {"max_images": 5}])
 def test_lfw52_cannot_be_something_else(tmp_path, other):
-    with pytest.raises(DataError, match="take data=lfw"):
+    with pytest.raises(DataError, match="use data=lfw"):
         load_faces(spec_of(tmp_path, name="lfw52", **other))
 
 
@@ -199,7 +199,7 @@ def test_whatever_is_no_picture_of_the_archive_is_named_at_every_resolution(tmp_
         faces = load_faces(spec_of(tmp_path, resolution=resolution, cache_dir=str(tmp_path / "cache")))
         assert faces.people == ("Ann_Lee", "Bob_Ray", "Dan_Day")
         assert len(faces.names) == 11
-        assert "passed over in lfw.tgz (5)" in faces.notes[0]
+        assert "skipped in lfw.tgz (5)" in faces.notes[0]
         for name in ("Ann_Lee/2019/2019_0001.jpg", "lfw/loose.jpg", "Bob_Ray_0009.PNG", "Bob_Ray_0010.jpg"):
             assert name in faces.notes[0]
 
@@ -222,7 +222,7 @@ def test_one_name_in_two_normal_forms_is_one_person(tmp_path):
     faces = load_faces(spec_of(tmp_path, people=2))
     assert faces.people == ("Ann_Lee", nfc)
     assert np.bincount(faces.labels).tolist() == [3, 4]
-    assert "one name is one person: José_Ray" in faces.notes[0]
+    assert "folders merged into one person: José_Ray" in faces.notes[0]
 
 
 def test_names_that_are_no_utf8_are_loaded_from_a_folder_and_from_an_archive(tmp_path):
@@ -233,7 +233,7 @@ def test_names_that_are_no_utf8_are_loaded_from_a_folder_and_from_an_archive(tmp
     left, right = load_faces(spec_of(tmp_path / "a")), load_faces(spec_of(tmp_path / "b"))
     assert r"Jos\xe9" in left.people
     assert (left.people, left.names, left.fingerprint) == (right.people, right.names, right.fingerprint)
-    assert "no UTF-8 (1)" in left.notes[0]
+    assert "not UTF-8 (1)" in left.notes[0]
 
 
 def test_somebody_new_with_too_few_images_is_counted_though_nobody_selected_changed(tmp_path):

@@ -48,7 +48,7 @@ def test_sub_folders_are_named_with_their_pictures(root):
     (root / "ann" / "2019" / "notes.txt").write_text("no picture")
     (root / "bob" / "link").symlink_to(root / "ann")
     (note,) = load(root).notes
-    assert "sub-folders (3, with 9 pictures): ann/2019 (1), ann/2020 (2), bob/link (6); move" in note
+    assert "sub-folders (3, with 9 images): ann/2019 (1), ann/2020 (2), bob/link (6); move" in note
 
 
 def test_links_to_nothing_are_named_and_links_to_pictures_are_pictures(root):
@@ -60,9 +60,7 @@ def test_links_to_nothing_are_named_and_links_to_pictures_are_pictures(root):
     (root / "bob" / "live.png").symlink_to(root / "ann" / "ann_0001.png")
     faces = load(root)
     assert "bob/live.png" in faces.names
-    assert faces.notes == (
-        "passed over links to what is not there (4): gone, ann/dead.png, ann/loop.png, bob/through.png",
-    )
+    assert faces.notes == ("skipped broken links (4): gone, ann/dead.png, ann/loop.png, bob/through.png",)
 
 
 def test_what_is_neither_file_nor_folder_is_named_and_never_opened(root):
@@ -76,7 +74,7 @@ def test_what_is_neither_file_nor_folder_is_named_and_never_opened(root):
     finally:
         os.chdir(here)
     (note,) = load(root).notes
-    assert note == "passed over what is neither file nor folder (3): pipe, ann/pipe.png, bob/socket.png"
+    assert note == "skipped entries that are neither file nor folder (3): pipe, ann/pipe.png, bob/socket.png"
 
 
 def test_pictures_beside_the_people_and_a_table_of_another_name_are_named(root):
@@ -86,8 +84,8 @@ def test_pictures_beside_the_people_and_a_table_of_another_name_are_named(root):
     faces = load(root)
     assert faces.attributes == {}
     assert [note.split(";")[0] for note in faces.notes] == [
-        "passed over pictures beside the people's folders (1): loose.JPEG",
-        "passed over Attributes.CSV: the table of attributes must be called attributes.csv",
+        "skipped images beside the people's folders (1): loose.JPEG",
+        "skipped Attributes.CSV: the table of attributes must be named attributes.csv",
     ]
 
 
@@ -105,7 +103,7 @@ def test_an_empty_picture_is_said_to_be_empty_and_no_address_is_in_a_note(root):
     (root / "ann" / "empty.png").write_bytes(b"")
     (root / "ann" / "page.png").write_bytes(b"<html>404</html>")
     assert load(root).notes == (
-        "skipped ann/empty.png: the file is empty", "skipped ann/page.png: in no format that is known",
+        "skipped ann/empty.png: the file is empty", "skipped ann/page.png: unknown format",
     )  # fmt: skip
 
 
@@ -117,7 +115,7 @@ def test_many_are_named_a_few_and_counted_all(root):
     assert "(50): ann/dead00.png, " in notes[0]
     assert notes[0].endswith(f"and {50 - NAMED_AT_MOST} more")
     assert len(notes) == 2 + NAMED_AT_MOST
-    assert notes[-1] == f"skipped {50 - NAMED_AT_MOST} more pictures that cannot be read"
+    assert notes[-1] == f"skipped {50 - NAMED_AT_MOST} more unreadable images"
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_forgotten_once_it_can(root, monkeypatch):
@@ -135,7 +133,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_forgotten_once_it_can(root,
         faces = load(root)
     assert faces.people == ("ann", "bob")
     assert faces.unread == ("cy",)
-    assert faces.notes == ("could not be looked into this time (1): cy (Permission denied)",)
+    assert faces.notes == ("could not be accessed this time (1): cy (Permission denied)",)
     assert load(root).fingerprint == whole.fingerprint
     assert load(root).notes == ()
 
@@ -148,7 +146,7 @@ def test_without_any_picture_the_error_says_what_there_is(tmp_path, kind):
     else:
         (tmp_path / "ann" / "1.png").symlink_to("nowhere")
     told = {"sub-folder": r"ann/2019 \(2\)", "dead links": "ann/1.png"}[kind]
-    with pytest.raises(DataError, match=f"has no picture in its 1 folders .*{told}"):
+    with pytest.raises(DataError, match=f"has no image in its 1 folders .*{told}"):
         load(tmp_path)
 
 
@@ -172,7 +170,7 @@ def test_nothing_is_dropped(people):
         assert {picture.person for picture in listing.pictures} <= {tidy_name(person) or person for person in people}
         notes = "\n".join(listing.notes)
         for kind, told in (
-            ("folder", "sub-folders ({}, with {} pictures)"), ("dead", "not there ({})"), ("fifo", "folder ({})"),
+            ("folder", "sub-folders ({}, with {} images)"), ("dead", "broken links ({})"), ("fifo", "folder ({})"),
             ("file", ".txt ({})"), ("hidden", "hidden files ({})"),
         ):  # fmt: skip
             assert (told.format(counts[kind], counts[kind]) in notes) == (counts[kind] > 0)
@@ -208,7 +206,7 @@ def test_one_name_in_two_normal_forms_is_one_person(tmp_path):
     assert np.bincount(faces.labels).tolist() == [4, 2]
     assert len(set(faces.names)) == len(set(faces.content)) == 6  # both files called 1.png are there
     assert all((tmp_path / name).is_file() for name in faces.names)
-    assert faces.notes == (r"one name is one person: José is 'Jose\u0301' and 'Jos\xe9'",)
+    assert faces.notes == (r"folders merged into one person: José is 'Jose\u0301' and 'Jos\xe9'",)
 
 
 def test_the_spaces_of_a_name_make_no_second_person(tmp_path):
@@ -241,7 +239,7 @@ def test_names_that_are_no_utf8_are_loaded_shown_and_said(root):
         assert faces.names[0] == r"Jos\xe9/f\xfc.png"
         "\n".join([*faces.people, *faces.names, *faces.notes]).encode("utf-8")
         (note,) = faces.notes
-        assert "no UTF-8 (2)" in note
+        assert "not UTF-8 (2)" in note
         assert r": Jos\xe9, Jos\xe9/f\xfc.png;" in note
 
 
@@ -250,14 +248,14 @@ def test_a_name_in_latin1_beside_the_same_in_utf8_is_said(root):
     write_people(root, {NFC: 1}, "png", seed=40)
     faces = load(root)
     assert len(faces.people) == 4
-    assert r"Jos\xe9 may be José in Latin-1; here they are two people" in faces.notes
+    assert r"Jos\xe9 may be José in Latin-1; they are kept as two people" in faces.notes
 
 
 def test_two_names_that_are_shown_alike_are_refused(root):
     folder = write_latin(root)
     with open(folder + rb"/f\xfc.png", "wb") as file:
         make_picture(78, (40, 40)).save(file, "PNG")
-    with pytest.raises(DataError, match="2 pictures are shown as"):
+    with pytest.raises(DataError, match="2 images have the printable name"):
         load(root)
 
 

@@ -59,5 +59,5 @@ def test_this_machine_says_how_much(tmp_path: Path) -> None:
 
 def test_drawn_faces_that_do_not_fit_are_refused_before_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ffem_jax.data.memory.find_free_memory", lambda: 30_000)
-    with pytest.raises(TooLargeError, match=r"of 32 x 32 pixels take .* take fewer people \(data.people\)"):
+    with pytest.raises(TooLargeError, match=r"of 32 x 32 pixels need .* use fewer people \(data.people\)"):
         load_faces(DataSpec(name="synthetic", resolution=32, people=5, images_per_person=8))

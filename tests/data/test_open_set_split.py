@@ -110,8 +110,8 @@ def test_doubtful_and_repeated_images_are_named_and_left_out() -> None:
     assert 1 not in found[True].test
     assert {0, 1} <= set(found[False].train.tolist())
     notes = " ".join(found[True].notes)
-    assert "more than once under one tested person: 1 (2 images): person 0/0.jpg is person 0/1.jpg" in notes
-    assert "under more than one person, one of whom is tested: 1 (2 images): person 0/2.jpg is person 1/3.jpg" in notes
+    assert "duplicate images of one tested person: 1 (2 images): person 0/0.jpg is person 0/1.jpg" in notes
+    assert "images of several people, one of whom is tested: 1 (2 images): person 0/2.jpg is person 1/3.jpg" in notes
 
 
 def test_who_is_tested_is_in_the_key_where_the_pixels_do_not_tell() -> None:
@@ -131,7 +131,7 @@ def test_who_is_tested_is_in_the_key_where_the_pixels_do_not_tell() -> None:
     ("labels", "folds", "said"),
     [
         ([0, 0, 1, 1], 3, "2 people are fewer than protocol.folds=3"),
-        ([0, 1, 2, 3], 2, "0 of them with two different ones"),
+        ([0, 1, 2, 3], 2, "0 of them with two different images"),
         ([0, 0, 0, 1], 2, "1 people outside fold"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_fold_that_tests_nothing_says_what_to_set(labels, folds, said) -> None
 
 
 def test_validation_of_each_person_is_refused_and_no_setting_is_read_in_vain() -> None:
-    with pytest.raises(SpecError, match="validation_per_person=1 is not for protocol=open_set"):
+    with pytest.raises(SpecError, match="validation_per_person=1 does not apply to protocol=open_set"):
         ProtocolSpec(name="open_set", validation_per_person=1)
     assert select_effective_protocol(OPEN_SET) == {"name": "open_set", "folds": 3, "fold": 0, "split_seed": 0}
 

@@ -69,13 +69,13 @@ def test_pairs_are_read_in_order(root):
         (1, "2", "line 1 must be the number of folds"),
         (1, "ten\t2", "line 1 must be the number of folds"),
         (1, "1\t4", "line 1 must be the number of folds"),
-        (1, "2\t3", "has 8 pairs where its first line makes 12 due"),
+        (1, "2\t3", "has 8 pairs, but its first line announces 12"),
         (3, "Bob\t1", "line 3: 'Bob 1' is not person, number, number"),
         (3, "Bob\t1\tAnn\t2", "line 3: .* is not person, number, number"),
         (4, "Ann\t1\t2", "line 4: .* is not person, number, another person, number"),
         (4, "Ann\t1\tAnn\t2", "line 4: .* is not person, number, another person, number"),
         (4, "Ann\tone\tBob\t2", "line 4: .* is not person, number"),
-        (7, "Eve\t1\t9", "line 7: Eve/Eve_0009.jpg is not among the 18 readable pictures"),
+        (7, "Eve\t1\t9", "line 7: Eve/Eve_0009.jpg is not among the 18 readable images"),
     ],
 )
 def test_a_malformed_line_is_named_with_its_file_and_number(root, line, text, told):
@@ -91,7 +91,7 @@ def test_a_malformed_line_is_named_with_its_file_and_number(root, line, text, to
 
 def test_a_file_that_is_missing_empty_or_no_text_is_named(root):
     path = root / "pairs.txt"
-    for content, told in ((None, "cannot be read"), (b"", "line 1 must be"), (b"\xff\xfe", "it is no text")):
+    for content, told in ((None, "cannot be read"), (b"", "line 1 must be"), (b"\xff\xfe", "it is not text")):
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_bytes(content)
@@ -164,7 +164,7 @@ def test_images_held_out_are_of_people_who_train_and_change_nobody_elses_side(ro
     assert people_of(faces, split.validation) == people_of(faces, split.train) == people_of(faces, plain.train)
     assert len(split.validation) == 4
     np.testing.assert_array_equal(split.test, plain.test)
-    with pytest.raises(DataError, match="Hal has 1 different images to train on; protocol.validation_per_person=1"):
+    with pytest.raises(DataError, match="Hal has 1 different training images; protocol.validation_per_person=1"):
         load_split(data_of(root, min_images=1), view2(validation_per_person=1))
 
 
@@ -187,7 +187,7 @@ def test_the_key_knows_the_fold_the_pairs_and_who_trains(root):
 def test_what_cannot_be_met_says_what_to_set(root):
     with pytest.raises(DataError, match="set data=lfw"):
         load_split(DataSpec(name="synthetic"), view2())
-    with pytest.raises(DataError, match=r"has 2 folds; set protocol\.folds=2, not 10"):
+    with pytest.raises(DataError, match=r"has 2 folds; set protocol\.folds=2 instead of 10"):
         load_split(data_of(root), view2(folds=10, fold=9))
     with pytest.raises(DataError, match=r"1 people outside fold 0 have data\.min_images=4"):
         load_split(data_of(root, min_images=4), view2())

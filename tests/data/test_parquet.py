@@ -47,7 +47,7 @@ def test_plain_bytes_text_labels_and_several_tables(tmp_path: Path, drawn) -> No
     for place, rows in enumerate((slice(0, 6), slice(6, 12))):
         table = pyarrow.table({"jpg": images[rows], "who": [NAMES[n] for n in labels[rows]], "age": [1] * 6})
         write_table(tmp_path / f"{place}.parquet", table)
-    with pytest.raises(DataError, match=r"data\.label_field=NAME must say which field is meant: .* who, age"):
+    with pytest.raises(DataError, match=r"set data\.label_field=NAME to choose the field: .* who, age"):
         load("parquet", tmp_path)
     faces = load("parquet", tmp_path, label_field="who")
     np.testing.assert_array_equal(faces.images, pixels)
@@ -65,8 +65,8 @@ def test_rows_that_are_none_are_named_and_counted(tmp_path: Path, drawn) -> None
     np.testing.assert_array_equal(faces.images, pixels)
     text = "; ".join(faces.notes)
     assert "skipped b.parquet, which cannot be read" in text
-    assert "skipped 2 images whose label is nobody's (none, -1)" in text
-    assert "a/00000012: the table has its path alone, 12.png" in text
+    assert "skipped 2 images without an identity (none, -1)" in text
+    assert "a/00000012: the table has only its path, 12.png" in text
     assert "skipped a/00000014: " in text
 
 
@@ -104,7 +104,7 @@ def test_labels_of_one_name_stay_two_people(tmp_path: Path, drawn) -> None:
     write_table(tmp_path / "a.parquet", table)
     faces = load("parquet", tmp_path)
     assert faces.people == ("Ann (0)", "Ann (1)", "Cy")
-    assert any("told apart by number: Ann" in note for note in faces.notes)
+    assert any("distinguished by number: Ann" in note for note in faces.notes)
 
 
 def test_a_table_that_could_not_be_opened_is_no_damaged_one(tmp_path: Path, drawn, monkeypatch) -> None:

@@ -224,7 +224,7 @@ def test_images_held_out_are_drawn_by_the_seed_and_not_as_the_test_is():
 def test_who_has_too_few_images_to_hold_some_out_is_named():
     labels = make_labels([7, 4])
     protocol = ProtocolSpec(validation_per_person=2)
-    with pytest.raises(DataError, match="Bob has 2 different images to train on; .*per_person=2 leaves none") as error:
+    with pytest.raises(DataError, match="Bob has 2 different training images; .*per_person=2 leaves none") as error:
         make_split(labels, unique_content(labels), protocol, people=("Ann", "Bob"))
     assert "\n" not in str(error.value)
 
@@ -236,7 +236,7 @@ def test_duplicates_are_reported():
     labels = make_labels([6, 6])
     content = [*"aabcde", *"fffghi"]
     (note,) = make_split(labels, content, ProtocolSpec()).notes
-    assert note.startswith("pictures that are there more than once: 2 (5 images)")
+    assert note.startswith("duplicate images: 2 (5 images)")
 
 
 def test_a_picture_under_two_people_trains_and_is_never_tested():
@@ -247,7 +247,7 @@ def test_a_picture_under_two_people_trains_and_is_never_tested():
     for split in splits:
         assert {5, 11} <= set(split.train.tolist())
         (note,) = split.notes
-        assert note.startswith("pictures under more than one person: 1 (2 images)")
+        assert note.startswith("images of several people: 1 (2 images)")
 
 
 def test_a_negative_seed_is_refused():

@@ -200,7 +200,7 @@ def test_a_disk_that_goes_away_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_without_grain_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(StreamError, match=r"Grain, which is missing; .*\[stream\]"):
+    with pytest.raises(StreamError, match=r"Grain, which is not installed; .*\[stream\]"):
         next(read_batches(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((1, 2), int)))
 
 

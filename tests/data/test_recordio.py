@@ -147,7 +147,7 @@ def test_a_truncated_file_keeps_what_is_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces.images, pixels[:9])
     text = "; ".join(faces.notes)
     assert "the file ends in it" in text
-    assert "record 0 says that there are 12 images, and there are 9" in text
+    assert "record 0 announces 12 images, but there are 9" in text
 
 
 def test_empty_records_and_labels_that_are_none_are_named_and_counted(tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_empty_records_and_labels_that_are_none_are_named_and_counted(tmp_path: 
     faces = load(tmp_path)
     np.testing.assert_array_equal(faces.images, pixels)
     text = "; ".join(faces.notes)
-    assert "skipped broken records of train.rec (5): " in text
+    assert "skipped corrupt records of train.rec (5): " in text
     for reason in ("it is empty", "5 bytes", "label 1.5", "label nan", "1,073,741,824 labels"):
         assert reason in text
     assert "skipped records without an image (1): record 14" in text
-    assert "skipped 1 images whose label is nobody's (-1)" in text
-    assert "skipped 2/00000019: in no format that is known" in text
+    assert "skipped 1 images without an identity (-1)" in text
+    assert "skipped 2/00000019: unknown format" in text
 
 
 def test_labels_with_gaps_are_counted_anew_and_said(tmp_path: Path) -> None:
@@ -183,16 +183,16 @@ def test_labels_with_gaps_are_counted_anew_and_said(tmp_path: Path) -> None:
     faces = load(tmp_path)
     assert faces.people == ("4", "10", "700")
     assert [faces.people[label] for label in faces.labels] == [str(n) for n in numbers]
-    assert "3 of the numbers 4 to 700 and not 0 to 2" in faces.notes[0]
+    assert "3 of the numbers 4 to 700 instead of 0 to 2" in faces.notes[0]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("4,32,32", "4 people, and the records are of 3"),
-        ("3,112,112", "112 x 112 pixels, and 12 of 12 are not: 32 x 32 (12)"),
-        ("3", "property is passed over"),
-        ("", "property is passed over"),
+        ("4,32,32", "4 people, but the records have 3"),
+        ("3,112,112", "112 x 112 pixels, but 12 of 12 are not: 32 x 32 (12)"),
+        ("3", "property is ignored"),
+        ("", "property is ignored"),
     ],
 )
 def test_a_property_that_disagrees_is_said(tmp_path: Path, text: str, said: str) -> None:
@@ -211,8 +211,8 @@ def test_heads_that_disagree_are_said(tmp_path: Path) -> None:
     contents[0] = pack_image(b"", [13.0, 20.0])
     write_records(tmp_path, contents)
     text = "; ".join(load(tmp_path).notes)
-    assert "record 0 says that there are 7 people, and 3 have a record" in text
-    assert "images are of none or of several (1): record 15" in text
+    assert "record 0 announces 7 people, but 3 have a record" in text
+    assert "images have no or several labels (1): record 15" in text
 
 
 def test_odd_pixels_are_read_and_named(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_odd_pixels_are_read_and_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces.images[1, ..., 0], grey // 257)
     assert abs(faces.images[0].astype(int) - pixels[0]).mean() < 12
     text = "; ".join(faces.notes)
-    assert "images in mode CMYK (1), which are converted to 8-bit RGB: 0/00000001" in text
+    assert "images in mode CMYK (1), converted to 8-bit RGB: 0/00000001" in text
     assert "I;16 (1)" in text
 
 
@@ -243,21 +243,21 @@ def test_people_and_images_are_selected_as_in_a_folder(tmp_path: Path) -> None:
     assert faces.names == ("1/00000003", "1/00000005", "2/00000008", "2/00000009")
     assert any("left out 2 of 4 people, with fewer than data.min_images=3" in note for note in faces.notes)
     assert load(tmp_path, people=3).people == ("0", "1", "2")
-    with pytest.raises(DataError, match="0 of the at least 2 people"):
+    with pytest.raises(DataError, match="0 of the required 2 people"):
         load(tmp_path, min_images=5)
 
 
 def test_a_set_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_recordio(tmp_path)
     monkeypatch.setattr("ffem_jax.data.memory.find_free_memory", lambda: 30_000)
-    with choose_loading("memory"), pytest.raises(DataError, match=r"12 images of 32 x 32 pixels take .*data.people"):
+    with choose_loading("memory"), pytest.raises(DataError, match=r"12 images of 32 x 32 pixels need .*data.people"):
         load(tmp_path, cache_dir=str(tmp_path / "cache"))
 
 
 def test_bad_places_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs data.root=DIR"):
         load_faces(DataSpec(name="recordio"))
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="is missing"):
         load(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"has no train\.rec"):
         load(tmp_path)

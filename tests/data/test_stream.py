@@ -1,4 +1,4 @@
-"""Faces that stay on the disk are the faces that memory would hold, and a file that changes meanwhile is named."""
+"""Faces that stay on disk are the faces that memory would hold, and a file that changes meanwhile is named."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_folder_that_does_not_fit_is_streamed_and_a_changed_picture_named(
     assert isinstance(faces.images, StreamedImages)
     first = tmp_path / "faces" / faces.names[0]
     first.write_bytes(encode(make_picture(77)))
-    with pytest.raises(StreamError, match=r"ann/0.png\) has other pixels than when the set was looked through"):
+    with pytest.raises(StreamError, match=r"ann/0.png\) has changed since the first scan of the set"):
         faces.images[0]
     first.unlink()
     with pytest.raises(StreamError, match=r"ann/0.png\) can no longer be read \(No such file"):
@@ -109,7 +109,7 @@ def test_streamed_faces_are_those_in_memory(tmp_path: Path, whole: bool, setting
     assert (streamed.names, streamed.content, streamed.people) == (held.names, held.content, held.people)
     assert (streamed.fingerprint, streamed.pictures_fingerprint) == (held.fingerprint, held.pictures_fingerprint)
     assert streamed.notes[:-1] == held.notes
-    assert "stay on the disk" in streamed.notes[-1]
+    assert "stay on disk" in streamed.notes[-1]
 
 
 def test_what_fits_is_held_and_what_does_not_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_what_fits_is_held_and_what_does_not_is_streamed(tmp_path: Path, monkeyp
     assert isinstance(streamed.images, StreamedImages)
     # The trials of a sweep share what is open.
     assert load_packed(tmp_path, "auto", cache_dir=str(tmp_path / "other")) is streamed
-    with pytest.raises(TooLargeError, match="12 images of 32 x 32 pixels take"):
+    with pytest.raises(TooLargeError, match="12 images of 32 x 32 pixels need"):
         load_packed(tmp_path, "memory", cache_dir=str(tmp_path / "other"))
     # Somebody who asks for all of them at once is told, and is not given a full memory.
     with pytest.raises(TooLargeError, match=r"data\.people"):
@@ -161,7 +161,7 @@ def test_protocols_split_streamed_faces_as_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["memory", "stream"])
 def test_what_nobody_is_left_of_is_one_line(tmp_path: Path, mode: str) -> None:
     write_recordio(tmp_path)
-    with pytest.raises(DataError, match="0 of the at least 2 people with data.min_images=9"):
+    with pytest.raises(DataError, match="0 of the required 2 people with data.min_images=9"):
         load_packed(tmp_path, mode, min_images=9)
 
 
@@ -210,7 +210,7 @@ def test_other_pixels_under_the_same_name_are_found(tmp_path: Path) -> None:
     write_records(tmp_path, contents, 3)
     source = RecordSource(path)
     moved = StreamedImages(source.reader, source.addresses, faces.names, faces.content, DataSpec(resolution=32))
-    with pytest.raises(StreamError, match=r"image 3 .* has other pixels than when the set was looked through"):
+    with pytest.raises(StreamError, match=r"image 3 .* has changed since the first scan of the set"):
         moved[3]
 
 
@@ -218,5 +218,5 @@ def test_one_person_alone_is_refused_as_in_memory(tmp_path: Path) -> None:
     pixels, _ = draw_faces(people=2)
     write_records(tmp_path, [pack_image(encode(one), 0.0) for one in pixels])
     for mode in ("memory", "stream"):
-        with pytest.raises(DataError, match="1 of the at least 2 people"):
+        with pytest.raises(DataError, match="1 of the required 2 people"):
             load_packed(tmp_path, mode)

@@ -1,4 +1,4 @@
-"""A trial whose images stay on the disk: the record of the trial in memory, and a failure that names its image."""
+"""A trial whose images stay on disk: the record of the trial in memory, and a failure that names its image."""
 
 from __future__ import annotations
 
@@ -90,4 +90,4 @@ def test_a_record_that_breaks_meanwhile_fails_the_trial_and_is_named(
     record = train(tmp_path, "stream")
     assert record.status == "failed"
     assert record.error.startswith("StreamError: epoch 1, step 1: image ")
-    assert "can no longer be read (no record starts there); mend the files and train again" in record.error
+    assert "can no longer be read (no record starts there); restore the files and train again" in record.error

@@ -106,7 +106,7 @@ def test_broken_tfrecords_are_named(tmp_path: Path, prepared: Path, drawn) -> No
     path.write_bytes(flipped)
     faces = load("tfds", tmp_path / "tf", builder="made")
     np.testing.assert_array_equal(faces.images, np.delete(pixels, 1, axis=0))
-    assert "skipped 1 records, for its record is broken: the checksum is another: 1" in faces.notes
+    assert "skipped 1 records (its record is corrupt: wrong checksum): 1" in faces.notes
     path.write_bytes(whole[:-10])
     faces = load("tfds", tmp_path / "tf", builder="made")
     np.testing.assert_array_equal(faces.images, pixels[:-1])
@@ -129,13 +129,13 @@ def test_broken_array_records_are_named(tmp_path: Path, prepared: Path, drawn, h
     if how == "flipped":
         faces = load("tfds", root, builder="made")
         assert len(faces.names) == 11
-        assert any("skipped 1 records, for its record is broken: Corrupted" in note for note in faces.notes)
+        assert any("skipped 1 records (its record is corrupt: Corrupted" in note for note in faces.notes)
         return
     with pytest.raises(DataError) as caught:
         load("tfds", root, builder="made")
     said = {
         "missing": f"lacks files in {path.parent}: {path.name}",
-        "cut off": "skipped 12 records, for its record is empty",
+        "cut off": "skipped 12 records (its record is empty)",
     }
     assert said[how] in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -146,7 +146,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, prepared: Path) -> None:
         ({}, r"needs data\.builder=NAME; .* has made"),
         ({"builder": "mnist"}, r"data\.builder=mnist cannot be opened in .*, which has made"),
         ({"builder": "made:9.0.0"}, "cannot be opened"),
-        ({"builder": "made", "split": "dev"}, r"data\.split='dev' is no split of made, which has train, test"),
+        ({"builder": "made", "split": "dev"}, r"data\.split='dev' is not a split of made, which has train, test"),
         ({"builder": "made", "label_field": "who"}, r"data\.label_field='who'"),
     ):
         with pytest.raises(DataError, match=said) as caught:

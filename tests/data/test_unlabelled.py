@@ -62,7 +62,10 @@ def test_they_train_in_every_fold_and_the_others_are_split_as_without_them(folde
     assert {faces.names[index] for index in split.train} == {
         *(alone.names[index] for index in without.train), *(name for name in faces.names if name.startswith("album/")),
     }  # fmt: skip
-    assert "data.unlabelled=album: 30 images teach; whether they show people who are tested is not known" in split.notes
+    assert (
+        "data.unlabelled=album: 30 images are used for teaching; whether they show tested people is unknown"
+        in split.notes
+    )
     assert split.digest != without.digest
 
 
@@ -77,8 +80,8 @@ def test_an_image_that_tests_is_not_taught_under_no_name(folder: DataSpec) -> No
     taught = {faces.names[index] for index in again.train}
     assert f"album/copy_{Path(tested).name}" not in taught
     assert f"album/copy_{Path(trains).name}" in taught
-    assert "31 images teach" in again.notes[-1]
-    assert again.notes[-1].endswith("1 more are images of people who are tested, and left out")
+    assert "31 images are used for teaching" in again.notes[-1]
+    assert again.notes[-1].endswith("1 more are images of tested people, and are left out")
 
 
 @given(st.lists(st.integers(0, 7), min_size=20, max_size=60), st.integers(0, 7), st.integers(2, 3), st.data())
@@ -141,7 +144,7 @@ def test_a_plan_counts_them_as_the_split_does(folder: DataSpec) -> None:
 
 def test_a_name_that_is_not_there_is_said(folder: DataSpec) -> None:
     with pytest.raises(
-        DataError, match="data.unlabelled=albun is none of the 7 folders of data=folder; did you mean album"
+        DataError, match="data.unlabelled=albun is not one of the 7 folders of data=folder; did you mean album"
     ):
         load_faces(dataclasses.replace(folder, unlabelled="albun"))
 

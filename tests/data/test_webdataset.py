@@ -41,19 +41,19 @@ def test_shards_are_chosen_and_what_is_left_out_is_said(tmp_path: Path, drawn) -
     shutil.copy(tmp_path / "train-000.tar", tmp_path / "val-000.tar")
     faces = load("webdataset", tmp_path)
     assert len(faces.names) == 12
-    assert faces.notes == ("files that are left out: val-000.tar; data.files='*' takes all",)
+    assert faces.notes == ("files left out: val-000.tar; data.files='*' uses all",)
     assert len(load("webdataset", tmp_path, files="train-{000..001}.tar").names) == 10
     assert len(load("webdataset", tmp_path, files="{train-002,val-000}.tar").names) == 7
     assert len(load("webdataset", tmp_path, files="*.tar").names) == 17
     with pytest.raises(DataError, match=r"has no file train-003\.tar"):
         load("webdataset", tmp_path, files="train-{000..003}.tar")
-    with pytest.raises(DataError, match="is no pattern"):
+    with pytest.raises(DataError, match="is not a valid file pattern"):
         load("webdataset", tmp_path, files="/etc/*")
 
 
 @pytest.mark.parametrize("files", ["/elsewhere/*.tar", "{,a.tar}"])
 def test_what_is_no_pattern_below_the_root_is_one_line(tmp_path: Path, files: str) -> None:
-    with pytest.raises(DataError, match=r"data\.files='.*' is no pattern of files below data\.root \(.+\)$"):
+    with pytest.raises(DataError, match=r"data\.files='.*' is not a valid file pattern below data\.root \(.+\)$"):
         load("webdataset", tmp_path, files=files)
 
 
@@ -96,10 +96,10 @@ def test_samples_that_are_none_are_named_and_counted(tmp_path: Path, drawn) -> N
         ".txt (1)",
         "hidden files (1)",
         "label cannot be read (4)",
-        "a/odd (its label is no text)",
-        "a/torn (its .json is no JSON)",
+        "a/odd (its label is not text)",
+        "a/torn (its .json is not valid JSON)",
         "a/empty (its label is empty)",
-        "skipped 1 images whose label is nobody's (-1)",
+        "skipped 1 images without an identity (-1)",
         "skipped a/broken: ",
     ):
         assert said in text, said
@@ -125,7 +125,7 @@ def test_a_damaged_tar_file_keeps_what_comes_before_and_says_so(tmp_path: Path, 
 
 def test_what_is_no_tar_file_is_refused(tmp_path: Path, drawn) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar")
-    with pytest.raises(DataError, match=r"a\.tar is no tar file, or a compressed one"):
+    with pytest.raises(DataError, match=r"a\.tar is not a tar file, or a compressed one"):
         load("webdataset", tmp_path)
     (tmp_path / "a.tar").unlink()
     with tarfile.open(tmp_path / "b.tar", "w:gz"):
@@ -133,5 +133,5 @@ def test_what_is_no_tar_file_is_refused(tmp_path: Path, drawn) -> None:
     with pytest.raises(DataError, match="gunzip"):
         load("webdataset", tmp_path)
     (tmp_path / "b.tar").unlink()
-    with pytest.raises(DataError, match="has no file that ends in .tar"):
+    with pytest.raises(DataError, match="has no file with the extension .tar"):
         load("webdataset", tmp_path)

@@ -30,7 +30,7 @@ def test_a_calibration_is_made_from_strangers_and_says_what_it_lacks(
     status, out, err = ffem(*words)
     assert status == 0, err
     assert "too few pairs to show it" in out
-    assert "1 of 10 people bear names of people who trained" in err
+    assert "1 of 10 people have names of people used in training" in err
     assert "--crop 0.9" in err, "the trial cut its pictures, and whole ones are read"
     calibration = read_calibration(json.loads(path.read_text()))
     assert (calibration.people, calibration.images, calibration.pairs) == (10, 30, 435 - 30)
@@ -53,10 +53,10 @@ def test_one_picture_under_two_strangers_is_left_out_and_named(
     status, _, err = ffem(*words)
     assert status == 0, err
     assert (
-        "pictures under more than one person: 1 (2 images), left out of the calibration: stranger 0/1.png and stranger "
+        "images under more than one person: 1 (2 images), left out of the calibration: stranger 0/1.png and stranger "
         "5/zz.webp" in err
     )
-    assert "more than once under one person: 1, each counted once: stranger 1/2.png and stranger 1/again.png" in err
+    assert "duplicate images of one person: 1, each counted once: stranger 1/2.png and stranger 1/again.png" in err
     row = json.loads(path.read_text())
     assert (row["left_out"], row["images"]) == ({"contested": 2, "repeated": 1}, 29)
     calibration = read_calibration(row)
@@ -70,7 +70,7 @@ def test_a_network_that_tells_nobody_apart_is_told(trained: tuple[FinishedTrial,
     alike = dataclasses.replace(embedded, vectors=np.repeat(embedded.vectors[:1], 30, axis=0))
     calibration, notes = calibrate(alike, trained[0])
     assert (calibration.contested, calibration.choose_threshold(0.5) < 0) == (0, True)
-    assert any("different pictures of different people to which the network gives one vector" in note for note in notes)
+    assert any("different images of different people with the same vector" in note for note in notes)
 
 
 def test_people_who_trained_calibrate_nothing(trained: tuple[FinishedTrial, Path], tmp_path: Path, ffem: Run) -> None:
@@ -78,7 +78,7 @@ def test_people_who_trained_calibrate_nothing(trained: tuple[FinishedTrial, Path
     path = tmp_path / "calibration.json"
     status, out, err = ffem("embed", people, "--trial", finished.folder, "--calibrate", path)
     assert (status, out, path.exists()) == (2, "", False)
-    assert "12 of 18 pictures trained the network" in err
+    assert "12 of 18 images were used in training" in err
 
 
 def test_faces_that_are_gone_are_told(
@@ -95,7 +95,7 @@ def test_faces_that_are_gone_are_told(
     monkeypatch.setattr("ffem_jax.embed.load_trained_faces", fail)
     words = ("embed", strangers, "--trial", trained[0].folder, "--calibrate", tmp_path / "calibration.json")
     status, _, err = ffem(*words)
-    assert (status, "it was not checked that these people are others" in err) == (0, True)
+    assert (status, "it was not checked that these are different people" in err) == (0, True)
 
 
 def test_people_of_an_edited_training_folder_calibrate_nothing(
@@ -108,9 +108,9 @@ def test_people_of_an_edited_training_folder_calibrate_nothing(
     finished = dataclasses.replace(trained[0], trial=dataclasses.replace(trained[0].trial, data=moved))
     faces = embed_folder(strangers, make_embedder(finished)).faces
     told = check_new_people(faces, finished)[0]
-    assert "not at hand as they were (the faces of data=folder" in told
-    assert "there are 22 images of 4 people now, and there were 18 of 3" in told
-    with pytest.raises(EmbedError, match="18 of 18 pictures trained the network"):
+    assert "not available as recorded (the faces of data=folder" in told
+    assert "there are 22 images of 4 people now, but there were 18 of 3" in told
+    with pytest.raises(EmbedError, match="18 of 18 images were used in training"):
         check_new_people(embed_folder(trained[1], make_embedder(finished)).faces, finished)
 
 
@@ -123,11 +123,11 @@ def test_faces_that_moved_are_found_with_data_root(
     finished = dataclasses.replace(trained[0], trial=dataclasses.replace(trained[0].trial, data=gone))
     faces = embed_folder(strangers, make_embedder(finished)).faces
     (told,) = check_new_people(faces, finished)
-    assert "it was not checked that these people are others" in told
+    assert "it was not checked that these are different people" in told
     assert "--data-root DIR" in told
     moved = move_faces(finished, str(root))
     assert check_new_people(faces, moved) == check_new_people(faces, trained[0])
-    with pytest.raises(EmbedError, match="12 of 18 pictures trained the network"):
+    with pytest.raises(EmbedError, match="12 of 18 images were used in training"):
         check_new_people(embed_folder(root, make_embedder(moved)).faces, moved)
     path = tmp_path / "calibration.json"
     words = ("embed", strangers, "--trial", trained[0].folder, "--calibrate", path, "--data-root")

@@ -49,12 +49,12 @@ def test_a_sync_leaves_the_gallery_as_the_folder_is(
 
     # On its own an import adds, and names the clash.
     status, out, err = ffem(*words)
-    assert (status, "imported: 0 vectors" in out) == (0, True)
-    assert "one picture under two names (1): zoe (zoe/1.png) and ada (ada/zoe.png)" in err
+    assert (status, "imported: 0 new vectors" in out) == (0, True)
+    assert "one image under two names (1): zoe (zoe/1.png) and ada (ada/zoe.png)" in err
     assert ask() == [*["ada"] * 3, *["bob"] * 3, "ada", "zoe", "zoe"]
     status, out, err = ffem(*words, "--sync", "--dry-run")
     assert out.splitlines()[1:] == [
-        "would be imported: 1 vectors that were not there yet",
+        "would be imported: 1 new vectors",
         "  zoe: zoe/1.png",
         "would be deleted: 1 vectors that are not in the folder",
         "  ada: ada/zoe.png",
@@ -75,9 +75,9 @@ def test_a_sync_leaves_the_gallery_as_the_folder_is(
     assert out.splitlines()[2:] == [
         "deleted: 3 vectors that are not in the folder",
         *[f"  bob: bob/{number}.png" for number in (1, 2, 3)],
-        "  bob: has no vector left, and is no longer enrolled",
+        "  bob: has no vector left and is no longer enrolled",
         "not touched: 1 vectors of 1 people, enrolled from no folder that is known (over HTTP, or by an earlier "
-        "version); --sync-all compares them too",
+        "version); --sync-all includes them",
     ]
     assert {one.name for one in gallery.list_people()} == {"ada", "eve", "zoe"}
     status, out, err = ffem(*words, "--sync-all")
@@ -124,8 +124,8 @@ def test_one_picture_in_two_folders_is_enrolled_for_nobody(
     shutil.copy(album / "bob" / "1.png", album / "zoe" / "bob.png")
     words = ("embed", album, "--trial", trained[0].folder, "--import", f"sqlite:///{tmp_path}/gallery.db")
     status, out, err = ffem(*words)
-    assert (status, "imported: 8 vectors" in out) == (0, True)
-    assert "one picture under two names (1): zoe (zoe/bob.png) and bob (bob/1.png); one of the names is wrong" in err
+    assert (status, "imported: 8 new vectors" in out) == (0, True)
+    assert "one image under two names (1): zoe (zoe/bob.png) and bob (bob/1.png); one of the names is wrong" in err
     status, out, err = ffem(*words, "--sync")
     assert (status, out) == (2, "")
     assert "the folder has pictures under two people (1), such as zoe/bob.png and bob/1.png" in err
@@ -140,7 +140,7 @@ def test_folders_whose_names_cannot_be_enrolled_are_named_before_anything_is_don
     words = ("embed", album, "--trial", trained[0].folder, "--out", out)
     status, _, err = ffem(*words, "--import", f"sqlite:///{tmp_path}/gallery.db")
     assert (status, len(err.splitlines()), out.exists(), (tmp_path / "gallery.db").exists()) == (2, 1, False, False)
-    assert "nobody can be enrolled under the names of these folders (2): 'ada\\u202eeve'; 'xxx" in err
+    assert "the names of these folders are not valid for enrolment (2): 'ada\\u202eeve'; 'xxx" in err
     assert ffem(*words)[0] == 0, "a file takes any name"
 
 
@@ -174,7 +174,7 @@ def test_a_dry_run_makes_no_file_and_ends_as_the_import_would(
     place = tmp_path / "new" / "gallery.db"
     words = ("embed", album, "--trial", trained[0].folder, "--import", f"sqlite:///{place}")
     status, out, _ = ffem(*words, "--dry-run")
-    assert (status, "would be imported: 9 vectors" in out, place.parent.exists()) == (0, True, False)
+    assert (status, "would be imported: 9 new vectors" in out, place.parent.exists()) == (0, True, False)
     assert ffem(*words)[0] == 0
     before = place.read_bytes()
     (album / "bob" / "2.png").write_bytes(b"no picture")
@@ -197,8 +197,8 @@ def test_a_picture_that_changed_is_named(
     write_people(tmp_path / "other", {"bob": 1}, seed=4711)
     shutil.copy(tmp_path / "other" / "bob" / "1.png", album / "bob" / "1.png")
     _, out, err = ffem(*words)
-    assert "imported: 1 vectors" in out
-    assert "files that hold another picture since their import (1): bob (bob/1.png)" in err
+    assert "imported: 1 new vectors" in out
+    assert "files that contain another image since their import (1): bob (bob/1.png)" in err
     assert "--sync deletes" in err
     _, out, err = ffem(*words, "--sync")
     assert "deleted: 1 vectors" in out
@@ -215,7 +215,7 @@ def test_what_another_folder_has_too_stays_and_is_named(
     shutil.rmtree(double / "bob")
     words = ("embed", double, "--trial", trained[0].folder, "--import", url, "--sync")
     _, out, _ = ffem(*words, "--dry-run")
-    assert f"  bob: bob/1.png is not in the folder, and stays: it is enrolled from {album}" in out
+    assert f"  bob: bob/1.png is not in the folder but kept, since {album}" in out
     assert "would be deleted: 0 vectors" in out
     _, out, _ = ffem(*words, "--moved-from", album)
     assert "deleted: 3 vectors" in out

@@ -90,7 +90,7 @@ def test_a_record_with_mirrored_faces_is_said_to_be_one(finished, run_by_the_net
     manifest = export_trial(finished[0], "tfjs", "float32", tmp_path)
     assert not any("mirror" in line for line in describe(manifest))
     manifest["output"]["average_with_mirror"] = True
-    assert "looked at once; the trial's record averages it with its mirror image" in describe(manifest)[-1]
+    assert "embedded once here; the trial's record averages it with its mirror image" in describe(manifest)[-1]
 
 
 def test_a_file_that_computes_something_else_is_told(finished, monkeypatch, tmp_path):

@@ -72,7 +72,7 @@ def test_letters_that_no_font_has_are_named_once(tmp_path, monkeypatch) -> None:
         for name in ("one", "two"):
             plot_frontier(build(["\u674e\u5c0f\u9f99", "other"]), tmp_path / name, FrontierQuestion())
     (warning,) = caught
-    assert "no font here has \u5c0f \u674e \u9f99" in str(warning.message)
+    assert "no installed font has \u5c0f \u674e \u9f99" in str(warning.message)
 
 
 def test_other_warnings_are_heard_and_settings_given_back() -> None:

@@ -100,7 +100,7 @@ def test_the_command_prints_json_and_nothing_else(runtime, path, capsys, monkeyp
     out, err = capsys.readouterr()
     printed = json.loads(out)
     assert [network["latency_ms_wasm"] for network in printed["networks"]] == [8.0, 3.0]
-    assert "others used 0.75 cores" in err
+    assert "other processes used 0.75 cores" in err
     assert main(["latency", str(path), "--rounds", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
 
@@ -122,7 +122,7 @@ def test_the_frontier_is_drawn_against_milliseconds(tmp_path):
     assert write_frontier(records, tmp_path / "bytes").on_frontier == (True, True)
     text = (tmp_path / "frontier.md").read_text()
     assert "Accuracy against milliseconds in wasm" in text
-    assert "at least 30 calls, wasm on a processor; others used 0.02 cores" in text
+    assert "at least 30 calls, wasm on a processor; other processes used 0.02 cores" in text
     assert "| 2.00 |" in text
     assert {file.name for file in result.files} >= {"frontier.png", "frontier_params.png"}
 
@@ -131,8 +131,8 @@ def test_what_was_not_timed_is_named_and_not_placed(tmp_path):
     result = write_frontier([measured(WIDE, 2.0), NARROW], tmp_path, against="latency_ms_wasm")
     assert result.on_frontier == (True, False)
     assert (
-        "Not on the frontier, since the records have no milliseconds in wasm (`ffem latency` measures it): `width 0.5`."
-        in (tmp_path / "frontier.md").read_text()
+        "Not on the frontier, because the records have no milliseconds in wasm (`ffem latency` measures it): "
+        "`width 0.5`." in (tmp_path / "frontier.md").read_text()
     )
 
 

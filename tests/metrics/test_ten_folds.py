@@ -85,7 +85,7 @@ def test_equal_distances_and_missing_kinds_of_pairs() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     good = np.ones((10, 2))
-    with pytest.raises(ValueError, match="9 pairs make no 10 folds"):
+    with pytest.raises(ValueError, match="9 pairs are too few for 10 folds"):
         measure_folds(good[:9], good[:9], np.zeros(9, bool))
     with pytest.raises(ValueError, match="no direction"):
         measure_folds(np.zeros((10, 2)), good, np.zeros(10, bool))

@@ -337,7 +337,7 @@ def test_a_class_that_breaks_the_contract_is_refused_in_one_line(made_by, told):
 @pytest.mark.parametrize("sizes", [[3], (0,), (float("nan"),), (None,), 3])
 def test_sizes_that_cannot_be_told_apart_or_built_are_refused(sizes):
     declared = AttentionKind("odd", AffineGate, compute_sizes=lambda channels, spec: sizes)
-    with pytest.raises(SpecError, match="must give a tuple of whole numbers"):
+    with pytest.raises(SpecError, match="must return a tuple of whole numbers"):
         resolve_attention(declared, AttentionSpec(), 8)
 
 

@@ -77,7 +77,7 @@ def test_a_cost_that_is_not_recorded_is_named_and_not_drawn(axis: CostAxis, tmp_
     setattr(records[0], axis.field, None)
     result = write_frontier(records, tmp_path, against=axis.name)
     assert math.isnan(result.question.get_cost(result.networks[-1]))
-    assert f"since the records have no {axis.noun}" in (tmp_path / "frontier.md").read_text(encoding="utf-8")
+    assert f"because the records have no {axis.noun}" in (tmp_path / "frontier.md").read_text(encoding="utf-8")
 
 
 def test_a_cost_is_written_with_its_unit() -> None:

@@ -61,7 +61,7 @@ def test_what_was_stopped_early_is_named_and_stands_on_no_frontier(tmp_path, rec
     assert result.to_dict()["frontier"] == ["width 0.5", "width 1"]
     text = (tmp_path / "frontier.md").read_text()
     assert "3 trained (3 trials; on cpu (3)), 1 pruned before the end, 1 over the cap and not trained" in text
-    assert "Stopped early (pruned), and their accuracy of then is not shown: `width 0.35` (1 trial)." in text
+    assert "Stopped early (pruned), so no accuracy is shown: `width 0.35` (1 trial)." in text
     printed = io.StringIO()
     result.print_table(printed)
     assert [line.split()[-4:] for line in printed.getvalue().splitlines() if "0.35" in line] == [
@@ -79,8 +79,11 @@ def test_no_order_is_claimed_within_noise(tmp_path, make_record):
     ]
     write_frontier(records, tmp_path)
     text = (tmp_path / "frontier.md").read_text()
-    assert "`SE`, is not shown to be the best: the intervals of 2 of the 2 others that fit overlap its own" in text
-    assert "The cheapest whose interval overlaps it is `no attention`." in text
+    assert (
+        "is that of `SE`, but it is not established as the best: the intervals of 2 of the 2 others that fit overlap "
+        "its own" in text
+    )
+    assert "The cheapest network with an overlapping interval is `no attention`." in text
     assert "do not overlap (0 of 2): none." in text
 
 

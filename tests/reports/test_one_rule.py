@@ -43,7 +43,7 @@ def test_every_cap_is_the_recorded_one_unless_given(capsys: pytest.CaptureFixtur
         told = {command: options[name] for command, options in found.items() if name in options}
         assert len(told) >= 4, told
         for command, words in told.items():
-            assert "the one that the trials were run under" in words, f"ffem {command} {name}: {words}"
+            assert "that of the trials" in words, f"ffem {command} {name}: {words}"
 
 
 def test_an_export_is_held_to_the_recorded_cap(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_finalists_of_before_are_replaced_only_by_name(
     (there / "mine.yaml").write_text("mine")
     assert main(["frontier", str(records_file), "--finalists", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{there} exists already" in line
+    assert f"{there} already exists" in line
     assert [path.name for path in there.iterdir()] == ["mine.yaml"]
     monkeypatch.chdir(records_file.parent)
     Path("teacher.npz").write_bytes(b"of another teacher")
     assert main(["teach", "faces", "teacher=onnx", "teacher.path=big.onnx"]) == 2
-    assert "teacher.npz exists already" in capsys.readouterr().err
+    assert "teacher.npz already exists" in capsys.readouterr().err
     assert Path("teacher.npz").read_bytes() == b"of another teacher"
 
 
@@ -172,7 +172,7 @@ def test_the_page_says_which_measure_it_shows_and_what_chance_is(
         "accuracy_gallery": "whose nearest training image",
     }
     assert f"Accuracy is the share of test images {which[metric]}" in told
-    assert "A network that guesses has 2.5 %: the chance level." in told
+    assert "A network that guesses scores 2.5 %: the chance level." in told
     # For readers without JavaScript too, and of no other measure.
     before = page.read_text(encoding="utf-8").split('id="payload"')[0]
     assert told in before
@@ -189,10 +189,10 @@ def test_part_of_the_records_is_named_as_in_the_whole(tmp_path: Path, capsys: py
     told = run(capsys, "answer", str(path), "--where", "attention.kind=se", "--where", "attention.kind=none")
     names = {row["network"] for row in run(capsys, "list", str(path)) if row["trial_key"] == reported[2].trial_key}
     (lacking,) = [
-        note for note in told["notes"] if note.startswith("seeds that others have, or folds of the protocol,")
+        note for note in told["notes"] if note.startswith("seeds that other networks have, or folds of the protocol,")
     ]
     assert names == {"SE last, width 1"}, "the refused one is wider"
-    assert lacking.endswith("of: SE last, width 1 (seed 2)")
+    assert lacking.endswith("for: SE last, width 1 (seed 2)")
 
     pairs = tmp_path / "pairs.jsonl"
     others = [build_record(attention={"kind": "eca", "placement": place}) for place in ("first", "all")]

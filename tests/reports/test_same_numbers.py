@@ -94,7 +94,7 @@ def test_the_page_rounds_as_the_commands_do() -> None:
     # JSON and JavaScript know one nought.
     assert found == [[f"{v:.1f}".replace("-0.0", "0.0") if not v else f"{v:.1f}", f"{v:.2f}"] for v in values]
     # No other rounding of what is shown as a number of a network.
-    assert "toFixed" not in script.replace(fixed[0], "").split("// Digits as Python", 1)[0]
+    assert "toFixed" not in script.replace(fixed[0], "").split("// Round like Python", 1)[0]
 
 
 # -------------------------------------------------------------------------------- nothing by the way
@@ -120,7 +120,7 @@ def test_what_a_sweep_wrote_is_replaced_only_by_name(
     there.write_text("of the sweep")
     assert main([command, str(records_file)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{there} exists already" in line
+    assert f"{there} already exists" in line
     assert "--out" in line
     assert there.read_text() == "of the sweep"
 

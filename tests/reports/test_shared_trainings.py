@@ -21,7 +21,7 @@ from ffem_jax.records.record import append_record
         ((3,), ONCE, ONCE),
         (
             (0, 1, 2),
-            "3 pretrainings per network: the intervals draw them anew, each with all its trainings.",
+            "3 pretrainings per network: the intervals resample them, each with all its trainings.",
             "3 pretrainings per network: the intervals exclude variance between pretraining runs.",
         ),
     ],
@@ -81,4 +81,4 @@ def test_the_page_explains_each_measure_in_sentences_and_rounds_chance_as_the_ta
     (group,) = read_page(tmp_path / "page.html")["groups"]
     for measure in group["measures"].values():
         assert not re.search(r"\. [a-z]", measure["told"]), measure["told"]
-    assert "A network that guesses has 12.5 %" in group["measures"]["accuracy"]["told"]
+    assert "A network that guesses scores 12.5 %" in group["measures"]["accuracy"]["told"]

@@ -234,7 +234,7 @@ def test_ffem_train_stops_while_compiling_and_leaves_no_lock(start: Callable[...
     one.wait_for(lambda: interrupts.STOPPING in one.lines, 10)
     one.wait_for(one.closed.is_set, 120)
     assert one.process.wait() == 130
-    assert one.lines[-1].startswith("ffem: stopped; the same command goes on from here: ffem train")
+    assert one.lines[-1].startswith("ffem: stopped; the same command resumes from here: ffem train")
     locks = list((tmp_path / "out" / ".locks").glob("*.lock"))
     assert locks
     for lock in locks:
@@ -253,4 +253,4 @@ def test_ffem_sweep_stops_its_workers(start: Callable[..., Process], tmp_path: P
     one.wait_for(one.closed.is_set, 60)  # every process of it, its workers too
     assert one.process.wait() == 130
     assert one.lines.count(interrupts.STOPPING) == 1
-    assert one.lines[-1].startswith("ffem: stopped; the same command goes on from here: ffem sweep quickstart")
+    assert one.lines[-1].startswith("ffem: stopped; the same command resumes from here: ffem sweep quickstart")

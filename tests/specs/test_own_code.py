@@ -92,7 +92,7 @@ def test_an_entry_point_of_a_package_declares(tmp_path, monkeypatch):
         ("import ffem_jax\nundefined()\n", r"own.py cannot be loaded: NameError: .*undefined.* \(line 2\)"),
         ("import ffem_jax\ndef f(:\n", r"own.py cannot be loaded: SyntaxError: .*line 2"),
         ("import ffem_jax, not_installed_here\n", "own.py cannot be loaded: ModuleNotFoundError"),
-        (DECLARES.format(name="se"), "own.py cannot be loaded: arch.attention.kind=se is registered already"),
+        (DECLARES.format(name="se"), "own.py cannot be loaded: arch.attention.kind=se is already registered"),
         (DECLARES.format(name="two words"), "own.py cannot be loaded: arch.attention.kind='two words'"),
     ],
 )
@@ -146,6 +146,6 @@ def test_without_attention_in_any_block_its_file_decides_nothing(tmp_path):
 
 def test_a_name_that_is_nowhere_is_refused_with_the_ways_to_bring_one():
     with pytest.raises(
-        SpecError, match=r"choose one of: none, eca, .*name its folder with --config-dir DIR, or with FFEM_PLUGINS=PATH"
+        SpecError, match=r"choose one of: none, eca, .*give its folder with --config-dir DIR, or with FFEM_PLUGINS=PATH"
     ):
         AttentionSpec(kind="missing")

@@ -57,7 +57,7 @@ from ffem_jax.specs.trial import (
         (lambda: AttentionSpec(reduction=0), "arch.attention.reduction=0 must be at least 1"),
         (
             lambda: ArchSpec(attention=AttentionSpec(kind="eca", placement=[0, 14])),
-            "arch.attention.placement=[0, 14] names bottleneck 14; this network has 14: 0 to 13",
+            "arch.attention.placement=[0, 14] contains bottleneck 14; this network has 14: 0 to 13",
         ),
         (lambda: StageSpec(stride=3), "arch.stages.stride=3 must be 1 or 2"),
         (lambda: StageSpec(repeats=0), "arch.stages.repeats=0 must be at least 1"),
@@ -98,20 +98,20 @@ from ffem_jax.specs.trial import (
         (lambda: TrialSpec(seed=-1), "seed=-1 must be between 0 and 2147483647"),
         (
             lambda: TrialSpec(data=DataSpec(resolution=31)),
-            "data.resolution=31 is too small for this network's total stride of 32; take at least 32, "
+            "data.resolution=31 is too small for this network's total stride of 32; set at least 32, "
             "or arch.stem_stride=1",
         ),
         (
             lambda: TrialSpec(pretrain=PretrainSpec(name="small", data=DataSpec(resolution=48))),
-            "pretrain.data.resolution=48 is not data.resolution=96; weights are learnt at one resolution",
+            "pretrain.data.resolution=48 differs from data.resolution=96; weights are learnt at one resolution",
         ),
         (lambda: PretrainSpec(seed=-1), "pretrain.seed=-1 must be between 0 and 2147483647"),
         (lambda: RunSpec(cap_precision="int4"), "choose one of: float32, float16, int8"),
         (lambda: RunSpec(cap_mb=-1.0), "run.cap_mb=-1.0 must be at least 0.0"),
         (lambda: RunSpec(cap_mmacs=-1.0), "run.cap_mmacs=-1.0 must be at least 0.0"),
         (lambda: RunSpec(stop_epoch=-1), "run.stop_epoch=-1 must be at least 0"),
-        (lambda: RunSpec(stop_epoch=2, checkpoint=False), "take run.checkpoint=true"),
-        (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] names a seed twice"),
+        (lambda: RunSpec(stop_epoch=2, checkpoint=False), "set run.checkpoint=true"),
+        (lambda: RunSpec(seeds=(1, 1)), "run.seeds=[1, 1] contains a seed twice"),
     ],
 )
 def test_a_wrong_value_gets_one_line_that_says_what_is_right(build: Callable[[], Any], message: str) -> None:

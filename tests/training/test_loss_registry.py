@@ -182,7 +182,7 @@ def test_a_loss_of_somebody_s_own_enters_the_key_with_its_file(registered, monke
 @pytest.mark.parametrize(
     ("register", "message"),
     [
-        (lambda: register_loss("arcface")(compute_focal), "recipe.loss=arcface is registered already"),
+        (lambda: register_loss("arcface")(compute_focal), "recipe.loss=arcface is already registered"),
         (lambda: register_loss("focal loss")(compute_focal), "a name is letters, digits and _"),
         (lambda: register_loss("focal", reads=("gamma",))(compute_focal), "scale, label_smoothing, margin"),
         (lambda: register_loss("focal", reads="scale")(compute_focal), "scale, label_smoothing, margin"),

@@ -145,7 +145,7 @@ def test_a_projection_stands_where_the_teacher_s_vectors_have_another_length(fea
 def test_a_recipe_and_a_teacher_go_together() -> None:
     with pytest.raises(SpecError, match=r"distils without a teacher; set teacher=vectors\|onnx\|ffem"):
         TrialSpec(recipe=DISTILL)
-    with pytest.raises(SpecError, match=r"recipe=modern has no use for teacher=vectors; set recipe=distill"):
+    with pytest.raises(SpecError, match=r"recipe=modern does not use teacher=vectors; set recipe=distill"):
         TrialSpec(teacher=TEACHER)
     with pytest.raises(SpecError, match=r"teacher=onnx needs teacher.path"):
         TeacherSpec(name="onnx")

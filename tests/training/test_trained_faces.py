@@ -84,23 +84,23 @@ def add_a_person(root: Path) -> str:
     (root / "aaron").mkdir()
     for path in sorted((root / "ada").iterdir()):
         ImageOps.flip(Image.open(path)).save(root / "aaron" / path.name)
-    return "there are 24 images of 4 people now, and there were 18 of 3"
+    return "there are 24 images of 4 people now, but there were 18 of 3"
 
 
 def exchange_everybody(root: Path) -> str:
     shutil.rmtree(root)
     write_people(root, PEOPLE, seed=9)
-    return "there are 18 images of 3 people as before, but other pictures, other labels or another order"
+    return "there are 18 images of 3 people as before, but images, labels or their order have changed"
 
 
 def drop_a_picture(root: Path) -> str:
     (root / "ada" / "1.png").unlink()
-    return "there are 17 images of 3 people now, and there were 18 of 3"
+    return "there are 17 images of 3 people now, but there were 18 of 3"
 
 
 def file_a_picture_elsewhere(root: Path) -> str:
     (root / "ada" / "1.png").rename(root / "bob" / "0.png")
-    return "as before, but other pictures, other labels or another order"
+    return "as before, but images, labels or their order have changed"
 
 
 EDITS = [add_a_person, exchange_everybody, drop_a_picture, file_a_picture_elsewhere]
@@ -142,7 +142,7 @@ def test_a_trial_of_before_its_folder_said_so_is_judged_by_its_key(original, peo
     older = dataclasses.replace(finished, faces=type(finished.faces)())
     assert len(load_trained_faces(older)[0].images) == 18
     edit(people)
-    with pytest.raises(FacesChangedError, match="how many there were is not recorded"):
+    with pytest.raises(FacesChangedError, match="their earlier number is not recorded"):
         load_trained_faces(older)
 
 

@@ -1,4 +1,4 @@
-"""The command that trains a recorded network again: config choices, and the settings that differ from them."""
+"""The command that retrains a recorded network: config choices, and the settings that differ from them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ffem_jax.config.overrides import write_value
 from ffem_jax.records.view import GROUPS, TrialView
 from ffem_jax.specs.trial import TrialSpec, to_plain
 
-# Where the faces and the teacher lie is the reader's to say, and where a cache lies decides nothing.
+# The reader supplies the locations of faces and teacher; the location of a cache has no effect.
 PRIVATE = ("root", "cache_dir", "path")
-# What a trial of a network has of its own.
+# Settings that differ between the trials of a network.
 RUN_SETTINGS = ("protocol.fold", "protocol.split_seed")
 FACES, TEACHER = "data.root=FACES", "teacher.path=TEACHER"
 
 
 def make_overrides(view: TrialView) -> list[str]:
-    """The words after `ffem train` that compose to the recorded spec, without seed, fold and split.
+    """Return the arguments of `ffem train` that compose to the recorded spec, without seed, fold and split.
 
-    A folder of faces is `data.root=FACES` and a teacher `teacher.path=TEACHER`, for the reader to fill in. Values are
-    quoted for a shell.
+    A folder of faces is given as `data.root=FACES` and a teacher as `teacher.path=TEACHER`, for the reader to fill in.
+    Values are quoted for a shell.
     """
     words = [shlex.quote(f"{key}={value}") for key, value in find_settings(view).items()]
     words += [FACES] if view.get_name("data") == "folder" else []
@@ -34,9 +34,9 @@ def make_overrides(view: TrialView) -> list[str]:
 
 
 def find_settings(view: TrialView, groups: Sequence[str] = tuple(GROUPS)) -> dict[str, str]:
-    """What composes to the recorded `groups`, without seed, fold and split, by key: values in Hydra's grammar.
+    """Return the settings that compose to the recorded `groups`, by key, with values in Hydra's grammar.
 
-    A group that the record does not have is left out, and so is where the faces lie.
+    Seed, fold, split, the location of the faces and groups that the record does not have are left out.
     """
     settings = {}
     for group in groups:
@@ -50,14 +50,14 @@ def find_settings(view: TrialView, groups: Sequence[str] = tuple(GROUPS)) -> dic
 
 
 def make_run_overrides(view: TrialView) -> list[str]:
-    """The words of one trial of the network: seed, and fold and split where they are not 0."""
+    """Return the arguments for one trial of the network: seed, and fold and split if they are not 0."""
     own = {"seed": view.seed, "protocol.fold": view.protocol.fold}
     own["protocol.split_seed"] = view.protocol.split_seed
     return [f"{name}={value}" for name, value in own.items() if value or name == "seed"]
 
 
 def _find_changes(own: dict[str, Any], base: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What `own` sets otherwise than `base`, as dotted keys; a field that a record leaves out is at its default."""
+    """Yield the settings of `own` that differ from `base`, as dotted keys; omitted fields have their default."""
     defaults = base["defaults"] if not prefix else {}
     for key in dict.fromkeys([*own, *base["values"]]):
         if key in PRIVATE:
@@ -72,19 +72,19 @@ def _find_changes(own: dict[str, Any], base: dict[str, Any], prefix: str = "") -
 
 @functools.cache
 def _find_choice(group: str, name: str) -> tuple[str, dict[str, Any]]:
-    """The config of `group` with this name, and the values it composes to; the group's default where there is none."""
+    """Return the config of `group` with this name and its composed values; the group's default if there is none."""
     folder = find_conf_dir() / group
     chosen = _read(find_conf_dir() / "config.yaml")["defaults"]
     default = next(line[group] for line in chosen if isinstance(line, dict) and group in line)
     files = sorted(folder.rglob("*.yaml"), key=lambda path: (path.stem != name, len(path.parts), path.stem))
     path = next((path for path in files if _read(path).get("name") == name), folder / f"{default}.yaml")
-    whole = json.loads(json.dumps(_fill(getattr(TrialSpec(), group))))  # lists as a record has them
+    whole = json.loads(json.dumps(_fill(getattr(TrialSpec(), group))))  # converts tuples to lists, as in a record
     values = _merge(json.loads(json.dumps(whole)), _compose(path, group))
     return path.relative_to(folder).with_suffix("").as_posix(), {"values": values, "defaults": whole}
 
 
 def _fill(spec: Any) -> dict[str, Any]:
-    """A spec as nested dicts, the `added` fields at their defaults too."""
+    """Return a spec as nested dicts, including `added` fields at their defaults."""
     fields = dataclasses.fields(spec)
     plain = {f.name: getattr(spec, f.name) for f in fields}
     filled = {name: _fill(value) if dataclasses.is_dataclass(value) else value for name, value in plain.items()}
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _compose(path: Path, group: str) -> dict[str, Any]:
-    """A config file over its defaults list, as far as conf/ uses one: `x`, `/group/x@_here_`, `/group@key: x`."""
+    """Compose a config file with its defaults list: `x`, `/group/x@_here_` or `/group@key: x`, as conf/ uses them."""
     values: dict[str, Any] = {}
     for entry in _read(path).get("defaults", ()):
         if isinstance(entry, dict):
@@ -120,15 +120,15 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value)
-        # An interpolation repeats what another key says.
+        # An interpolation repeats the value of another key.
         elif not (isinstance(value, str) and value.startswith("${")):
-            # YAML 1.1 reads 5e-4 as a word.
+            # YAML 1.1 reads 5e-4 as a string.
             merged[key] = float(value) if isinstance(merged.get(key), float) and isinstance(value, str) else value
     return merged
 
 
 def _write_value(value: Any) -> str:
-    """In Hydra's grammar of overrides."""
+    """Write a value in Hydra's override grammar."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_write_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):

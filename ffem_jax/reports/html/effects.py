@@ -1,4 +1,4 @@
-"""What the settings do: means by level, paired comparisons, and how the frontier grew training by training."""
+"""The effects of settings: means by level, paired comparisons, and the growth of the frontier over trainings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ffem_jax.records.record import TrialRecord
 from ffem_jax.reports.comparison import format_interval, write_sentence
 from ffem_jax.text.numbers import format_p
 
-# Pairs grow with the square of the trials: beyond, `ffem compare` takes the time that it takes.
+# Maximum number of trials: pairs grow with its square. `ffem compare` has no limit.
 MOST_COMPARED = 600
-MOST_LEVELS = 12  # of one factor; more are a list of networks and no comparison
-MOST_STEPS = 200  # of the hypervolume's curve
+MOST_LEVELS = 12  # per factor; more would be a list of networks, not a comparison
+MOST_STEPS = 200  # points of the hypervolume curve
 
 
 def describe_levels(
     networks: Sequence[dict[str, Any]], factors: dict[str, list[str]], metric: str
 ) -> list[dict[str, Any]]:
-    """For each factor and level the mean accuracy of its trained networks, the middle half of them, their number."""
+    """Return, per factor and level, the mean accuracy, the quartiles and the number of its trained networks."""
     rows = []
     for number, (name, levels) in enumerate(factors.items()):
         rates: dict[str, list[float]] = defaultdict(list)
@@ -47,7 +47,7 @@ def describe_levels(
 def compare_factors(
     records: Sequence[TrialRecord], factors: dict[str, list[str]], question: FrontierQuestion
 ) -> list[dict[str, Any]]:
-    """For each factor the rows that `ffem compare` has, with the sentences they allow; a note where there are none."""
+    """Return, per factor, the rows of `ffem compare` with their sentences, or a note why there are none."""
     done = [record for record in records if record.status == "done"]
     found = []
     for name, levels in factors.items():
@@ -84,9 +84,9 @@ def _list_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def follow_hypervolume(
     records: Sequence[TrialRecord], summaries: Sequence[NetworkSummary], question: FrontierQuestion
 ) -> list[list[float]]:
-    """(trainings done, share of cap and perfect accuracy that the frontier then covered), in order of the records.
+    """Return (trainings done, share of cap and perfect accuracy that the frontier covers), in order of start time.
 
-    A network counts with the images of its trials so far. At most MOST_STEPS points, the last among them.
+    A network counts with the images of its trials so far. There are at most MOST_STEPS points, including the last.
     """
     place = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
     done = [r for r in records if r.status == "done" and read_rate(r, question.metric) is not None and r.tested]

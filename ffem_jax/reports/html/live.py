@@ -1,4 +1,4 @@
-"""The page of a sweep that is still running: written anew as records come, seldom enough to cost it nothing."""
+"""The page of a running sweep: rewritten as records arrive, but so rarely that the sweep is not slowed down."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ SHARE = 0.02  # of the sweep's time that writing may take
 
 
 class LivePage:
-    """The page at `path` of the records that `read` returns, of a sweep of `planned` trials.
+    """The page at `path` for a sweep of `planned` trials, from the records that `read` returns.
 
-    A page that cannot be written is said once through `say` and never stops a sweep. `known` goes to `write_report`.
+    If the page cannot be written, `say` reports it once; a sweep never stops for it. `known` is passed to
+    `write_report`.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class LivePage:
         self.complaint = ""
 
     def follow(self, line: str) -> None:
-        """Say the line of a new record; write the page where the last writing is long enough ago."""
+        """Report the line of a new record; rewrite the page if the last write was long enough ago."""
         self.say(line)
         if time.monotonic() >= self.next_time:
             started = time.monotonic()
@@ -46,12 +47,12 @@ class LivePage:
             self.next_time = time.monotonic() + max(EVERY_SECONDS, took / SHARE)
 
     def write(self, records: Sequence[TrialRecord], planned: int = 0) -> bool:
-        """Write the page, of a sweep of `planned` trials while it runs; whether it was written."""
+        """Write the page and return whether that succeeded. planned: trials of a running sweep, else 0."""
         try:
-            # A sweep may well ask for several protocols.
+            # A sweep may have several protocols.
             write_report(records, self.path, mixed=True, planned=planned, **self.known)
         except Exception as error:
-            # A mistake in the page, too, must not cost a sweep its progress or its end.
+            # Even a bug in the page must not stop a sweep.
             expected = isinstance(error, ReportError | FrontierError | OSError)
             complaint = str(error) if expected else f"{type(error).__name__}: {error}"
             if complaint != self.complaint:

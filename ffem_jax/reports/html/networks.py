@@ -1,4 +1,4 @@
-"""Networks and trials as the page has them: numbers, settings, stage tables, learning curves, commands."""
+"""Networks and trials for the page: numbers, settings, stage tables, learning curves, commands."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ffem_jax.specs.architecture import ArchSpec, scale_repeats
 from ffem_jax.specs.attention import get_attention_kind, get_title
 from ffem_jax.specs.trial import PRECISIONS
 
-LONGEST_LEVEL = 40  # letters; a stage table is a level, too, and none to choose from a list
-MANY_TRIALS = 1000  # beyond, a curve keeps CURVE_POINTS epochs, so that a page stays small
+LONGEST_LEVEL = 40  # letters; longer levels, such as stage tables, are not offered in a list
+MANY_TRIALS = 1000  # with more, a curve keeps CURVE_POINTS epochs, so that the page stays small
 CURVE_POINTS = 20
-RATE_DIGITS = 9  # so many that what the page rounds is what a command rounds
+RATE_DIGITS = 9  # enough for the page and the commands to round alike
 CURVES = {"loss": "loss", "train": "train_accuracy", "validation": "validation_accuracy"}
 
 
 def list_factors(records: Sequence[TrialRecord]) -> dict[str, list[str]]:
-    """The settings that vary between the done trials (or all, where none is done), in full, with their levels."""
+    """Return the settings that vary between finished trials (or all, if none is), by full name, with their levels."""
     done = [record for record in records if record.status == "done"]
     levels = list_levels(done or records)
     return {
@@ -39,13 +39,13 @@ def list_factors(records: Sequence[TrialRecord]) -> dict[str, list[str]]:
 
 
 class Words:
-    """Texts that many networks share, each kept once."""
+    """A table of texts, each stored once because many networks share it."""
 
     def __init__(self) -> None:
         self.texts: dict[str, int] = {}
 
     def number(self, text: str) -> int:
-        """The place of `text` in the list of texts."""
+        """Return the index of `text` in the table."""
         return self.texts.setdefault(text, len(self.texts))
 
 
@@ -56,7 +56,7 @@ def describe_networks(
     metric: str,
     among: Sequence[TrialRecord] = (),
 ) -> tuple[list[dict[str, Any]], list[NetworkSummary]]:
-    """One row per network, and the summaries by `metric` they are made of, in one order; among: as `label_networks`."""
+    """Return one row per network, and their summaries by `metric` in the same order; among: see `label_networks`."""
     summaries = summarize_records(records, metric, among)
     by_key = {record.trial_key: record for record in records}
     rates: dict[str, list[list[float] | None]] = {metric: [_list_rate(s) for s in summaries]}
@@ -88,7 +88,7 @@ def describe_networks(
 
 
 def _list_rate(summary: NetworkSummary) -> list[float] | None:
-    """Accuracy, the ends of its interval, deviation between seeds (or -1), test images."""
+    """Return accuracy, the ends of its interval, deviation between seeds (or -1) and number of test images."""
     if summary.accuracy is None or summary.accuracy_low is None or summary.accuracy_high is None:
         return None
     deviation = -1.0 if summary.seed_deviation is None else summary.seed_deviation
@@ -97,7 +97,7 @@ def _list_rate(summary: NetworkSummary) -> list[float] | None:
 
 
 def _find_status(summary: NetworkSummary, own: Sequence[TrialRecord]) -> str:
-    """`done` where a trial has an accuracy, else what became of its trials."""
+    """Return `done` if a trial has an accuracy, else the status of its trials."""
     statuses = [record.status for record in own]
     if summary.accuracy is not None or summary.status in statuses:
         return summary.status
@@ -105,9 +105,9 @@ def _find_status(summary: NetworkSummary, own: Sequence[TrialRecord]) -> str:
 
 
 def describe_stages(record: TrialRecord) -> str:
-    """The network as it is built, stage by stage: a line each of blocks, hidden, out, stride, attention, `|` between.
+    """Describe the network stage by stage: one line each with blocks, hidden, out, stride, attention, `|` between.
 
-    Empty where the record's network is none that this package builds.
+    Empty if this version cannot build the record's network.
     """
     try:
         network = record.view.network
@@ -151,8 +151,11 @@ TRIAL_COLUMNS = (
 def describe_trials(
     records: Sequence[TrialRecord], summaries: Sequence[NetworkSummary], words: Words
 ) -> list[list[Any]]:
-    """A row of TRIAL_COLUMNS a trial; errors without paths; `folder` is the trial's own, in the sweep's, quoted for a
-    shell; `others`: the measures that have no column, each with its interval."""
+    """Return a row of TRIAL_COLUMNS per trial.
+
+    Errors are without paths. `folder` is the trial's folder inside the sweep's, quoted for a shell. `others` has the
+    measures without a column, each with its interval.
+    """
     network = {key: number for number, summary in enumerate(summaries) for key in summary.trial_keys}
     return [
         [
@@ -190,16 +193,16 @@ def _list_folders(record: TrialRecord) -> list[str]:
 
 
 def _name_folder(trial_dir: str) -> str:
-    """The last part of a path of any system, quoted for a shell; empty where there is none."""
-    # A backslash is a sign like any other where slashes divide.
+    """Return the last part of a path of any operating system, quoted for a shell; empty if there is none."""
+    # In a path with slashes, a backslash is an ordinary character.
     name = re.split(r"/" if "/" in trial_dir else r"\\", trial_dir.rstrip("/"))[-1]
     return shlex.quote(name) if name else ""
 
 
 def describe_curves(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """For each trial and each of CURVES the numbers of its epochs, in thousandths; `at`: their epochs, where thinned.
+    """Return, per trial and curve of CURVES, the values by epoch in thousandths; `at`: their epochs, if thinned.
 
-    null where an epoch's number is not known. A `thinned` curve keeps CURVE_POINTS epochs, the last among them.
+    A missing value is null. A thinned curve keeps at most CURVE_POINTS epochs, including the last.
     """
     thinned = len(records) > MANY_TRIALS
     curves: dict[str, Any] = {name: [] for name in CURVES} | {"at": []}
@@ -220,5 +223,5 @@ def _round(value: float | None, digits: int) -> float | None:
 
 
 def name_factors(factors: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The factors as the page lists them."""
+    """Return the factors as the page lists them."""
     return [{"name": shorten(name), "levels": levels} for name, levels in factors.items()]

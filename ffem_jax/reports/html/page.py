@@ -1,4 +1,4 @@
-"""`ffem report`: records to one HTML file. Jinja and Vega (by vl-convert), the extra `report`, are imported late."""
+"""`ffem report`: records to one HTML file. Jinja and vl-convert (the extra `report`) are imported on demand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SCRIPTS = ("data.js", "charts.js", "sections.js", "table.js", "main.js")
 
 
 class ReportError(FfemError):
-    """A page that cannot be made. The message is one line and says what to do."""
+    """The page cannot be made. The message is one line and says what to do."""
 
 
 def write_report(
@@ -63,20 +63,25 @@ def write_report(
     faces: str = "",
     among: Sequence[TrialRecord] = (),
 ) -> list[str]:
-    """Write the page of `records` to `path`, whole or not at all.
+    """Write the page of `records` to `path`, atomically.
 
     Args:
-        question: what the sweep asks; empty asks for the most accurate network under the cap.
-        cap_mb, precision: the cap in MB of 10**6 bytes, and the precision it is of; None takes what the records were
-            made under.
-        mixed: records of several data sets or protocols become several parts of the page, each with axes of its own.
-        left_out: what the page says of records that are not on it.
-        planned: how many trials a sweep that is still running has; 0 where it is not.
-        faces: the fingerprint to take where records hold several versions of the faces; the newest else.
-        among: all that was recorded, where `records` are some of it: networks are called what they are called there.
+        question: the question of the sweep; empty for the most accurate network under the cap.
+        cap_mb, precision: the cap in MB of 10**6 bytes, and the precision it applies to; None for the recorded one.
+        metric: one of `records.measures.MEASURES`.
+        mixed: put records of several data sets or protocols on separate parts of the page, each with its own axes.
+        left_out: notes on records that are not on the page.
+        planned: the number of trials of a sweep that is still running, else 0.
+        faces: the fingerprint to use if the records have several versions of the faces; empty for the newest.
+        among: all recorded trials, if `records` is a subset; it determines the network labels.
 
-    Returns a note for each thing in the records that is not on the page. Raises FrontierError for records that cannot
-    share a page, ReportError where there are none, and OSError where `path` cannot be written.
+    Returns:
+        A note for each omission from the records.
+
+    Raises:
+        ReportError: there are no records, they cannot share a page, or a package is missing.
+        FrontierError: an option has an invalid value.
+        OSError: `path` cannot be written.
     """
     if missing := [name for name in ("jinja2", "vl_convert") if importlib.util.find_spec(name) is None]:
         raise ReportError(f"the page needs {' and '.join(missing)}: {describe_install('report')}")
@@ -90,13 +95,13 @@ def write_report(
             records, notes = select_comparable(records, faces=faces)
         except FrontierError as error:
             raise ReportError(
-                f"{str(error).removesuffix('; take each alone')}; take each alone, or add --mixed"
+                f"{str(error).removesuffix('; use them separately')}; use them separately, or add --mixed"
             ) from None
     elif faces:
         records, notes = choose_faces(records, faces)
     groups = split_comparable(records) if mixed else [list(records)]
     asked, several = ask_question(records, cap_mb, precision, metric=metric)
-    # Trials that share no axes may have been run under limits of their own.
+    # Trials that share no axes may have different limits.
     questions = [ask_question(group, cap_mb, precision, metric=metric)[0] for group in groups]
     payload = {
         "groups": [_describe_group(*both, among) for both in zip(groups, questions, strict=True)],
@@ -107,7 +112,7 @@ def write_report(
     }
     page = _render(payload, title=title, question=question, asked=asked, planned=planned)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A reader may look while a sweep writes.
+    # A reader may open the page while a sweep writes it.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write_text(unfinished, page)
@@ -120,7 +125,7 @@ def write_report(
 def _describe_group(
     records: Sequence[TrialRecord], question: FrontierQuestion, among: Sequence[TrialRecord]
 ) -> dict[str, Any]:
-    """Everything the page shows of records that share their axes, ready for JSON."""
+    """Return everything that the page shows about records with shared axes, ready for JSON."""
     factors, words = list_factors(records), Words()
     networks, summaries = describe_networks(records, factors, words, question.metric, among)
     described = {
@@ -150,18 +155,18 @@ def _describe_group(
 
 
 def _describe_measure(name: str, question: FrontierQuestion, records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """What the page says of a measure; under View 2 and open_set `accuracy` is another than of a classifier."""
+    """Describe a measure for the page; under View 2 and open_set, `accuracy` is not a classifier's."""
     measure = find_measure(name, question.protocol)
     chance = next((c for r in records if r.status == "done" and (c := compute_chance(r, name)) is not None), None)
     words = {"title": measure.title, "word": measure.word, "axis": measure.axis, "best": measure.best}
     told = [f"Shown: {measure.noun}. {explain_measure(measure)}"]
     if chance is not None:
-        told.append(f"A network that guesses has {100 * chance:.1f} %: the chance level.")
+        told.append(f"A network that guesses scores {100 * chance:.1f} %: the chance level.")
     return words | {"told": " ".join(told), "lower": measure.lower_is_better, "chance": chance}
 
 
 def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> list[str]:
-    """What the numbers allow to be answered, the first sentence first; never more than the intervals do."""
+    """Return the answer in sentences, the main one first; it claims no more than the intervals allow."""
     marks = question.mark_frontier(networks)
     front = [network for network, marked in zip(networks, marks, strict=True) if marked]
     front.sort(key=question.get_cost)
@@ -172,7 +177,7 @@ def answer(networks: Sequence[NetworkSummary], question: FrontierQuestion) -> li
             return judged
         (only,) = fitting
         size = question.get_bytes(only) / BYTES_PER_MB
-        lead = f"{quote_code(only.label)} is the only one that was trained and fits"
+        lead = f"{quote_code(only.label)} is the only trained network that fits"
         return [f"{lead}: {format_accuracy(only)} %, {size:.2f} MB.", *judged]
     status = Counter(network.status for network in networks)
     reasons = ", ".join(f"{status[name]} {text}" for name, text in _STATUS_TEXTS.items() if status[name])
@@ -211,7 +216,7 @@ def _render(payload: dict[str, Any], **known: Any) -> str:
 
 
 def _mark_code(text: str) -> Any:
-    """`text` with what it quotes as code in <code>, everything escaped."""
+    """Return escaped `text` with its quoted code in <code>."""
     from markupsafe import Markup, escape
 
     pieces = (Markup("<code>{}</code>").format(piece) if code else escape(piece) for piece, code in split_code(text))
@@ -219,7 +224,7 @@ def _mark_code(text: str) -> Any:
 
 
 def quote_json(value: Any) -> str:
-    """JSON that may stand inside a <script>: no text in it can end the element or begin another."""
+    """Return JSON that is safe inside a <script>: no text in it can close the element or open another."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -228,8 +233,8 @@ def quote_json(value: Any) -> str:
 
 @functools.cache
 def _bundle_vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, which vl-convert carries: nothing is downloaded."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, bundled with vl-convert: nothing is downloaded."""
     import vl_convert
 
-    library: Any = vl_convert  # its stub asks for an argument that it does not need
+    library: Any = vl_convert  # its type stub requires an argument that is optional
     return library.javascript_bundle().replace("</script", "<\\/script")

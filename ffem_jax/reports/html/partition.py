@@ -1,4 +1,4 @@
-"""Which records may share an axis: one data set, one protocol; others go onto an axis of their own, or are refused."""
+"""Splits records into groups that may share an axis: one data set, one protocol."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ffem_jax.records.record import TrialRecord
 
 
 def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """`records` in groups whose accuracies can be compared, as `check_comparable` judges; in order of appearance.
+    """Return `records` in groups with comparable accuracies, by `check_comparable`, in order of appearance.
 
-    A trial that never loaded its faces goes to the first group that it fits.
+    A trial that never loaded its faces joins the first group that it fits.
     """
     alike: dict[str, list[TrialRecord]] = {}
     for record in records:
         alike.setdefault(_describe_axis(record), []).append(record)
-    # Those that know their faces first: the others say less and would fit too much.
+    # Records with a fingerprint of their faces first: the others would fit too many groups.
     ordered = sorted(alike.values(), key=lambda group: not group[0].data_fingerprint)
     groups: list[list[TrialRecord]] = []
     representatives: list[list[TrialRecord]] = []
@@ -39,7 +39,7 @@ def split_comparable(records: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
 
 
 def _describe_axis(record: TrialRecord) -> str:
-    """All that `check_comparable` looks at, as text."""
+    """Return everything that `check_comparable` checks, as text."""
     fingerprints = [record.pictures_fingerprint, record.data_fingerprint, record.pretraining_fingerprint]
     setting = [identify(record).setting, describe_pretraining(record.view)]
     return json.dumps([setting, record.resolution, record.data_variant, record.synthetic, *fingerprints])

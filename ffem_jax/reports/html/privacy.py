@@ -1,4 +1,4 @@
-"""What a shared page must not tell: folders and files, whose names are people's."""
+"""Removes paths from a page that may be shared, because names of folders and files may be names of people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 REMOVED = "[path]"
-# A quoted text that begins like a path; one without quotes, up to what cannot stand in it (but no closing tag); a
-# picture in a folder.
+# A quoted text that begins like a path; an unquoted one, up to a character that cannot be part of it (but not a closing
+# tag); an image in a folder.
 _PATHS = (
     re.compile(r"""(?P<quote>['"`])(?:[A-Za-z]:)?[~.]{0,2}[/\\][^'"`\n]*(?P=quote)"""),
     re.compile(r"""(?<![\w/\\<])(?:file:)?(?:[A-Za-z]:)?[~.]{0,2}[/\\][^\s'"`,;)\]]+"""),
@@ -16,7 +16,7 @@ _PATHS = (
 
 
 def remove_paths(text: str, known: Iterable[str] = ()) -> str:
-    """`text` with `[path]` where a file or a folder was named. known: folders that it may name, spaces and all."""
+    """Replace files and folders in `text` by `[path]`. known: folders that it may contain, possibly with spaces."""
     for folder in sorted(filter(None, known), key=len, reverse=True):
         below = r"(?:[/\\][^'\"`\n:;]*)?"
         text = re.sub(re.escape(folder) + below, REMOVED, text)

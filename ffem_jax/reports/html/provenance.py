@@ -1,4 +1,4 @@
-"""What a reader needs to trust a page and to make it again: faces, protocol, versions, devices, time."""
+"""The provenance of a page: faces, protocol, versions, devices, time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from ffem_jax.records.record import TrialRecord
 
-# Names of settings that say where something lies on somebody's machine.
+# Settings that are locations on a user's machine.
 PRIVATE = ("root", "cache_dir")
 
 
 def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
-    """(what, value) of all that the records say about how they came to be; of several values, the trials of each."""
+    """Return (name, value) rows on the origin of the records; several values come with their numbers of trials."""
     ran = [record for record in records if record.status != "over_cap"]
     data, protocol = (records[0].view.get_written(group) for group in ("data", "protocol"))
     rows = [
@@ -26,7 +26,7 @@ def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
         ["validation", _count(_describe_validation(r) for r in ran if r.validation_accuracy)],
         ["fingerprint of the faces", _count(r.data_fingerprint for r in records if r.data_fingerprint)],
         ["recipe", _count(r.recipe for r in records)],
-        ["teacher, which saw other data", _count(_describe_teacher(r.teacher) for r in ran if r.teacher)],
+        ["teacher, trained on other data", _count(_describe_teacher(r.teacher) for r in ran if r.teacher)],
         ["seeds", ", ".join(str(seed) for seed in sorted({record.seed for record in records}))],
         ["device", _count(r.device for r in ran if r.device)],
         ["versions", _count(", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in ran if r.versions)],
@@ -38,11 +38,11 @@ def describe_provenance(records: Sequence[TrialRecord]) -> list[list[str]]:
 
 def _describe_teacher(about: dict[str, Any]) -> str:
     facts = [f"{name} {about[name]}" for name in ("source", "licence", "vectors") if about.get(name)]
-    return ", ".join([str(about.get("name", "of no name")), *facts])
+    return ", ".join([str(about.get("name", "unnamed")), *facts])
 
 
 def describe_seconds(records: Sequence[TrialRecord]) -> str:
-    """What the trained trials took, added up; the seeds of one program share its folder, and their times."""
+    """Return the total time of the trained trials; seeds of one program share a folder, so their time counts once."""
     done = [record for record in records if record.wall_seconds is not None and record.status == "done"]
     trained = {record.trial_dir or record.trial_key: record for record in done}.values()
     if not trained:
@@ -50,10 +50,10 @@ def describe_seconds(records: Sequence[TrialRecord]) -> str:
     wall = [record.wall_seconds or 0.0 for record in trained]
     compiling = sum(record.compile_seconds or 0.0 for record in trained)
     speeds = [record.train_images_per_second for record in trained if record.train_images_per_second]
-    speed = f", {statistics.median(speeds):,.0f} training images a second" if speeds else ""
+    speed = f", {statistics.median(speeds):,.0f} training images per second" if speeds else ""
     return (
         f"{_say_time(sum(wall))} in all, {_say_time(compiling)} of it tracing and compiling; "
-        f"{_say_time(statistics.median(wall))} a trial{speed} (medians)"
+        f"{_say_time(statistics.median(wall))} per trial{speed} (medians)"
     )
 
 
@@ -64,7 +64,7 @@ def _say_time(seconds: float) -> str:
 
 
 def _count(values: Iterable[str]) -> str:
-    """The values, most frequent first, with how many trials have each where there are several."""
+    """Return the values, most frequent first, with their numbers of trials if there are several."""
     counted = Counter(values).most_common()
     if len(counted) == 1:
         return counted[0][0]
@@ -79,7 +79,7 @@ def _list_settings(settings: dict[str, Any], left_out: Sequence[str]) -> str:
 def _describe_validation(record: TrialRecord) -> str:
     if record.validated:
         return f"{record.validated} images held out of training, never tested"
-    return "the test images: whoever tunes by these curves tunes on the test"
+    return "the test images: tuning by these curves is tuning on the test set"
 
 
 def _describe_days(records: Sequence[TrialRecord]) -> str:

@@ -1,4 +1,4 @@
-"""Records files for a page, with a line for everything in them that is left out."""
+"""Reads records files for a page, with a line for everything that is left out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from ffem_jax.records.record import TrialRecord, read_records
 from ffem_jax.reports.html.privacy import remove_paths
 
-LISTED = 5  # lines of one file and one reason that are named one by one
+LISTED = 5  # maximum number of lines listed per file and reason
 
 
 def read_for_report(paths: Sequence[Path]) -> tuple[list[TrialRecord], list[str]]:
-    """The records of all files, and what was left out: the file's name without its folder, the lines and why."""
+    """Return the records of all files, and what was left out: file name without its folder, lines and reason."""
     records: list[TrialRecord] = []
     left_out = []
     for path in paths:
@@ -22,7 +22,7 @@ def read_for_report(paths: Sequence[Path]) -> tuple[list[TrialRecord], list[str]
             records += read_records(path)
         reasons: dict[str, list[str]] = {}
         for warning in caught:
-            # read_records says `FOLDER/records.jsonl:3: skipped, ...`.
+            # The warning of read_records is `FOLDER/records.jsonl:3: skipped, ...`.
             line, _, reason = str(warning.message).removeprefix(f"{path}:").partition(": ")
             reasons.setdefault(remove_paths(reason), []).append(line)
         for reason, lines in reasons.items():

@@ -1,4 +1,4 @@
-"""The page's first paragraph: what the numbers allow to be said of FFEM-AM, and nothing beyond it."""
+"""The page's first paragraph: what the numbers show about FFEM-AM, and no more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUBJECT = "ffem_am"
 
 
 def write_answer(result: SettingResult) -> str:
-    """Does ECA in the first and last bottleneck help, how sure is that, and is FFEM-AM on the frontier at all."""
+    """Return whether ECA in the first and last bottleneck helps, with what certainty, and FFEM-AM's frontier status."""
     sentences = [_answer_attention(result), _answer_frontier(result)]
     compared = [one for one in (result.attention, result.networks) if isinstance(one, Comparison)]
     if {row.seeds for comparison in compared for row in comparison.rows} == {1}:
@@ -26,19 +26,19 @@ def write_answer(result: SettingResult) -> str:
             "may cause a difference."
         )
     if lacks_trials(result):
-        sentences.append("Networks, folds or seeds are missing, named below: this covers the trials that are there.")
+        sentences.append("Networks, folds or seeds are missing, as listed below: this covers the recorded trials.")
     return f"Recipe {escape(result.setting.label)}: " + " ".join(sentences)
 
 
 def lacks_trials(result: SettingResult) -> bool:
-    """Whether a network of the paper has no record here, or not all the trials of a whole set."""
+    """Whether a network of the paper has no record, or lacks trials of the full set."""
     return len(result.rows) < len(NETWORKS) or any(row.missing for row in result.rows)
 
 
 def describe_difference(row: ComparisonRow) -> str:
-    """Points, interval and corrected p of a row."""
+    """Return points, interval and corrected p of a row."""
     if row.p_corrected is None:
-        test = "no paired test: these records do not say which images were right"
+        test = "no paired test: the records do not list the correctly classified images"
     else:
         p = format_p(row.p_corrected)
         test = f"p {p if p.startswith('<') else f'= {p}'} after Holm's correction"
@@ -53,8 +53,8 @@ def _answer_attention(result: SettingResult) -> str:
     row = find_row(comparison, "none", "eca") if isinstance(comparison, Comparison) else None
     if row is None or isinstance(comparison, str):
         return (
-            "whether ECA in the first and last bottleneck helps cannot be said, for want of finished trials of FFEM "
-            "and FFEM-AM with the same seed and split."
+            "it is not known whether ECA in the first and last bottleneck helps, because there are no finished trials "
+            "of FFEM and FFEM-AM with the same seed and split."
         )
     verdict = "has no significant effect"
     if row.significant:
@@ -63,10 +63,11 @@ def _answer_attention(result: SettingResult) -> str:
     count = f"{row.pairs} pair{'' if row.pairs == 1 else 's'} of trials, {row.images:,} images, {row.seeds} seed"
     count += "" if row.seeds == 1 else "s"
     sentence = (
-        f"**ECA in the first and last bottleneck {verdict}**: FFEM-AM against FFEM comes to {describe_difference(row)}"
+        f"**ECA in the first and last bottleneck {verdict}**: the difference from FFEM to FFEM-AM is "
+        f"{describe_difference(row)}"
     )
     sentence += f" ({count})."
-    # Without significance the interval is what has been learnt.
+    # If it is not significant, the interval is the result.
     return sentence if row.significant else f"{sentence} {escape_sentence(write_sentence(row, comparison))}"
 
 
@@ -74,13 +75,13 @@ def _answer_frontier(result: SettingResult) -> str:
     frontier = result.frontier
     if frontier is None or SUBJECT not in frontier.summaries:
         return (
-            "Whether FFEM-AM is on the frontier of accuracy against bytes cannot be said, for want of finished trials "
-            "that it shares with the others."
+            "It is not known whether FFEM-AM is on the frontier of accuracy against bytes, because it shares no "
+            "finished trials with the others."
         )
     if len(frontier.summaries) == 1:
-        return "FFEM-AM is the only network with finished trials, and one network is no frontier."
+        return "FFEM-AM is the only network with finished trials, and one network is not a frontier."
     place = "on the frontier of accuracy against bytes"
-    unless = "" if frontier.whole else " Counted are the trials that all networks have."
+    unless = "" if frontier.whole else " Only the trials that all networks have are counted."
     size = frontier.summaries[SUBJECT].bytes_float32 or 0
     dominators = frontier.find_dominators(SUBJECT)
     if dominators:
@@ -92,11 +93,11 @@ def _answer_frontier(result: SettingResult) -> str:
             for name, row in rows.items()
         )
         if shown:
-            more = f", of which significantly more accurate: {_join(shown)}" if len(shown) < len(dominators) else ""
-            return f"**FFEM-AM is not {place}**: no larger and no less accurate is {each}{more}.{unless}"
+            more = f"; significantly more accurate: {_join(shown)}" if len(shown) < len(dominators) else ""
+            return f"**FFEM-AM is not {place}**. No larger and no less accurate: {each}{more}.{unless}"
         return (
-            f"By the accuracies measured **FFEM-AM is not {place}, but no network beats it significantly**: no larger "
-            f"and no less accurate is {each}.{unless}"
+            f"By measured accuracy, **FFEM-AM is not {place}, but no network beats it significantly**. No larger "
+            f"and no less accurate: {each}.{unless}"
         )
     smaller = frontier.find_smaller(SUBJECT)
     if not smaller:
@@ -107,13 +108,13 @@ def _answer_frontier(result: SettingResult) -> str:
             f"**FFEM-AM is {place}**: every smaller network is significantly less accurate ({_join(smaller)}).{unless}"
         )
     return (
-        f"By the accuracies measured **FFEM-AM is {place}, but not beyond chance**: smaller, and not "
+        f"By measured accuracy, **FFEM-AM is {place}, but not beyond chance**. Smaller and not "
         f"significantly less accurate: {_join(rivals)}.{unless}"
     )
 
 
 def _find_lead(result: SettingResult, name: str) -> ComparisonRow | None:
-    """The network `name` less FFEM-AM."""
+    """Return the row of the network `name` minus FFEM-AM."""
     return find_row(result.networks, SUBJECT, name) if isinstance(result.networks, Comparison) else None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour, line and mark each tell a network by themselves.
+# Colour, line and mark each identify a network on their own.
 LOOKS: dict[str, dict[str, Any]] = {
     "ffem": STYLES["none"] | {"linestyle": "--"},
     "ffem_am": STYLES["eca"] | {"linestyle": "-"},
@@ -27,7 +27,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "mobilenetv2": MORE_STYLES[0] | {"linestyle": ":"},
     "shufflenetv2": MORE_STYLES[1] | {"linestyle": (0, (6, 2, 1, 2, 1, 2))},
 }
-MARKS = 6  # on a line
+MARKS = 6  # per line
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Curve:
     """A network's training, over its finished trials (seeds and folds).
 
     Args:
-        loss: the mean of each epoch.
+        loss: the mean by epoch.
         loss_deviation: the sample standard deviation over trials, by epoch; empty for a single trial.
-        validation: as `loss`, the accuracy in 0 to 1; empty where no trial measured it.
+        validation: the mean validation accuracy by epoch, in 0 to 1; empty if no trial measured it.
         validation_deviation: as `loss_deviation`.
     """
 
@@ -50,7 +50,7 @@ class Curve:
 
 
 def make_curves(setting: Setting) -> list[Curve]:
-    """A curve for each network with a finished trial that kept its losses."""
+    """Return a curve for each network with a finished trial that recorded its losses."""
     curves = []
     for network in NETWORKS:
         kept = [record for record in setting.get_done(network.name) if len(record.loss) == record.epochs > 0]
@@ -63,32 +63,32 @@ def make_curves(setting: Setting) -> list[Curve]:
 
 
 def _average(histories: Sequence[Sequence[float | None]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and sample deviation of each epoch; NaN where a trial's number was no finite one."""
+    """Return mean and sample deviation by epoch; NaN if a trial's number was not finite."""
     values = np.array(histories, dtype=np.float64)  # a record has None for NaN, which becomes NaN again
     deviation = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(0)
     return tuple(values.mean(axis=0).tolist()), tuple(deviation.tolist())
 
 
 def describe_validation(records: Sequence[TrialRecord]) -> str:
-    """Which images the accuracy after each epoch is of."""
+    """Return which images the accuracy after each epoch is measured on."""
     counts = sorted({record.validated for record in records})
     if counts == [0]:
         return "the test images"
     if counts[0] == 0:
-        return "held-out images or, where a trial held none out, the test images"
+        return "held-out images or, if a trial held none out, the test images"
     number = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     return f"{number} images per trial, held out of training and never tested"
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, title: str, images: str, *, synthetic: bool) -> list[Path]:
-    """Draw the training curves of a setting. Byte for byte the same for the same input and Matplotlib.
+    """Draw the training curves of a setting. The files are byte-identical for the same input and Matplotlib version.
 
     Args:
         curves: one per network.
-        path: of the figure; its suffix is replaced by .png and .svg.
-        title: of the figure.
-        images: which ones validation is of.
-        synthetic: whether the faces are drawn, which the figure then says.
+        path: path of the figure; its suffix is replaced by .png and .svg.
+        title: title of the figure.
+        images: the images that validation uses.
+        synthetic: whether the faces are synthetic, which the figure then shows.
 
     Returns:
         The two paths.
@@ -108,7 +108,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
     right = figure.add_axes((0.57, 0.16, 0.41, 0.67))
     for number, curve in enumerate(curves):
         look = {**LOOKS[curve.network.name], "label": f"{curve.network.title} ({curve.trials})"}
-        # Curves that lie on each other show their marks in turn.
+        # Overlapping curves show their marks in turn.
         spacing = max(1, len(curve.loss) // MARKS)
         look["markevery"] = (number % spacing, spacing)
         _draw_line(left, np.array(curve.loss), np.array(curve.loss_deviation), look)
@@ -122,7 +122,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
     left.set_ylabel("training loss", color="#202020")
     left.set_ylim(bottom=0)
     right.set_ylabel("validation accuracy (%)", color="#202020")
-    right.set_title(f"of {images}", loc="left", fontsize=8, color="#404040")
+    right.set_title(f"on {images}", loc="left", fontsize=8, color="#404040")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -136,7 +136,7 @@ def _draw(figure: Figure, curves: Sequence[Curve], title: str, images: str, synt
         handlelength=3.2,
     )
     figure.text(0.07, 0.955, title, size=11.5, weight="bold", color="#202020")
-    note = "line: mean over trials (seeds and folds; their number in brackets); band: one standard deviation either way"
+    note = "line: mean over trials (seeds and folds; number in brackets); band: one standard deviation either way"
     figure.text(0.07, 0.025, note, size=7.5, color="#606060")
     if synthetic:
         mark_synthetic(figure, 0.972, 0.955, size=10)

@@ -1,4 +1,4 @@
-"""The page: README.md, written from results alone."""
+"""The page README.md, written from results only."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ffem_jax.text.display import escape, escape_sentence, make_markdown_table
 from ffem_jax.text.numbers import format_p, format_points
 
 FLAT_AFTER = 25  # epochs: the paper's Fig. 7
-# What paper.json calls otherwise, in the table and counted below it.
-VERDICTS, COUNTED = {"not told apart": "no difference is shown"}, {"not told apart": "with no difference shown"}
+# Wordings in the table, and in the counts below it, that differ from the values in paper.json.
+VERDICTS, COUNTED = {"not told apart": "no significant difference"}, {"not told apart": "not significant"}
 
 SOURCE = (
     "Xiao et al., *Attention-Mechanism-Based Face Feature Extraction Model for WeChat Applet on Mobile Devices*, "
@@ -33,22 +33,22 @@ OPEN = """\
 ## What the paper leaves open
 
 - **Its 6.5 MB** (Table 4). Table 1 as printed, with a vector of 128 numbers, has 2,200,448 parameters: 8.80 MB in
-  float32. What weighs 6.50 MB is its trunk alone, up to the last bottleneck (1,624,320 parameters), without the
-  convolution to 1,280 channels and the vector. Sizes here are of the whole network as deployed.
-- **How attention is put back** (section 2.3): the features scaled by their weights, as in ECA's own figure, or that
-  added to the features. Here `scale`; `arch.attention.fusion=residual` trains the other.
-- **Which normalisation** (equations 6 and 7): distances are accepted up to a normalised 0.5. Here vectors have unit
-  length and a distance is halved. No accuracy on this page depends on it.
-- **The length of the vector** is not given. Here 128.
-- **Its glasses** (Table 3): 97.2 % with and 97.0 % without cannot be the two parts of a set of which 98.1 % were right.
-- **Its photographs** are not public. This page asks the same questions of other faces: an order confirmed here is
-  confirmed on these, and one that is not significant here may yet hold on the paper's."""
+  float32. Its trunk alone (up to the last bottleneck, 1,624,320 parameters) takes 6.50 MB, without the convolution to
+  1,280 channels and the vector. Sizes here are those of the complete network as deployed.
+- **How attention is applied** (section 2.3): the features are scaled by their weights, as in ECA's own figure, or the
+  scaled features are added to the features. This page uses `scale`; `arch.attention.fusion=residual` trains the other.
+- **Which normalisation is used** (equations 6 and 7): distances are accepted up to a normalised 0.5. Here vectors are
+  L2-normalised and a distance is halved. No accuracy on this page depends on it.
+- **The length of the vector** is not given. Here it is 128.
+- **Its glasses** (Table 3): 97.2 % with and 97.0 % without cannot be the two parts of a set with 98.1 % correct.
+- **Its photographs** are not public. This page answers the same questions on other faces. An order confirmed here is
+  confirmed for these faces, and one that is not significant here may still hold for the paper's."""
 
 
 def write_page(result: PaperResult, figures: Sequence[str]) -> str:
-    """The whole page. figures: the name of each setting's figure without its suffix, empty where it has none."""
+    """Return the page. figures: the name of each setting's figure without its suffix, empty if it has none."""
     lines = [
-        "<!-- Written by `ffem paper` from records: write it anew, change nothing by hand. -->",
+        "<!-- Written by `ffem paper` from records: run it again instead of editing this file. -->",
         f"# The paper's tables: {escape(result.title)}",
         "",
     ]
@@ -57,7 +57,7 @@ def write_page(result: PaperResult, figures: Sequence[str]) -> str:
     for one in result.settings:
         lines += [write_answer(one), ""]
     lines += [f"*A generated page: `ffem paper` writes it from records.* {_describe_runs(result)}", ""]
-    lines += [f"The paper: {SOURCE}. Its accuracies are of {TESTED} photographs, two of each of 52 people.", ""]
+    lines += [f"The paper: {SOURCE}. Its accuracies are from {TESTED} photographs, two of each of 52 people.", ""]
     for one, figure in zip(result.settings, figures, strict=True):
         lines += _write_setting(one, figure)
     return "\n".join([*lines, OPEN, "", *_describe_reading(result)]) + "\n"
@@ -91,13 +91,13 @@ def _write_networks(result: SettingResult) -> list[str]:
     over = [TITLES[row.network.name] for row in result.rows if row.over_seeds]
     trained = [row for row in result.rows if row.summary.accuracy is not None]
     if over and len(over) == len(trained):
-        note = "The intervals count images and seeds."
+        note = "The intervals cover images and seeds."
     elif over:
-        note = f"The intervals count images, and of {', '.join(over)} seeds as well."
+        note = f"The intervals cover images, and for {', '.join(over)} also seeds."
     else:
-        note = "The intervals count images alone: they exclude variance between seeds."
+        note = "The intervals cover images only: they exclude variance between seeds."
     if result.frontier and not result.frontier.whole:
-        note += " The frontier counts the trials that all networks have."
+        note += " The frontier uses the trials that all networks have."
     return [*make_markdown_table(head, rows), "", " ".join([note, *result.setting.describe_exclusions(bool(over))])]
 
 
@@ -139,7 +139,7 @@ def _write_missing(result: SettingResult) -> list[str]:
         for error in row.summary.errors:
             lines.append(f"- {row.network.title}, {_count(row.summary.failed_trials, 'trial')} failed: {escape(error)}")
     unfinished = "**Trials that did not reach the end.**" if pruned else "**Failed trials.**"
-    head = "**The set is incomplete: the numbers cover the trials that are there.**" if lacking else unfinished
+    head = "**The set is incomplete: the numbers cover the recorded trials.**" if lacking else unfinished
     return [head, "", *lines, ""]
 
 
@@ -164,8 +164,8 @@ def _write_order(result: SettingResult) -> list[str]:
     counts = ", ".join(f"{verdicts.count(v)} {COUNTED.get(v, v)}" for v in dict.fromkeys(verdicts))
     told = (
         f"Of the {len(result.order)} orders: {counts}. On the paper's own {TESTED} images, {own} of them "
-        f"{'is' if own == 1 else 'are'} significant. The paper does not report which images were right, so the images "
-        "of two networks are taken as different ones."
+        f"{'is' if own == 1 else 'are'} significant. The paper does not report which images were correct, so the "
+        "images of two networks are treated as different."
     )
     return ["### The paper's order, and what is confirmed", "", *make_markdown_table(head, rows), "", told, ""]
 
@@ -219,13 +219,13 @@ def _write_groups(result: SettingResult) -> list[str]:
     lines = [*make_markdown_table(head, rows), "", *_write_gaps(result.groups)]
     if gaps:
         verb = "is" if chance == 1 else "are"
-        lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} {verb} more than chance.")
+        lines.append(f"- Of {_count(len(gaps), 'gap')} of the other networks, {chance} {verb} significant.")
     note = (
-        "Intervals are for a new draw of people, each with as many images. The paper does not say how many images its "
-        "groups have, so its numbers have none."
+        "The intervals resample people, each with the same number of images. The paper does not give the size of its "
+        "groups, so its numbers have none."
     )
     if any(column == "eyeglasses_probability" for column, _ in found):
-        note += " Glasses are a model's estimate: with above 0.5, without up to 0.1."
+        note += " Glasses are estimated by a model: with above 0.5, without at 0.1 or less."
     return [*lines, "", note]
 
 
@@ -244,7 +244,7 @@ def _write_curves(result: SettingResult, figure: str) -> list[str]:
     if not figure:
         return ["No finished trial kept its losses."]
     lines = [f"![Loss and validation accuracy per epoch]({figure}.svg)", ""]
-    lines += [f"Mean and standard deviation over seeds and folds; validation is of {result.validation}."]
+    lines += [f"Mean and standard deviation over seeds and folds; validation is on {result.validation}."]
     changes = [
         f"{format_points(c.validation[-1] - c.validation[FLAT_AFTER - 1])} ({c.network.title})"
         for c in result.curves
@@ -267,11 +267,11 @@ def _describe_reading(result: PaperResult) -> list[str]:
     lines = [
         "## How to read it",
         "",
-        "Accuracy is closed-set, of the classifier, as the mean over all tests. Its interval draws images and seeds "
-        "anew where there are several seeds, and is Wilson's by image otherwise. Sizes are of the deployed model: "
-        "BatchNorm folded, classifier dropped, topology file included. The frontier is of accuracy against those "
-        "bytes, over the networks of this page alone. Recipes are never pooled, and each table's p is corrected over "
-        "its own rows; that of the order is the one of network against network.",
+        "Accuracy is closed-set accuracy of the classifier, as the mean over all tests. Its interval resamples images "
+        "and seeds if there are several seeds, and is Wilson's by image otherwise. Sizes are those of the deployed "
+        "model: BatchNorm folded, classifier dropped, topology file included. The frontier is accuracy against these "
+        "bytes, over the networks of this page only. Recipes are never pooled, and each table's p is corrected over "
+        "its own rows; the p of the order is that of network against network.",
     ]
     return [*lines, "", *describe_method(compared[0])] if compared else lines
 

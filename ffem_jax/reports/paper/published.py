@@ -1,4 +1,4 @@
-"""What the paper reports, and which networks it reports it of.
+"""The paper's published numbers and networks.
 
 Source: Xiao et al., "Attention-Mechanism-Based Face Feature Extraction Model for WeChat Applet on Mobile Devices",
 Electronics 2024, 13, 201, Tables 2 and 3.
@@ -18,13 +18,13 @@ from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 
 @dataclass(frozen=True)
 class PaperNetwork:
-    """A network of the paper's.
+    """A network of the paper.
 
     Args:
         name: in conf/arch/.
-        title: as the paper has it.
-        accuracy: in its Table 2, in 0 to 1; None where the paper gives none.
-        correct: how many of the TESTED photographs that is; None where the paper gives none.
+        title: its name in the paper.
+        accuracy: from Table 2, in 0 to 1; None if the paper gives none.
+        correct: the number of correct photographs out of TESTED; None if the paper gives none.
     """
 
     name: str
@@ -34,11 +34,11 @@ class PaperNetwork:
 
 
 TESTED = 104  # two photographs of each of 52 people
-# Of 104 one photograph is 0.96 points, so each percentage is one whole number of them.
+# One of 104 photographs is 0.96 points, so each percentage corresponds to exactly one number of photographs.
 NETWORKS = (
     PaperNetwork("ffem", "FFEM", 0.904, 94),
     PaperNetwork("ffem_am", "FFEM-AM", 0.981, 102),
-    PaperNetwork("ffem_se", "FFEM-SE"),  # not the paper's: the rival attention in FFEM-AM's places
+    PaperNetwork("ffem_se", "FFEM-SE"),  # not in the paper: the rival attention at FFEM-AM's positions
     PaperNetwork("mobilenetv2", "MobileNetV2", 0.961, 100),
     PaperNetwork("shufflenetv2", "ShuffleNetV2 1.0x", 0.971, 101),
 )
@@ -61,14 +61,14 @@ GROUP_NAMES = {
 
 @functools.cache
 def load_arch(name: str) -> ArchSpec:
-    """The network conf/arch/`name`.yaml."""
+    """Return the network of conf/arch/`name`.yaml."""
     import yaml
 
     return read_arch(yaml.safe_load((find_conf_dir() / "arch" / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def find_network(record: TrialRecord) -> PaperNetwork | None:
-    """The paper's network that the trial built, whatever it was called; None for any other."""
+    """Return the paper's network that the trial built, whatever its name; None for any other network."""
     try:
         built = record.view.network
     except UNREADABLE:  # written by a package with other fields
@@ -82,6 +82,6 @@ def _load_networks() -> dict[NetworkSpec, PaperNetwork]:
 
 
 def choose_columns(names: Iterable[str]) -> list[str]:
-    """The columns of Table 3 among `names`, with their cuts; empty, which stands for all, where none is there."""
+    """Return the columns of Table 3 among `names`, with their cuts; empty (which means all) if there are none."""
     there = set(names)
     return [wanted for wanted in GROUP_COLUMNS if wanted.partition(":")[0] in there]

@@ -18,15 +18,15 @@ def write_paper(
     """Write README.md, paper.json and a figure for each setting into a folder.
 
     Args:
-        records: of the paper's networks, and others, which are counted.
+        records: trials of the paper's networks; others are only counted.
         out: the folder.
-        groups: what Table 3 is of, or why it is left out.
+        groups: the image groups of Table 3, or why it is left out.
 
     Returns:
         The results, and the paths written.
 
     Raises:
-        FrontierError: in one line, for records that hold none of the paper's networks or mix data sets or protocols.
+        FrontierError: the records have none of the paper's networks, or mix data sets or protocols.
         OSError: `out` cannot be written.
     """
     result = compute_paper(records, groups)

@@ -1,4 +1,4 @@
-"""All that the page says, as numbers: each setting's tables, comparisons, groups and curves."""
+"""The results behind the page: each setting's tables, comparisons, groups and curves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAMILY = ("ffem", "ffem_am", "ffem_se")  # they differ in attention alone
 
 @dataclass(frozen=True)
 class ImageGroups:
-    """For each column a group's name for every image of the data set ("" where not known), and whose image each is."""
+    """By column, the group name of every image of the data set ("" if not known), and the person on each image."""
 
     columns: Mapping[str, np.ndarray]
     people: np.ndarray
@@ -37,7 +37,7 @@ class ImageGroups:
 
 @dataclass(frozen=True)
 class SettingResult:
-    """What was found under one recipe at one resolution. A text stands where there is no result, and says why."""
+    """The results under one recipe at one resolution. A text in place of a result says why there is none."""
 
     setting: Setting
     rows: tuple[NetworkRow, ...]
@@ -50,7 +50,7 @@ class SettingResult:
     validation: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists."""
+        """Return nested dicts and lists."""
         names = self.frontier.names if self.frontier else ()
         networks = [
             {
@@ -93,22 +93,22 @@ class PaperResult:
     settings: tuple[SettingResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists, ready for JSON; NaN becomes null."""
+        """Return nested dicts and lists, ready for JSON; NaN becomes null."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
         whole = {**fields, "settings": [result.to_dict() for result in self.settings]}
-        # JSON has no NaN, which a curve may hold.
+        # JSON has no NaN, which a curve may contain.
         return json.loads(json.dumps(whole), parse_constant=lambda _: None)
 
 
 def compute_paper(records: Sequence[TrialRecord], groups: ImageGroups | str) -> PaperResult:
-    """The results of every setting in `records`.
+    """Return the results of every setting in `records`.
 
     Args:
-        records: of the paper's networks, and others, which are counted.
-        groups: of the images, or why none are known.
+        records: trials of the paper's networks; others are only counted.
+        groups: the groups of the images, or why there are none.
 
     Raises:
-        FrontierError: in one line, as `find_settings` does and where no trial is done.
+        FrontierError: no trial is done, or see `find_settings`.
     """
     settings, left_out = find_settings(records)
     used = [record for setting in settings for record in setting.records]

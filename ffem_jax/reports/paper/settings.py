@@ -1,4 +1,4 @@
-"""Which recorded trials are of the paper's networks, and which of them may share a table."""
+"""Finds the recorded trials of the paper's networks and groups them by table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ffem_jax.specs.trial import to_plain
 
 @dataclass(frozen=True)
 class Setting:
-    """The paper's networks under one recipe at one resolution: what one table is of.
+    """The paper's networks under one recipe at one resolution, which form one table.
 
     Args:
-        recipe: its name, and what tells it from another of that name.
-        records: one per trial, in the order of NETWORKS, with the network's name and fields as conf/arch/ has them,
-            whatever the trial called it.
+        recipe: its name, with the settings that distinguish it from another recipe of that name.
+        records: one per trial, in the order of NETWORKS, with the network's name and fields from conf/arch/, whatever
+            its name in the trial.
     """
 
     recipe: str
@@ -41,47 +41,47 @@ class Setting:
 
     @property
     def folds(self) -> int:
-        """How many folds a whole set has."""
+        """The number of folds of the full set."""
         return self.records[0].view.folds
 
     @property
     def wanted(self) -> list[Run]:
-        """What a network of a whole set has done: every fold, with every seed that any network was trained with."""
+        """The runs of a network in the full set: every fold with every seed that any network was trained with."""
         runs = sorted({identify(record).run._replace(fold=0) for record in self.records})
         return [run._replace(fold=fold) for run in runs for fold in range(self.folds)]
 
     def describe_exclusions(self, drawn: bool) -> list[str]:
-        """A sentence for each thing that the finished trials share; drawn: whether intervals draw trainings anew."""
+        """Return a sentence for each thing that the finished trials share; drawn: whether trainings are resampled."""
         return describe_exclusions(list(filter(is_done, self.records)), drawn=drawn)
 
     def get_done(self, name: str) -> list[TrialRecord]:
-        """The finished trials of the network `name`."""
+        """Return the finished trials of the network `name`."""
         return [record for record in self.records if record.arch == name and is_done(record)]
 
 
 def find_settings(records: Iterable[TrialRecord]) -> tuple[list[Setting], int]:
-    """The settings, by label, and how many trials are left out for being of other networks.
+    """Return the settings, by label, and the number of trials of other networks, which are left out.
 
     Raises:
-        FrontierError: in one line, where there is no trial of the paper's networks, where they are of several data sets
-            or protocols, and for the protocol view2, whose accuracy is of pairs.
+        FrontierError: there is no trial of the paper's networks, they mix data sets or protocols, or the protocol is
+            open_set or view2, whose accuracies are not closed-set.
     """
     latest = latest_records(records)
     named = [(record, network) for record in latest if (network := find_network(record))]
     if not named:
         names = ", ".join(network.name for network in NETWORKS)
         raise FrontierError(
-            f"none of {len(latest)} recorded trials is of one of the paper's networks ({names}, as conf/arch has "
-            "them); ffem sweep paper trains them"
+            f"none of {len(latest)} recorded trials is of one of the paper's networks ({names}, as defined in "
+            "conf/arch); ffem sweep paper trains them"
         )
     check_comparable([record for record, _ in named])
     if any(record.view.protocol.name == "open_set" for record, _ in named):
         raise FrontierError(
-            "the paper's tables are of people whom the classifier knows, and protocol=open_set tests others; "
-            "ffem frontier and ffem compare read it"
+            "the paper's tables are for people known to the classifier, but protocol=open_set tests others; use "
+            "ffem frontier or ffem compare"
         )
     if any(record.view.tests_pairs for record, _ in named):
-        raise FrontierError("the paper's tables are of images and protocol=view2 is of pairs; ffem verify reads it")
+        raise FrontierError("the paper's tables are for images, but protocol=view2 tests pairs; use ffem verify")
     groups: dict[str, list[tuple[TrialRecord, PaperNetwork]]] = {}
     for record, network in sorted(named, key=lambda both: NETWORKS.index(both[1])):
         groups.setdefault(_identify(record), []).append((record, network))
@@ -109,7 +109,7 @@ def _read_recipe(record: TrialRecord) -> dict[str, str]:
 
 
 def _name_recipes(firsts: Sequence[TrialRecord]) -> list[str]:
-    """A name for each recipe, given a trial of each; of those that share theirs, with the values that differ."""
+    """Return a name for each recipe, given a trial of each; equal names get the settings that differ."""
     names = []
     for record in firsts:
         own = _read_recipe(record)
@@ -123,6 +123,6 @@ def _name_recipes(firsts: Sequence[TrialRecord]) -> list[str]:
 
 
 def _rename(record: TrialRecord, network: PaperNetwork, first: TrialRecord) -> TrialRecord:
-    """The record with the paper's network and the recipe spelt one way, so that what is built alike reads alike."""
+    """Return the record with canonical network and recipe, so that equal networks have equal descriptions."""
     spec = {**record.spec, "arch": to_plain(load_arch(network.name)), "recipe": first.view.get_written("recipe")}
     return dataclasses.replace(record, arch=network.name, spec=spec)

@@ -1,4 +1,4 @@
-"""Table 2 from records: each network's accuracy and size, who is on the frontier, and which orders are confirmed."""
+"""Table 2 from records: each network's accuracy and size, the frontier, and which orders are confirmed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class NetworkRow:
     """One network of a table.
 
     Args:
-        summary: sizes, trials and what failed; its accuracy is the mean over all tests, and its interval counts images
-            and, where `over_seeds`, seeds.
-        missing: what others have or a whole set needs, and it has not done.
+        summary: sizes, trials and failures. Its accuracy is the mean over all tests, and its interval covers images
+            and, if `over_seeds`, seeds.
+        missing: runs of the full set that it has not done.
     """
 
     network: PaperNetwork
@@ -40,7 +40,7 @@ class NetworkRow:
 
 
 def make_rows(setting: Setting) -> list[NetworkRow]:
-    """A row for each network of the paper that has a record, in the order of NETWORKS."""
+    """Return a row for each network of the paper that has a record, in the order of NETWORKS."""
     rows = []
     for network in NETWORKS:
         records = [record for record in setting.records if record.arch == network.name]
@@ -59,18 +59,18 @@ def make_rows(setting: Setting) -> list[NetworkRow]:
 
 
 def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float, float, float, bool]:
-    """The mean accuracy of a network's trials, with its interval.
+    """Return the mean accuracy of a network's trials, with its interval.
 
-    The interval counts seeds where there are several and the records say which images were right: images and seeds are
-    then drawn anew, each by itself (`metrics/paired.py`). Otherwise it is Wilson's for the distinct test images.
+    If there are several seeds and the records have per-image results, the interval covers seeds: images and seeds are
+    resampled independently (`metrics/paired.py`). Otherwise it is Wilson's for the distinct test images.
 
     Args:
         records: the network's trials.
-        images: how many distinct images they test.
+        images: the number of distinct test images.
 
     Returns:
-        Mean accuracy over all tests and its 95 % interval (low, high), each in 0 to 1, and whether that counts seeds
-        beside images.
+        Mean accuracy over all tests and its 95 % interval (low, high), each in 0 to 1, and whether the interval covers
+        seeds as well as images.
 
     References:
         Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (158), 1927.
@@ -92,7 +92,7 @@ def measure_accuracy(records: Sequence[TrialRecord], images: int) -> tuple[float
     if right.sum() < counts.sum():
         low, high = compute_paired_interval(right, counts, **labels)
         return accuracy, max(0.0, low), high, True
-    # Draws of nothing but right answers have no width; the interval of errors that were never seen has.
+    # Resampling only correct answers gives zero width, so use the interval of the errors.
     _, high = compute_paired_interval(counts - right, counts, **labels)
     return accuracy, 1.0 - high, 1.0, True
 
@@ -102,7 +102,7 @@ def _count_correct(record: TrialRecord) -> float:
 
 
 def _find_run(record: TrialRecord) -> Run:
-    """The run with all its folds."""
+    """Return the run with all its folds."""
     return identify(record).run._replace(fold=0)
 
 
@@ -118,9 +118,9 @@ class PaperFrontier:
     """Accuracy against deployed bytes, over the trials that all trained networks have.
 
     Args:
-        summaries: by network, of those trials alone.
-        names: of the networks on the frontier.
-        whole: whether those trials are all there are.
+        summaries: by network, from those trials only.
+        names: the networks on the frontier.
+        whole: whether there are no other trials.
     """
 
     summaries: dict[str, NetworkSummary]
@@ -128,12 +128,12 @@ class PaperFrontier:
     whole: bool
 
     def find_smaller(self, name: str) -> list[str]:
-        """The other networks of at most the bytes of `name`."""
+        """Return the other networks with at most the bytes of `name`."""
         own = QUESTION.get_bytes(self.summaries[name])
         return [other for other, s in self.summaries.items() if other != name and QUESTION.get_bytes(s) <= own]
 
     def find_dominators(self, name: str) -> list[str]:
-        """The networks that are at least as small and as accurate as `name`, and better in one of the two."""
+        """Return the networks that are at least as small and as accurate as `name`, and better in one of the two."""
         own = self.summaries[name]
         found = []
         for other in self.find_smaller(name):
@@ -145,7 +145,7 @@ class PaperFrontier:
 
 
 def find_frontier(setting: Setting) -> PaperFrontier | None:
-    """The frontier of a setting; None where its networks share no trial (the same seed, split and fold)."""
+    """Return the frontier of a setting; None if its networks share no trial (the same seed, split and fold)."""
     ran = {
         name: {identify(record).run for record in records}
         for name in (network.name for network in NETWORKS)
@@ -167,13 +167,13 @@ def find_frontier(setting: Setting) -> PaperFrontier | None:
 
 @dataclass(frozen=True)
 class OrderedPair:
-    """Two networks of the paper's Table 2: `higher` is the one that it puts above `lower`.
+    """Two networks of the paper's Table 2, which ranks `higher` above `lower`.
 
     Args:
-        claimed: the paper's difference, with the 95 % interval of two sets of TESTED images in `claimed_low` and
+        claimed: the paper's difference, with the 95 % interval for two sets of TESTED images in `claimed_low` and
             `claimed_high`.
-        difference: what was found here, in the same direction, with `low`, `high` and `p_corrected`; None where they
-            have no pair.
+        difference: the difference measured here, in the same direction, with `low`, `high` and `p_corrected`; None if
+            there is no pair.
         verdict: `confirmed`, `reversed`, `not told apart` or `not compared`.
     """
 
@@ -190,7 +190,7 @@ class OrderedPair:
 
 
 def order_pairs(networks: Comparison | None) -> list[OrderedPair]:
-    """Each two networks of the paper's Table 2 and what `networks`, the comparison by name, says of them."""
+    """Return every two networks of the paper's Table 2 with their result in `networks`, the comparison by name."""
     ranked = sorted((n for n in NETWORKS if n.correct is not None), key=lambda n: n.correct or 0)
     return [_judge(lower, higher, networks) for lower, higher in itertools.combinations(ranked, 2)]
 
@@ -207,7 +207,7 @@ def _judge(lower: PaperNetwork, higher: PaperNetwork, networks: Comparison | Non
 
 
 def find_row(comparison: Comparison | None, first: str, second: str) -> ComparisonRow | None:
-    """`second` less `first`, the row turned around where it stands the other way; None where there is none."""
+    """Return the row `second` minus `first`, inverted if it is stored the other way; None if there is none."""
     for row in comparison.rows if comparison else ():
         if (row.first, row.second) == (first, second):
             return row

@@ -1,4 +1,4 @@
-"""The folds of LFW's View 2 put together, from records alone: `write_view2`."""
+"""Combines the folds of LFW's View 2, from records only: `write_view2`."""
 
 from ffem_jax.reports.view2.combine import View2Error, View2Result, combine_folds
 from ffem_jax.reports.view2.report import View2Report, write_view2

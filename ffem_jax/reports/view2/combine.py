@@ -23,21 +23,25 @@ from ffem_jax.records.record import TrialRecord, latest_records
 
 
 class View2Error(FfemError):
-    """Records without a fold of View 2. The message is one line and says what to do."""
+    """There is no fold of View 2 in the records. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
 class View2Result:
-    """One network trained anew for each fold, with one seed. Rates are in 0 to 1.
+    """One network with one seed, trained separately for each fold. Rates are in 0 to 1.
 
-    label: what tells it apart from the others of the same call.
-    folds, accuracies: the folds that are done, and what each got. missing: those that are not.
-    accuracy: the mean over `folds`; standard_error: its sample deviation / sqrt(folds), None for one fold.
-    accuracy_strangers, standard_error_strangers: the same at another threshold: for each fold the one that suits the
-        pairs of the other folds best, each of these pairs at the distance that its own fold's network gave it, which
-        knows neither of its people. None for one fold.
-    same_pairs, different_pairs: how many were tested in all. eer, auc, tar_at_far_1e2, tar_at_far_1e3: of these pairs
-        pooled, each at the distance that its own fold's network gave it; pooled: their ROC.
+    Args:
+        label: distinguishes it from the other networks of the same call.
+        folds, accuracies: the finished folds and their accuracies.
+        missing: the unfinished folds.
+        accuracy: the mean over `folds`.
+        standard_error: the sample deviation over folds / sqrt(folds); None for one fold.
+        accuracy_strangers, standard_error_strangers: the same at another threshold. For each fold it is the best
+            threshold on the pairs of the other folds, at the distances from these folds' own networks, which were not
+            trained on either person of a pair. None for one fold.
+        same_pairs, different_pairs: the numbers of tested pairs over all folds.
+        eer, auc, tar_at_far_1e2, tar_at_far_1e3: from all pairs pooled, at the distance from the network of their fold.
+        pooled: the ROC of these pairs.
     """
 
     label: str
@@ -62,12 +66,16 @@ class View2Result:
 
 
 def combine_folds(records: Iterable[TrialRecord], among: Iterable[TrialRecord] = ()) -> list[View2Result]:
-    """A result for each network and seed that has a fold done, in order of first appearance.
+    """Return a result for each network and seed with a finished fold, in order of first appearance.
 
-    among: all that was recorded, where `records` are some of it: networks are called what they are called there.
+    Trials of other protocols are ignored.
 
-    Trials of other protocols are passed over. Raises View2Error where no fold of View 2 is done, and FrontierError
-    where the records mix data sets or settings of one: their accuracies do not compare.
+    Args:
+        among: all recorded trials, if `records` is a subset; it determines the network labels.
+
+    Raises:
+        View2Error: no fold of View 2 is done.
+        FrontierError: the records mix data sets or their settings, so that accuracies are not comparable.
     """
     folds = [record for record in latest_records(records) if record.view.tests_pairs]
     if not any(_is_done(record) for record in folds):
@@ -76,7 +84,7 @@ def combine_folds(records: Iterable[TrialRecord], among: Iterable[TrialRecord] =
             f"no fold of View 2 is recorded as done{seen}: ffem train -m protocol=view2 protocol.fold=0,1,... data=lfw"
         )
     check_comparable(folds)
-    # One run is all folds with one seed, from one pretraining.
+    # A run is all folds with one seed and one pretraining.
     groups: dict[tuple[str, Run], list[TrialRecord]] = defaultdict(list)
     for record in folds:
         identity = identify(record)
@@ -88,7 +96,7 @@ def combine_folds(records: Iterable[TrialRecord], among: Iterable[TrialRecord] =
 
 
 def _tell_run(run: Run, runs: Collection[Run]) -> str:
-    """What tells the run from the others, to be added to a network's label."""
+    """Return the text that distinguishes the run from the others, to append to a network's label."""
     words = [f"seed {run.seed}"] if len({one.seed for one in runs}) > 1 else []
     several = len({one.pretraining_seed for one in runs}) > 1
     words += [f"pretraining {run.pretraining_seed}"] if several else []
@@ -101,7 +109,7 @@ def _is_done(record: TrialRecord) -> bool:
 
 
 def _combine(group: Sequence[TrialRecord], label: str, seed: int) -> View2Result:
-    # The last record of a fold: an earlier one of another key saw other pixels or other pairs.
+    # Use the last record of a fold: an earlier one with another key had other pixels or other pairs.
     by_fold = {record.view.protocol.fold: record for record in group if _is_done(record)}
     folds = tuple(sorted(by_fold))
     done = [by_fold[fold] for fold in folds]

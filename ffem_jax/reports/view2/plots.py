@@ -9,16 +9,19 @@ from pathlib import Path
 from ffem_jax.figures.canvas import list_files, save_figure, shorten_name
 from ffem_jax.reports.view2.combine import View2Result
 
-# Okabe and Ito's colours, which the colour-blind tell apart; by line style as well, for print.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. Line styles differ too, for print.
 COLOURS = ("#0072B2", "#D55E00", "#404040", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINES = ("-", "--", ":", "-.")
 
 
 def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: bool = False) -> list[Path]:
-    """Draw each result's pooled ROC into `path` with the suffixes .png and .svg, and return the two paths.
+    """Draw each result's pooled ROC to `path` with the suffixes .png and .svg, and return the two paths.
 
-    False accepts on a logarithmic axis that begins at one in so many different pairs: to the left of it, and between
-    two steps, these pairs show nothing. Raises OSError where the folder cannot be written.
+    False accepts are on a logarithmic axis that starts near one false accept among all different pairs, because these
+    pairs carry no information about lower rates.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
@@ -27,7 +30,7 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
         axes = figure.add_subplot()
         curves, names = [], []
         for result, colour, line in zip(results, cycle(COLOURS), cycle(LINES)):
-            # From the last point without a false accept on, a rate holds until the next point.
+            # A rate holds from one point to the next, starting at the last point without a false accept.
             seen = result.pooled.far >= least / 2
             first = result.pooled.tar[~seen].max()
             curves += axes.step(
@@ -59,18 +62,18 @@ def plot_roc(results: Sequence[View2Result], path: Path, title: str, synthetic: 
             title="at View 2's threshold: mean over folds ± standard error",
             title_fontsize=8,
         )
-        # Matplotlib leaves out what is given to it with a name that begins with an underscore.
+        # Matplotlib omits legend entries whose name begins with an underscore.
         for text, name in zip(legend.get_texts(), names, strict=True):
             text.set_text(name)
     return list_files(path)
 
 
 def describe_accuracy(result: View2Result) -> str:
-    """The mean in percent, its standard error, and how many folds where some are missing."""
+    """Return the mean in percent with its standard error, and the number of folds if some are missing."""
     of = f" ({len(result.folds)} of {len(result.folds) + len(result.missing)} folds)" if result.missing else ""
     return describe_rate(result.accuracy, result.standard_error) + of
 
 
 def describe_rate(rate: float | None, error: float | None) -> str:
-    """A rate in percent with its standard error, as far as they are known."""
+    """Return a rate in percent with its standard error, if known."""
     return "-" if rate is None else f"{100 * rate:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"

@@ -1,4 +1,4 @@
-"""`ffem verify`: from records to a table, the ROC, JSON and a short reading."""
+"""`ffem verify`: from records to a table, the ROC, JSON and a short report."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from ffem_jax.text.display import escape, make_markdown_table, quote_code, write
 from ffem_jax.text.tables import Column, Table, make_table
 
 METHOD = """\
-Each fold's network was trained on people who are in none of the fold's pairs, and judged on these at the threshold that
-suits the pairs of the other folds best. People of the other folds trained, so their pairs are closer than strangers'
-and the threshold may not suit strangers: that can cost accuracy and cannot flatter it. The mean is over folds, and the
-standard error is the folds' sample deviation over the square root of their number.
+Each fold's network is trained on people who are in none of the fold's pairs, and tested on these pairs at the threshold
+that is best for the pairs of the other folds. The network was trained on the people of those other folds, so their
+pairs are closer than pairs of strangers and the threshold may not suit strangers. This can lower the accuracy but not
+raise it. The mean is over folds, and the standard error is the folds' sample deviation over the square root of their
+number.
 
-"At strangers' threshold" is the same with another threshold: the one that suits the other folds' pairs best at the
-distances that their own folds' networks gave them, each of which knows neither person of a pair.
+"At strangers' threshold" is the same with another threshold: the best one for the other folds' pairs at the distances
+from these folds' own networks, which were not trained on either person of a pair.
 
-ROC, area (AUC), equal error rate (EER) and the true accepts (TAR) at a rate of false accepts (FAR) are of the pairs of
-all folds together, each at the distance that its own fold's network gave it, so they need no threshold. They are rates
-that some threshold reaches, never points between two: the TAR at a FAR is the largest at that FAR or less, the EER the
-smallest rate that neither kind of error exceeds. A FAR of 1e-3 is {accepts} false accepts of {different:,} pairs."""
+ROC, area (AUC), equal error rate (EER) and the true accept rate (TAR) at a false accept rate (FAR) are computed from
+the pairs of all folds, each at the distance from its own fold's network, so they need no threshold. They are rates that
+some threshold attains, without interpolation: the TAR at a FAR is the largest at that FAR or less, the EER the smallest
+rate that neither kind of error exceeds. A FAR of 1e-3 is {accepts} false accepts in {different:,} pairs."""
 
 
 @dataclass(frozen=True)
 class View2Report:
-    """What `write_view2` found and wrote. exclusions: a sentence for each thing that the trainings share."""
+    """The results and files of `write_view2`. exclusions: a sentence for each thing that the trainings share."""
 
     results: tuple[View2Result, ...]
     title: str
@@ -46,13 +47,13 @@ class View2Report:
         """The networks as a table."""
         head, *rows = tabulate(self.results)
         ends = (head[0], head[-1])
-        # What a narrow terminal goes without: the first figures of a verification and what is missing stay longest.
+        # Columns that a narrow terminal drops, the highest rank first.
         ranks = dict(zip(head, (0, 7, 0, 5, 2, 6, 4, 8, 1), strict=True))
         columns = [Column(name, right=name not in ends, fold=name in ends, rank=ranks[name]) for name in head]
         return make_table(columns, rows, title=self.title)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as nested dicts and lists, ready for JSON; files by name, and the ROC left to the records."""
+        """Return the report as nested dicts and lists, ready for JSON; files by name, without the ROC."""
         fields = [f.name for f in dataclasses.fields(View2Result) if f.name != "pooled"]
         return {
             "title": self.title,
@@ -64,7 +65,7 @@ class View2Report:
 
 
 def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
-    """The head and a row for each result, rates in percent."""
+    """Return the header and a row for each result, with rates in percent."""
     head = [
         "network",
         "params",
@@ -91,11 +92,14 @@ def tabulate(results: Sequence[View2Result]) -> list[list[str]]:
 
 
 def write_view2(records: Sequence[TrialRecord], out: Path, among: Sequence[TrialRecord] = ()) -> View2Report:
-    """Put the folds of `records` together and write roc.png, roc.svg, verification.json and verification.md to `out`.
+    """Combine the folds of `records` and write roc.png, roc.svg, verification.json and verification.md to `out`.
 
-    among: as `combine_folds` has it.
+    Args:
+        among: see `combine_folds`.
 
-    Raises View2Error and FrontierError as `combine_folds` does, and OSError where `out` cannot be written.
+    Raises:
+        View2Error, FrontierError: see `combine_folds`.
+        OSError: `out` cannot be written.
     """
     results = combine_folds(records, among)
     used = [record for record in records if record.protocol == "view2"]

@@ -168,7 +168,7 @@ def test_the_page_of_taught_networks_names_the_teacher(tmp_path: Path) -> None:
     record.spec["recipe"] |= {"name": "distill", "distill_cosine": 1.0}
     record.spec["teacher"] = {"name": "vectors", "path": "/home/ann/t.npz"}
     told = dict(describe_provenance([record]))
-    assert told["teacher, which saw other data"] == "face-api, licence MIT, vectors 0a077b7023939382"
+    assert told["teacher, trained on other data"] == "face-api, licence MIT, vectors 0a077b7023939382"
     write_report([record], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "face-api" in page

@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_records(records: list[TrialRecord], write_
     assert group["curves"]["validation"][5] == [100, 400, 700]
 
 
-@pytest.mark.parametrize(("correct", "expected"), [(90, "lies above"), (67, "is not shown to be the best")])
+@pytest.mark.parametrize(("correct", "expected"), [(90, "lies above"), (67, "is not established as the best")])
 def test_the_answer_is_no_stronger_than_the_intervals(
     write_page: WritePage, tmp_path: Path, correct: int, expected: str
 ) -> None:
@@ -69,7 +69,7 @@ def test_the_answer_is_no_stronger_than_the_intervals(
 def test_one_network_is_an_answer_with_its_numbers(write_page: WritePage) -> None:
     _, payload = write_page([build_record(correct=80, arch={"name": "small"}), build_record(status="over_cap", seed=3)])
     assert payload["groups"][0]["answer"][0] == (
-        "`small` is the only one that was trained and fits: 76.9 [68.0, 84.0] %, 8.80 MB."
+        "`small` is the only trained network that fits: 76.9 [68.0, 84.0] %, 8.80 MB."
     )
 
 

@@ -48,7 +48,7 @@ def test_the_page_lies_beside_the_records_and_the_answer_is_printed(capsys, reco
     status, out, err = ffem(capsys, "paper", "run")
     assert (status, err) == (0, "page: run/paper/README.md\n")
     assert "SYNTHETIC FACES: recipe modern, 32 x 32" in out
-    assert "Recipe modern, 32 x 32: ECA in the first and last bottleneck helps: FFEM-AM" in out
+    assert "Recipe modern, 32 x 32: ECA in the first and last bottleneck helps: the difference" in out
     text = Path("run/paper/README.md").read_text()
     assert "Left out: no --attributes FILE.csv was given." in text
     assert "# The paper's tables: synthetic, 32 x 32, 2-fold, 96 test images" in text
@@ -75,7 +75,7 @@ def test_other_faces_leave_table_3_out(capsys, records, make_trial):
     status, _, err = ffem(capsys, "paper", "run", "--attributes", "groups.csv")
     assert status == 0
     assert "Table 3 is left out: the faces of data=synthetic are not those that 1 of 5 recorded trials" in err
-    assert "Left out: the faces of these records were not at hand" in Path("run/paper/README.md").read_text()
+    assert "Left out: the faces of these records were not available" in Path("run/paper/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_other_faces_leave_table_3_out(capsys, records, make_trial):
     [
         ([], "RECORDS"),
         (["nowhere"], "nowhere does not exist"),
-        (["run", "--attributes", "nowhere.csv"], "--attributes nowhere.csv is no file"),
+        (["run", "--attributes", "nowhere.csv"], "--attributes nowhere.csv is not a file"),
         (["run", "--attributes", "empty.csv"], "names no column `path`"),
         (["run", "--attributes", "bare.csv"], "has no column of groups"),
         (["run", "--out", "groups.csv"], "--out DIR"),

@@ -32,7 +32,7 @@ def page(records, tmp_path, groups="not asked"):
 
 def test_better_and_on_the_frontier(make_set):
     text = answer(make_set(ALL))
-    assert text.startswith("Recipe modern, 64 x 64: **ECA in the first and last bottleneck helps**: FFEM-AM against ")
+    assert text.startswith("Recipe modern, 64 x 64: **ECA in the first and last bottleneck helps**: the difference ")
     assert "+10.0 points, 95 % interval " in text
     assert "after Holm's correction (10 pairs of trials, 100 images, 2 seeds)." in text
     assert text.endswith(
@@ -43,37 +43,39 @@ def test_better_and_on_the_frontier(make_set):
 
 def test_worse_and_beaten(make_set):
     text = answer(make_set({**ALL, "ffem": 95}))
-    assert "**ECA in the first and last bottleneck costs accuracy**: FFEM-AM against FFEM comes to -15.0 points" in text
-    assert "**FFEM-AM is not on the frontier of accuracy against bytes**: no larger and no less accurate is" in text
+    assert (
+        "**ECA in the first and last bottleneck costs accuracy**: the difference from FFEM to FFEM-AM is -15.0 points"
+        in text
+    )
+    assert "**FFEM-AM is not on the frontier of accuracy against bytes**. No larger and no less accurate: " in text
     assert "8.80 against 8.80 MB; +15.0 points" in text
 
 
 def test_not_told_apart(make_set):
     text = answer(make_set({**ALL, "ffem": 79, "shufflenetv2": 81}))
     assert (
-        "**ECA in the first and last bottleneck has no significant effect**: FFEM-AM against FFEM comes to +1.0 points"
-        in text
+        "**ECA in the first and last bottleneck has no significant effect**: the difference from FFEM to FFEM-AM "
+        "is +1.0 points" in text
     )
     assert (
         "Attention kind `eca` is statistically indistinguishable from attention kind `none` (+1.0 points, 95 % CI"
         in text
     )
-    assert "By the accuracies measured **FFEM-AM is not on the frontier" in text
-    assert "but no network beats it significantly**: no larger and no less accurate is ShuffleNetV2 1.0x (5.67" in text
+    assert "By measured accuracy, **FFEM-AM is not on the frontier" in text
+    assert "but no network beats it significantly**. No larger and no less accurate: ShuffleNetV2 1.0x (5.67" in text
 
 
 def test_on_the_frontier_by_luck_at_most(make_set):
     text = answer(make_set({**ALL, "ffem": 79}))
     assert (
-        "By the accuracies measured **FFEM-AM is on the frontier of accuracy against bytes, but not beyond chance**"
-        in text
+        "By measured accuracy, **FFEM-AM is on the frontier of accuracy against bytes, but not beyond chance**" in text
     )
-    assert text.endswith("smaller, and not significantly less accurate: FFEM.")
+    assert text.endswith("but not beyond chance**. Smaller and not significantly less accurate: FFEM.")
 
 
 def test_one_of_two_that_beat_it_is_shown_to(make_set):
     text = answer(make_set({**ALL, "ffem": 81, "shufflenetv2": 95}))
-    assert "of which significantly more accurate: ShuffleNetV2 1.0x." in text
+    assert "significantly more accurate: ShuffleNetV2 1.0x." in text
 
 
 def test_one_seed_says_nothing_of_another(make_set):
@@ -98,22 +100,22 @@ def test_records_that_do_not_say_who_was_right_claim_nothing(make_set):
     blind = [dataclasses.replace(record, hits="", test_images=[]) for record in make_set({**ALL, "ffem": 10})]
     text = answer(blind)
     assert "has no significant effect" in text
-    assert "no paired test: these records do not say which images were right" in text
+    assert "no paired test: the records do not list the correctly classified images" in text
 
 
 @pytest.mark.parametrize(
     ("networks", "wanted"),
     [
-        (["ffem_am"], "FFEM-AM is the only network with finished trials, and one network is no frontier."),
-        (["ffem", "ffem_se"], "Whether FFEM-AM is on the frontier of accuracy against bytes cannot be said"),
+        (["ffem_am"], "FFEM-AM is the only network with finished trials, and one network is not a frontier."),
+        (["ffem", "ffem_se"], "It is not known whether FFEM-AM is on the frontier of accuracy against bytes"),
         (["ffem_am", "ffem_se"], "it is the smallest of the 2 networks."),
     ],
 )
 def test_without_the_networks_the_question_stays_open(make_set, networks, wanted):
     text = answer(make_set({name: ALL[name] for name in networks}))
-    assert "whether ECA in the first and last bottleneck helps cannot be said" in text
+    assert "it is not known whether ECA in the first and last bottleneck helps" in text
     assert wanted in text
-    assert text.endswith("Networks, folds or seeds are missing, named below: this covers the trials that are there.")
+    assert text.endswith("Networks, folds or seeds are missing, as listed below: this covers the recorded trials.")
 
 
 # ------------------------------------------------------------------------------------- the page
@@ -132,7 +134,7 @@ def test_the_files_are_the_page_its_numbers_and_its_figures(make_set, tmp_path):
     assert row.endswith("| 2 x 5 | 2,200,008 | 21,000,000 | 8,800,032 | yes | 98.1 [93.3, 99.5] |")
     assert "| FFEM-SE | 75.0 [" in text
     assert "| no | - |" in text
-    assert "validation is of the test images." in text
+    assert "validation is on the test images." in text
     assert "Synthetic" not in text
     assert "The set is incomplete" not in text
     assert "Left out: no attributes of the images were given." in text
@@ -149,10 +151,10 @@ def test_missing_folds_and_networks_are_said(make_set, tmp_path):
     records = [r for r in make_set(ALL) if r.arch != "shufflenetv2"]
     records = [r for r in records if not (r.arch == "mobilenetv2" and (r.seed == 1 or r.test_images[0] > 2))]
     text = page(records, tmp_path)
-    assert "**The set is incomplete: the numbers cover the trials that are there.**" in text
+    assert "**The set is incomplete: the numbers cover the recorded trials.**" in text
     assert "- ShuffleNetV2 1.0x has no trial." in text
     assert "- MobileNetV2 lacks folds 3, 4 of seed 0; seed 1." in text
-    assert "The frontier counts the trials that all networks have." in text
+    assert "The frontier uses the trials that all networks have." in text
 
 
 def test_failed_and_refused_trials_are_said(make_set, make_trial, tmp_path):
@@ -214,11 +216,11 @@ def test_groups_stand_beside_the_paper_s(make_set, tmp_path):
     assert "| with glasses (too few to tell) | 25 | 20 |" in text
     assert text.count("| 97.2 |") == 1
     assert "- FFEM-AM by gender: 100.0 points between male and female" in text
-    assert "Glasses are a model's estimate" in text
+    assert "Glasses are estimated by a model" in text
     assert "of the other networks, " in text
 
 
 def test_groups_without_hits_are_left_out(make_set, tmp_path):
     blind = [dataclasses.replace(record, hits="", test_images=[]) for record in make_set(ALL)]
     text = page(blind, tmp_path, ImageGroups({"gender": np.array(["male"] * 100)}, np.arange(100)))
-    assert "Left out: none of the 50 trials that are done says which images were right" in text
+    assert "Left out: none of the 50 finished trials records which images were classified correctly" in text

@@ -231,4 +231,4 @@ def test_validation_is_named_for_what_it_is_of(make_trial):
     assert describe(0, 0) == "the test images"
     assert describe(104, 104) == "104 images per trial, held out of training and never tested"
     assert describe(103, 104).startswith("103 to 104 images")
-    assert describe(0, 104) == "held-out images or, where a trial held none out, the test images"
+    assert describe(0, 104) == "held-out images or, if a trial held none out, the test images"

@@ -1,10 +1,10 @@
-// The charts, as Vega-Lite specifications over the numbers of data.js.
+// The charts, as Vega-Lite specifications over the data of data.js.
 const SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json";
 const SHAPES = { none: "circle", eca: "square", se: "triangle-up" };
 const MORE_SHAPES = ["diamond", "triangle-down", "cross", "triangle-right"];
 const SMALL_ON_TOP_UP_TO = 60; // networks
-const NEAR = 8; // pixels between marks that cover each other
-const WHISKERS_UP_TO = 60; // networks with an interval each; of more, those of the frontier and the pinned
+const NEAR = 8; // pixels; marks closer than this cover each other
+const WHISKERS_UP_TO = 60; // networks; with more, only the frontier and pinned networks have intervals
 const LINES_UP_TO = 1500; // networks in parallel coordinates
 const views = {};
 
@@ -37,13 +37,13 @@ async function embed(id, spec, label, large = false) {
   container.setAttribute("aria-label", label);
   const whole = { $schema: SCHEMA, config: makeConfig(), autosize: { type: "fit", contains: "padding" }, width: container.clientWidth, ...spec };
   const result = await vegaEmbed(container, whole, { renderer: large ? "canvas" : "svg", actions: false, tooltip: false });
-  // The container's label says what is seen; hundreds of marks read out one by one would not.
+  // The container's label describes the chart; reading out hundreds of marks would not help.
   for (const drawing of container.querySelectorAll("svg, canvas")) drawing.setAttribute("aria-hidden", "true");
   views[id] = result;
   return result.view;
 }
 
-// Charts below the fold are drawn when they come near it.
+// Charts below the fold are drawn when they are about to become visible.
 const pending = new Map();
 function drawPending(id) {
   const draw = pending.get(id);
@@ -53,7 +53,7 @@ function drawPending(id) {
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) drawPending(entry.target.id);
 }, { rootMargin: "200px" });
-// On paper all are seen.
+// Print shows all charts.
 window.addEventListener("beforeprint", () => [...pending.keys()].forEach(drawPending));
 function drawWhenSeen(id, draw) {
   pending.set(id, draw);
@@ -73,20 +73,20 @@ function findDomain() {
   let low = costs[0], high = costs[0];
   for (const cost of costs) { low = Math.min(low, cost); high = Math.max(high, cost); }
   if (state.against === "bytes") high = Math.max(high, Math.min(state.cap, 1.6 * high));
-  // Networks far over the cap would squeeze the others into a corner.
+  // Networks far over the cap would compress the others into a corner.
   for (const n of placed) if (!getRate(n) && getCost(n) <= 1.5 * high) { high = Math.max(high, getCost(n)); low = Math.min(low, getCost(n)); }
   const margin = Math.max(0.06 * (high - low), 0.02 * high);
   return [Math.max(0, low - margin), high + margin];
 }
 
-// About six round numbers from `low` to `high`: none in the strip below, none above 100.
+// About six round numbers from `low` to `high`.
 function listTicks(low, high) {
   const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20].find((size) => (high - low) / size <= 8) || 50;
   const first = Math.ceil(low / step);
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(1)));
 }
 
-// The level of guessing is drawn where it is near: far below all intervals it would squeeze them.
+// The chance level is drawn only if it is near: far from the intervals it would compress them.
 function hasChance() {
   const { chance } = getMeasure();
   if (chance === null) return false;
@@ -102,7 +102,7 @@ function layOutPoints() {
     const [rate, least, most] = getRate(n);
     return { id: n.id, kind: n.attention, x: getCost(n), rate: 100 * rate, low: 100 * least, high: 100 * most, front: front.has(n.id), fits: fits(n) };
   });
-  // Of few the small marks lie on top, where the frontier's large ones cannot hide them.
+  // With few points the small marks are on top, so that the frontier's large ones do not hide them.
   const few = points.length <= SMALL_ON_TOP_UP_TO;
   points.sort((a, b) => (few ? b.front - a.front : a.front - b.front));
   const ghosts = visible.filter((n) => !getRate(n) && n.status === "over_cap" && getCost(n) <= chart.domain[1]).map((n) => ({ id: n.id, kind: n.attention, x: getCost(n) }));
@@ -142,7 +142,7 @@ async function drawFrontier() {
   const shape = { field: "kind", type: "nominal", scale: { domain, range: kinds.map((k) => k.shape) }, legend: null };
   const trained = networks.filter(getRate);
   const many = trained.length > 400;
-  // From the lowest to the highest end of an interval, with a strip below for the networks that have no accuracy.
+  // From the lowest to the highest end of an interval, with a strip below for networks without an accuracy.
   let [least, most] = [100, 0];
   for (const n of trained) { least = Math.min(least, 100 * getRate(n)[1]); most = Math.max(most, 100 * getRate(n)[2]); }
   if (!trained.length) [least, most] = [0, 100];
@@ -152,7 +152,7 @@ async function drawFrontier() {
   const floor = least - (hasGhosts ? 0.14 : 0.04) * room;
   const x = { field: "x", type: "quantitative", scale: { domain: chart.domain, nice: false, zero: false }, axis: { title: labelAxis(state.against), grid: false, tickCount: 6 } };
   const y = (field) => ({ field, type: "quantitative", scale: { domain: [floor, Math.min(100 + 0.02 * room, most + 0.04 * room)], nice: false, zero: false }, axis: { title: container.clientWidth < 500 ? null : getMeasure().axis, values: listTicks(least, Math.min(100, most)) } });
-  // The width of the plot alone is what the layout counts in, so margins are fixed.
+  // Margins are fixed, because the layout uses the width of the plot only.
   const padding = { left: container.clientWidth < 500 ? 38 : 58, right: 14, top: 10, bottom: 46 };
   chart.width = container.clientWidth - padding.left - padding.right;
   chart.height = height - padding.top - padding.bottom;
@@ -193,7 +193,7 @@ async function drawFrontier() {
   writeFrontierTexts();
 }
 
-// Another filter, cap or pin: the same axes, so only data change.
+// After a change of filter, cap or pins the axes stay the same, so only data change.
 async function renewFrontier() {
   if (!chart.view) return;
   const data = makeFrontierData();
@@ -206,7 +206,7 @@ async function renewFrontier() {
 function describeFrontier() {
   const front = listFrontier();
   const listed = front.slice(-6).map((n) => `${n.label}, ${formatCost(n)}, ${formatRate(getRate(n))} %`).join("; ");
-  return `Accuracy in percent against ${labelAxis(state.against)}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below has the same.`;
+  return `Accuracy in percent against ${labelAxis(state.against)}, with 95 % intervals. ${countOf(front.length, "network")} on the frontier${listed ? `: ${listed}` : ""}. The table below lists the same networks.`;
 }
 
 function drawLegend(id, kinds, hasGhosts) {
@@ -229,8 +229,8 @@ function writeFrontierTexts() {
   const unknown = networks.filter((n) => getRate(n) && readCost(n, state.against) === null).length;
   const { noun, measured_by: command } = COSTS[state.against];
   $("frontier-note").textContent = [
-    chart.points.length > WHISKERS_UP_TO ? "Intervals are drawn for the frontier and for pinned networks; pointing at a mark tells its own." : "",
-    beyond ? `${countOf(beyond, "network")} over the limit ${beyond === 1 ? "lies" : "lie"} beyond the right edge.` : "",
+    chart.points.length > WHISKERS_UP_TO ? "Intervals are drawn for the frontier and for pinned networks; hover over a mark to see its own." : "",
+    beyond ? `${countOf(beyond, "network")} over the limit ${beyond === 1 ? "is" : "are"} beyond the right edge.` : "",
     unknown ? `${countOf(unknown, "trained network")} without ${noun} in the records${command ? `: ${command} RECORDS measures it` : ""}.` : "",
   ].filter(Boolean).join(" ");
   const filtered = shown.size < networks.length;
@@ -240,7 +240,7 @@ function writeFrontierTexts() {
   }
 }
 
-// Where a mark is, in pixels of the chart's container.
+// The position of a mark, in pixels of the chart's container.
 function toPixels(point) {
   const y = "rate" in point ? chart.view.scale("y")(point.rate) : chart.height - 10;
   return [chart.padding.left + chart.view.scale("x")(point.x), chart.padding.top + y];
@@ -249,7 +249,7 @@ function toPixels(point) {
 const findMark = (id) => [...chart.points, ...chart.ghosts].find((point) => point.id === id);
 const locate = (id) => (findMark(id) ? toPixels(findMark(id)) : null);
 
-// The names of the networks whose marks lie on this one's.
+// The names of the networks whose marks overlap this one.
 function listCovered(mark) {
   const [x, y] = toPixels(mark);
   return [...chart.points, ...chart.ghosts].filter((other) => {
@@ -292,7 +292,7 @@ function showTip(id, event) {
   const lines = [
     make("strong", {}, network.label),
     ...describeNumbers(network).map(([name, value]) => make("div", {}, `${name}: ${value}`)),
-    ...(covered.length ? [make("div", {}, `In the same place (see the table): ${also}`)] : []),
+    ...(covered.length ? [make("div", {}, `At the same place (see the table): ${also}`)] : []),
     make("div", {}, state.pins.includes(id) ? "Click to unpin" : "Click to pin"),
   ];
   const tip = $("tip");
@@ -318,7 +318,7 @@ function hideTip() {
 const CURVE_COLORS = ["--kind-1", "--kind-2", "--kind-3", "--kind-4", "--kind-6", "--kind-none"];
 const CURVES = { validation: "Accuracy after each epoch", train: "Training accuracy", loss: "Training loss" };
 
-// Mean, least and most over the trials of a network, epoch by epoch.
+// Mean, minimum and maximum over the trials of a network, by epoch.
 function makeBand(network, name) {
   const byEpoch = new Map();
   for (const trial of network.trials) {
@@ -338,8 +338,8 @@ function makeBand(network, name) {
 async function drawCurves() {
   const chosen = state.pins.length ? state.pins.slice(-6).map((id) => networks[id]) : listFrontier().slice(-4);
   const rows = chosen.flatMap((network) => makeBand(network, state.curve));
-  const note = state.curve === "validation" ? (group.validated ? "Of images held out of training and never tested. " : "Of the test images themselves: no ground for choosing anything. ") : "";
-  $("curves-note").textContent = `${note}${state.pins.length ? "Of the pinned networks" : "Of the frontier, as nothing is pinned"}; a band is from the least to the most of a network's trials.`;
+  const note = state.curve === "validation" ? (group.validated ? "On images held out of training and never tested. " : "On the test images themselves: do not choose anything by these curves. ") : "";
+  $("curves-note").textContent = `${note}${state.pins.length ? "For the pinned networks" : "For the frontier, because nothing is pinned"}; a band spans the range of a network's trials.`;
   const domain = chosen.map((n) => n.label);
   const range = CURVE_COLORS.map(css).slice(0, domain.length);
   $("curves-legend").replaceChildren(...chosen.map((n, i) => make("span", {}, make("i", { style: `width:18px;height:3px;background:${range[i]}` }), n.label)));
@@ -369,7 +369,7 @@ function drawLevels() {
   $("levels").replaceChildren(...factors.map((factor, i) => make("div", {}, make("h4", {}, factor), make("div", { class: "plot", id: `level-${i}` }))));
   factors.forEach((factor, i) => drawWhenSeen(`level-${i}`, () => {
     const own = rows.filter((row) => row.factor === factor);
-    // The axis cuts long names; cut here, two of one beginning would share a row.
+    // The axis truncates long names. Truncated here, two names with the same beginning would share a row.
     const y = { field: "level", type: "nominal", sort: null, axis: { title: null, labelLimit: 150 } };
     const scale = { domain: [domain[0] - room, domain[1] + room], nice: false, zero: false };
     return embed(`level-${i}`, {
@@ -379,7 +379,7 @@ function drawLevels() {
         { mark: { type: "rule", strokeWidth: 5, opacity: 0.3, color: css("--accent") }, encoding: { y, x: { field: "low", type: "quantitative", scale, axis: { title: `${getMeasure(group.metric).word}, %`, tickCount: 5 } }, x2: { field: "high" } } },
         { mark: { type: "point", filled: true, size: 70, color: css("--accent") }, encoding: { y, x: { field: "mean", type: "quantitative", scale } } },
       ],
-    }, `Mean ${getMeasure(group.metric).word} by ${factor}: ${own.map((row) => `${row.level} ${row.mean.toFixed(1)} % of ${row.networks}`).join(", ")}.`);
+    }, `Mean ${getMeasure(group.metric).word} by ${factor}: ${own.map((row) => `${row.level} ${row.mean.toFixed(1)} % over ${row.networks}`).join(", ")}.`);
   }));
 }
 
@@ -394,11 +394,11 @@ async function drawCoordinates() {
   if (!dimensions.length && group.factors.length) dimensions.push({ name: group.factors[0].name, i: 0, levels: group.factors[0].levels });
   let lines = kept;
   if (kept.length > LINES_UP_TO) {
-    // Evenly by rank, the best among them: the whole picture in lines that can be drawn.
+    // A sample spaced evenly by rank, including the best, small enough to draw.
     const ranked = [...kept].sort((a, b) => scoreOf(b) - scoreOf(a));
     lines = Array.from({ length: LINES_UP_TO }, (_, i) => ranked[Math.floor((i * ranked.length) / LINES_UP_TO)]);
   }
-  $("coordinates-note").textContent = `A line is a network, the stronger its colour the better${lines.length < kept.length ? `; ${LINES_UP_TO.toLocaleString("en")} of ${kept.length.toLocaleString("en")}, evenly by ${getMeasure().word}` : ""}. A line passes by a setting that its network does not have.`;
+  $("coordinates-note").textContent = `Each line is a network; a stronger colour is better${lines.length < kept.length ? `; ${LINES_UP_TO.toLocaleString("en")} of ${kept.length.toLocaleString("en")}, spaced evenly by ${getMeasure().word}` : ""}. A line skips a setting that its network does not have.`;
   const rates = kept.map((n) => 100 * getRate(n)[0]);
   const costs = kept.map((n) => (getBytes(n) === null ? NaN : getBytes(n) / 1e6)).filter(Number.isFinite);
   const ends = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
@@ -409,7 +409,7 @@ async function drawCoordinates() {
   const rows = [], labels = [];
   for (const network of lines) {
     const rate = 100 * getRate(network)[0];
-    // Lines of one level fan out a little, by accuracy, so that many do not hide one another.
+    // Lines with the same level fan out slightly by accuracy, so that they do not hide each other.
     const fan = 0.05 * (place(rate, rateEnds) - 0.5);
     for (const d of dimensions) {
       const level = d.levels.indexOf(network.settings[d.i]);
@@ -439,7 +439,7 @@ async function drawCoordinates() {
 async function drawProgress() {
   const rows = group.hypervolume.map(([number, share]) => ({ number, share: 100 * share }));
   $("progress-note").textContent = rows.length
-    ? `The share of the rectangle of ${formatNumber(group.cap_mb)} MB (${group.precision}) and perfect ${getMeasure(group.metric).word} that the frontier covers (hypervolume), training by training, in the order in which they started. It falls where a further seed or fold brings a mean down. After all ${countOf(rows[rows.length - 1].number, "training")}: ${rows[rows.length - 1].share.toFixed(2)} %.`
+    ? `The share of the rectangle of ${formatNumber(group.cap_mb)} MB (${group.precision}) and perfect ${getMeasure(group.metric).word} that the frontier covers (hypervolume), after each training in order of start. It falls if another seed or fold lowers a mean. After ${countOf(rows[rows.length - 1].number, "training")}: ${rows[rows.length - 1].share.toFixed(2)} %.`
     : "No training is done yet.";
   if (rows.length < 2) return $("progress-chart").replaceChildren();
   await embed("progress-chart", {

@@ -1,17 +1,17 @@
-// The records as the page holds them, what the reader has chosen, and the numbers that follow from both.
+// The records in the page, the reader's choices, and the numbers that follow from both.
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const PRECISIONS = ["float32", "float16", "int8"];
-const COSTS = payload.costs; // as ffem_jax/records/costs.py declares them
+const COSTS = payload.costs; // declared in ffem_jax/records/costs.py
 const labelAxis = (against) => COSTS[against].axis.replaceAll("{precision}", state.precision);
-const getMeasure = (metric = state.metric) => group.measures[metric]; // as ffem_jax/records/measures.py declares them
-const scoreOf = (network) => (getMeasure().lower ? -1 : 1) * getRate(network)[0]; // the larger the better
+const getMeasure = (metric = state.metric) => group.measures[metric]; // declared in ffem_jax/records/measures.py
+const scoreOf = (network) => (getMeasure().lower ? -1 : 1) * getRate(network)[0]; // larger is better
 const STATUSES = { done: "done", over_cap: "over the cap", failed: "failed", pruned: "stopped early" };
 const state = { group: 0, against: "bytes", precision: "float32", metric: "accuracy", cap: 10, curve: "validation", pins: [], filter: null };
 let group, networks, trials, shown;
 
 const $ = (id) => document.getElementById(id);
 
-// An element with text and never with markup: whatever a record says stays text.
+// Create an element with text, never markup: text from records stays text.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -23,7 +23,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Text in which `ticks`, as many as it takes, are code: ffem_jax/text/display.py writes them.
+// Turn text quoted with backticks (by ffem_jax/text/display.py) into code elements.
 function makeText(text) {
   const parts = [];
   let end = 0;
@@ -35,7 +35,7 @@ function makeText(text) {
   return [...parts, text.slice(end)].filter((part) => part !== "");
 }
 
-// A name as such a text quotes it.
+// Quote a name with backticks.
 function quoteCode(name) {
   const fence = "`".repeat(1 + Math.max(0, ...[...name.matchAll(/`+/g)].map(([run]) => run.length)));
   const pad = /^`|`$/.test(name) || (/^ [^]* $/.test(name) && name.trim()) ? " " : "";
@@ -66,8 +66,8 @@ function getCost(network) {
 const getRate = (network) => network.rates[state.metric] || null;
 const fits = (network) => getBytes(network) !== null && getBytes(network) <= state.cap * 1e6;
 
-// Of the networks shown, those that no other dominates, by cost; equal points stand together. As frontier/pareto.py
-// has it. Found once for all that shows it.
+// The shown networks that no other dominates, by cost, including equal points, as in ffem_jax/analysis/pareto.py.
+// Computed once for all parts of the page.
 let standing = null;
 const forgetFrontier = () => { standing = null; };
 const listFrontier = () => (standing ??= findFrontier(networks.filter((network) => shown.has(network.id))));
@@ -83,11 +83,11 @@ function findFrontier(candidates) {
   return front;
 }
 
-// Digits as Python writes them: a value halfway between two goes to the even one, where toFixed goes away from 0. The
-// commands and the page then give one number for one thing.
+// Round like Python: halfway values go to the even digit, whereas toFixed rounds away from 0. The commands and the page
+// then show the same numbers.
 function fixed(value, digits) {
   const text = value.toFixed(digits);
-  const exact = value.toFixed(60).replace(/0+$/, ""); // a double's decimals end before that
+  const exact = value.toFixed(60).replace(/0+$/, ""); // enough decimals for a double
   const halfway = exact.split(".")[1]?.length === digits + 1 && exact.endsWith("5");
   if (!halfway || Number(text.slice(-1)) % 2 === 0) return text;
   return `${value < 0 ? "-" : ""}${(Math.abs(Number(text)) - 10 ** -digits).toFixed(digits)}`;
@@ -104,7 +104,7 @@ const formatMegabytes = (network) => (getBytes(network) === null ? "?" : fixed(g
 const formatRate = (rate) => (rate ? `${percent(rate[0])} [${percent(rate[1])}, ${percent(rate[2])}]` : "–");
 const countOf = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-// What the choice of cost, precision and cap leaves to be said; no more than the intervals allow.
+// What the intervals allow to be said for the chosen cost, precision and cap.
 function writeVerdict() {
   const visible = networks.filter((network) => shown.has(network.id));
   const trained = visible.filter((network) => getRate(network) && Number.isFinite(getCost(network)));
@@ -115,13 +115,13 @@ function writeVerdict() {
   if (!front.length) return `${start}.`;
   const { word, best: highest, lower, chance } = getMeasure();
   if (chance !== null && fitting.every((n) => (lower ? getRate(n)[2] >= chance : getRate(n)[1] <= chance)))
-    return `${start}: all at chance (${percent(chance)} %), so nothing orders them. Train longer.`;
+    return `${start}: all at chance (${percent(chance)} %), so they cannot be ranked. Train longer.`;
   const best = front[front.length - 1];
   const rivals = fitting.filter((network) => network !== best && overlap(network, best));
   const high = `${start}, ${front.length.toLocaleString("en")} on the frontier. The ${highest} ${word} is that of ${quoteCode(best.label)}, ${formatRate(getRate(best))} %`;
-  if (fitting.length === 1) return `${high}; one network alone is a point and no trade-off.`;
-  if (rivals.length) return `${high}; it is not shown to be the best, since the intervals of ${rivals.length.toLocaleString("en")} of the ${(fitting.length - 1).toLocaleString("en")} others overlap its own.`;
-  return `${high}; its interval lies ${lower ? "below" : "above"} those of all the others that fit.`;
+  if (fitting.length === 1) return `${high}; a single network is a point, not a trade-off.`;
+  if (rivals.length) return `${high}; it is not established as the best, because the intervals of ${rivals.length.toLocaleString("en")} of the ${(fitting.length - 1).toLocaleString("en")} others overlap its own.`;
+  return `${high}; its interval is ${lower ? "below" : "above"} those of all the others that fit.`;
 }
 
 const formatNumber = (value) => String(Number(value.toPrecision(4)));

@@ -1,4 +1,4 @@
-// Putting it together: the first drawing, and what each control draws anew.
+// Entry point: the first drawing, and the redrawing after each control.
 
 function drawAll() {
   table.columns = listColumns();
@@ -30,7 +30,7 @@ function drawAll() {
 
 const tellMeasure = () => { $("measure-told").textContent = getMeasure().told; };
 
-// Another cost, precision or metric: other axes, other columns.
+// Redraw after a change of cost, precision or metric, which changes axes and columns.
 function drawCosts() {
   table.columns = listColumns();
   if (!table.columns.some((column) => column.csv === table.sort)) table.sort = "network";
@@ -101,7 +101,7 @@ for (const button of document.querySelectorAll(".filtered .clear")) button.addEv
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 let width = window.innerWidth;
 window.addEventListener("resize", debounce(() => {
-  if (window.innerWidth === width) return; // a phone's address bar comes and goes
+  if (window.innerWidth === width) return; // ignore height changes, such as a phone's address bar
   width = window.innerWidth;
   setTheme(document.documentElement.dataset.theme, true);
 }));
@@ -110,11 +110,11 @@ if (payload.groups.length > 1) {
   $("groups").hidden = false;
   drawSwitch("groups", payload.groups.map((one, i) => [i, one.title]), 0, (value) => { loadGroup(value); drawAll(); });
 }
-// The page of a running sweep loads itself again, but never under the hands of somebody who reads it closely.
+// The page of a running sweep reloads itself, unless the reader has pinned or filtered something.
 if (document.body.dataset.running) setInterval(() => { if (!state.pins.length && shown.size === networks.length) location.reload(); }, 60000);
 loadGroup(0);
 drawAll().then(() => {
-  // What the tests and a curious reader ask: where a mark is, and when the first drawing was done.
+  // For tests: the position of a mark, and the time of the first drawing.
   window.ffemReport = { locate, applyFilter, ready: performance.now() };
   document.body.dataset.ready = "true";
 });

@@ -1,4 +1,4 @@
-// Tiles, switches, pins, tables of the frontier and of comparisons, what failed.
+// Tiles, switches, pins, tables of the frontier and of comparisons, untrained networks.
 
 function drawTiles() {
   const seconds = group.provenance.find(([name]) => name === "time");
@@ -13,7 +13,7 @@ function drawTiles() {
   );
 }
 
-// Buttons of which one is pressed.
+// A group of buttons, exactly one of which is pressed.
 function drawSwitch(id, choices, chosen, choose) {
   $(id).replaceChildren(...choices.map(([value, name]) => make("button", {
     type: "button", "data-value": value, "aria-pressed": String(value === chosen),
@@ -52,7 +52,7 @@ function togglePin(id) {
 const makePin = (id) => make("button", {
   type: "button", "aria-pressed": String(state.pins.includes(id)), "data-pin": id, "aria-label": `${state.pins.includes(id) ? "Pinned" : "Pin"} ${networks[id].label}`,
   onclick: () => {
-    // The tables are drawn anew: the reader's place is kept.
+    // The tables are redrawn, so the focus is restored.
     const place = document.activeElement?.closest("table")?.id;
     togglePin(id);
     if (place) document.querySelector(`#${place} [data-pin="${id}"]`)?.focus();
@@ -66,7 +66,7 @@ function makeCommand(text, what) {
       await navigator.clipboard.writeText(text);
       copy.textContent = "Copied";
     } catch {
-      // A page opened from a file may not write there: the reader copies the selected text.
+      // A page opened from a file may not write to the clipboard: select the text for manual copying.
       getSelection().selectAllChildren(code);
       copy.textContent = "Selected";
     }
@@ -100,7 +100,7 @@ function drawPins() {
         make("div", {},
           make("dl", {}, ...describeNumbers(network).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
           make("dl", {}, ...group.factors.flatMap((factor, i) => (network.settings[i] === null ? [] : [make("dt", {}, factor.name), make("dd", {}, network.settings[i])])))),
-        make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Stage table of ${network.label}` }, stages ? makeStageTable(stages) : make("p", { class: "hint" }, "This version builds no such network, so there is no stage table."))),
+        make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Stage table of ${network.label}` }, stages ? makeStageTable(stages) : make("p", { class: "hint" }, "This version cannot build this network, so there is no stage table."))),
       make("p", { class: "hint" }, `Train it again (one trial${network.trials.length > 1 ? ` of ${network.trials.length}; the others differ in seed or fold` : ""}):`),
       makeCommand(train, `train ${network.label}`),
       ...(folders.length ? [
@@ -153,11 +153,11 @@ const LISTED_UNTRAINED = 40;
 function drawUntrained() {
   const byStatus = new Map();
   for (const trial of trials) if (trial.status !== "done") byStatus.set(trial.status, [...(byStatus.get(trial.status) || []), trial]);
-  if (!byStatus.size) return $("untrained-body").replaceChildren(make("p", {}, "Nothing: every recorded trial has its accuracy."));
+  if (!byStatus.size) return $("untrained-body").replaceChildren(make("p", {}, "None: every recorded trial has an accuracy."));
   const parts = [];
   for (const [status, own] of byStatus) {
     parts.push(make("h3", {}, `${STATUSES[status] || status}: ${countOf(own.length, "trial")}`));
-    const because = status === "over_cap" ? "Refused before training, for their size or their MACs." : status === "pruned" ? "Stopped before their last epoch." : "";
+    const because = status === "over_cap" ? "Refused before training because of their size or MACs." : status === "pruned" ? "Stopped before their last epoch." : "";
     if (because) parts.push(make("p", { class: "hint" }, because));
     const rows = own.slice(0, LISTED_UNTRAINED).map((trial) => {
       const network = networks[trial.network];

@@ -1,9 +1,9 @@
-// The table of all trials: filtered, sorted, a page at a time, and as CSV.
+// The table of all trials: filtered, sorted, paged, and as CSV.
 const ROWS_A_PAGE = 50;
-const MOST_CHOICES = 24; // levels of a setting that can be chosen from a list
+const MOST_CHOICES = 24; // maximum number of levels of a setting with a drop-down list
 const table = { rows: [], ordered: [], sort: "network", descending: false, page: 0, columns: [] };
 
-// A trial's own number by the measure chosen, and the ends of its interval; null where the record has none.
+// A trial's value of the chosen measure and the ends of its interval; null if the record has none.
 function readTrial(trial, metric = state.metric) {
   if (metric in trial) return [trial[metric], trial[`${metric}_low`] ?? null, trial[`${metric}_high`] ?? null];
   return trial.others[metric] || [null, null, null];
@@ -72,7 +72,7 @@ function clearFilter() {
   applyFilter();
 }
 
-// The rows that pass, and the networks with one; the charts in view follow.
+// Update the rows that pass the filter and their networks, then the visible charts.
 function applyFilter() {
   selectRows();
   drawTable();
@@ -90,13 +90,13 @@ function selectRows() {
   table.page = 0;
 }
 
-// All trials in order, so that a filter need not sort them again.
+// Sort all trials once, so that filtering does not sort again.
 function sortRows() {
   const column = table.columns.find((c) => c.csv === table.sort) || table.columns[0];
   const collator = new Intl.Collator("en", { numeric: true });
   const sign = table.descending ? -1 : 1;
   const keyed = trials.map((trial) => [column.get(trial), trial]);
-  // What is not known comes last, whichever way.
+  // Unknown values come last in either direction.
   keyed.sort(([a, s], [b, t]) => {
     if (a === null || b === null) return (a === null) - (b === null) || s.id - t.id;
     return sign * (typeof a === "string" || typeof b === "string" ? collator.compare(String(a), String(b)) : a - b) || s.id - t.id;
@@ -129,7 +129,7 @@ function drawTable() {
   $("next").disabled = table.page >= pages - 1;
 }
 
-// A spreadsheet runs a cell that begins like a formula.
+// A spreadsheet would execute a cell that begins like a formula.
 function quoteCell(value) {
   let text = value === null || value === undefined ? "" : String(value);
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
