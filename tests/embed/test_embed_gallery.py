@@ -76,12 +76,12 @@ def test_a_sync_leaves_the_gallery_as_the_folder_is(
         "deleted: 3 vectors that are not in the folder",
         *[f"  bob: bob/{number}.png" for number in (1, 2, 3)],
         "  bob: has no vector left and is no longer enrolled",
-        "not touched: 1 vectors of 1 people, enrolled from no folder that is known (over HTTP, or by an earlier "
+        "not touched: 1 vectors of 1 people, enrolled from an unknown folder (over HTTP, or by an earlier "
         "version); --sync-all includes them",
     ]
     assert {one.name for one in gallery.list_people()} == {"ada", "eve", "zoe"}
     status, out, err = ffem(*words, "--sync-all")
-    assert "  eve: enrolled from no file that is known" in out
+    assert "  eve: enrolled from an unknown file" in out
     assert gallery.count() == (2, 6)
 
 
@@ -193,7 +193,7 @@ def test_a_picture_that_changed_is_named(
     trained: tuple[FinishedTrial, Path], album: Path, tmp_path: Path, ffem: Run
 ) -> None:
     words = ("embed", album, "--trial", trained[0].folder, "--import", f"sqlite:///{tmp_path}/gallery.db")
-    assert "another picture" not in ffem(*words)[2]
+    assert "another image" not in ffem(*words)[2]
     write_people(tmp_path / "other", {"bob": 1}, seed=4711)
     shutil.copy(tmp_path / "other" / "bob" / "1.png", album / "bob" / "1.png")
     _, out, err = ffem(*words)
@@ -202,7 +202,7 @@ def test_a_picture_that_changed_is_named(
     assert "--sync deletes" in err
     _, out, err = ffem(*words, "--sync")
     assert "deleted: 1 vectors" in out
-    assert "another picture" not in ffem(*words)[2]
+    assert "another image" not in ffem(*words)[2]
 
 
 def test_what_another_folder_has_too_stays_and_is_named(

@@ -85,7 +85,7 @@ def test_what_is_printed_is_what_was_agreed(
     lines = text.splitlines()
     if width is None:
         assert not [line for line in lines if line != line.rstrip()], "blanks at the ends of lines"
-        assert "Not shown" not in text
+        assert "Columns dropped" not in text
     else:
         assert max(map(len, lines)) <= width
     assert text == path.read_text(encoding="utf-8")
