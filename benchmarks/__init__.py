@@ -1,1 +1,1 @@
-"""Benchmarks: speed against other libraries, and the cost model's own."""
+"""Benchmarks: speed against other libraries, search quality, files on devices, and what large data sets take."""

@@ -1,9 +1,9 @@
-"""How well `ffem align` finds and aligns faces: LFW's deep-funneled frames, and copies turned, scaled and shifted.
+"""How well `ffem align` finds and aligns faces: on LFW's deep-funneled frames and on transformed copies.
 
     FFEM_LFW_ROOT=DIR python -m benchmarks.alignment [--frames 2000] [--copies 300]
 
-From the repository root, with `pip install -e ".[detect]"`. It writes results/alignment/README.md, which holds figures
-and no picture. A copy's true eyes are those found in its untouched frame, moved as the copy was.
+From the repository root, with `pip install -e ".[detect]"`. It writes results/alignment/README.md, which holds
+numbers and no image. A copy's true eyes are those found in its untouched frame, transformed as the copy was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CANVAS = (1600, 1200)
 
 
 def to_points(eyes: Eyes) -> np.ndarray:
-    """The eyes as x + iy, [2]."""
+    """Return the eyes as x + iy, [2]."""
     return np.array([complex(*eye) for eye in eyes])
 
 
@@ -40,10 +40,10 @@ PLACES = SIDE * to_points(EYES)
 
 
 def draw_copy(frame: Image.Image, random: np.random.Generator) -> tuple[Image.Image, complex, complex]:
-    """The frame in a larger grey image: turned by up to 30 degrees, of half to four times the size, the face all in it.
+    """Draw the frame into a larger grey image: rotated by up to 30 degrees, scaled by 0.5 to 4, the face fully inside.
 
     Returns:
-        The image, and (turn, origin): the frame's point z lies at `turn * z + origin` in it.
+        The image, and (turn, origin): the frame's point z is at `turn * z + origin` in the image.
     """
     turn = cmath.rect(math.exp(random.uniform(*np.log(SCALES))), random.uniform(-MAX_TURN, MAX_TURN))
     margin = abs(turn) * FRAME * 0.4
@@ -55,17 +55,17 @@ def draw_copy(frame: Image.Image, random: np.random.Generator) -> tuple[Image.Im
 
 
 def choose_central(faces: Sequence[DetectedFace], middle: complex) -> DetectedFace | None:
-    """The face nearest to a point: the one that LFW names is in the middle of its frame."""
+    """Return the face nearest to a point: the person LFW names is in the middle of the frame."""
     return min(faces, key=lambda face: abs(face.middle - middle), default=None)
 
 
 def measure(paths: Sequence[Path], frames: int, detect: Detector) -> dict[str, np.ndarray]:
-    """What is found in the first `frames` images, and in copies of the others.
+    """Measure the first `frames` images, and copies of the others.
 
     Returns:
-        counts: faces in each frame. before, after: the eyes in the square of training, as LFW has it and as it is
-        aligned, [frame with a face, eye]; NaN where no face is found again. found: whether a copy's face was. errors:
-        pixels from EYES to the true eyes in the square that is aligned by the found ones, [found copy, eye].
+        counts: faces in each frame. before, after: the eyes in the training square, as LFW has it and after alignment,
+        [frame with a face, eye]; NaN if no face is found in the aligned square. found: whether a copy's face was found.
+        errors: pixels from EYES to the true eyes in the square aligned by the found ones, [found copy, eye].
     """
     random = np.random.default_rng(SEED)
     measured: dict[str, list[Any]] = {name: [] for name in ("counts", "before", "after", "found", "errors")}
@@ -94,14 +94,14 @@ def measure(paths: Sequence[Path], frames: int, detect: Detector) -> dict[str, n
 
 
 def describe(distances: np.ndarray) -> str:
-    """Median and 95th percentile, in pixels of the square."""
+    """Format the median and 95th percentile, in pixels of the square."""
     return f"{np.nanmedian(distances):.2f} | {np.nanpercentile(distances, 95):.2f}"
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure, and write the page."""
+    """Measure and write the page."""
     parser = harness.make_parser(__doc__, "alignment", kept=False)
-    harness.add_numbers(parser, frames=(2000, "untouched frames"), copies=(300, "turned, scaled and shifted ones"))
+    harness.add_numbers(parser, frames=(2000, "untouched frames"), copies=(300, "rotated, scaled and shifted frames"))
     options = parser.parse_args(words)
     harness.check_positive(options, "frames", "copies")
     root = Path(os.environ.get("FFEM_LFW_ROOT", "../shared/data/lfw")) / "lfw-deepfunneled"
@@ -109,7 +109,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not paths:
         parser.error(f"no images in {root}; set FFEM_LFW_ROOT")
     order = np.random.default_rng(SEED).permutation(len(paths))[: options.frames + options.copies]
-    # The copies are of others than those that EYES was read from.
+    # The copies come from other frames than those that EYES was derived from.
     found = measure([paths[index] for index in order], options.frames, load_detector())
     counts, before, after = found["counts"], found["before"], found["after"]
     page = report.fill_page(

@@ -1,11 +1,11 @@
-"""What compiling costs a search, network after network: with the compiled kernels and by plain JAX.
+"""What compiling costs a search, network by network: with the compiled kernels and with plain JAX.
 
     python -m benchmarks.compiling [--records results/search/records.jsonl] [--first 60] [--networks 20]
     python -m benchmarks.compiling --report-only
 
 From the repository root. The networks are those that a search trained, in its order. Two processes on one core train
-them in turn, while the other sleeps: compile, then an epoch. Nothing is compiled beforehand or read from the disk, so
-this is what a search's worker pays. Writes results/speed/compiling.jsonl, .md and .png.
+them alternately, one sleeping while the other works: compile, then one epoch. Nothing is compiled beforehand or read
+from disk, so this is the cost for a search worker. Writes results/speed/compiling.jsonl, .md and .png.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from benchmarks.harness import Row, Worker, tell
 from ffem_jax.kernels.huge_pages import use_huge_pages
 from ffem_jax.records.record import TrialRecord, read_records
 
-# By what FFEM_ENGINE says.
-WAYS = {"kernels": "with the compiled kernels", "jax": "by plain JAX"}
+# By the value of FFEM_ENGINE.
+WAYS = {"kernels": "with the compiled kernels", "jax": "with plain JAX"}
 TRAIN, TEST = 1155, 312
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure both ways anew, and write the page."""
+    """Measure both ways and write the page; --report-only only writes the page."""
     parser = harness.make_parser(__doc__, "speed")
     parser.add_argument("--records", type=Path, default=Path("results/search/records.jsonl"), help="of a search")
-    harness.add_numbers(parser, first=(60, "the first network taken"), networks=(20, "how many are taken"))
+    harness.add_numbers(parser, first=(60, "number of the first network"), networks=(20, "number of networks"))
     options = parser.parse_args(words)
     harness.check_positive(options, "networks")
     path = options.out / "compiling.jsonl"
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def compete(records: Sequence[TrialRecord], first: int) -> list[Row]:
-    """Both ways, network by network, each in a process of its own on the same core; who goes first changes by turns."""
+    """Measure both ways network by network, in one process each on the same core; they alternate in going first."""
     core, machine, rows = {min(os.sched_getaffinity(0))}, harness.describe_machine(), []
     workers = {}
     for way in WAYS:
@@ -69,7 +69,7 @@ def compete(records: Sequence[TrialRecord], first: int) -> list[Row]:
 
 
 def start(records: Sequence[TrialRecord]) -> tuple[None, Callable[[int], Row]]:
-    """In a way's process: what trains the networks by number."""
+    """Return the function that trains a network by number; runs in the process of one way."""
     import jax
     import numpy as np
 
@@ -101,7 +101,7 @@ def start(records: Sequence[TrialRecord]) -> tuple[None, Callable[[int], Row]]:
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> str:
-    """Write compiling.md and compiling.png, and return the first."""
+    """Write compiling.md and compiling.png, and return the page."""
     marks = [
         report.Mark("", str(row["network"]), f"compiled {WAYS[way]}", *[row[way]["compile_seconds"]] * 3)
         for way in reversed(WAYS)
@@ -127,5 +127,5 @@ def write_report(rows: Sequence[Row], folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself
+    use_huge_pages()  # for both sides: their processes inherit the setting that `ffem` requests for itself
     main()

@@ -1,4 +1,4 @@
-"""Contests of speed: each contestant in a process of its own, all measured in turn, cell by cell; and their pages."""
+"""Speed contests: each contestant in its own process, all measured alternately, cell by cell; and their pages."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 
 PEOPLE = 52
 
-# Makes that many steps, returns when the last one's result is there, and gives what contestants must agree on, if any.
+# Runs that many steps and returns once the last result is ready: the answer on which contestants must agree, if any.
 Call = Callable[[int], np.ndarray | None]
 
 
 class Cell(NamedTuple):
-    """What is measured, as records identify it: a preset's name, pixels per side, and images per batch."""
+    """A measurement as records identify it: a preset's name, pixels per side, and images per batch."""
 
     network: str
     resolution: int
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
     @property
     def spec(self) -> NetworkSpec:
-        """The network as it is built."""
+        """The resolved network."""
         from ffem_jax.config.presets import PRESETS
 
         return resolve_network(PRESETS[self.network])
@@ -50,14 +50,14 @@ class Contestant:
     name: str  # in records
     label: str  # in tables
     libraries: tuple[str, ...]  # modules it needs
-    build: str  # `module:function` that makes a Call of a cell, its folder and `options`; importing it is not timed
-    cached: bool = False  # it keeps compiled programs in the folder: a second process, which finds them, is timed
+    build: str  # `module:function` that makes a Call from a cell, its folder and `options`; its import is not timed
+    cached: bool = False  # keeps compiled programs in the folder, so a second process that finds them is timed
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A benchmark: its contestants, ours first, and what its page says."""
+    """A benchmark: its contestants, ours first, and the words of its page."""
 
     name: str  # of its files
     work: str  # what is timed, as in `a training step`
@@ -65,18 +65,18 @@ class Contest:
     notes: str  # the page's paragraph on it
     contestants: tuple[Contestant, ...]
     batches: tuple[int, ...]  # images per batch by default
-    prepare: str = ""  # `module:function` that writes what contestants read into the folder, in a process of its own
-    tolerance: float = 1e-3  # how far answers may lie apart, relative to the largest value
+    prepare: str = ""  # `module:function` that writes the contestants' inputs into the folder, in its own process
+    tolerance: float = 1e-3  # largest difference between answers, relative to the largest value
 
 
 def make_faces(resolution: int, count: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """Noise in place of faces, which speed does not depend on: bytes [count, R, R, 3], and int32 [count] of PEOPLE."""
+    """Return noise instead of faces, which does not affect speed: bytes [count, R, R, 3], and int32 labels [count]."""
     images = np.random.default_rng(0).integers(0, 256, (count, resolution, resolution, 3), dtype=np.uint8)
     return images, np.arange(count, dtype=np.int32) % PEOPLE
 
 
 def repeat(embed: Callable[[np.ndarray], np.ndarray], cell: Cell) -> Call:
-    """Calls of `embed`, uint8 [batch, R, R, 3] -> float32 [batch, embedding_dim], on the same images."""
+    """Return calls of `embed`, uint8 [batch, R, R, 3] -> float32 [batch, embedding_dim], on the same images."""
     images, _ = make_faces(cell.resolution, cell.batch)
 
     def call(steps: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def repeat(embed: Callable[[np.ndarray], np.ndarray], cell: Cell) -> Call:
 
 
 def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callable[..., Any]]:
-    """In its process: what its start took, and what answers ("race", seconds), ("answer",) and ("memory",)."""
+    """Build a contestant in its process; return its start times and the handler of "race", "answer" and "memory"."""
     build = resolve_name(contestant.build)
     imported = harness.read_memory("VmRSS")
     started = time.perf_counter()
@@ -107,7 +107,7 @@ def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callab
         nonlocal step_seconds
         if what == "memory":
             return harness.read_memory("VmHWM")
-        woken = call(1)  # wakes threads and caches; not timed
+        woken = call(1)  # warms up threads and caches; not timed
         if what == "answer":
             return woken
         steps = max(1, round(seconds / step_seconds))
@@ -119,13 +119,13 @@ def enter(contestant: Contestant, cell: Cell, folder: Path) -> tuple[Row, Callab
 
 
 def prepare(function: str, cell: Cell, folder: Path) -> tuple[None, Callable[..., None]]:
-    """In a process of its own: write the contestants' files."""
+    """Write the contestants' files, in a separate process."""
     resolve_name(function)(cell, folder)
     return None, lambda: None
 
 
 class Match:
-    """A cell's contestants while they are measured. A peer that fails is left out, with the reason; ours may not."""
+    """A cell's contestants while they are measured. A peer that fails is left out, with its reason; ours must not."""
 
     def __init__(self, contest: Contest, cell: Cell, entries: Sequence[Contestant], folder: Path):
         self.cell, self.entries, self.folder = cell, entries, folder
@@ -150,7 +150,7 @@ class Match:
         return Worker(make, what, self.cell, self.folder, environment=variables)
 
     def try_to(self, entry: Contestant, act: Callable[..., Any], *arguments: Any) -> Any:
-        """What `act` returns; where it fails, the contestant is left out."""
+        """Return what `act` returns; if it fails, leave the contestant out."""
         try:
             return act(*arguments)
         except RuntimeError as error:
@@ -161,7 +161,7 @@ class Match:
             self.results[entry.name] = {"label": entry.label, "failed": str(error)}
 
     def start(self, entry: Contestant) -> None:
-        """Start the worker to be timed, and note what its start took, cold and from its cache."""
+        """Start the worker to be timed and record its start times, cold and from its cache."""
         worker = self.make_worker(enter, entry)
         row = {"label": entry.label, **worker.start}
         if entry.cached:
@@ -172,11 +172,11 @@ class Match:
         self.workers[entry.name], self.results[entry.name] = worker, row
 
     def ask(self, entry: Contestant, *request: Any) -> Any:
-        """What the contestant answers; None where it fails."""
+        """Return the contestant's answer, or None if it fails."""
         return self.try_to(entry, self.workers[entry.name].ask, *request)
 
     def check_answers(self, tolerance: float) -> float | None:
-        """The largest difference from our answer, over its largest value; ends the run beyond `tolerance`."""
+        """Return the largest difference from our answer, relative to its maximum; exit if it exceeds `tolerance`."""
         answers = {entry.name: self.ask(entry, "answer") for entry in self.entries if entry.name in self.workers}
         ours, differences = next(iter(answers.values())), [0.0]
         if ours is None:
@@ -184,13 +184,13 @@ class Match:
         for name in self.workers:
             difference = float(np.abs(answers[name] - ours).max() / np.abs(ours).max())
             if not difference <= tolerance:
-                away = f"{difference:.1e} away from ours, over {tolerance:.0e}"
-                raise SystemExit(f"{name} computes something else: {away}")
+                away = f"{difference:.1e} from ours, more than {tolerance:.0e}"
+                raise SystemExit(f"{name} computes a different result: {away}")
             differences.append(difference)
         return max(differences)
 
     def race(self, rounds: int, seconds: float) -> float:
-        """Add the turns of all to their results; returns the cores that other work took in the busiest pause."""
+        """Add every contestant's turns to its results; return the cores that other work used in the busiest pause."""
 
         def take_turn(entry: Contestant) -> Any:
             turn = self.ask(entry, "race", seconds)
@@ -213,7 +213,7 @@ class Match:
 
 
 def play(contest: Contest, cell: Cell, entries: Sequence[Contestant], rounds: int, seconds: float) -> Row:
-    """Measure one cell -> what its record holds beside the cell itself."""
+    """Measure one cell and return its record without the cell's own fields."""
     with tempfile.TemporaryDirectory() as name:
         match = Match(contest, cell, entries, Path(name))
         try:
@@ -229,7 +229,7 @@ def play(contest: Contest, cell: Cell, entries: Sequence[Contestant], rounds: in
 
 
 def run(contest: Contest, words: Sequence[str] | None = None) -> None:
-    """Read the options, measure the cells that the records lack, and write the page."""
+    """Parse the options, measure the cells missing from the records, and write the page."""
     from ffem_jax.config.presets import PRESETS
 
     parser = harness.make_parser(f"Images per second of {contest.work}, ours against other libraries.", "speed")
@@ -241,7 +241,7 @@ def run(contest: Contest, words: Sequence[str] | None = None) -> None:
         rounds=(5, "turns of each contestant"),
         seconds=(3.0, "length of a turn"),
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what the records already hold")
+    parser.add_argument("--fresh", action="store_true", help="measure recorded cells again")
     options = parser.parse_args(words)
     harness.check_positive(options, "resolutions", "batches", "rounds", "seconds")
     for name in options.networks:
@@ -263,7 +263,7 @@ def run(contest: Contest, words: Sequence[str] | None = None) -> None:
 
 
 def find_entries(contest: Contest) -> list[Contestant]:
-    """The contestants whose libraries are installed."""
+    """Return the contestants whose libraries are installed."""
     entries = []
     for entry in contest.contestants:
         if missing := harness.find_missing(entry.libraries):
@@ -274,19 +274,19 @@ def find_entries(contest: Contest) -> list[Contestant]:
 
 
 def compute_speeds(record: Row, name: str) -> list[float]:
-    """Images per second of each round; empty where the contestant took no part."""
+    """Return the images per second of each round; empty if the contestant did not take part."""
     turns = record["contestants"].get(name, {}).get("turns", [])
     return [images / seconds for images, seconds in turns]
 
 
 def compute_ratios(record: Row, peer: str) -> list[float]:
-    """Our images per second over the peer's, round by round."""
+    """Return our images per second over the peer's, round by round."""
     theirs = compute_speeds(record, peer)
     return [a / b for a, b in zip(compute_speeds(record, "ours"), theirs, strict=True)] if theirs else []
 
 
 def write_report(contest: Contest, records: Sequence[Row], folder: Path) -> str:
-    """Write <name>.md and <name>.png into `folder`, and return what the first says in brief."""
+    """Write <name>.md and <name>.png into `folder`, and return the page's summary."""
     ran = [each for each in contest.contestants if any(compute_speeds(record, each.name) for record in records)]
     peers = [each for each in ran if each.name != "ours"]
     brief = "\n".join(describe_peer(records, peer) for peer in peers)
@@ -329,38 +329,39 @@ def write_report(contest: Contest, records: Sequence[Row], folder: Path) -> str:
 
 
 def write_command(contest: Contest, records: Sequence[Row]) -> str:
-    """The command that makes these records on another machine."""
+    """Return the command that reproduces these records on another machine."""
     fields = (("networks", "network"), ("resolutions", "resolution"), ("batches", "batch"))
     lists = [f"--{name} {' '.join(dict.fromkeys(str(row[field]) for row in records))}" for name, field in fields]
-    # Cells measured at other times may have had fewer; the most measures all at least as well.
+    # Cells measured at other times may have had fewer; the maximum measures all at least as well.
     most = [f"--{name} {max(row[name] for row in records):g}" for name in ("rounds", "seconds")]
     return " ".join([f"python -m benchmarks.{contest.name}", *lists, *most])
 
 
 def describe_peer(records: Sequence[Row], peer: Contestant) -> str:
-    """One line: how our speed stands to this peer's over all cells."""
+    """Summarise in one line our speed relative to this peer's over all cells."""
     cells = [ratios for record in records if (ratios := compute_ratios(record, peer.name))]
     medians = [median(ratios) for ratios in cells]
     faster, slower = sum(min(ratios) > 1 for ratios in cells), sum(max(ratios) < 1 for ratios in cells)
     return (
         f"- Against {peer.label}: {geometric_mean(medians):.2f} times its speed (geometric mean of {len(cells)} cells, "
-        f"{min(medians):.2f} to {max(medians):.2f}); in every round faster in {faster} cells, slower in {slower}."
+        f"{min(medians):.2f} to {max(medians):.2f}); faster in every round of {faster} cells, slower in every round "
+        f"of {slower}."
     )
 
 
 def describe_difference(records: Sequence[Row], tolerance: float) -> str:
-    """How far the answers of all lay apart; empty where there are none."""
+    """Describe how far the answers differ; empty if there are none."""
     differences = [record["difference"] for record in records if record["difference"] is not None]
     if not differences:
         return ""
     return (
-        f"Before each cell all give the same embeddings: the largest difference, relative to the largest value, is "
-        f"{max(differences):.0e} (allowed: {tolerance:.0e})."
+        f"Before each cell all contestants must return the same embeddings. The largest difference, relative to the "
+        f"largest value, is {max(differences):.0e} (allowed: {tolerance:.0e})."
     )
 
 
 def describe_failures(records: Sequence[Row]) -> list[str]:
-    """Who was left out, why, and in which cells."""
+    """Describe which contestants were left out, why, and in which cells."""
     failures = defaultdict(list)
     for record in records:
         place = f"{name_network(record)}, {record['resolution']} pixels, batch {record['batch']}"
@@ -371,19 +372,19 @@ def describe_failures(records: Sequence[Row]) -> list[str]:
 
 
 def find_values(record: Row, name: str, key: str) -> list[float]:
-    """Of the process that compiled and of the one that found its programs; empty where it did not race."""
+    """Return a value from the process that compiled and from the one with the cache; empty if it did not race."""
     result = record["contestants"].get(name, {})
     return [result[each] for each in (key, f"cached_{key}") if each in result and "turns" in result]
 
 
 def write_memory(record: Row, name: str) -> str:
-    """Megabytes at the peak, and beyond the libraries."""
+    """Format the peak megabytes, in total and beyond the imported libraries."""
     imported = sum(find_values(record, name, "imported_bytes"))
     peaks = find_values(record, name, "peak_bytes")
     return "; ".join(f"{peak / 1e6:,.0f} / {(peak - imported) / 1e6:,.0f}" for peak in peaks) or "-"
 
 
-# The page's tables, a row per cell and a column per contestant, with what each says of both.
+# The page's tables, with a row per cell and a column per contestant, and what fills a table cell.
 TABLES: dict[str, Callable[[Row, str], str]] = {
     "speeds": lambda row, name: write_range(compute_speeds(row, name)),
     "ratios": lambda row, name: write_range(compute_ratios(row, name)),

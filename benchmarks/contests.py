@@ -1,4 +1,4 @@
-"""The table of the contests of speed: who takes part, what is timed, in what unit, and what builds each contestant."""
+"""The speed contests: their contestants, what is timed, in which unit, and what builds each contestant."""
 
 from __future__ import annotations
 

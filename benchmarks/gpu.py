@@ -1,11 +1,10 @@
-"""Training speed on a GPU, beside the time that the device needs at the very least.
+"""Training speed on a GPU, compared with the least time that the device needs.
 
     python -m benchmarks.gpu                      everything, into results/speed/
     python -m benchmarks.gpu --report-only        the page again, from gpu.jsonl
-    python -m benchmarks.gpu --allow-cpu --resolution 32 --batches 8      does it work? On a CPU, written nowhere
+    python -m benchmarks.gpu --allow-cpu --resolution 32 --batches 8      a trial run on a CPU that writes nothing
 
-The page says how the least time, or floor, is counted. Started again, it goes on: what gpu.jsonl holds is not measured
-again.
+The page defines the least time, called the floor. A restarted run resumes: what gpu.jsonl holds is not measured again.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from benchmarks.harness import Row, tell
 from ffem_jax.specs.architecture import NetworkSpec, resolve_network
 from ffem_jax.specs.trial import RecipeSpec
 
-# What a network computes in -> JAX's name of the precision of its products of matrices.
+# Precision of the network -> JAX's name for the precision of its matrix products.
 PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32", "bfloat16": "default"}
-# Of our convolutions' forms those that an accelerator can run.
+# The forms of our convolutions that an accelerator can run.
 FORMS = ("xla", "shifted")
 TESTED = 64
-NOT_RUN = "**Not run.** No GPU was at hand. On a machine with one, the command above fills this page."
+NOT_RUN = "**Not run.** No GPU was available. On a machine with one, the command above fills this page."
 HEAD = [
     *("", "precision", "pixels", "batch", "seeds", "training images/s", "ms per step"),
     *("floor, ms (set by)", "step / floor"),
 ]
 
 
-# Of a device, by a part of JAX's name of it, as its maker gives them: dense TFLOPS in PRECISIONS, and GB/s of memory.
+# By a part of JAX's name for a device, its maker's figures: dense TFLOPS in PRECISIONS, and GB/s of memory.
 DEVICES = {"H100": (67.0, 495.0, 989.0, 3350.0), "H200": (67.0, 495.0, 989.0, 4800.0)}
 
 
 class Cell(NamedTuple):
-    """What is measured. form: of our convolutions, empty for PyTorch. seeds: trained at once as one program."""
+    """One measurement. form: the form of our convolutions, empty for PyTorch. seeds: how many train as one program."""
 
     library: str
     form: str
@@ -56,26 +55,26 @@ class Cell(NamedTuple):
 
     @property
     def network(self) -> NetworkSpec:
-        """FFEM-AM, as it is built."""
+        """FFEM-AM, resolved."""
         from ffem_jax.config.presets import PRESETS
 
         return resolve_network(PRESETS["ffem_am"])
 
     @property
     def recipe(self) -> RecipeSpec:
-        """`modern`, at a rate that noise bears, and longer than anybody measures."""
+        """`modern`, with a learning rate that is stable on noise, and more epochs than any measurement runs."""
         precision = "bfloat16" if self.precision == "bfloat16" else "float32"
         return RecipeSpec(epochs=1000, batch_size=self.batch, learning_rate=0.001, precision=precision)
 
     def make_faces(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Images, labels, those that train, which are whole batches, and those that are tested."""
+        """Return images, labels, training indices (full batches) and test indices."""
         trained = max(count // self.batch, 1) * self.batch
         indices = np.arange(trained + TESTED)
         return *make_faces(self.resolution, len(indices)), indices[:trained], indices[trained:]
 
 
 def count_activations(network: NetworkSpec, resolution: int) -> int:
-    """Numbers that the convolutions of one image give, forward."""
+    """Return how many output numbers the convolutions have for one image, forward."""
     from ffem_jax.models import compute_map_sizes
 
     sizes = compute_map_sizes(network, resolution)
@@ -87,7 +86,7 @@ def count_activations(network: NetworkSpec, resolution: int) -> int:
 
 
 def compute_floor(cell: Cell, device: Sequence[float]) -> tuple[float, str]:
-    """Seconds that a step takes at the least, and what takes them: arithmetic or memory. The page says how."""
+    """Return the least seconds of a step, and its bound: arithmetic or memory. The page describes how."""
     from ffem_jax.cost.cost import compute_cost
 
     images = cell.batch * cell.seeds
@@ -99,7 +98,7 @@ def compute_floor(cell: Cell, device: Sequence[float]) -> tuple[float, str]:
 
 
 def list_cells(options: argparse.Namespace, torch: bool) -> list[Cell]:
-    """Every form, precision and batch with one seed; more seeds with the smallest batch, which fills a GPU least."""
+    """List every form, precision and batch with one seed; more seeds only with the smallest batch."""
     cells = []
     for precision in PRECISIONS:
         rows = [("ffem-jax", form, batch, 1) for form in FORMS for batch in options.batches]
@@ -110,7 +109,7 @@ def list_cells(options: argparse.Namespace, torch: bool) -> list[Cell]:
 
 
 def build_ours(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
-    """What trains an epoch of ours, and the seconds that it took to compile."""
+    """Return a function that trains one epoch of our network, and its compile seconds."""
     import jax
 
     from ffem_jax.models.convolutions import use_convolution_form
@@ -131,7 +130,7 @@ def build_ours(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
 
 
 def build_torch(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
-    """What trains an epoch of the peer."""
+    """Return a function that trains one epoch of the PyTorch network."""
     import torch
 
     from benchmarks.peers.torch_trial import TorchTrainer
@@ -154,9 +153,9 @@ def build_torch(cell: Cell, count: int) -> tuple[Callable[[], None], Row]:
 
 
 def time_epochs(cell: Cell, options: argparse.Namespace) -> Row:
-    """Training images per second, those of all seeds: whole epochs until the time is over."""
+    """Return training images per second, summed over seeds: full epochs until the time is over."""
     train, facts = (build_torch if cell.library == "PyTorch" else build_ours)(cell, options.images)
-    for limit in (options.seconds / 5, options.seconds):  # the first warms the device up
+    for limit in (options.seconds / 5, options.seconds):  # the first warms up the device
         started, epochs, elapsed = time.perf_counter(), 0, 0.0
         while elapsed < limit:
             train()
@@ -166,11 +165,11 @@ def time_epochs(cell: Cell, options: argparse.Namespace) -> Row:
 
 
 def measure(cell: Cell, options: argparse.Namespace) -> Row:
-    """What a cell gives, or that it does not fit into memory."""
+    """Measure a cell, or report that it does not fit into memory."""
     try:
         return time_epochs(cell, options)
     except RuntimeError as error:
-        # JAX and PyTorch each have a class of their own for this, both RuntimeErrors.
+        # JAX and PyTorch each have their own class for this; both are RuntimeErrors.
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise
         return {"failed": "out of memory"}
@@ -182,7 +181,7 @@ def measure(cell: Cell, options: argparse.Namespace) -> Row:
 
 
 def run(options: argparse.Namespace, path: Path) -> None:
-    """Measure the cells that the records lack."""
+    """Measure the cells missing from the records."""
     import jax
 
     device, cells = jax.devices()[0].device_kind, {}
@@ -199,32 +198,32 @@ def run(options: argparse.Namespace, path: Path) -> None:
 
 
 def find_cell(row: Row) -> Cell:
-    """The cell of a record."""
+    """Return the cell of a record."""
     return Cell(*(row[name] for name in Cell._fields))
 
 
 def has_torch(options: argparse.Namespace) -> bool:
-    """Whether PyTorch can take part."""
-    reason = 'no torch; pip install -e ".[bench]"'
+    """Return whether PyTorch can take part."""
+    reason = 'torch is not installed; pip install -e ".[bench]"'
     if not harness.find_missing(["torch"]):
         import torch
 
-        reason = "" if torch.cuda.is_available() or options.allow_cpu else "this build of it sees no GPU"
+        reason = "" if torch.cuda.is_available() or options.allow_cpu else "this build of torch finds no GPU"
     if reason:
         tell(f"PyTorch is left out: {reason}")
     return not reason
 
 
 def write_report(path: Path, options: argparse.Namespace) -> str:
-    """Write gpu.md beside the records `path`, and return it."""
+    """Write gpu.md beside the records `path`, and return the page."""
     held = harness.read_latest(path, "device", *Cell._fields)
     parts = []
     for name in dict.fromkeys(row["device"] for row in held):
         device = next((device for part, device in DEVICES.items() if part in name), None)
         rows = [row for row in held if row["device"] == name]
-        peaks = "No floor: the device's peaks are not known; add them to DEVICES in benchmarks/gpu.py."
+        peaks = "No floor: the device's peaks are unknown; add them to DEVICES in benchmarks/gpu.py."
         if device:
-            peaks = "Peaks taken: {:g} TFLOPS in float32, {:g} in TF32, {:g} in bfloat16, {:g} GB/s.".format(*device)
+            peaks = "Peaks used: {:g} TFLOPS in float32, {:g} in TF32, {:g} in bfloat16, {:g} GB/s.".format(*device)
         about = f"{report.describe_versions(rows[-1])}; {rows[-1]['date']}. {peaks}"
         parts += [f"## {name}", about, report.write_table(HEAD, [describe(row, device) for row in rows], left=2)]
     batches, seeds = (" ".join(map(str, values)) for values in (options.batches, options.seeds))
@@ -234,7 +233,7 @@ def write_report(path: Path, options: argparse.Namespace) -> str:
 
 
 def describe(row: Row, device: Sequence[float] | None) -> list[str]:
-    """A row of a device's table."""
+    """Format a row of a device's table."""
     cell = find_cell(row)
     words = [f"{cell.library} {cell.form}".strip(), cell.precision]
     words += map(str, (cell.resolution, cell.batch, cell.seeds))
@@ -248,28 +247,28 @@ def describe(row: Row, device: Sequence[float] | None) -> list[str]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure what is missing, then write the page."""
-    parser = harness.make_parser("Training images per second on a GPU, beside what it could do at most.", "speed")
+    """Measure what is missing and write the page."""
+    parser = harness.make_parser("Training images per second on a GPU, compared with the most it could reach.", "speed")
     harness.add_numbers(
         parser,
         resolution=(96, "pixels per side"),
         batches=([32, 128, 512, 1024], "images per batch"),
-        seeds=([1, 2, 4, 8], "seeds in one program"),
-        images=(8192, "in memory, and of an epoch"),
-        seconds=(10.0, "of measuring each"),
+        seeds=([1, 2, 4, 8], "seeds trained in one program"),
+        images=(8192, "images in memory, and per epoch"),
+        seconds=(10.0, "seconds to measure each cell"),
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what is recorded")
-    parser.add_argument("--allow-cpu", action="store_true", help="try it without a GPU; prints the page, keeps nothing")
+    parser.add_argument("--fresh", action="store_true", help="measure recorded cells again")
+    parser.add_argument("--allow-cpu", action="store_true", help="run without a GPU; prints the page, writes nothing")
     options = parser.parse_args(words)
     harness.check_positive(options, "resolution", "batches", "seeds", "images", "seconds")
-    # JAX takes memory as it needs it, so that PyTorch finds some in the same process.
+    # JAX allocates memory as needed, so that some is left for PyTorch in the same process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
     with tempfile.TemporaryDirectory() as scratch:
         path = (Path(scratch) if options.allow_cpu else options.out) / "gpu.jsonl"
         if not options.report_only and not options.allow_cpu and jax.devices()[0].platform == "cpu":
-            tell("no GPU here, so nothing is measured; --allow-cpu tries it without one")
+            tell("no GPU found, so nothing is measured; --allow-cpu tries it without one")
         elif not options.report_only:
             run(options, path)
         page = write_report(path, options)

@@ -1,7 +1,7 @@
-"""What benchmarks share: options, records as JSON lines, the machine, worker processes, and turns.
+"""Shared parts of benchmarks: options, records as JSON lines, the machine, worker processes, and turns.
 
-What is compared takes turns A B C A B C ..., so that whatever else slows the machine slows all of it; before each round
-it is measured what other work takes of the machine.
+Contestants take turns A B C A B C ..., so that anything that slows the machine slows all of them. Before each round the
+load from other work is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ffem_jax.machine.processor import find_processor
 
 Row = dict[str, Any]
 
-PAUSE_SECONDS = 0.2  # before a turn: the threads of the one before go on spinning for a while
+PAUSE_SECONDS = 0.2  # before a turn: the previous contestant's threads keep spinning for a while
 LIBRARIES = ("jax", "flax", "torch", "tensorflow", "tensorflow-cpu", "keras", "onnxruntime")
 NOTHING = "nothing has been measured yet; run without --report-only"
 
@@ -39,17 +39,17 @@ def tell(line: str) -> None:
 
 
 def make_parser(about: str | None, out: str, kept: bool = True) -> argparse.ArgumentParser:
-    """A command line with --out, by default results/`out`, and with --report-only where records are `kept`."""
+    """Build a command line with --out, by default results/`out`, and with --report-only if records are `kept`."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path("results") / out
     parser.add_argument("--out", type=Path, default=default, help=f"where records and pages go (default: {default})")
     if kept:
-        parser.add_argument("--report-only", action="store_true", help="write the page and the figure from the records")
+        parser.add_argument("--report-only", action="store_true", help="only write page and figure, from the records")
     return parser
 
 
 def add_numbers(parser: argparse.ArgumentParser, **options: tuple[float | list[int], str]) -> None:
-    """Add --options that take a number, or several where the default is a list: name=(default, help)."""
+    """Add --options that take a number, or several if the default is a list: name=(default, help)."""
     for name, (default, about) in options.items():
         kind = float if isinstance(default, float) else int
         several = "+" if isinstance(default, list) else None
@@ -59,7 +59,7 @@ def add_numbers(parser: argparse.ArgumentParser, **options: tuple[float | list[i
 
 
 def check_positive(options: argparse.Namespace, *names: str) -> None:
-    """Exit with one line where a number that must be above 0 is not."""
+    """Exit with one line if a number is not above 0."""
     for name in names:
         values = getattr(options, name)
         for value in values if isinstance(values, list) else [values]:
@@ -68,18 +68,18 @@ def check_positive(options: argparse.Namespace, *names: str) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines; none where there is no file."""
+    """Return the rows of a JSON lines file; empty if there is no file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def read_latest(path: Path, *keys: str) -> list[Row]:
-    """The last row of each combination of `keys`, in the order of the first."""
+    """Return the last row for each combination of `keys`, in the order of the first ones."""
     return list({tuple(row[key] for key in keys): row for row in read_lines(path)}.values())
 
 
 def demand_rows(rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows. Raises SystemExit where there are none, which says what to do."""
+    """Return the rows. Raises SystemExit with advice if there are none."""
     if not rows:
         raise SystemExit(NOTHING)
     return rows
@@ -88,14 +88,14 @@ def demand_rows(rows: Sequence[Row]) -> Sequence[Row]:
 def measure_missing(
     path: Path, cells: Mapping[str, Row], is_held: Callable[[Row], bool], measure: Callable[[Row], Row], fresh: bool
 ) -> None:
-    """Measure cell by cell and append each record at once: started again, it goes on.
+    """Measure cell by cell and append each record at once, so that a restarted run resumes.
 
     Args:
-        path: of the records.
-        cells: what identifies each cell in the records, by its name in words.
-        is_held: whether a record is as good as one measured now.
-        measure: a cell's own part of its record.
-        fresh: measure again what is held.
+        path: the records file.
+        cells: by display name, the fields that identify each cell in the records.
+        is_held: returns whether a record need not be measured again.
+        measure: measures a cell and returns the remaining fields of its record.
+        fresh: measure recorded cells again.
     """
     for number, (name, cell) in enumerate(cells.items(), 1):
         place = f"[{number}/{len(cells)}] {name}"
@@ -108,19 +108,19 @@ def measure_missing(
 
 
 def append_rows(path: Path, *rows: Row) -> None:
-    """Append rows as lines of JSON; the folder is made."""
+    """Append rows as lines of JSON; create the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def find_missing(libraries: Sequence[str]) -> list[str]:
-    """Those libraries that are not installed."""
+    """Return the libraries that are not installed."""
     return [name for name in libraries if importlib.util.find_spec(name) is None]
 
 
 def describe_machine(libraries: Sequence[str] = LIBRARIES) -> Row:
-    """Date, processor, physical cores, and the versions of Python and of what is installed of `libraries`."""
+    """Return date, processor, physical cores, and the versions of Python and of the installed ones of `libraries`."""
     import joblib
 
     versions = {"python": platform.python_version()}
@@ -133,14 +133,14 @@ def describe_machine(libraries: Sequence[str] = LIBRARIES) -> Row:
 
 
 def make_environment(**more: str) -> dict[str, str]:
-    """This process's environment, with this checkout first and no other cache of compiled programs."""
+    """Return this process's environment, with this checkout first on the path and no shared compilation cache."""
     kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     root = str(Path(__file__).resolve().parents[1])
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", "")))), **more}
 
 
 def read_memory(field: str) -> int:
-    """Bytes of this process, VmRSS now or VmHWM at its peak; where Linux's status file is missing, both the peak."""
+    """Return bytes of this process: VmRSS now, VmHWM at its peak; without Linux's status file, both are the peak."""
     status = Path("/proc/self/status")
     if status.exists():
         (kilobytes,) = re.findall(rf"^{field}:\s+(\d+)", status.read_text(), re.MULTILINE)
@@ -152,15 +152,15 @@ Made = tuple[Any, Callable[..., Any]]
 
 
 class Worker:
-    """A process that is started from scratch, makes something, and answers requests about it.
+    """A process started from scratch that builds something and answers requests about it.
 
     Args:
-        make: called in the process with `arguments`; returns what it says of its start, and what answers a request.
-        environment: variables of the process, beside those of this one.
-        cores: the only ones it may run on; all where None.
+        make: called in the process with `arguments`; returns a report on its start and the request handler.
+        environment: variables of the process, in addition to those of this one.
+        cores: the only cores it may run on; all if None.
 
     Raises:
-        RuntimeError: in one line, where the process fails, now or when it is asked.
+        RuntimeError: in one line, if the process fails, at its start or at a request.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Worker:
         self.start: Any = self._receive()
 
     def ask(self, *request: Any) -> Any:
-        """What the process answers to a request."""
+        """Send a request to the process and return its answer."""
         self._connection.send(request)
         return self._receive()
 
@@ -203,7 +203,7 @@ class Worker:
 
 @contextlib.contextmanager
 def _inherited(environment: dict[str, str], cores: set[int] | None) -> Iterator[None]:
-    """This process as its child is to be: libraries read variables and count cores when they are imported."""
+    """Give this process the child's settings: libraries read variables and count cores when they are imported."""
     before, own = dict(os.environ), os.sched_getaffinity(0) if cores else set()
     os.environ.update(environment)
     if cores:
@@ -225,7 +225,7 @@ def _serve(connection: Any, make: Callable[..., Made], arguments: tuple[Any, ...
             connection.send(answer(*request))
     except Exception as error:
         message = next((line for line in str(error).splitlines() if line.strip()), "")
-        # It ends up in the report, where this machine's folders have no place.
+        # The message goes into the report, which should not show this machine's folders.
         message = re.sub(r"\S*/", "", message)
         connection.send(RuntimeError(f"{type(error).__name__}: {message}"[:200]))
 
@@ -233,16 +233,15 @@ def _serve(connection: Any, make: Callable[..., Made], arguments: tuple[Any, ...
 def take_turns(
     turns: dict[str, Callable[[], Any]], rounds: int, pause: float = 0.5, told: Callable[[int, Row], None] | None = None
 ) -> tuple[dict[str, list[Any]], list[float]]:
-    """Call what is compared in turn, `rounds` times.
+    """Call the contestants in turn, `rounds` times.
 
     Args:
-        turns: what takes part, by name; a turn that deletes its own entry takes no further part, and what it returned
-            is dropped.
-        pause: seconds before each round, in which nothing of ours runs.
-        told: called after each round with its number, from 0, and what its turns returned.
+        turns: the contestants by name; one that deletes its own entry is out, and its return value is dropped.
+        pause: seconds before each round in which no contestant runs.
+        told: called after each round with its number, from 0, and the return values of its turns.
 
     Returns:
-        What the turns returned, by name, and the cores that other work took in each pause.
+        The return values by name, and the cores that other work used in each pause.
     """
     found: dict[str, list[Any]] = {name: [] for name in turns}
     busy = []
@@ -250,7 +249,7 @@ def take_turns(
         time.sleep(PAUSE_SECONDS)
         busy.append(measure_busy_cores(pause))
         if busy[-1] > BUSY_CORES:
-            tell(f"    others use {busy[-1]:.1f} cores: no benchmark")
+            tell(f"    other work uses {busy[-1]:.1f} cores: too much for a benchmark")
         returned = {}
         for name, turn in list(turns.items()):
             time.sleep(PAUSE_SECONDS)

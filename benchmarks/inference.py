@@ -2,8 +2,8 @@
 
     python -m benchmarks.inference [--networks ffem_am ...] [--resolutions 48 ...] [--batches 1 32] [--report-only]
 
-From the repository root, with `pip install -e ".[bench]"`. All contestants hold the same weights, and must give the
-same embeddings, before they are timed.
+From the repository root, with `pip install -e ".[bench]"`. All contestants hold the same weights and must return the
+same embeddings before they are timed.
 """
 
 from functools import partial
@@ -15,5 +15,5 @@ from ffem_jax.kernels.huge_pages import use_huge_pages
 main = partial(run, CONTESTS["inference"])
 
 if __name__ == "__main__":
-    use_huge_pages()  # both sides: their processes inherit what `ffem` asks for itself
+    use_huge_pages()  # for both sides: their processes inherit the setting that `ffem` requests for itself
     main()

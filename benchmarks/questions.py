@@ -1,6 +1,6 @@
-"""The smallest difference between two placements that a design finds, in points, from the records of results/paper.
+"""The smallest difference between two placements that a design detects, in points, from the records of results/paper.
 
-FFEM_LFW_ROOT=lfw python -m benchmarks.questions        trains nothing; the table of results/questions
+FFEM_LFW_ROOT=lfw python -m benchmarks.questions        trains nothing; prints the table of results/questions
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ffem_jax.records.record import read_records
 from ffem_jax.runs.counting import count_faces
 from ffem_jax.specs.trial import DataSpec, ProtocolSpec
 
-PLACEMENTS = 4  # each against no attention: as many tests are corrected for
+PLACEMENTS = 4  # each compared with no attention: corrected for as many tests
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What pages of benchmarks share: tables, values with their spread, sentences about the machine, and figures."""
+"""Shared parts of benchmark pages: tables, values with their spread, sentences about the machine, and figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ffem_jax.latency.turns import BUSY_CORES
 
 T = TypeVar("T")
 PAGES = Path(__file__).parent / "pages"
-NO_BENCHMARK = " **That is too much: these numbers are no benchmark.**"
+NO_BENCHMARK = " **That is too much: do not use these numbers as a benchmark.**"
 NETWORK_NAMES = {
     "ffem_am": "FFEM-AM",
     "ffem": "FFEM",
@@ -27,20 +27,20 @@ NETWORK_NAMES = {
     "shufflenetv2": "ShuffleNetV2",
     "ffem_0_35": "FFEM x 0.35",
 }
-# Okabe and Ito's colours, which the colour-blind tell apart; a shape and a line each besides.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; each also has its own shape or line.
 COLOURS = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9", "#606060")
 SHAPES = ("o", "^", "s", "D", "v", "P", "x")
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 def fill_template(name: str, /, **values: object) -> str:
-    """pages/`name`.md with its values, less the paragraphs that are empty."""
+    """Return pages/`name`.md filled with `values`, without empty paragraphs."""
     text = (PAGES / f"{name}.md").read_text(encoding="utf-8").format(**values)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip()
 
 
 def fill_page(path: Path, template: str, /, **values: object) -> str:
-    """Write a template with its values to `path`, and return it."""
+    """Write a filled template to `path` and return the page."""
     page = fill_template(template, **values) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -48,7 +48,7 @@ def fill_page(path: Path, template: str, /, **values: object) -> str:
 
 
 def write_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, spaced: bool = False) -> str:
-    """A Markdown table: the first `left` columns are words, the others numbers; spaced: blanks in the rule too."""
+    """Return a Markdown table: the first `left` columns are text, the others numbers; `spaced` pads the rule."""
     rule = ["---" if index < left else "---:" for index in range(len(head))]
     line = f"| {' | '.join(rule)} |" if spaced else f"|{'|'.join(rule)}|"
     head_line, *body = (f"| {' | '.join(cells)} |" for cells in [head, *rows])
@@ -58,43 +58,43 @@ def write_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 
 def tabulate(
     rows: Iterable[T], columns: Mapping[str, Callable[[T], object]], left: int = 1, spaced: bool = False
 ) -> str:
-    """A Markdown table as `write_table` writes it: `columns` gives each column's head and its text for a row."""
+    """Return a Markdown table as `write_table` does: `columns` maps each column's head to its text for a row."""
     cells = ([str(write(row)) for write in columns.values()] for row in rows)
     return write_table(list(columns), cells, left, spaced)
 
 
 def write_number(value: float) -> str:
-    """Three significant digits, and all of those before the point."""
+    """Format with three significant digits, and all digits before the point."""
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def find_spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lowest, the median and the highest."""
+    """Return the lowest value, the median and the highest."""
     return min(values), median(values), max(values)
 
 
 def write_range(values: Sequence[float], write: Callable[[float], str] = write_number) -> str:
-    """Median, lowest and highest; `-` where there are none."""
+    """Format median, lowest and highest; `-` if there are no values."""
     return f"{write(median(values))} [{write(min(values))}, {write(max(values))}]" if values else "-"
 
 
 def name_network(row: Row) -> str:
-    """The network of a record as tables call it."""
+    """Return the display name of a record's network."""
     return NETWORK_NAMES.get(row["network"], row["network"])
 
 
 def judge_busy(cores: float) -> str:
-    """What must be said where other work took so many cores."""
+    """Return the warning if other work used too many cores, else nothing."""
     return NO_BENCHMARK if cores > BUSY_CORES else ""
 
 
 def describe_versions(row: Row) -> str:
-    """The libraries of a record with their versions."""
+    """Format the libraries of a record with their versions."""
     return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
 
 
 class Mark(NamedTuple):
-    """A value in a figure: its panel, row and series, and its lowest, middle and highest."""
+    """A value in a figure: its panel, row and series, and its low, middle and high end."""
 
     panel: str
     row: str
@@ -107,9 +107,9 @@ class Mark(NamedTuple):
 def draw_marks(
     path: Path, marks: Sequence[Mark], title: str, axis: str, *, log: bool = True, one: bool = False
 ) -> None:
-    """Draw panels side by side, a line per row, each mark with a bar; panels, rows and series in the marks' order.
+    """Draw panels side by side, one line per row, a bar for each mark; panels, rows and series in the marks' order.
 
-    The axis is logarithmic with `log`, else it begins at 0; `one` draws a line at 1.
+    The axis is logarithmic if `log`, else it begins at 0; `one` draws a line at 1.
     """
     panels, rows, series = (list(dict.fromkeys(getattr(mark, name) for mark in marks)) for name in Mark._fields[:3])
     with apply_look(SETTINGS):
@@ -136,7 +136,7 @@ def draw_marks(
             low, high = min(ends) / 1.15, max(ends) * 1.15
             every[0].set_xscale("log")
             every[0].set_xlim(low, high)
-            # Over more than a decade not all of them have room.
+            # Over more than a decade there is no room for all of them.
             shown = [tick for tick in TICKS if low <= tick <= high and (high < 20 * low or f"{tick:g}"[-1] not in "37")]
             every[0].set_xticks(shown, [f"{tick:g}" for tick in shown])
             every[0].set_xticks([], minor=True)
@@ -156,7 +156,7 @@ def draw_curves(
 ) -> None:
     """Draw lines with a band around each and their names at their ends to `path`.png and .svg.
 
-    curves: by name, [lowest, middle and highest; training], in %. target: random search's end. note: said in a corner.
+    curves: by name, [lowest, middle and highest; training], in %. target: random search's end. note: text in a corner.
     """
     budget = next(iter(curves.values())).shape[1]
     with save_figure(path, (9.0, 5.2), layout="constrained") as figure:
@@ -171,12 +171,12 @@ def draw_curves(
         if target is not None:
             axes.axhline(target, color="#606060", linewidth=0.8, linestyle=(0, (2, 2)))
             axes.annotate("random's end", (0, target), (4, 3), textcoords="offset points", size=8, color="#606060")
-        # From where the slowest stands after ten trainings: what is before is random in all of them.
+        # Start at the slowest curve's value after ten trainings: before that all of them are random.
         bottom = min(float(low[min(9, budget - 1)]) for low, _, _ in curves.values())
         top = min(101.0, 1.03 * max(float(high[-1]) for _, _, high in curves.values()))
         axes.set(xlim=(0, budget), ylim=(max(0.0, bottom), top), xlabel="trainings spent", ylabel=axis)
         gap, place = 0.036 * (top - bottom), -math.inf
-        for end, name, colour in sorted(ends):  # names that would touch are pushed apart
+        for end, name, colour in sorted(ends):  # move overlapping names apart
             place = max(end, place + gap)
             text = f"{name} {end:.1f}"
             axes.annotate(text, (1.012, place), xycoords=("axes fraction", "data"), va="center", color=colour)

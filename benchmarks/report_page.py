@@ -1,9 +1,9 @@
-"""How fast the page of 5,000 trials opens and filters in Chromium. The trials are made up: their number counts.
+"""How fast a page of 5,000 trials opens and filters in Chromium. The trials are made up: only their number matters.
 
     python -m benchmarks.report_page              writes results/speed/report_page.md; needs the extra e2e and Chromium
 
-A time is CPU time of the page's main thread, beside the time that passed: other work on the machine delays what a
-reader sees, but not what the page costs. What other work took is told with them.
+Times are CPU time of the page's main thread and elapsed time: other work on the machine delays what a reader sees, but
+adds nothing to the page's CPU time. The page also reports the load from other work.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ APPLY = """async ([selector, value]) => {
 
 
 def make_record(draw: random.Random, number: int) -> TrialRecord:
-    """A made-up trial of a network of its own, with curves of EPOCHS epochs; a few are over the cap, a few failed."""
+    """Make up a trial of a new network, with curves over EPOCHS epochs; a few are over the cap, a few failed."""
     stages = tuple(
         StageSpec(draw.choice((2, 4, 6)), draw.choice((16, 24, 32, 48)) * place, draw.choice((1, 2, 3)), 2)
         for place in (1, 2, 3, 4)
@@ -65,13 +65,13 @@ def make_record(draw: random.Random, number: int) -> TrialRecord:
 
 
 def read_cpu(session: Any) -> float:
-    """Milliseconds of CPU that the page's main thread has used."""
+    """Return the milliseconds of CPU that the page's main thread has used."""
     metrics = session.send("Performance.getMetrics")["metrics"]
     return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
 
 def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[float]]:
-    """(milliseconds of CPU, milliseconds passed) of each opening and of each filter; cores that others took between."""
+    """Return (CPU ms, elapsed ms) of each opening and each filter, and the cores that other work used in between."""
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -100,7 +100,7 @@ def measure(path: Path) -> tuple[dict[str, list[tuple[float, float]]], list[floa
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Write the page, measure it, write the table."""
+    """Write the page, measure it, and write the table."""
     options = harness.make_parser(__doc__, "speed/report_page.md", kept=False).parse_args(words)
     draw = random.Random(1)
     records = [make_record(draw, number) for number in range(TRIALS)]
@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> None:
         [name, *(f"{statistics.median(own):.0f} ({max(own):.0f})" for own in zip(*measured, strict=True))]
         for name, measured in times.items()
     ]
-    head = ["", "CPU of the page's main thread, ms: median (most)", "passed, ms: median (most)"]
+    head = ["", "CPU of the page's main thread, ms: median (maximum)", "elapsed, ms: median (maximum)"]
     page = report.fill_page(
         options.out,
         "report_page",

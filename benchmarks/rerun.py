@@ -1,9 +1,9 @@
-"""Records drawn at random are trained again: does each land within its own interval?
+"""Retrain records drawn at random: is each new accuracy within its own interval?
 
     FFEM_LFW_ROOT=lfw python -m benchmarks.rerun results/placement results/depth results/attention
 
-It prints a table, and keeps the trials in outputs/rerun; one that was stopped goes on. The draw is the same
-each time. Records that a teacher taught need its vectors where they say, such as teacher.npz in this folder.
+It prints a table and keeps the trials in outputs/rerun, where a stopped one resumes. The draw is the same each time.
+Taught records need their teacher's vectors at the recorded path, such as teacher.npz in this folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD = ["folder", "trial", "network", "attention", "seed", "then, % [95 %]", "no
 
 
 def train_again(record: TrialRecord, folder: Path) -> TrialRecord:
-    """The record of the same trial, trained here and now. Raises SystemExit where it fails."""
+    """Retrain a record's trial and return the new record. Raises SystemExit if the trial fails."""
     place = folder / record.trial_key
     (again,) = run_trials(read_trial(record.spec), RunSpec(train_over_cap=True), place, place / "records.jsonl")
     if again.accuracy is None:
@@ -32,7 +32,7 @@ def train_again(record: TrialRecord, folder: Path) -> TrialRecord:
 
 
 def describe(name: str, then: TrialRecord, now: TrialRecord) -> list[str]:
-    """A row of the table."""
+    """Format a row of the table."""
     accuracy, low, high, again = (
         value or 0.0 for value in (then.accuracy, then.accuracy_low, then.accuracy_high, now.accuracy)
     )
@@ -47,9 +47,9 @@ def describe(name: str, then: TrialRecord, now: TrialRecord) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Draw, train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="with records.jsonl")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders with records.jsonl")
     parser.add_argument("--out", type=Path, default=Path("outputs/rerun"), help="where trials are kept")
-    harness.add_numbers(parser, draw=(3, "records"))
+    harness.add_numbers(parser, draw=(3, "number of records"))
     options = parser.parse_args(words)
     harness.check_positive(options, "draw")
     known = {

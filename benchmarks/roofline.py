@@ -1,9 +1,9 @@
-"""What bounds a training step on one core: bytes and operations by kind, against the machine's bandwidth and peak.
+"""What bounds a training step on one core: bytes and operations by kind of work, against bandwidth and peak.
 
     python -m benchmarks.roofline [--network ffem_am] [--resolution 96] [--batch 32]
 
-From the repository root. Bytes and operations are read off the step's equations; seconds are those that JAX's profiler
-gives for each operation within whole steps, of the shortest of several runs. Writes results/speed/roofline.md.
+From the repository root. Bytes and operations are derived from the step's equations. Seconds come from JAX's profiler,
+per operation over complete steps, from the shortest of several runs. Writes results/speed/roofline.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# One core for all of it, libraries' threads included; before they start.
+# One core for everything, including the libraries' threads; set before they start.
 os.environ.update(JAX_NUM_CPU_DEVICES="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 import numpy as np
@@ -30,8 +30,8 @@ from benchmarks import harness, report
 from benchmarks.contest import make_faces
 from ffem_jax.kernels.huge_pages import use_huge_pages
 
-# Of a compiled call or a product of matrices, by its name's beginning: the row of the table that it belongs to, and
-# operations per number of its largest array. XLA has products of its own, and those that it hands to XNNPACK.
+# By the prefix of the name of a compiled call or matrix product: its row in the table, and its operations per number of
+# its largest array. XLA computes some products itself and delegates others to XNNPACK.
 KERNEL_GRADIENT, PRODUCT = "1x1 convolution's kernel gradient", "1x1 convolution and its input's gradient"
 KINDS = {
     "ffem_batch_norm_depthwise": ("an expansion's BatchNorm, activation and depthwise convolution", 22),
@@ -39,23 +39,23 @@ KINDS = {
     "ffem_normalize_depthwise_gradient": ("their gradient, input", 25),
     "ffem_depthwise": ("depthwise convolution, 3x3", 18),
     "ffem_global_depthwise": ("depthwise convolution as large as the map", 2),
-    "ffem_moments": ("BatchNorm, statistics", 4),
+    "ffem_moments": ("BatchNorm, batch statistics", 4),
     "ffem_batch_norm": ("BatchNorm and activation", 4),
     "ffem_normalize_sums": ("BatchNorm's gradient, sums", 7),
     "ffem_normalize_gradient": ("BatchNorm's gradient", 7),
     "ffem_join": ("parameters to and from a vector", 0),
     "ffem_split": ("parameters to and from a vector", 0),
-    "ffem_pointwise_kernel_gradient": (KERNEL_GRADIENT, math.nan),  # counted by its shapes, as products are
+    "ffem_pointwise_kernel_gradient": (KERNEL_GRADIENT, math.nan),  # counted from its shapes, as products are
     **dict.fromkeys(("dot", "ynn_fusion"), (PRODUCT, math.nan)),
 }
 OTHER = "XLA's other work"
-# Operations that stand for those within them.
+# Operations that contain others, which are counted instead.
 AROUND = ("while", "call", "conditional")
 REPEATS = 5
 
 
 def main() -> None:
-    """The command."""
+    """Measure and write the page."""
     parser = harness.make_parser(__doc__, "speed", kept=False)
     parser.add_argument("--network", default="ffem_am", help="a preset (default: ffem_am)")
     harness.add_numbers(parser, resolution=(96, "pixels per side"), batch=(32, "images"))
@@ -63,8 +63,8 @@ def main() -> None:
     harness.check_positive(options, "resolution", "batch")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    # Bytes per second of a sum of two arrays written to a third, larger than any cache of a core's own; and operations
-    # per second of a product of two matrices.
+    # Bytes per second of summing two arrays into a third, larger than any cache of one core; and operations per second
+    # of a matrix product.
     first, second, total = (np.ones(64_000_000, np.float32) for _ in range(3))
     bandwidth = 3 * first.nbytes / find_least(lambda: np.add(first, second, out=total))
     matrix = np.ones((2048, 2048), np.float32)
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def find_least(work: Callable[[], Any]) -> float:
-    """The least CPU seconds of several calls."""
+    """Return the least CPU seconds of several calls."""
     work()
     seconds = []
     for _ in range(REPEATS):
@@ -111,7 +111,7 @@ def find_least(work: Callable[[], Any]) -> float:
 
 
 def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, Any]], dict[str, float]]:
-    """The compiled calls and products of a training step, and the seconds of each kind of work in a step."""
+    """Return the compiled calls and products of a training step, and the seconds per step of each kind of work."""
     import jax
 
     from ffem_jax.config.presets import PRESETS
@@ -149,7 +149,7 @@ def run_step(preset: str, resolution: int, batch: int) -> tuple[list[tuple[str, 
 
 
 def profile(run: Callable[[], Any], program: str) -> dict[str, float]:
-    """Seconds of each kind of work while `run` runs the compiled `program`, given as text."""
+    """Return the seconds of each kind of work while `run` runs the compiled `program`, given as text."""
     import jax
 
     targets = dict(re.findall(r"%?(ffi_call[.\d]*) = .*?custom_call_target=\"(\w+)\"", program))
@@ -167,13 +167,13 @@ def profile(run: Callable[[], Any], program: str) -> dict[str, float]:
 
 
 def find_kind(name: str) -> str:
-    """The row of the table for a compiled call, or an operation of XLA, of that name."""
-    default = () if name.startswith("ffem_") else (OTHER,)  # a call of ours that KINDS lacks is an error
+    """Return the table row for a compiled call or XLA operation of that name."""
+    default = () if name.startswith("ffem_") else (OTHER,)  # one of our calls missing from KINDS is an error
     return next(itertools.chain((kind for start, (kind, _) in KINDS.items() if name.startswith(start)), default))
 
 
 def walk(jaxpr: Any) -> Iterator[Any]:
-    """All equations of a program, those of its loops' bodies and calls in their place."""
+    """Yield all equations of a program, including those inside its loops and calls, in order."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield equation
         for value in equation.params.values():
@@ -182,7 +182,7 @@ def walk(jaxpr: Any) -> Iterator[Any]:
 
 
 def count_operations(name: str, equation: Any) -> float:
-    """How many operations an equation takes."""
+    """Return the number of operations of an equation."""
     inputs, outputs = ([variable.aval for variable in side] for side in (equation.invars, equation.outvars))
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -194,5 +194,5 @@ def count_operations(name: str, equation: Any) -> float:
 
 
 if __name__ == "__main__":
-    use_huge_pages()  # as `ffem` asks for itself
+    use_huge_pages()  # as `ffem` requests for itself
     main()

@@ -1,11 +1,11 @@
-"""How much of the final order of accuracy do early epochs show? Kendall's tau, from the curves in records.
+"""How well do early epochs predict the final ranking by accuracy? Kendall's tau, from the curves in records.
 
     python -m benchmarks.rungs results/placement/records.jsonl results/paper/records.jsonl
     python -m benchmarks.rungs outputs/search-lfw52/records.jsonl --epochs 1 2 4 --json
 
-It is what successive halving lives on (ffem_jax/search/halving.py): a trial is judged at an early epoch of its full
-schedule, where the learning rate is high, by its accuracy of that moment. Beside it stand the agreement of two full
-trainings of the same networks, beyond which nothing can be kept, and what costs no training, the order by MACs.
+Successive halving depends on this (ffem_jax/search/halving.py): it decides on a trial by its accuracy at an early epoch
+of its full schedule, where the learning rate is high. For comparison, the table has the agreement of two full trainings
+of the same networks, which bounds what can be kept, and the ranking by MACs, which costs no training.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ FEWEST_TRIALS = 5
 
 @dataclass(frozen=True)
 class Rung:
-    """What `epoch` shows. kept: of the best 1 / reduction at the end, the share that a cut to the best 1 / reduction at
-    this epoch keeps. lost: accuracy at the end of the best of all, less that of the best that is kept."""
+    """The agreement of `epoch` with the end. kept: of the final best 1 / reduction, the share kept by a cut to the best
+    1 / reduction at this epoch. lost: final accuracy of the best trial, less that of the best trial kept."""
 
     epoch: int
     agreement: RankAgreement
@@ -45,8 +45,8 @@ class Rung:
 class Result:
     """Trials that may be ranked together.
 
-    networks: how many there are; with another recipe it is another. repeated: the mean tau of two runs of the same
-    networks, over `pairs` pairs of runs; NaN where nothing was run twice.
+    networks: their number; a network with another recipe counts separately. repeated: the mean tau of two runs of the
+    same networks, over `pairs` pairs of runs; NaN if nothing was run twice.
     """
 
     title: str
@@ -85,9 +85,9 @@ def group_records(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]
 
 
 def compute_result(title: str, records: Sequence[TrialRecord], epochs: Sequence[int], reduction: int) -> Result | None:
-    """The agreement at each of `epochs` before the last; None for fewer than five trials.
+    """Compute the agreement at each of `epochs` before the last; None for fewer than five trials.
 
-    Accuracies are taken less the mean of all trials on the same test images: a hard fold is no bad network.
+    The mean over all trials on the same test images is subtracted, so that a hard fold does not make a network worse.
     """
     if len(records) < FEWEST_TRIALS:
         return None
@@ -124,7 +124,7 @@ def compute_result(title: str, records: Sequence[TrialRecord], epochs: Sequence[
 
 
 def _compare_runs(networks: Sequence[str], final: np.ndarray) -> list[float]:
-    """Tau of each two runs: the first, second, ... trial of every network that has so many."""
+    """Return tau for each pair of runs; run n consists of the n-th trial of each network that has n trials."""
     runs: dict[str, list[float]] = defaultdict(list)
     for network, accuracy in zip(networks, final, strict=True):
         runs[network].append(float(accuracy))
@@ -137,7 +137,7 @@ def _compare_runs(networks: Sequence[str], final: np.ndarray) -> list[float]:
 
 
 def write_table(results: Sequence[Result], reduction: int) -> str:
-    """A Markdown table of the results: a line for each rung of each group."""
+    """Return a Markdown table of the results: a line for each rung of each group."""
     rows = []
     for result in results:
         sets = f", on {result.test_sets} sets of test images" if result.test_sets > 1 else ""
@@ -154,9 +154,9 @@ def write_table(results: Sequence[Result], reduction: int) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print the table, or with --json the numbers."""
+    """Print the table, or the numbers with --json."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rungs", description=__doc__.splitlines()[0])
-    parser.add_argument("records", nargs="+", type=Path, help="records files; each is judged by itself")
+    parser.add_argument("records", nargs="+", type=Path, help="records files; each is evaluated separately")
     parser.add_argument("--epochs", nargs="+", type=int, default=[4, 8, 15], help="rungs (4 8 15)")
     parser.add_argument("--reduction", type=int, default=3, help="a cut keeps the best 1 / reduction (3)")
     parser.add_argument("--json", action="store_true")
@@ -176,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> None:
             else:
                 print(f"{path}: {len(records)} trials of {title} are too few to rank", file=sys.stderr)
     if not results:
-        parser.error(f"no {FEWEST_TRIALS} finished trials with a curve are of one kind; nothing can be ranked")
+        parser.error(f"no group has {FEWEST_TRIALS} finished trials with a curve; nothing can be ranked")
     if options.json:
         rows = json.dumps([asdict(result) for result in results])
         print(json.dumps(json.loads(rows, parse_constant=lambda _: None)))  # a NaN is null

@@ -1,7 +1,7 @@
-"""Large sets: how fast each format is read, and what a million images take: `python -m benchmarks.scale`.
+"""Large data sets: reading speed per format, and the cost of a million images: `python -m benchmarks.scale`.
 
-The sets are drawn faces, each image in a light of its own, in a scratch folder (TMPDIR says where) that is deleted.
-Every measurement has a process of its own, with the threads that it is given. Started again, it goes on. Needs the
+The sets are drawn faces, each image with its own lighting, in a scratch folder (under TMPDIR) that is deleted
+afterwards. Every measurement runs in its own process with a given number of threads. A restarted run resumes. Needs the
 extras `stream` and `parquet`.
 """
 
@@ -31,10 +31,10 @@ from benchmarks.harness import Row, read_memory
 from ffem_jax.latency.turns import measure_busy_cores
 
 PER_PERSON, DRAWN_PEOPLE = 20, 500
-IMAGES, SIDE = 4000, 112  # of each format
-READERS = ((1, 0), (2, 0), (0, 1), (0, 2), (0, 4))  # threads of one process that decode, or processes
-SECONDS = 3.0  # of each of five readings
-MANY, MANY_SIDE, MANY_PER_EPOCH = 1_000_000, 32, 20_000  # of the large set
+IMAGES, SIDE = 4000, 112  # per format
+READERS = ((1, 0), (2, 0), (0, 1), (0, 2), (0, 4))  # (decoding threads in one process, decoding processes)
+SECONDS = 3.0  # per reading; there are five
+MANY, MANY_SIDE, MANY_PER_EPOCH = 1_000_000, 32, 20_000  # the large set
 STEPS = Path(__file__).parents[1] / "results" / "speed" / "train_step.jsonl"
 LIBRARIES = ("jax", "grain", "pillow", "pyarrow")
 Labelled = Iterable[tuple[bytes, int]]
@@ -43,7 +43,7 @@ Labelled = Iterable[tuple[bytes, int]]
 
 
 def make_images(count: int, side: int) -> Iterator[tuple[bytes, int]]:
-    """JPEGs of drawn faces with their labels, 20 per person; light and noise differ, so that no two are one file."""
+    """Yield JPEGs of drawn faces with labels, 20 per person; light and noise differ, so no two files are the same."""
     from ffem_jax.data import load_faces
     from ffem_jax.specs.data import DataSpec
 
@@ -59,7 +59,7 @@ def make_images(count: int, side: int) -> Iterator[tuple[bytes, int]]:
 
 
 def write_folder(root: Path, images: Labelled) -> None:
-    """`root`/person/number.jpg."""
+    """Write `root`/person/number.jpg."""
     for number, (image, label) in enumerate(images):
         path = root / f"{label:06d}" / f"{number:07d}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def write_folder(root: Path, images: Labelled) -> None:
 
 
 def write_recordio(root: Path, images: Labelled) -> None:
-    """`root`/train.rec and train.idx, as insightface packs them, without the records of people."""
+    """Write `root`/train.rec and train.idx as insightface packs them, without its per-person records."""
     place = 0
     with open(root / "train.rec", "wb") as records, open(root / "train.idx", "w") as index:
         for number, (image, label) in enumerate(images):
@@ -77,7 +77,7 @@ def write_recordio(root: Path, images: Labelled) -> None:
 
 
 def write_webdataset(root: Path, images: Labelled) -> None:
-    """`root`/train-000.tar and so on, 1,000 images each."""
+    """Write `root`/train-000.tar and so on, 1,000 images each."""
     for shard, members in itertools.groupby(enumerate(images), lambda member: member[0] // 1000):
         with tarfile.open(root / f"train-{shard:03d}.tar", "w:") as archive:
             for number, (image, label) in members:
@@ -88,7 +88,7 @@ def write_webdataset(root: Path, images: Labelled) -> None:
 
 
 def write_parquet(root: Path, images: Labelled) -> None:
-    """`root`/train.parquet as Hugging Face's `datasets` writes it, in groups of 100 rows."""
+    """Write `root`/train.parquet as Hugging Face's `datasets` does, in groups of 100 rows."""
     from pyarrow import Table, parquet
 
     contents, labels = zip(*images, strict=True)
@@ -99,7 +99,7 @@ def write_parquet(root: Path, images: Labelled) -> None:
 
 
 def write_pairs(path: Path, images: Labelled) -> None:
-    """An evaluation file of insightface's: every image with the next one, of one person or of two."""
+    """Write an insightface evaluation file: pairs of successive images, from one person or from two."""
     pairs = list(itertools.islice(itertools.pairwise(images), PER_PERSON // 2 - 1, None, PER_PERSON // 2))
     content = [image for pair in pairs for image, _ in pair]
     path.write_bytes(pickle.dumps((content, [first[1] == second[1] for first, second in pairs])))
@@ -116,7 +116,7 @@ WRITERS: dict[str, Callable[[Path, Labelled], None]] = {
 
 
 def read_source(root: str, name: str, threads: int, processes: int) -> Row:
-    """Images per second of a shuffled reading, decoded and cut, as a training asks for them; its start by itself."""
+    """Measure images per second, shuffled, decoded and cropped as in training; the start is timed separately."""
     from ffem_jax.data import load_faces, read_ahead
     from ffem_jax.specs.data import DataSpec
 
@@ -127,7 +127,7 @@ def read_source(root: str, name: str, threads: int, processes: int) -> Row:
         batches = np.tile(order[: len(order) // 32 * 32].reshape(-1, 32), (100, 1))
         began = time.perf_counter()
         reading = read_ahead.read_batches(faces.images, batches)
-        for _ in range(2 * max(processes, 1)):  # each has begun
+        for _ in range(2 * max(processes, 1)):  # so that each process has started
             next(reading)
         start, rates = time.perf_counter() - began, []
         for _ in range(5):
@@ -140,7 +140,7 @@ def read_source(root: str, name: str, threads: int, processes: int) -> Row:
 
 
 def train_on(root: str, epochs: int) -> Row:
-    """One short trial, streamed; its memory all along and the seconds until the first step."""
+    """Run one short streamed trial; record its memory over time and the seconds until the first step."""
     began = time.perf_counter()
     from ffem_jax.runs.trial import run_trials
     from ffem_jax.specs.architecture import ArchSpec, StageSpec
@@ -186,13 +186,13 @@ def train_on(root: str, epochs: int) -> Row:
 
 
 def call(measure: Callable[..., Row], *arguments: object) -> Row:
-    """What `measure` finds in a process of its own."""
+    """Run `measure` in a new process and return its row with the machine's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return {**pool.submit(measure, *arguments).result(), **harness.describe_machine(LIBRARIES)}
 
 
 def measure_sources(path: Path, root: Path) -> None:
-    """Each format by each of READERS."""
+    """Measure each format with each of READERS."""
 
     def measure(cell: Row) -> Row:
         place = root / cell["format"]
@@ -211,13 +211,13 @@ def measure_sources(path: Path, root: Path) -> None:
 
 
 def name_reader(threads: int, processes: int) -> str:
-    """`2 threads`, or `1 process`."""
+    """Return `2 threads`, or `1 process`."""
     count, what = (threads, "thread") if threads else (processes, "process")
     return f"{count} {what}" + ("" if count == 1 else "s" if threads else "es")
 
 
 def measure_million(path: Path, root: Path) -> None:
-    """The set is written, looked through by a first trial, and trained on by a second."""
+    """Write the set, scan it with a first trial, and train on it with a second."""
     place, began = root / "many", time.perf_counter()
     place.mkdir()
     write_recordio(place, make_images(MANY, MANY_SIDE))
@@ -231,20 +231,20 @@ def measure_million(path: Path, root: Path) -> None:
 
 
 def describe_limits() -> str:
-    """What eats the images: a step here, and on a GPU at the least."""
+    """Describe how fast images are consumed: by a step here, and at most on a GPU."""
     wanted = {"network": "ffem_am", "resolution": 112}
     here = next(row for row in reversed(harness.read_lines(STEPS)) if wanted.items() <= row.items())
     eaten = report.write_range([images / seconds for images, seconds in here["contestants"]["ours"]["turns"]])
     lines = [f"- FFEM-AM at 112 pixels, batch 32, on {here['cores']} cores: {eaten}."]
     for precision in ("float32", "bfloat16"):
         seconds, limit = compute_floor(Cell("ours", "xla", precision, 512, 1, 112), DEVICES["H100"])
-        most = f"at most {report.write_number(512 / seconds)}, by its {limit}. Computed, not run."
+        most = f"at most {report.write_number(512 / seconds)}, limited by {limit}. Computed, not run."
         lines.append(f"- The same on an H100, {precision}, batch 512: {most}")
     return "\n".join(lines)
 
 
 def write_page(out: Path) -> None:
-    """results/scale/README.md from its records and those of the training step."""
+    """Write results/scale/README.md from its records and those of the training step."""
     rows = harness.demand_rows(harness.read_latest(out / "sources.jsonl", "format", "threads", "processes", "side"))
     many = harness.demand_rows(harness.read_lines(out / "million.jsonl"))[-1]
     found = {(row["format"], row["threads"], row["processes"]): row["images_per_second"] for row in rows}
@@ -277,7 +277,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure what is missing and write the page."""
     options = harness.make_parser(__doc__, "scale").parse_args(words)
     if not options.report_only:
-        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # each training compiles for itself
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # each training compiles its own programs
         with tempfile.TemporaryDirectory() as root:
             measure_sources(options.out / "sources.jsonl", Path(root))
             if not (options.out / "million.jsonl").exists():

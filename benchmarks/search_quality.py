@@ -1,14 +1,14 @@
-"""Which way of searching finds the better frontier for the same number of trainings?
+"""Which search finds the best frontier for the same number of trainings?
 
     python -m benchmarks.search_quality --table nas-bench-macro_cifar10.json
     python -m benchmarks.search_quality --records results/search/records.jsonl --cost bytes_float32
     python -m benchmarks.search_quality --report-only
 
-Searches are replayed on networks that were all trained before, so that thousands of them take minutes. A searcher that
-trains a network sees one of its trainings, drawn at random; what it would show in the end, the frontier of what it
-saw, is scored by the mean over all trainings. A network is trained once: one that a searcher asks for again is told
-from memory and spends nothing. The table is NAS-Bench-Macro's (github.com/xiusu/NAS-Bench-Macro, Apache-2.0), by
---table or FFEM_NAS_BENCH_MACRO. Optuna's searchers need the extra `bench`. About ten minutes on two cores.
+Searches are replayed on networks that are already trained, so that thousands of them take minutes. A searcher that
+trains a network sees one of its trainings, drawn at random. The frontier of what it saw is scored by each network's
+mean over all trainings. A network is trained once: requesting it again returns the same result and costs nothing. The
+table is NAS-Bench-Macro's (github.com/xiusu/NAS-Bench-Macro, Apache-2.0), from --table or FFEM_NAS_BENCH_MACRO.
+Optuna's searchers need the extra `bench`. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.model.proposal import Observation, SurrogateSampler
 from ffem_jax.search.model.surrogate import ADDITIVE
 
-# Yields networks to train; looks into the memory for what came of them.
+# Yields networks to train; reads their results from the memory.
 Asker = Iterator[int]
-# Of a search: (trainings spent, share of the table's hypervolume) after each training.
+# (trainings spent, share of the table's hypervolume) after each training of a search.
 Curve = list[tuple[float, float]]
-REDUCTION = 3  # of halving
-REPEATED_ASKS = 300  # of networks trained before, in a row; a random one follows
+REDUCTION = 3  # for halving
+REPEATED_ASKS = 300  # requests in a row for networks already trained; then a random one follows
 MARKS = (10, 20, 30, 50, 75, 100, 150, 200)
 
 
@@ -48,12 +48,12 @@ MARKS = (10, 20, 30, 50, 75, 100, 150, 200)
 
 
 def ask_random(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
-    """Networks in random order."""
+    """Propose networks in random order."""
     yield from map(int, rng.permutation(len(table.points)))
 
 
 def ask_grid(table: Table, memory: Memory, rng: np.random.Generator, budget: int) -> Asker:
-    """A grid that the budget just covers: networks at equal steps through the list of all, in its order."""
+    """Propose a grid that the budget just covers: networks at equal steps through the ordered list of all."""
     order = np.lexsort(table.codes.T[::-1])
     step = max(1.0, len(order) / budget)
     start = rng.uniform(0, step)
@@ -61,7 +61,7 @@ def ask_grid(table: Table, memory: Memory, rng: np.random.Generator, budget: int
 
 
 def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget: int, **settings: object) -> Asker:
-    """The project's own sampler; among what was recorded, where that is not the whole space."""
+    """Propose with the project's own sampler; among the recorded networks if they are not the complete space."""
     sampler = SurrogateSampler(table.space, **settings)  # type: ignore[arg-type]
     order = rng.permutation(len(table.points))
     while True:
@@ -80,7 +80,7 @@ def ask_surrogate(table: Table, memory: Memory, rng: np.random.Generator, budget
 
 
 def ask_optuna(table: Table, memory: Memory, rng: np.random.Generator, budget: int, kind: str) -> Asker:
-    """Optuna's samplers, with numbers as whole numbers, which serves both better than categories."""
+    """Propose with Optuna's samplers, with numbers as integers, which suits both better than categories."""
     import optuna
 
     from ffem_jax.search.samplers import suggest_point
@@ -95,7 +95,7 @@ def ask_optuna(table: Table, memory: Memory, rng: np.random.Generator, budget: i
         point = suggest_point(table.space, trial)
         if point in table.points:
             network = table.points.index(point)
-        else:  # not recorded: the nearest that is, one not trained yet where it can be
+        else:  # not recorded: the nearest recorded one, untrained if possible
             alike = (table.features @ embed_codes(table.space, encode_points(table.space, [point]))[0]).astype(float)
             alike[list(memory.started)] -= 1e-3
             network = int(alike.argmax())
@@ -103,7 +103,7 @@ def ask_optuna(table: Table, memory: Memory, rng: np.random.Generator, budget: i
         study.tell(trial, [memory.seen[network], float(table.costs[network])])
 
 
-# How each way to search is called, and what asks for networks.
+# By name, each searcher's label and the function that proposes networks.
 ASKERS: dict[str, tuple[str, Callable[[Table, Memory, np.random.Generator, int], Asker]]] = {
     "random": ("random", ask_random),
     "grid": ("grid", ask_grid),
@@ -116,7 +116,7 @@ HALVED = ("random", "surrogate")
 
 
 def replay(table: Table, method: str, repeat: int, budget: int) -> Curve:
-    """One search. A method whose name ends in `+halving` trains networks a part of the epochs first."""
+    """Replay one search. A method whose name ends in `+halving` first trains networks for part of the epochs."""
     rng = np.random.default_rng([repeat, sum(map(ord, method))])
     name, _, halved = method.partition("+")
     memory = Memory()
@@ -139,10 +139,10 @@ def replay(table: Table, method: str, repeat: int, budget: int) -> Curve:
 
 
 def replay_halving(table: Table, asker: Asker, memory: Memory, outcomes: np.ndarray, budget: int) -> Curve:
-    """The package's successive halving, a point for each whole training.
+    """Replay the package's successive halving, with one point per full training.
 
-    A network is first trained to a ninth of the epochs. Whoever proposes networks learns of those trained to the end
-    alone. It ends when `budget` trainings' epochs are spent, or nothing is left to train.
+    A network is first trained for a ninth of the epochs. The searcher only learns the results of full trainings. The
+    search ends when the epochs of `budget` trainings are spent, or nothing is left to train.
     """
     assert table.curves is not None
     epochs = table.curves.shape[1]
@@ -164,7 +164,7 @@ def replay_halving(table: Table, asker: Asker, memory: Memory, outcomes: np.ndar
 
 
 def replay_all(table: Table, budget: int, options: argparse.Namespace) -> dict[str, list[Curve]]:
-    """All searches of all methods, in as many processes as asked for."""
+    """Replay all searches of all methods, in the requested number of processes."""
     import joblib
     from tqdm import tqdm
 
@@ -184,7 +184,7 @@ def replay_all(table: Table, budget: int, options: argparse.Namespace) -> dict[s
 
 
 def align(curves: Sequence[Curve], budget: int) -> np.ndarray:
-    """The share reached after 1, 2, ... `budget` trainings, [repeat, training]; 0 before a search shows anything."""
+    """Return the share reached after 1, 2, ... `budget` trainings, [repeat, training]; 0 before the first result."""
     shares = np.zeros((len(curves), budget))
     for row, curve in zip(shares, curves, strict=True):
         for spent, share in curve:
@@ -193,13 +193,13 @@ def align(curves: Sequence[Curve], budget: int) -> np.ndarray:
 
 
 def count_to_reach(shares: np.ndarray, target: float) -> np.ndarray:
-    """After how many trainings each repeat first has `target`, [repeat]; infinite where it never has."""
+    """Return after how many trainings each repeat first reaches `target`, [repeat]; infinite if never."""
     reached = shares >= target
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
 
 
 def summarize(table: Table, curves: Mapping[str, Sequence[Curve]], budget: int, command: str) -> Row:
-    """What NAME.json holds, which the page and the figure are made of."""
+    """Return the contents of NAME.json, from which the page and the figure are made."""
     shares = {method: align(rows, budget) for method, rows in curves.items()}
     target = float(np.median(shares["random"][:, -1]))
     methods: Row = {}
@@ -221,7 +221,7 @@ def summarize(table: Table, curves: Mapping[str, Sequence[Curve]], budget: int, 
 
 
 def write_report(path: Path) -> str:
-    """Write NAME.md, NAME.png and NAME.svg beside NAME.json, and return the first."""
+    """Write NAME.md, NAME.png and NAME.svg beside NAME.json, and return the page."""
     found = json.loads(path.read_text(encoding="utf-8"))
     budget, target = found["budget"], 100 * found["random_final"]
     methods = {
@@ -230,7 +230,7 @@ def write_report(path: Path) -> str:
     }
     curves = {name: 100 * np.array([row["low"], row["median"], row["high"]]) for name, row in methods.items()}
     title = f"{found['table']}: {found['repeats']} searches of each kind, median and middle 80 %"
-    axis = "hypervolume of the shown frontier, % of the best possible"
+    axis = "hypervolume of the frontier found, % of the best possible"
     report.draw_curves(path.with_suffix(""), curves, title, axis, target=target)
     marks = [mark for mark in MARKS if mark < budget] + [budget]
     table = []
@@ -258,36 +258,37 @@ def write_report(path: Path) -> str:
 
 
 def find_counts(row: Row) -> list[float]:
-    """Trainings to random's end: median and middle 80 % of the searches, infinite where one never has it."""
+    """Return trainings to random's end: median and middle 80 % of the searches, infinite if never reached."""
     counts = [math.inf if count is None else count for count in row["trainings_to_reach_random"]]
-    # "lower" and "higher" take numbers that occurred: an infinity beside one has no number between.
+    # "lower" and "higher" select values that occurred: one cannot interpolate towards infinity.
     ways = ((0.5, "higher"), (0.1, "lower"), (0.9, "higher"))
     return [float(np.quantile(counts, share, method=how)) for share, how in ways]  # type: ignore[call-overload]
 
 
 def judge(surrogate: Row | None, budget: int) -> str:
-    """Whether the goal is met, in one sentence."""
+    """Return one sentence on whether the goal is met."""
     if surrogate is None:
         return "The surrogate, which is the default search, was left out."
     if math.isinf(typical := surrogate["counts"][0]):
         return (
-            f"The surrogate does not reach random's hypervolume in {budget} trainings: the goal of a third is missed."
+            f"The surrogate does not reach random search's hypervolume in {budget} trainings: the goal of a third is "
+            "missed."
         )
     verdict = "met" if 3 * typical <= budget else "missed"
-    goal = f"The goal, random's final hypervolume in a third of the trainings, is {verdict}"
-    return f"{goal}: the surrogate takes {typical:.0f} of {budget} in the median."
+    goal = f"The goal, random search's final hypervolume in a third of the trainings, is {verdict}"
+    return f"{goal}: the median for the surrogate is {typical:.0f} of {budget}."
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Replay all searches into NAME.json, and write the page and the figure."""
     parser = harness.make_parser(__doc__, "search_quality")
     parser.add_argument("--table", type=Path, help="NAS-Bench-Macro's JSON; default: FFEM_NAS_BENCH_MACRO")
-    parser.add_argument("--records", type=Path, nargs="+", help="records.jsonl to replay, in place of the table")
-    parser.add_argument("--cost", choices=COSTS, default="macs", help="what is wanted low (macs)")
+    parser.add_argument("--records", type=Path, nargs="+", help="records.jsonl files to replay instead of the table")
+    parser.add_argument("--cost", choices=COSTS, default="macs", help="the cost to minimise (macs)")
     parser.add_argument("--methods", nargs="+", choices=tuple(ASKERS), default=list(ASKERS))
     harness.add_numbers(
         parser,
-        budget=(150, "trainings a search may spend"),
+        budget=(150, "trainings per search"),
         repeats=(20, "searches of each kind, each with its own seed"),
         jobs=(os.cpu_count() or 1, "processes"),
     )
@@ -299,10 +300,10 @@ def main(words: Sequence[str] | None = None) -> None:
             raise SystemExit(harness.NOTHING)
     else:
         table = read_recorded(options.records, options.cost) if options.records else find_table(options)
-        # Absolute paths by their last part: the page is read elsewhere.
+        # Shorten absolute paths to their last part: the page is read on other machines.
         typed = sys.argv[1:] if words is None else words
         command = shlex.join([Path(word).name if Path(word).is_absolute() else word for word in typed])
-        budget = min(options.budget, math.ceil(len(table.points) * 0.8))  # what everyone finds in the end tells nothing
+        budget = min(options.budget, math.ceil(len(table.points) * 0.8))  # what every search reaches shows nothing
         curves = replay_all(table, budget, options)
         summary = summarize(table, curves, budget, f"python -m benchmarks.search_quality {command}")
         paths = [options.out / f"{table.name}.json"]

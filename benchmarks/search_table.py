@@ -21,12 +21,12 @@ from ffem_jax.search.model.encoding import embed_codes, encode_points
 from ffem_jax.search.space import Choice, Point, SearchSpace
 
 COSTS = ("macs", "params", "bytes_float32", "bytes_float16", "bytes_int8")
-ABSENT = "absent"  # the value of a choice that a spec does not have
+ABSENT = "absent"  # the value of a choice that a spec lacks
 
 
 @dataclass
 class Memory:
-    """What a search knows. seen: the accuracy of each network trained to the end; started: those and others."""
+    """The knowledge of a search. seen: the accuracy of each fully trained network; started: all that were started."""
 
     seen: dict[int, float] = field(default_factory=dict)
     started: set[int] = field(default_factory=set)
@@ -34,13 +34,13 @@ class Memory:
 
 @dataclass
 class Table:
-    """Networks whose trainings are known.
+    """Networks with known trainings.
 
-    trainings: each network's accuracies, one a training, in 0 to 1; truth: their means, [network]. whole: every point
-    of the space is in the table. tested: images behind an accuracy, or None. curves: [network, epoch], the accuracy
+    trainings: each network's accuracies, one per training, in 0 to 1; truth: their means, [network]. whole: every point
+    of the space is in the table. tested: test images per accuracy, or None. curves: [network, epoch], the accuracy
     after each epoch, or None. codes, features: of the networks, [network, choice] and [network, feature]. reference:
-    the corner that hypervolumes reach to, the largest cost and the accuracy that one in a hundred is below. best: the
-    hypervolume of the table's own frontier.
+    the reference point of hypervolumes, the largest cost and the 1 % quantile of accuracy. best: the hypervolume of the
+    table's own frontier.
     """
 
     name: str
@@ -62,24 +62,24 @@ class Table:
         self.best = compute_hypervolume(self.costs, self.truth, *self.reference)
 
     def score(self, seen: dict[int, float]) -> float:
-        """Of the frontier that a searcher would show, by the accuracies it has `seen`: its hypervolume by the truth,
-        as a share of the table's own."""
+        """Return the true hypervolume of the frontier found from the accuracies `seen`, as a share of the table's
+        own."""
         networks = np.array(list(seen))
         shown = networks[find_pareto(self.costs[networks], list(seen.values()))]
         return compute_hypervolume(self.costs[shown], self.truth[shown], *self.reference) / self.best
 
 
 def find_table(options: argparse.Namespace) -> Table:
-    """NAS-Bench-Macro as --table or FFEM_NAS_BENCH_MACRO names it. Raises SystemExit where neither is a file."""
+    """Read NAS-Bench-Macro from --table or FFEM_NAS_BENCH_MACRO. Raises SystemExit if neither is a file."""
     path = options.table or os.environ.get("FFEM_NAS_BENCH_MACRO")
     if not path or not Path(path).is_file():
-        raise SystemExit("give NAS-Bench-Macro's JSON by --table or FFEM_NAS_BENCH_MACRO, or --records FILE")
+        raise SystemExit("give NAS-Bench-Macro's JSON with --table or FFEM_NAS_BENCH_MACRO, or use --records FILE")
     return read_nas_bench_macro(Path(path), getattr(options, "cost", "macs"))
 
 
 def read_nas_bench_macro(path: Path, cost: str = "macs") -> Table:
-    """NAS-Bench-Macro: eight layers, each left out (0), a MobileNetV2 block of expansion 3 and kernel 3 (1), or 6 and
-    5 (2); each network trained three times on CIFAR-10.
+    """Read NAS-Bench-Macro: eight layers, each left out (0), a MobileNetV2 block with expansion 3 and kernel 3 (1), or
+    with 6 and 5 (2); each network trained three times on CIFAR-10.
 
     Source: Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021. Its
     `flops` are MACs.
@@ -103,7 +103,7 @@ def read_nas_bench_macro(path: Path, cost: str = "macs") -> Table:
 
 
 def read_recorded(paths: Sequence[Path], cost: str = "macs") -> Table:
-    """Records as a table: each network's seeds are its trainings, and what differs between specs are the choices."""
+    """Read records as a table: a network's seeds are its trainings, the settings that differ are the choices."""
     every = latest_records(record for path in paths for record in read_records(path))
     check_comparable(every)
     records = [record for record in every if record.status == "done" and record.accuracy is not None]
@@ -142,7 +142,7 @@ def read_recorded(paths: Sequence[Path], cost: str = "macs") -> Table:
 
 
 def _flatten(node: Any, name: str = "") -> dict[str, Any]:
-    """Dotted name -> value of all leaves; a stage table by its rows."""
+    """Return dotted name -> value for all leaves; a stage table by its rows."""
     if isinstance(node, dict):
         pairs = list(node.items())
     elif isinstance(node, list) and any(isinstance(item, dict) for item in node):

@@ -1,12 +1,12 @@
-"""Does a search find a better frontier than chance where networks are really trained? On drawn faces, no replay.
+"""Does a search with real trainings find a better frontier than random search? On drawn faces, without replay.
 
     python -m benchmarks.search_trained                    2 samplers by 3 seeds, 30 networks each: an hour on 2 cores
-    python -m benchmarks.search_trained --report-only      the page again, from the searches at hand: those of the page
-                                                           with --searches results/search_quality/trained
+    python -m benchmarks.search_trained --report-only      only the page, from existing searches; for the committed page
+                                                           add --searches results/search_quality/trained
 
-Each search is the command that a user would type, in a folder of its own; started again, it goes on. The space is that
-of `sweeps/search.yaml` with one block a stage, on small pictures: a training takes half a minute of a core. A search is
-scored by the hypervolume of what it trained: the share of the rectangle of cap and perfect accuracy.
+Each search is the command that a user would type, in its own folder; a restarted run resumes. The space is that of
+`sweeps/search.yaml` with one block per stage, on small images: a training takes half a minute of one core. A search is
+scored by the hypervolume of what it trained: the share of the rectangle up to the cap and perfect accuracy.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ OVERRIDES = (
 SAMPLERS = ("random", "surrogate")
 MARKS = (10, 16, 20, 25, 30, 40, 50)
 
-# What each search had after each of its trainings, [seed, training], by sampler.
+# By sampler, the hypervolume after each training, [seed, training].
 Curves = Mapping[str, np.ndarray]
 
 
 def make_words(sampler: str, seed: int, networks: int) -> list[str]:
-    """The words after `ffem` that search, but for where and on how many cores."""
+    """Return the arguments of `ffem` for a search, without folder and cores."""
     sweeper = {"sampler": sampler, "seed": seed, "n_trials": networks}
     return ["sweep", "search", *OVERRIDES, *(f"hydra.sweeper.{name}={value}" for name, value in sweeper.items())]
 
 
 def search(sampler: str, seed: int, options: argparse.Namespace) -> None:
-    """Run or finish one search. Raises SystemExit where it fails."""
+    """Run or finish one search. Raises SystemExit if it fails."""
     words = [*make_words(sampler, seed, options.networks), "launcher=joblib", f"launcher.jobs={options.jobs}"]
     words += [f"hydra.sweep.dir={options.searches}/{sampler}-{seed}"]
     done = subprocess.run([sys.executable, "-m", "ffem_jax.cli", *words], env=harness.make_environment())
     if done.returncode:
-        raise SystemExit(f"ffem {' '.join(words)} ended with {done.returncode}")
+        raise SystemExit(f"ffem {' '.join(words)} exited with status {done.returncode}")
 
 
 def follow(records: Sequence[TrialRecord]) -> list[float]:
-    """The hypervolume after each training, in the order in which they ended."""
+    """Return the hypervolume after each training, in the order in which they ended."""
     costs = [float(record.bytes_float32 or 0) for record in records]
     values = [record.accuracy or 0.0 for record in records]
     cap = CAP_MB * 1e6
@@ -60,7 +60,7 @@ def follow(records: Sequence[TrialRecord]) -> list[float]:
 
 
 def read_curves(options: argparse.Namespace) -> Curves:
-    """All searches' curves. Raises SystemExit where one has fewer networks than asked for."""
+    """Read all searches' curves. Raises SystemExit if one has fewer networks than requested."""
     curves: dict[str, list[list[float]]] = {sampler: [] for sampler in SAMPLERS}
     for sampler, rows in curves.items():
         for seed in range(options.seeds):
@@ -73,7 +73,7 @@ def read_curves(options: argparse.Namespace) -> Curves:
 
 
 def write_report(curves: Curves, networks: int, folder: Path) -> str:
-    """Write trained.md, .png and .svg into `folder`, and return the first."""
+    """Write trained.md, .png and .svg into `folder`, and return the page."""
     spreads = {
         f"{sampler}, {len(rows)} seeds": 100 * np.quantile(rows, (0, 0.5, 1), axis=0)
         for sampler, rows in curves.items()
@@ -102,13 +102,13 @@ def write_report(curves: Curves, networks: int, folder: Path) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what is missing, all samplers with one seed after another, then write the page."""
+    """Run what is missing, seed by seed with all samplers, then write the page."""
     parser = harness.make_parser(__doc__, "search_quality")
     harness.add_numbers(
         parser,
-        networks=(30, "trainings of each search"),
-        seeds=(3, "searches with each sampler"),
-        jobs=(2, "trainings at a time, a core each"),
+        networks=(30, "trainings per search"),
+        seeds=(3, "searches per sampler"),
+        jobs=(2, "trainings at a time, one core each"),
     )
     parser.add_argument("--searches", type=Path, default=Path("outputs/search-trained"), help="where searches are kept")
     options = parser.parse_args(words)

@@ -1,12 +1,12 @@
-"""How many faces per second the recognition server matches, and from how many on an index would pay.
+"""How many faces per second the recognition server matches, and at which size an index would pay off.
 
     python -m benchmarks.serve [--sizes 1000 100000 1000000] [--seconds 10]
     python -m benchmarks.serve --report-only
 
 From the repository root, with `pip install -e ".[serve]"` and, for the comparison, usearch. Two parts: the search
-alone, exact in NumPy on one core against an approximate index (HNSW of usearch); and whole requests to a real `ffem
-serve` on the loopback, its gallery in SQLite. Vectors are drawn, ten per person, as a network that tells people apart
-gives them. `--index-sizes` names those of the sizes that an index is built for, which takes long.
+alone, exact in NumPy on one core against an approximate index (usearch's HNSW); and complete requests to a real `ffem
+serve` on the loopback, with its gallery in SQLite. Vectors are drawn, ten per person, and distributed like those of a
+network that separates people. `--index-sizes` sets the sizes for which an index is built, which takes long.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from ffem_jax.serve.snapshot import Snapshot
 
 LENGTH, IMAGES_PER_PERSON, PROBES = 128, 10, 200
 MODEL_ID = "0" * 16
-# Each of what is compared is called for a part of the time, then the next, so many times; in each round so often.
+# The contestants are called in turn for part of the time, in ROUNDS rounds; each at least MIN_CALLS times per round.
 ROUNDS, MIN_CALLS = 5, 4
-NEIGHBOURS = 10  # that an index is asked for
+NEIGHBOURS = 10  # requested from an index
 SIGMA = 0.35
-# Of a vector's length: how far two images of a person lie apart, so that Eq. 7's distance is about 0.3.
+# Spread of a person's images, relative to a vector's length, so that Eq. 7's distance is about 0.3.
 SPREAD = 0.45
 CLIENTS = (1, 4)
 Call = Callable[[Any], object]
 
 
 def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors float32 [size, LENGTH] of unit length, their people, and PROBES further images of people enrolled."""
+    """Draw L2-normalised vectors, float32 [size, LENGTH], their people, and PROBES further images of these people."""
     draw = np.random.default_rng(0)
     people = np.arange(size) // IMAGES_PER_PERSON
     whose = np.concatenate([people, draw.choice(people, PROBES)])
@@ -56,7 +56,7 @@ def draw_gallery(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def time_calls(call: Call, inputs: Any, until: float) -> list[float]:
-    """Seconds of each call, one after the other until the clock says `until`."""
+    """Return the seconds of each call, one after another until the clock reaches `until`."""
     times: list[float] = []
     while len(times) < MIN_CALLS or time.perf_counter() < until:
         before = time.perf_counter()
@@ -68,9 +68,9 @@ def time_calls(call: Call, inputs: Any, until: float) -> list[float]:
 def compare(
     calls: dict[str, tuple[Call, int]], inputs: Any, seconds: float, read_cpu: Callable[[], float], cpu: str
 ) -> Row:
-    """What each took per call, with so many threads that call, and the cores that other work took between rounds.
+    """Time the calls by name, each with a number of calling threads; also the cores used by others between rounds.
 
-    The best call tells what a busy machine hides. cpu: the field of the processor time that `read_cpu` tells.
+    The best call shows what a busy machine hides. cpu: the field for the processor time from `read_cpu`.
     """
 
     def make_turn(call: Call, threads: int) -> Callable[[], tuple[list[float], float, float]]:
@@ -105,7 +105,7 @@ def compare(
 
 
 def measure_search(size: int, seconds: float, with_index: bool) -> Row:
-    """The search alone: exact and, where asked for, by an index, in turn."""
+    """Measure the search alone: exact and, if requested, with an index, alternately."""
     from threadpoolctl import threadpool_limits
 
     vectors, people, probes = draw_gallery(size)
@@ -122,7 +122,7 @@ def measure_search(size: int, seconds: float, with_index: bool) -> Row:
 
 
 def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, Row]:
-    """usearch's HNSW; the seconds to build it, its size, and how often it misses the nearest and the person."""
+    """Build usearch's HNSW; measure build seconds, size, and how often it misses the nearest vector and the person."""
     from usearch.index import Index
 
     index = Index(ndim=LENGTH, metric="cos", dtype="f32")
@@ -142,7 +142,7 @@ def build_index(snapshot: Snapshot, probes: np.ndarray) -> tuple[Any, Row]:
 
 @contextmanager
 def run_server(folder: Path, url: str) -> Iterator[Row]:
-    """A real server on the loopback: its address, its process and the seconds until it answered."""
+    """Run a real server on the loopback; yield its address, process and seconds until it answered."""
     (folder / "export.json").write_text(json.dumps({"model_id": MODEL_ID, "output": {"length": LENGTH}}))
     words = ["--model", ".", "--threshold", str(SIGMA), "--port", "0", "--json", "--rate", "1000000/second"]
     command = [sys.executable, "-m", "ffem_jax.cli", "serve", *words, "--database", url]
@@ -160,7 +160,7 @@ def run_server(folder: Path, url: str) -> Iterator[Row]:
 
 
 def fill_gallery(url: str, vectors: np.ndarray, people: np.ndarray) -> tuple[float, str]:
-    """Enrol all in the database at `url`: the seconds, and a key for everything."""
+    """Enrol all people in the database at `url`; return the seconds and an API key with all scopes."""
     from ffem_jax.serve.database import open_database
     from ffem_jax.serve.gallery import Gallery
     from ffem_jax.serve.keys import SCOPES, add_key
@@ -175,7 +175,7 @@ def fill_gallery(url: str, vectors: np.ndarray, people: np.ndarray) -> tuple[flo
 
 
 def measure_requests(size: int, seconds: float) -> Row:
-    """Matches per second over HTTP, by clients that ask one after another; an enrolment and a deletion besides."""
+    """Measure matches per second over HTTP, from clients sending one request after another; also enrol and delete."""
     import httpx2 as httpx
 
     vectors, people, probes = draw_gallery(size)
@@ -213,7 +213,7 @@ def measure_requests(size: int, seconds: float) -> Row:
 
 
 def read_cpu_seconds(process: int) -> float:
-    """Seconds of processor time that a process has had: other work on the machine does not lengthen them."""
+    """Return the processor seconds that a process has used; other work on the machine does not add to them."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -230,7 +230,7 @@ REQUESTS = (
 
 
 def describe_search(row: Row) -> str:
-    """A row of the first table."""
+    """Format a row of the first table."""
     told, index = [f"{row['vectors']:,}", CALLS.format(row["exact"], row["megabytes"])], row.get("index")
     if index:
         misses = (f"{100 * index[name]:.1f} %" for name in ("misses_nearest", "misses_person"))
@@ -241,12 +241,12 @@ def describe_search(row: Row) -> str:
 
 
 def describe_requests(row: Row) -> str:
-    """A row of the second table."""
+    """Format a row of the second table."""
     return REQUESTS.format(**row, clients=" | ".join(CLIENT.format(row[f"clients_{clients}"]) for clients in CLIENTS))
 
 
 def write_report(found: Row, folder: Path) -> None:
-    """Write README.md from the measurements, and from what a person concluded in reading.md."""
+    """Write README.md from the measurements and the hand-written conclusions in reading.md."""
     parts = [part for row in found["rows"] for part in row.values()]
     reading = folder / "reading.md"
     report.fill_page(
@@ -262,11 +262,11 @@ def write_report(found: Row, folder: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure into serve.json, size by size, and write the page."""
+    """Measure size by size into serve.json, and write the page."""
     parser = harness.make_parser(__doc__, "serve")
     sizes = ([1_000, 10_000, 100_000, 1_000_000], "vectors enrolled")
-    harness.add_numbers(parser, sizes=sizes, seconds=(10.0, "of each measurement"))
-    parser.add_argument("--index-sizes", type=int, nargs="*", help="of the index; default: --sizes")
+    harness.add_numbers(parser, sizes=sizes, seconds=(10.0, "seconds per measurement"))
+    parser.add_argument("--index-sizes", type=int, nargs="*", help="sizes with an index; default: --sizes")
     options = parser.parse_args(words)
     harness.check_positive(options, "sizes", "seconds")
     path = options.out / "serve.json"
@@ -274,7 +274,7 @@ def main(words: Sequence[str] | None = None) -> None:
         index_sizes = options.sizes if options.index_sizes is None else options.index_sizes
         if index_sizes and harness.find_missing(["usearch"]):
             raise SystemExit(
-                "usearch is not installed; install it, or leave the index out: --index-sizes without a size"
+                "usearch is not installed; install it, or measure without an index: --index-sizes without a size"
             )
         machine = harness.describe_machine(("numpy", "fastapi", "uvicorn", "sqlalchemy", "usearch"))
         found: Row = {
@@ -288,7 +288,7 @@ def main(words: Sequence[str] | None = None) -> None:
             search = measure_search(size, options.seconds, size in index_sizes)
             found["rows"].append({"search": search, "requests": measure_requests(size, options.seconds)})
             harness.tell(json.dumps(found["rows"][-1]))
-            # After each size, so that a run that is cut off leaves what it has.
+            # After each size, so that an interrupted run keeps its results.
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if not path.exists():
         raise SystemExit(harness.NOTHING)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.surrogates --table nas-bench-macro_cifar10.json --out results/search_quality
 
-Each model learns from one training of each of a few random networks and orders 1,500 others, by the mean of their three
-trainings. Random forest and gradient boosting are scikit-learn's (extra `dev`), which nothing else here needs. The
-table is NAS-Bench-Macro's, by --table or FFEM_NAS_BENCH_MACRO. Three minutes on two cores.
+Each model learns from one training each of a few random networks and ranks 1,500 others, whose truth is the mean of
+three trainings. Random forest and gradient boosting come from scikit-learn (extra `dev`), used only here.
+The table is NAS-Bench-Macro's, from --table or FFEM_NAS_BENCH_MACRO. Three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KNOWN, UNSEEN = (30, 60, 100, 200), 1500  # networks
 REPEATS = 20  # random choices of networks
 CONFIDENCE = 0.9
 LOGIT = (Scale(),)
-# Predictions of the unseen, on whichever scale, and the interval that one training of each should lie in, if any.
+# Predictions for the unseen networks, on any scale, and the interval for a single training of each, if any.
 Answer = tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]
-# Of the known networks, their accuracies, and the unseen networks.
+# Arguments: the known networks, their accuracies, and the unseen networks.
 Model = Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]
 
 
 def make_models(table: Table) -> dict[str, Model]:
-    """Models by name."""
+    """Return the models by name."""
     from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 
     plain = SearchSpace(tuple(replace(choice, ordered=False) for choice in table.space.choices))
@@ -79,12 +79,12 @@ def make_models(table: Table) -> dict[str, Model]:
     }
 
 
-# By model, [repeat, number]: tau, tau of the best tenth, share of single trainings inside their interval.
+# By model, [repeat, measure]: tau, tau among the best tenth, share of single trainings inside their interval.
 Measured = dict[str, np.ndarray]
 
 
 def measure(table: Table, known: int) -> Measured:
-    """Each model's numbers, learnt from `known` random networks, in each of the repeats."""
+    """Measure each model, trained on `known` random networks, in each repeat."""
     models, found = make_models(table), defaultdict(list)
     for repeat in range(REPEATS):
         draw = np.random.default_rng([repeat, known])
@@ -103,7 +103,7 @@ def measure(table: Table, known: int) -> Measured:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure all models, and write surrogates.md, a column per number of known networks."""
+    """Measure all models and write surrogates.md, with a column per number of known networks."""
     from tqdm import tqdm
 
     parser = harness.make_parser(__doc__, "search_quality", kept=False)

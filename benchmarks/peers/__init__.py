@@ -1,1 +1,1 @@
-"""The same network in other libraries, with the weights of ours copied into it."""
+"""The same network in other libraries, with our weights copied into it."""

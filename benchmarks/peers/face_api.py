@@ -1,7 +1,7 @@
-"""LFW's vectors by npm's `@vladmandic/face-api`, as a file for teacher=vectors; see `face_api.mjs` beside it.
+"""LFW's vectors from npm's `@vladmandic/face-api`, as a file for teacher=vectors; see `face_api.mjs` beside it.
 
-python -m benchmarks.peers.face_api LFW_FOLDER teacher.npz, where `npm install` put the packages. LFW_FOLDER holds the
-people's folders. Each image is cut to pixels 70 to 180 across and 78 to 188 down, and resized to 150 x 150.
+Run python -m benchmarks.peers.face_api LFW_FOLDER teacher.npz where `npm install` put the packages. LFW_FOLDER contains
+one folder per person. Each image is cropped to pixels 70 to 180 across and 78 to 188 down, and resized to 150 x 150.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Read when Keras is imported, and never again.
+# Keras reads this only when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
@@ -36,13 +36,13 @@ def _convolve(x: Any, layer: Layer) -> Any:
     """Convolution, BatchNorm, activation."""
     options = {"padding": "same", "use_bias": False, "name": layer.name}
     if layer.stride > 1:
-        # Keras's own "same" puts no zeros before the first row of an even map at stride 2; keras.applications do this.
+        # Keras's "same" does not pad before the first row of an even map at stride 2; keras.applications does so.
         x, options["padding"] = layers.ZeroPadding2D(1)(x), "valid"
     if layer.groups > 1:
         x = layers.DepthwiseConv2D(layer.size, layer.stride, **options)(x)
     else:
         x = layers.Conv2D(layer.outputs, layer.size, layer.stride, **options)(x)
-    # Keras's momentum, as Flax's, is what the running statistics keep of themselves.
+    # Keras's momentum, like Flax's, is the weight of the old running statistics.
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{layer.name}_norm")(x)
     return layers.ReLU(max_value=6)(x) if layer.active else x
 
@@ -71,7 +71,7 @@ def copy_weights(classifier: Any, peer: keras.Model) -> None:
 
 
 def train(cell: Cell, folder: Path) -> Call:
-    """The compiled step that `model.fit` calls, on a tf.data pipeline as `fit` builds one."""
+    """Return calls of the compiled step that `model.fit` uses, on a tf.data pipeline as `fit` builds it."""
     classifier = build_classifier(cell.spec, cell.resolution, PEOPLE)
     pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")
     _, logits = classifier(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
@@ -94,7 +94,7 @@ def train(cell: Cell, folder: Path) -> Call:
 
 
 def embed(cell: Cell, folder: Path) -> Call:
-    """Calls of a tf.function of the deployed model."""
+    """Return calls of a tf.function of the deployed model."""
     classifier = build_classifier(cell.spec, cell.resolution, PEOPLE)
     classifier.load_weights(folder / "keras.weights.h5")
     pixels = keras.Input((cell.resolution, cell.resolution, 3), dtype="uint8")

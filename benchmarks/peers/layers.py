@@ -1,4 +1,4 @@
-"""The one table of a network's layers and of their weights, which every peer is built and filled from."""
+"""A table of a network's layers and their weights, from which every peer is built and filled."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ffem_jax.specs.architecture import BlockSpec, NetworkSpec
 
 
 class Layer(NamedTuple):
-    """A layer of a peer: `convolution` with BatchNorm and, where `active`, ReLU6; `eca` or `se`.
+    """A layer of a peer: `convolution` with BatchNorm and, if `active`, ReLU6; `eca` or `se`.
 
-    size: of the kernel; of SE, channels between its dense layers. groups: of the convolution.
+    size: the kernel's size; for SE, the channels between its dense layers. groups: of the convolution.
     """
 
     name: str
@@ -26,18 +26,18 @@ class Layer(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Layers one after another, and whether what goes in is added to what comes out."""
+    """Layers in sequence, and whether the input is added to the output."""
 
     layers: list[Layer]
     shortcut: bool = False
 
 
 def list_blocks(network: NetworkSpec) -> list[Block]:
-    """All layers before the pooling. Raises ValueError for a network that the peers do not build."""
+    """Return all layers before the pooling. Raises ValueError for a network that the peers cannot build."""
     kinds = {(block.kind, block.activation) for block in network.blocks} | {("bottleneck", network.activation)}
     plain = network.pooling == "average" and network.stem_extra == "none" and not network.embedding_norm
     if not plain or kinds != {("bottleneck", "relu6")}:
-        raise ValueError("a network of more than bottlenecks, ReLU6 and average pooling has no peer")
+        raise ValueError("a network with anything but bottlenecks, ReLU6 and average pooling has no peer")
     stem, last = network.stem_channels, network.blocks[-1].out_channels
     blocks = [Block([Layer("stem", "convolution", 3, stem, 3, network.stem_stride, active=True)])]
     blocks += [_list_bottleneck(f"block{index}", block) for index, block in enumerate(network.blocks)]
@@ -63,7 +63,7 @@ def _list_bottleneck(name: str, spec: BlockSpec) -> Block:
 
 
 def read_weights(classifier: Any) -> dict[str, list[np.ndarray]]:
-    """The weights of a `training.classifier.FaceClassifier` with a plain softmax, by the layer's name.
+    """Return the weights of a `training.classifier.FaceClassifier` with a plain softmax, by layer name.
 
     Kernels are [row, column, in, out], depthwise ones [row, column, 1, channel], pointwise and dense ones [in, out]. A
     convolution's kernel is followed by BatchNorm's scale, bias, mean and variance.

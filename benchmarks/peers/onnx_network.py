@@ -11,7 +11,7 @@ from benchmarks.contest import Call, Cell, repeat
 
 
 def embed(cell: Cell, folder: Path) -> Call:
-    """Calls of the deployed network on as many threads as there are physical cores."""
+    """Return calls of the deployed network, with one thread per physical core."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = joblib.cpu_count(only_physical_cores=True)

@@ -1,4 +1,4 @@
-"""Ours as the contests run it: training steps through `Trainer`, and calls of the jitted network."""
+"""Our side of the contests: training steps through `Trainer`, and calls of the jitted network."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ffem_jax.specs.trial import RecipeSpec
 from ffem_jax.training.classifier import FaceClassifier
 from ffem_jax.training.trainer import Trainer
 
-EPOCHS = 1000  # that a recipe has a rate for; then they begin again
+EPOCHS = 1000  # length of the recipe's schedule, which is then repeated
 
-# Here, since it must be settled before JAX's first computation.
+# Here, because it must be set before JAX's first computation.
 use_cpu_cores()
 
 
 def make_steps(trainer: Trainer, state: Any, epoch: int, first: int, last: int) -> Any:
-    """The state after steps `first` to `last` of an epoch, by the call that `Trainer.fit` makes about once a second."""
+    """Run steps `first` to `last` of an epoch with the call that `Trainer.fit` makes about once per second."""
     state, metrics = trainer.run_steps(state, trainer.zero_metrics(), epoch, first, last)
     jax.device_get(metrics)
     return state
 
 
 def train(cell: Cell, folder: Path) -> Call:
-    """Training steps on random faces, by the compiled program that `Trainer.fit` calls."""
+    """Return calls of training steps on random faces, with the compiled program that `Trainer.fit` uses."""
     recipe = RecipeSpec(
         name="benchmark", epochs=EPOCHS, batch_size=cell.batch, optimizer="sgd", learning_rate=RATE, momentum=MOMENTUM,
         nesterov=True, schedule="constant", weight_decay=DECAY, loss="softmax", label_smoothing=0.0, flip=False,
@@ -53,7 +53,7 @@ def train(cell: Cell, folder: Path) -> Call:
 
 
 def build_classifier(cell: Cell) -> FaceClassifier:
-    """Our classifier with weights, and BatchNorm statistics as after some training, that are the same every time."""
+    """Build our classifier with reproducible weights, and batch statistics as after some training."""
     classifier = FaceClassifier(cell.spec, cell.resolution, PEOPLE, RecipeSpec(loss="softmax"), rngs=nnx.Rngs(0))
     draw = np.random.default_rng(0)
     for _, module in nnx.iter_graph(classifier):
@@ -67,7 +67,7 @@ def build_classifier(cell: Cell) -> FaceClassifier:
 
 
 def embed(cell: Cell, folder: Path) -> Call:
-    """Calls of the deployed network, jitted; a batch is split over the cores where that pays."""
+    """Return calls of the deployed network, jitted; a batch is split over the cores where that is faster."""
     network = build_classifier(cell).network
     network.eval()
     graph, weights = nnx.split(network)
@@ -83,7 +83,7 @@ def embed(cell: Cell, folder: Path) -> Call:
 
 
 def write_weights(cell: Cell, folder: Path) -> None:
-    """Write our weights as each peer reads them, for those that are installed."""
+    """Write our weights in the format of each installed peer."""
     classifier = build_classifier(cell)
     for peer in ("torch_network", "keras_network"):
         with contextlib.suppress(ImportError):

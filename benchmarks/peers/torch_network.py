@@ -41,7 +41,7 @@ class SqueezeExcitation(nn.Module):
 
 
 def make_layer(layer: Layer) -> nn.Module:
-    """A layer of the table as a module."""
+    """Return a layer of the table as a module."""
     if layer.kind == "eca":
         return EfficientChannelAttention(layer.size)
     if layer.kind == "se":
@@ -80,7 +80,7 @@ class FaceClassifier(nn.Module):
 
 
 class Embedder(FaceClassifier):
-    """What is deployed: bytes [N, R, R, 3] -> embeddings [N, embedding_dim]."""
+    """The deployed network: bytes [N, R, R, 3] -> embeddings [N, embedding_dim]."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return self.embed(normalize_pixels(images))
@@ -93,7 +93,7 @@ def normalize_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
     """Write the weights of an `ffem_jax.training.classifier.FaceClassifier` with a plain softmax into its peer."""
-    # Of a kernel [row, column, in, out], a 1-D one, a dense or pointwise one, and all else.
+    # Transpositions by rank: kernels [row, column, in, out], 1-D kernels, dense or pointwise ones, vectors.
     axes = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0), 1: (0,)}
     for name, arrays in read_weights(classifier).items():
         layer = getattr(peer, name) if name in ("embedding", "classifier") else peer.layers[name]
@@ -104,7 +104,7 @@ def copy_weights(classifier: Any, peer: FaceClassifier) -> None:
 
 
 def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
-    """Training steps on random faces, eager or by torch.compile, which takes the network and its loss."""
+    """Return calls of training steps on random faces, eager or with torch.compile on the network and its loss."""
     images, people = make_faces(cell.resolution)
     images, people = torch.from_numpy(images), torch.from_numpy(people).long()
     model = FaceClassifier(cell.spec, cell.resolution, PEOPLE).to(memory_format=torch.channels_last)
@@ -132,7 +132,7 @@ def train(cell: Cell, folder: Path, compiled: bool = False) -> Call:
 
 
 def embed(cell: Cell, folder: Path, compiled: bool = False) -> Call:
-    """Calls of the deployed network in inference mode, eager or by torch.compile."""
+    """Return calls of the deployed network in inference mode, eager or with torch.compile."""
     embedder = Embedder(cell.spec, cell.resolution, PEOPLE).to(memory_format=torch.channels_last).eval()
     embedder.load_state_dict(torch.load(folder / "torch.pt"))
     apply = torch.compile(embedder) if compiled else embedder
@@ -152,6 +152,6 @@ def write_weights(classifier: Any, cell: Cell, folder: Path) -> None:
     images = torch.zeros(cell.batch, cell.resolution, cell.resolution, 3, dtype=torch.uint8)
     names = {"input_names": ["images"], "output_names": ["embeddings"]}
     with warnings.catch_warnings():
-        # The newer exporter needs onnxscript, and the older one says that it is old.
+        # The newer exporter needs onnxscript; the older one warns that it is deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(peer, (images,), folder / "network.onnx", dynamo=False, opset_version=17, **names)

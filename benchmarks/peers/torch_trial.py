@@ -1,4 +1,4 @@
-"""One trial in PyTorch, and a sweep of them in Optuna, as their users write it: one after another, in one process."""
+"""A trial in PyTorch and a sweep in Optuna, as their users write them: one trial after another, in one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVALUATION_BATCH = 64
 
 
 class CosineClassifier(nn.Linear):
-    """Scaled cosines between an embedding and each person's weights (NormFace): [N, embedding_dim] -> [N, people]."""
+    """Scaled cosines between an embedding and each class's weights (NormFace): [N, embedding_dim] -> [N, people]."""
 
     def __init__(self, embedding_dim: int, people: int, scale: float):
         super().__init__(embedding_dim, people, bias=False)
@@ -33,9 +33,9 @@ class CosineClassifier(nn.Linear):
 
 
 class TorchTrainer:
-    """Trains a network by `recipe` on uint8 [image, R, R, 3] in memory; `steps` of it all are the schedule's.
+    """Train a network with `recipe` on uint8 [image, R, R, 3] in memory; `steps` is the length of the schedule.
 
-    Raises ValueError where `recipe` asks for what this peer does not do.
+    Raises ValueError if `recipe` requests something that this peer does not support.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class TorchTrainer:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         rate, momentum, nesterov = recipe.learning_rate, recipe.momentum, recipe.nesterov
-        # Fused: one word more than the plain optimiser, and faster.
+        # Fused: one more argument than the plain optimiser, and faster.
         self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=nesterov, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, rate, total_steps=steps, pct_start=recipe.warmup_fraction, cycle_momentum=False
         )
 
     def _take(self, chosen: torch.Tensor, mirror: bool) -> torch.Tensor:
-        """Images as pixels [N, 3, R, R] in -1 to 1, channels last in memory."""
+        """Return images as pixels [N, 3, R, R] in -1 to 1, channels last in memory."""
         images = self.images[chosen].permute(0, 3, 1, 2)
         if mirror:
             flipped = torch.rand(len(images), 1, 1, 1, device=self.device) < 0.5
@@ -82,7 +82,7 @@ class TorchTrainer:
         return images.float().div_(127.5).sub_(1)
 
     def train_epoch(self, train: torch.Tensor) -> None:
-        """Make the steps of one epoch over the images `train`; what does not fill a batch is left out."""
+        """Run the steps of one epoch over the images `train`; an incomplete batch is dropped."""
         self.model.train()
         batch = self.recipe.batch_size
         order = train[torch.randperm(len(train), device=self.device)]
@@ -96,7 +96,7 @@ class TorchTrainer:
 
     @torch.inference_mode()
     def evaluate(self, test: torch.Tensor) -> float:
-        """The share of the images `test` whose person has the highest logit, in 0 to 1."""
+        """Return the share of the images `test` whose person has the highest logit, in 0 to 1."""
         self.model.eval()
         hits = [
             self.model(self._take(chosen, False))[1].argmax(1) == self.labels[chosen]
@@ -108,9 +108,10 @@ class TorchTrainer:
 def run_study(
     networks: Sequence[NetworkSpec], seeds: Sequence[int], faces: Faces, split: Split, recipe: RecipeSpec, folder: Path
 ) -> list[float]:
-    """Train every network with every seed as an Optuna study in `folder`, testing the test images after each epoch.
+    """Train every network with every seed as an Optuna study in `folder`, testing after each epoch.
 
-    Returns the trials' final accuracies, each in 0 to 1.
+    Returns:
+        The trials' final accuracies, each in 0 to 1.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     choices = {"network": range(len(networks)), "seed": list(seeds)}

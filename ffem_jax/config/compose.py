@@ -320,7 +320,7 @@ def check_encoding(config_dir: Path) -> None:
             try:
                 marked = path.read_text(encoding="utf-8").startswith("\ufeff")
             except UnicodeDecodeError as error:
-                raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it so") from None
+                raise ConfigError(f"{path} is not in UTF-8: {error.reason} at byte {error.start}; save it so") from None
             if marked:
                 raise ConfigError(f"{path} starts with a byte-order mark; save it as UTF-8 without one")
 

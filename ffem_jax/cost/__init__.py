@@ -1,4 +1,4 @@
-"""What a network costs, read off an abstract trace of its one definition."""
+"""The cost of a network, computed from an abstract trace of its one definition."""
 
 from ffem_jax.moved import forward_from
 

@@ -1,7 +1,7 @@
-"""What a network costs on the phone, read off an abstract trace of its one definition. Nothing is trained or run.
+"""The cost of a network on the phone, computed from an abstract trace of its one definition, without running it.
 
-A network is traced part by part (stem, each block, head), and parts are remembered: networks of one search
-space share most of theirs, so a thousand of them are costed in seconds.
+A network is traced part by part (stem, each block, head), and parts are cached: networks of one search space share
+most of them, so the costs of a thousand networks take seconds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ffem_jax.models.convolutions import max_pool, use_convolution_form
 from ffem_jax.specs.architecture import ArchSpec, NetworkSpec, resolve_network
 from ffem_jax.specs.own_code import compute_code_digest
 
-# The topology file of what `ffem export --format tfjs` writes, in bytes: once; for a kernel with the operation it is
-# part of; for a vector. topology.py has the operations without weights. In float16 every weight says so, in 8 bits
-# every kernel, with its scale and zero point. tests/export holds the sums against the files.
+# Bytes in the topology file of `ffem export --format tfjs`: fixed; per kernel with its operation; per vector; extra per
+# weight in float16; extra per kernel in 8 bits, for scale and zero point. topology.py has the operations without
+# weights. tests/export checks the sums against the files.
 TOPOLOGY_BYTES = 900
 TOPOLOGY_BYTES_PER_KERNEL = 337
 TOPOLOGY_BYTES_PER_VECTOR = 112
@@ -37,15 +37,15 @@ TOPOLOGY_BYTES_INT8 = 90
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one network at one resolution; sums over its parts, but for the peak, which is their largest.
+    """Cost of one network at one resolution: sums over its parts, but the maximum for the peak.
 
     params: trainable, as built: weights and BatchNorm scale and bias, without the training classifier.
-    macs: multiply-accumulates of convolutions and matrix products for one image; elementwise work is not counted.
-    kernel_params, vector_params: as deployed, BatchNorm folded into the layer before it (its scale into the
+    macs: MACs of convolutions and matrix products for one image; elementwise work is not counted.
+    kernel_params, vector_params: as deployed, with BatchNorm folded into the layer before it (its scale into the
         kernel, the rest into a bias); vectors are biases and PReLU slopes.
-    kernels, vectors: how many of them. part_bytes: of the topology file, for operations without weights.
-    peak_activation_bytes: the most that live activations take at once in float32, batch 1, operations one after
-        another as written, elementwise ones in place, weights not counted.
+    kernels, vectors: their numbers. part_bytes: bytes in the topology file for operations without weights.
+    peak_activation_bytes: the largest size of all live activations in float32 at batch 1, with operations in written
+        order, elementwise operations in place, and weights not counted.
     """
 
     params: int = 0
@@ -64,38 +64,38 @@ class Cost:
 
     @property
     def topology_bytes(self) -> int:
-        """The topology file of a model in float32."""
+        """Bytes of the topology file of a model in float32."""
         own = TOPOLOGY_BYTES_PER_KERNEL * self.kernels + TOPOLOGY_BYTES_PER_VECTOR * self.vectors
         return TOPOLOGY_BYTES + own + self.part_bytes
 
     @property
     def bytes_float32(self) -> int:
-        """Weights in float32, and the topology file."""
+        """Bytes of the weights in float32 and the topology file."""
         return 4 * (self.kernel_params + self.vector_params) + self.topology_bytes
 
     @property
     def bytes_float16(self) -> int:
-        """Weights in float16, and the topology file."""
+        """Bytes of the weights in float16 and the topology file."""
         entries = TOPOLOGY_BYTES_FLOAT16 * (self.kernels + self.vectors)
         return 2 * (self.kernel_params + self.vector_params) + self.topology_bytes + entries
 
     @property
     def bytes_int8(self) -> int:
-        """Kernels in 8 bits with a scale each, vectors in float32, and the topology file."""
+        """Bytes of kernels in 8 bits with one scale each, vectors in float32, and the topology file."""
         return self.kernel_params + 4 * self.vector_params + self.topology_bytes + TOPOLOGY_BYTES_INT8 * self.kernels
 
     def get_bytes(self, precision: str) -> int:
-        """Bytes at `precision`, one of spec.PRECISIONS."""
+        """Return the bytes at `precision`, one of spec.PRECISIONS."""
         return int(getattr(self, f"bytes_{precision}"))
 
     def to_dict(self) -> dict[str, int]:
-        """The fields a record has."""
+        """Return the fields of a record."""
         names = ("params", "macs", "bytes_float32", "bytes_float16", "bytes_int8", "peak_activation_bytes")
         return {name: int(getattr(self, name)) for name in names}
 
 
 def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
-    """Cost of `arch` on square images of `resolution` pixels per side."""
+    """Return the cost of `arch` on square images of `resolution` pixels per side."""
     network = resolve_network(arch) if isinstance(arch, ArchSpec) else arch
     sizes = compute_map_sizes(network, resolution)
     total = _trace_part(Stem, stem_arguments(network), 3, sizes[0])
@@ -105,7 +105,7 @@ def compute_cost(arch: ArchSpec | NetworkSpec, resolution: int) -> Cost:
 
 
 class _OneKey:
-    """Stands for nnx.Rngs where shapes alone are wanted: it spares the trace the key arithmetic, half its time."""
+    """Stands in for nnx.Rngs if only shapes are needed: it saves the key arithmetic, half of the tracing time."""
 
     def params(self) -> jax.Array:
         return jax.random.key(0)
@@ -122,17 +122,17 @@ def _build_abstract(kind: Callable[..., nnx.Module], arguments: tuple[Any, ...])
 
 
 def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Cost of an abstract `module` (`nnx.eval_shape`) on a float32 input of `input_shape`, by tracing its call."""
+    """Return the cost of an abstract `module` (`nnx.eval_shape`) on a float32 input of `input_shape`, by tracing it."""
     module.eval()
     graph, state = nnx.split(module)
-    # XLA's own convolutions, whatever the backend: the trace then shows each as one operation.
+    # XLA's own convolutions on any backend, so that the trace shows each as one operation.
     with use_convolution_form("xla"):
         closed = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(
             state, jax.ShapeDtypeStruct(input_shape, jnp.float32)
         )
     weights = [leaf.shape for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
     norms = [node.num_features for _, node in nnx.iter_graph(module) if isinstance(node, nnx.BatchNorm)]
-    # ECA's few taps, [tap, 1, 1], are never stored as integers: a vector.
+    # ECA's kernel [tap, 1, 1] is never quantised, so it counts as a vector.
     kernels = [shape for shape in weights if len(shape) in (2, 4)]
     params = sum(math.prod(shape) for shape in weights)
     kernel_params = sum(math.prod(shape) for shape in kernels)
@@ -140,7 +140,7 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
         params=params,
         macs=_count_macs(closed.jaxpr),
         kernel_params=kernel_params,
-        # A norm's scale goes into the kernel before it; its bias stays, as that layer's.
+        # A norm's scale is folded into the kernel before it; its bias stays as that layer's bias.
         vector_params=params - kernel_params - sum(norms),
         kernels=len(kernels),
         vectors=len(weights) - len(kernels) - len(norms),
@@ -150,13 +150,13 @@ def trace_cost(module: nnx.Module, input_shape: tuple[int, ...]) -> Cost:
 
 
 def _count_part_bytes(module: nnx.Module, channels: int) -> int:
-    if compute_code_digest(type(module)):  # somebody's own block
+    if compute_code_digest(type(module)):  # a user's own block
         return count_bytes(module, channels)
     return sum(_count_node_bytes(path, node) for path, node in nnx.iter_graph(module))
 
 
 def _count_node_bytes(path: tuple[Any, ...], node: Any) -> int:
-    if "attention" in path:  # counted where its branch is
+    if "attention" in path:  # counted with its branch
         return 0
     total = 0
     if isinstance(node, Branch) and node.attention is not None:

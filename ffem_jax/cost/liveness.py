@@ -1,4 +1,4 @@
-"""Which activations are alive when: the peak memory of a traced program, executed one operation after another."""
+"""Liveness of activations: the peak memory of a traced program that runs one operation after another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-# Operations that a runtime fuses into the one before, writing over their operand.
+# Operations that a runtime fuses into the previous one, overwriting their operand.
 IN_PLACE = frozenset(
     "abs add add_any and clamp convert_element_type copy div eq exp ge gt integer_pow is_finite le log logistic lt max "
     "min mul ne neg not or pow reshape rsqrt select_n sign sqrt squeeze square stop_gradient sub tanh".split()
@@ -16,13 +16,13 @@ IN_PLACE = frozenset(
 
 
 def walk_equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """All equations of `jaxpr`, those of its calls in their place."""
+    """Yield all equations of `jaxpr`, with calls inlined."""
     for equation, _ in _inline(jaxpr, {}):
         yield equation
 
 
 def _inline(jaxpr: Jaxpr, names: dict[Var, Any]) -> Iterator[tuple[JaxprEqn, dict[Var, Any]]]:
-    """Each equation with the map from its variables to those of the outermost program."""
+    """Yield each equation with the map from its variables to those of the outermost program."""
     for equation in jaxpr.eqns:
         inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
         if inner is None:
@@ -30,7 +30,7 @@ def _inline(jaxpr: Jaxpr, names: dict[Var, Any]) -> Iterator[tuple[JaxprEqn, dic
             continue
         inner = getattr(inner, "jaxpr", inner)
         inside = dict(zip(inner.invars, (_resolve(v, names) for v in equation.invars), strict=True))
-        # A function that is called twice is traced once: each call's results are values of their own.
+        # A function that is called twice is traced once, but each call has its own results.
         inside.update((v, Var(v.aval)) for step in inner.eqns for v in step.outvars)
         yield from _inline(inner, inside)
         for outer, result in zip(equation.outvars, inner.outvars, strict=True):
@@ -42,11 +42,11 @@ def _resolve(variable: Any, names: dict[Var, Any]) -> Any:
 
 
 def compute_peak_bytes(jaxpr: Jaxpr, source: Var) -> int:
-    """The most bytes that values computed from `source`, itself among them, take at once.
+    """Return the peak bytes of all live values that depend on `source`, including `source`.
 
-    Operations run one after another as written. An elementwise one writes over an operand of its output's size
-    unless something other than an elementwise operation reads that operand later; a broadcast takes no memory of
-    its own. What does not depend on `source` (weights, and sums of weights) is not counted.
+    Operations run one after another as written. An elementwise operation overwrites an operand of its output's size
+    unless a non-elementwise operation reads that operand later. A broadcast takes no memory of its own. Values that do
+    not depend on `source` (weights and sums of weights) are not counted.
     """
     steps = [
         (
@@ -77,7 +77,7 @@ def compute_peak_bytes(jaxpr: Jaxpr, source: Var) -> int:
                     if name == "broadcast_in_dim"
                     or (
                         name in IN_PLACE
-                        # A broadcast operand looks as large as the output and is not.
+                        # A broadcast operand appears as large as the output, but its buffer is smaller.
                         and _bytes(buffer_of[v]) >= _bytes(output)
                         and last_heavy_use.get(v, -1) <= index
                     )

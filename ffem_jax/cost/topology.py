@@ -1,8 +1,8 @@
-"""How many bytes the operations of an attention take in the topology file, counted as the attention describes them.
+"""The bytes of an attention's operations in the topology file, counted from the attention's own description.
 
-It is told what export is told (`fold(graph, x, name)`, see models/graph.py), so that no kind has to say what it weighs.
-Kernels and vectors are left out: they are counted where the weights are. tests/export holds the sums against files that
-`ffem export --format tfjs` writes.
+The counter receives the same description as export (`fold(graph, x, name)`, see models/graph.py), so attentions need
+not declare their size. Kernels and vectors are excluded: cost.py counts them with the weights. tests/export checks the
+sums against files of `ffem export --format tfjs`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flax import nnx
 
 from ffem_jax.models.graph import AXES, Shape
 
-# Of one operation with its entry in the file, in bytes, without the numbers that a whole network shares, such as axes.
+# Bytes per operation with its entry in the file, without constants that the whole network shares, such as axes.
 AVERAGE = 75
 REDUCTION = 80
 CHANNEL_GATE = 400
@@ -32,14 +32,15 @@ FLATTENING = 90
 
 
 def count_bytes(part: nnx.Module, channels: int) -> int:
-    """Bytes of the operations without weights that `part`, which may be abstract, makes of a map of `channels`.
+    """Return the bytes of the operations without weights in `part`, which may be abstract, for maps with `channels`.
 
-    0 for a part that does not say what its layers are, and so cannot be exported.
+    0 for a part that does not describe its layers and so cannot be exported.
     """
     if not hasattr(part, "fold"):
         return 0
     graph, state = nnx.split(part)
-    # Values do not matter, but a part may compute with them. NumPy makes them: JAX would compile a program per shape.
+    # The values do not matter, but a part may compute with them. NumPy creates them: JAX would compile one program per
+    # shape.
     part = nnx.merge(graph, jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), state))
     counter = TopologyCounter((8, 8, channels))
     part.fold(counter, "x", "part")
@@ -47,7 +48,7 @@ def count_bytes(part: nnx.Module, channels: int) -> int:
 
 
 class TopologyCounter:
-    """Counts the bytes of what a part describes: a `models.graph.Graph`, where its methods are explained."""
+    """Counts the bytes of the layers that a part describes. Implements `models.graph.Graph`."""
 
     def __init__(self, shape: Shape) -> None:
         self.total = 0
@@ -121,7 +122,7 @@ class TopologyCounter:
 
 
 def _weigh_activation(activation: Any) -> int:
-    # The others are done by the convolution's own operation.
+    # Other activations are fused into the convolution's operation.
     return {nnx.sigmoid: SIGMOID, nnx.hard_swish: HARD_SWISH}.get(activation, 0)
 
 

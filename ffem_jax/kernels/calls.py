@@ -1,7 +1,7 @@
 """The compiled kernels as JAX functions with gradients: float32, channels last, on a CPU.
 
-Under `vmap` every argument gets a leading axis, which the kernels loop over. Between devices that share a batch
-(`axis_name` of `jax.shard_map`) BatchNorm's sums are added up, here and not in the kernels.
+Under `vmap` every argument gets a leading axis, over which the kernels loop. If devices share a batch (`axis_name` of
+`jax.shard_map`), BatchNorm's sums are reduced over the devices here, not in the kernels.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ CALLS = (
     "split",
 )
 
-# By the numbers that loops.h gives them.
+# In the order of their numbers in loops.h.
 ACTIVATIONS = ("linear", "relu", "relu6", "prelu", "hard_swish")
 
 
 @lru_cache(maxsize=1)
 def are_there() -> bool:
-    """Whether the kernels can be called; makes them known to XLA, once."""
+    """Whether the kernels can be called; registers them with XLA once."""
     library = load_library()
     if library is None:
         return False
@@ -53,7 +53,7 @@ def are_there() -> bool:
         for name in CALLS:
             handler = jax.ffi.pycapsule(getattr(library, f"ffem_{name}"))
             jax.ffi.register_ffi_target(f"ffem_{name}", handler, platform="cpu")
-    except (AttributeError, RuntimeError) as error:  # another version's library, or an interface that jaxlib has not
+    except (AttributeError, RuntimeError) as error:  # library of another version, or an interface that jaxlib lacks
         warn_of_missing(error)
         return False
     return True
@@ -72,7 +72,7 @@ def _shaped(*shape: int) -> jax.ShapeDtypeStruct:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with its own 3x3 kernel, one pixel of zeros around the input.
+    """Convolve each channel with its own 3x3 kernel, zero-padded by one pixel.
 
     x [N, H, W, C], kernel [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
@@ -102,7 +102,7 @@ depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 @jax.custom_vjp
 def global_depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The sum over the map of x [N, H, W, C] times kernel [H, W, 1, C]: [N, C]."""
+    """Return the sum over the map of x [N, H, W, C] times kernel [H, W, 1, C]: [N, C]."""
     return _call("global_depthwise", _shaped(x.shape[0], x.shape[3]), x, kernel)
 
 
@@ -122,7 +122,7 @@ global_depthwise.defvjp(lambda x, kernel: (global_depthwise(x, kernel), (x, kern
 
 @jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., in] @ kernel [in, out], as XLA computes it; the kernel's gradient is ours."""
+    """Return x [..., in] @ kernel [in, out] by XLA; only the kernel's gradient is a compiled kernel."""
     return x @ kernel
 
 
@@ -152,9 +152,9 @@ def normalize(
     activation: str,
     epsilon: float,
 ) -> jax.Array:
-    """activation((x - mean) / sqrt(variance + epsilon) * scale + bias), of x [..., C] and vectors [C].
+    """Return activation((x - mean) / sqrt(variance + epsilon) * scale + bias) for x [..., C] and vectors [C].
 
-    activation: one of ACTIVATIONS. slope: PReLU's; the others do not read it.
+    activation: one of ACTIVATIONS. slope: read by PReLU only.
     """
     vectors = mean, variance, scale, bias, slope
     return _call("normalize", _shaped(*x.shape), x, *vectors, **_settings(activation, epsilon))
@@ -165,7 +165,7 @@ def _normalize_forward(x, *arguments):
 
 
 def _compute_sums(residuals, grad, settings):
-    """Gradients of bias, scale and slope, of this device's share of the batch."""
+    """Return the gradients of bias, scale and slope for this device's share of the batch."""
     vector = _shaped(*residuals[1].shape)
     return _call("normalize_sums", (vector, vector, vector), *residuals, grad, **settings)
 
@@ -184,7 +184,7 @@ def _normalize_backward(activation, epsilon, residuals, grad):
 
 
 def _pull_statistics(residuals, grad_bias, grad_scale, epsilon):
-    """Gradients of a mean and a variance that were given."""
+    """Return the gradients of a mean and a variance that are inputs."""
     variance, scale = residuals[2:4]
     factor = lax.rsqrt(variance + epsilon)
     return -scale * factor * grad_bias, -0.5 * scale * factor * factor * grad_scale
@@ -204,10 +204,10 @@ def batch_norm(
     momentum: float,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`normalize` by the mean and the variance [C] of x itself, and `running` mean and variance moved on by them.
+    """Return `normalize` by the mean and variance [C] of x itself, and the updated `running` mean and variance.
 
-    No gradient goes through the last two, which keep `momentum` of themselves. axis_name: an axis of devices that share
-    the batch, each with as many positions; mean and variance are of the whole.
+    The running values decay by `momentum` and carry no gradient. axis_name: an axis of devices that share the batch
+    equally; mean and variance are those of the whole batch.
     """
     running = lax.stop_gradient(running)
     y, *moved = _batch_norm(x, *running, scale, bias, slope, activation, epsilon, momentum, axis_name)
@@ -235,7 +235,7 @@ def _batch_norm_backward(activation, epsilon, momentum, axis_name, residuals, gr
     totals = _add_devices((grad_bias, grad_scale), axis_name)
     count = math.prod(residuals[0].shape[:-1]) * devices
     grad_x = _compute_gradient(residuals, grads[0], totals[0], totals[1], count, settings)
-    # The parameters' gradients are this device's share: who splits a batch adds up gradients.
+    # The parameters' gradients cover this device's share: the code that splits a batch also sums the gradients.
     return grad_x, None, None, grad_scale, grad_bias, grad_slope
 
 
@@ -247,7 +247,7 @@ def _count_devices(axis_name: str | None) -> int:
 
 
 def _compute_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance [C] of x [..., C], of all devices' together."""
+    """Return mean and variance [C] of x [..., C] over all devices."""
     vector = _shaped(x.shape[-1])
     mean, variance = _call("moments", (vector, vector), x)
     if _count_devices(axis_name) > 1:
@@ -277,9 +277,9 @@ def normalize_depthwise(
     epsilon: float,
     stride: int,
 ) -> jax.Array:
-    """`depthwise` of what `normalize` makes of x.
+    """Return `depthwise` of `normalize` of x.
 
-    What lies between, as large as x, is never in memory: whoever needs rows of it makes them anew. x [N, H, W, C],
+    The map between, as large as x, is never stored: its rows are recomputed whenever they are needed. x [N, H, W, C],
     kernel [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C]; the rest as in `normalize`.
     """
     arguments, settings = (x, mean, variance, scale, bias, slope, kernel), _fused_settings(activation, epsilon, stride)
@@ -299,7 +299,7 @@ def _normalize_depthwise_backward(activation, epsilon, stride, residuals, grad):
 
 
 def _compute_fused_sums(residuals, grad, settings):
-    """Gradients of kernel, bias, scale and slope, of this device's share of the batch."""
+    """Return the gradients of kernel, bias, scale and slope for this device's share of the batch."""
     vector, kernel = _shaped(*residuals[1].shape), _shaped(*residuals[6].shape)
     return _call("normalize_depthwise_sums", (kernel, vector, vector, vector), *residuals, grad, **settings)
 
@@ -327,8 +327,9 @@ def batch_norm_depthwise(
     stride: int,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`depthwise` of what `batch_norm` makes of x, and `running` moved on: to `batch_norm` as `normalize_depthwise` is
-    to `normalize`.
+    """Return `depthwise` of `batch_norm` of x, and the updated `running` mean and variance.
+
+    Like `normalize_depthwise`, it never stores the normalised map.
     """
     running = lax.stop_gradient(running)
     settings = activation, epsilon, momentum, stride, axis_name
@@ -368,10 +369,10 @@ _batch_norm_depthwise.defvjp(_fused_forward, _fused_backward)
 
 
 def join(arrays: Sequence[jax.Array]) -> jax.Array:
-    """All numbers of `arrays`, one array after another, as a vector: without a program for each, as XLA makes it."""
+    """Return the concatenated numbers of `arrays` as one vector; XLA would compile code for each array."""
     return _call("join", _shaped(sum(array.size for array in arrays)), *arrays)
 
 
 def split(vector: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """The arrays of these shapes whose `join` is `vector`."""
+    """Return the inverse of `join`: arrays of the given shapes."""
     return list(_call("split", [_shaped(*shape) for shape in shapes], vector))

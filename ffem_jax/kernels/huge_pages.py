@@ -1,8 +1,8 @@
 """Huge pages for the arrays of a training on a CPU.
 
-XLA asks the C library for all of a program's intermediate arrays at once, hundreds of megabytes per call, and touches
-every page of it anew. In pages of 2 MB instead of 4 kB a training step takes a fifth less time. Where Linux gives these
-only to who asks (`madvise`), glibc asks if GLIBC_TUNABLES says so, which it reads once, when a process starts.
+XLA allocates all of a program's intermediate arrays at once, hundreds of megabytes per call, and touches every page
+again in each call. With pages of 2 MB instead of 4 kB a training step takes a fifth less time. If Linux grants huge
+pages only on request (`madvise`), glibc requests them if GLIBC_TUNABLES sets it, which is read once, at process start.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_huge_pages() -> None:
-    """Start this process's program again with huge pages, once, where that makes a difference; else do nothing.
+    """Restart this process's program once with huge pages, if that makes a difference; else do nothing.
 
-    Call it first in a command's entry point: nothing of what the process has done is kept, only its words and its
-    environment. Processes that it starts inherit the setting. Whoever sets glibc.malloc.hugetlb, to whatever, keeps
-    what they chose.
+    Call it first in a command's entry point: the restart keeps only the command line and the environment. Child
+    processes inherit the setting. If the user sets glibc.malloc.hugetlb to any value, that value stays.
     """
     tunables = os.environ.get(TUNABLES, "")
     if ASKS in tunables or not _must_ask():
@@ -32,7 +31,7 @@ def use_huge_pages() -> None:
 
 
 def _must_ask() -> bool:
-    """Whether this is glibc 2.35 or newer on a Linux that gives huge pages to who asks."""
+    """Whether this is glibc 2.35 or newer on a Linux that grants huge pages on request."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         is_new = name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)

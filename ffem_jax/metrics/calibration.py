@@ -1,8 +1,8 @@
 """Thresholds for Eq. 7 from pairs of people that a network has never seen, with intervals of their error rates.
 
-A network separates the people it was trained on better than strangers, so a threshold from those people accepts too
-many strangers; `matching.calibrate_sigma` has no others. Here the people must be new to the network. The unit is a pair
-of images of two people, from which the rate for a gallery of any size follows.
+A network separates its training identities better than new people, so a threshold from the training identities accepts
+too many new people. `matching.calibrate_sigma` has only the former; here the people must be new to the network. The
+unit is a pair of images of two people, from which the rate for a gallery of any size follows.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ffem_jax.metrics.intervals import compute_wilson_interval
 
 CALIBRATION_VERSION = 1
 
-# 12.5 million pairs; of more images an even choice is taken.
+# 12.5 million pairs; larger sets are subsampled evenly.
 MAX_IMAGES = 5_000
-# The rates that a calibration has with intervals; any other is looked up in its curve.
+# The rates for which a calibration has intervals; any other rate is looked up in its curve.
 TOLD_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-# Where none of n independent pairs is accepted, the 95 % interval of the rate ends at 3/n.
+# If none of n independent pairs is accepted, the 95 % interval of the rate ends at 3/n.
 PAIRS_FOR_A_RATE = 3.0
-# Accepted pairs from which on their spread over people can be estimated.
+# The fewest accepted pairs from which their spread over people can be estimated.
 MIN_ACCEPTED = 30
 BLOCK_IMAGES = 512
 
 
 class CalibrationError(FfemError):
-    """Faces or a file that give no threshold. The message is one line."""
+    """No threshold can be derived from the faces or the file. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class ToldRate:
     """A threshold and its false-accept rate: the share of pairs of different people at distance <= threshold.
 
     Args:
-        false_accept_rate: asked for, in 0 to 1. threshold: a distance, in 0 to 1.
-        accepted: how many pairs are accepted.
-        low, high: the 95 % interval of the rate, which allows for pairs that share people. With 25 people it held the
-            true rate in 90 % of simulated draws, so with few people it is somewhat too narrow.
-        enough: whether there are enough pairs to show a rate as low as `false_accept_rate`.
+        false_accept_rate: the requested rate, in 0 to 1.
+        threshold: a distance, in 0 to 1.
+        accepted: the number of accepted pairs.
+        low, high: the 95 % interval of the rate, which accounts for pairs that share people. With 25 people it
+            contained the true rate in 90 % of simulated draws, so with few people it is somewhat too narrow.
+        enough: whether there are enough pairs to demonstrate a rate as low as `false_accept_rate`.
     """
 
     false_accept_rate: float
@@ -63,10 +64,12 @@ class Calibration:
     """Distances between images of different people, all new to the network.
 
     Args:
-        model_id: of the network. people, images, pairs: how many there were.
-        design_effect: how many pairs are worth one independent pair, as pairs share people; at least 1.
-        curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most so many pairs are
-            accepted; below 0 where nothing may be accepted.
+        model_id: identifies the network.
+        people, images, pairs: their numbers.
+        design_effect: the number of pairs equivalent to one independent pair, since pairs share people; at least 1.
+        curve: (accepted, threshold), ascending: the largest distance, in 0 to 1, at which at most `accepted` pairs are
+            accepted; below 0 if nothing may be accepted.
+        told: the threshold and interval for each of TOLD_RATES.
         contested, repeated: images left out because they occur under more than one person, or more than once.
     """
 
@@ -82,25 +85,25 @@ class Calibration:
     repeated: int = 0
 
     def choose_threshold(self, false_accept_rate: float) -> float:
-        """The largest distance of the curve at which at most `false_accept_rate` (0 to 1) of the pairs are accepted."""
+        """Return the largest distance of the curve that accepts at most `false_accept_rate` (0 to 1) of the pairs."""
         allowed = _count_allowed(false_accept_rate, self.pairs)
         index = bisect_right(self.curve, allowed, key=lambda entry: entry[0])
         return self.curve[index - 1][1]
 
     def has_enough(self, false_accept_rate: float) -> bool:
-        """Whether the pairs can show so low a rate, which takes 3 / rate independent ones."""
+        """Whether the pairs can demonstrate a rate this low, which takes 3 / rate independent pairs."""
         return false_accept_rate * self.pairs / self.design_effect >= PAIRS_FOR_A_RATE
 
     def describe_shortage(self, false_accept_rate: float) -> str:
-        """How many pairs `false_accept_rate` needs and how many there are, in one sentence."""
+        """Describe in one sentence how many pairs `false_accept_rate` needs and how many there are."""
         return (
-            f"a false-accept rate of {false_accept_rate:.2g} a comparison takes about "
-            f"{math.ceil(PAIRS_FOR_A_RATE / false_accept_rate):,} independent pairs; the {self.pairs:,} pairs of "
-            f"{self.people} people are worth {self.pairs / self.design_effect:,.0f}"
+            f"a false-accept rate of {false_accept_rate:.2g} per comparison takes about "
+            f"{math.ceil(PAIRS_FOR_A_RATE / false_accept_rate):,} independent pairs; the {self.pairs:,} pairs from "
+            f"{self.people} people count as {self.pairs / self.design_effect:,.0f}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As a dict for JSON; `read_calibration` reads it back."""
+        """Return a dict for JSON; `read_calibration` reads it."""
         return {
             "version": CALIBRATION_VERSION,
             "model_id": self.model_id,
@@ -123,19 +126,20 @@ def compute_calibration(
     content: Sequence[Hashable] | None = None,
     synthetic: bool = False,
 ) -> Calibration:
-    """The calibration from embeddings of people who are new to the network.
+    """Compute the calibration from embeddings of people who are new to the network.
 
-    An image that occurs under two people would be a pair at distance 0 that is not of two people: it is left out. Of an
-    image that a person has twice, the first counts. Of more than MAX_IMAGES images an even choice is taken. The
-    interval's variance is that of a mean over pairs, in which pairs with a person in common are correlated.
+    An image that occurs under two people is left out, since it would form a false pair of two people at distance 0. If
+    one person has an image twice, the first counts. More than MAX_IMAGES images are subsampled evenly. The interval
+    uses the variance of a mean over pairs in which pairs that share a person are correlated.
 
     Args:
-        embeddings: [image, feature], normalised here. labels: [image], whose image.
-        content: [image], equal for copies of one image. Without it all images count as different: equal vectors may
-            also come from a network that sees no difference.
+        embeddings: [image, feature], normalised here.
+        labels: [image], the person on each image.
+        content: [image], equal for copies of one image. Without it all images count as different, since equal vectors
+            may also come from a network that cannot distinguish two images.
 
     Raises:
-        CalibrationError: for fewer than three people, from whom the spread over people cannot be estimated.
+        CalibrationError: fewer than three people, too few to estimate the spread over people.
 
     References:
         Aronow, Samii and Assenova, Political Analysis 23 (2015) 564, equation 4: dyadic cluster-robust variance.
@@ -147,10 +151,9 @@ def compute_calibration(
     contested = sum(map(len, duplicates.contested))
     vectors, (_, people) = vectors[kept], np.unique(owners[kept], return_inverse=True)
     if people.size == 0 or people.max() < 2:
-        left_out = f" without the {contested} that stand under more than one person" if contested else ""
+        left_out = f" without the {contested} images that occur under more than one person" if contested else ""
         raise CalibrationError(
-            f"a calibration takes pictures of at least 3 people, and better of 50; there are {len(np.unique(people))}"
-            f"{left_out}"
+            f"a calibration needs images of at least 3 people, better 50; there are {len(np.unique(people))}{left_out}"
         )
     if len(vectors) > MAX_IMAGES:
         chosen = np.linspace(0, len(vectors) - 1, MAX_IMAGES).round().astype(int)
@@ -177,12 +180,12 @@ def compute_calibration(
 
 
 def read_calibration(row: Any) -> Calibration:
-    """The calibration that `to_dict` wrote. Raises CalibrationError for anything else."""
+    """Read a calibration written by `to_dict`. Raises CalibrationError for anything else."""
     try:
         if row["version"] != CALIBRATION_VERSION:
-            raise CalibrationError(f"calibration version {row['version']} is none that this package reads")
+            raise CalibrationError(f"calibration version {row['version']} is not supported by this package")
         curve = tuple((int(accepted), float(threshold)) for accepted, threshold in row["curve"])
-        # Earlier versions left none out.
+        # Earlier versions did not leave out any images.
         left_out = row.get("left_out", {})
         calibration = Calibration(
             model_id=str(row["model_id"]),
@@ -199,25 +202,25 @@ def read_calibration(row: Any) -> Calibration:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, CalibrationError):
             raise
-        raise CalibrationError(f"no calibration: {type(error).__name__}: {error}") from None
+        raise CalibrationError(f"not a calibration: {type(error).__name__}: {error}") from None
     flat = [threshold for _, threshold in curve]
     ranks = [accepted for accepted, _ in curve]
     sound = flat and ranks[0] == 0 and ranks == sorted(ranks) and flat == sorted(flat) and math.isfinite(sum(flat))
     if not (sound and calibration.pairs > 0 and calibration.design_effect >= 1):
-        raise CalibrationError("no calibration: its curve does not rise from 0 accepted pairs; make it again")
+        raise CalibrationError("not a calibration: its curve does not rise from 0 accepted pairs; create it again")
     return calibration
 
 
 def _list_impostors(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance and dyad (first person * people + second person, first < second) of each pair of different people."""
+    """Return distance and dyad (first person * people + second person, first < second) of each impostor pair."""
     distances, dyads = [], []
     number = int(people.max()) + 1
     for start in range(0, len(people), BLOCK_IMAGES):
         block = slice(start, start + BLOCK_IMAGES)
-        # Each pair once: the second image comes after the first.
+        # Count each pair once: the second image comes after the first.
         after = np.arange(len(people)) > np.arange(start, start + len(people[block]))[:, None]
         rows, columns = np.nonzero(after & (people[block, None] != people))
-        # Of unit vectors |a - b|^2 = 2 - 2 a.b. It loses the digits of small distances, which are computed directly.
+        # For unit vectors |a - b|^2 = 2 - 2 a.b. This is imprecise for small distances, which are computed directly.
         squares = 2 - 2 * (embeddings[block] @ embeddings.T)[rows, columns]
         close = squares < 1e-6
         squares[close] = ((embeddings[block][rows[close]] - embeddings[columns[close]]) ** 2).sum(axis=1)
@@ -230,17 +233,17 @@ def _list_impostors(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndar
 def _count_allowed(rate: float, pairs: int) -> int:
     if not 0 <= rate <= 1:
         raise ValueError(f"false_accept_rate={rate} must be between 0 and 1")
-    # 0.29 * 100 is 28.999999999999996, and means 29.
+    # 0.29 * 100 is 28.999999999999996 and must count as 29.
     return math.floor(rate * pairs + 1e-9)
 
 
 def _find_threshold(ranked: np.ndarray, allowed: int) -> float:
-    """The largest distance at which at most `allowed` of the pairs are accepted."""
+    """Return the largest distance at which at most `allowed` of the pairs are accepted."""
     return 1.0 if allowed >= ranked.size else float(min(1.0, np.nextafter(ranked[allowed], -np.inf)))
 
 
 def _make_curve(ranked: np.ndarray) -> tuple[tuple[int, float], ...]:
-    """Every count of accepted pairs up to 100, then 2 % apart: a few hundred entries, whatever the pairs."""
+    """Return thresholds at every count of accepted pairs up to 100, then 2 % apart: a few hundred entries at most."""
     ranks = {0, ranked.size} | {round(100 * 1.02**step) for step in range(700)} | set(range(100))
     kept = sorted(rank for rank in ranks if rank <= ranked.size)
     return tuple((rank, _find_threshold(ranked, rank)) for rank in kept)
@@ -257,11 +260,13 @@ def _tell(rate: float, ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray
 
 
 def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.ndarray, accepted: int) -> float:
-    """The variance of the share of accepted pairs, over that of as many independent pairs; at least 1.
+    """Return the variance of the share of accepted pairs relative to that of independent pairs; at least 1.
 
     Args:
-        ranked: [pair], distances ascending. dyads: [pair], which two people. counts: [person], images.
-        accepted: how many of the closest pairs are accepted.
+        ranked: [pair], distances ascending.
+        dyads: [pair], the two people of each pair.
+        counts: [person], images.
+        accepted: the number of closest pairs that are accepted.
     """
     pairs, people = ranked.size, len(counts)
     rate = accepted / pairs
@@ -275,6 +280,6 @@ def _compute_design_effect(ranked: np.ndarray, dyads: np.ndarray, counts: np.nda
     all_squares = (squares.sum() ** 2 - (squares**2).sum()) / 2
     of_dyads = (hits**2).sum() - 2 * rate * (hits * counts[first] * counts[second]).sum() + rate**2 * all_squares
     variance = ((surplus**2).sum() - of_dyads) / pairs**2
-    # Corrected for one degree of freedom and, as it is an estimate itself, for Student's t, to first order.
+    # Corrected for one degree of freedom and, since it is itself an estimate, for Student's t, to first order.
     variance *= people / (people - 1) * (1 + (1.96**2 + 1) / (2 * (people - 1)))
     return max(1.0, float(variance * pairs / (rate * (1 - rate))))

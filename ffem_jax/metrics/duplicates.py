@@ -1,4 +1,4 @@
-"""Finds images that occur twice: under two people, one of whom is wrong, or twice under one."""
+"""Find images that occur twice: under two people (so one label is wrong) or twice under one person."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Two vectors at most this far apart, in 0 to 1, are one picture's: the compiled kernels, plain JAX and ONNX Runtime
-# were up to 7e-6 apart for one picture (a small network, 240 drawn faces), and two pictures at least 6e-3.
+# Two vectors at most this far apart, in 0 to 1, come from one image: the compiled kernels, plain JAX and ONNX Runtime
+# differed by up to 7e-6 for one image (a small network, 240 synthetic faces), and two images by at least 6e-3.
 SAME_DISTANCE = 5e-5
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The images that occur more than once, as groups of their indices, each ascending.
+    """The images that occur more than once, as groups of ascending indices.
 
     Args:
-        contested: groups under more than one person; at least one label is wrong.
-        repeated: groups under one person.
+        contested: groups that occur under more than one person; at least one label is wrong.
+        repeated: groups that occur under one person.
     """
 
     contested: tuple[tuple[int, ...], ...]
     repeated: tuple[tuple[int, ...], ...]
 
     def select(self, images: int) -> np.ndarray:
-        """Which images to compare with other people's: bool [image], no contested one, the first of a repeated one."""
+        """Return the images for comparisons between people, bool [image]: none contested, the first of a repeated."""
         kept = np.ones(images, bool)
         kept[[index for group in self.contested for index in group]] = False
         kept[[index for group in self.repeated for index in group[1:]]] = False
@@ -35,7 +35,7 @@ class Duplicates:
 
 
 def find_duplicates(labels: npt.ArrayLike, content: Sequence[Hashable]) -> Duplicates:
-    """The images of people `labels` [image] with equal `content` [image], in order of the first of each group."""
+    """Group the images with equal `content` [image], given their people `labels` [image], by first occurrence."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(content):
         groups[key].append(index)
@@ -49,7 +49,7 @@ def find_duplicates(labels: npt.ArrayLike, content: Sequence[Hashable]) -> Dupli
 
 
 def group_same_vectors(vectors: np.ndarray) -> np.ndarray:
-    """For each of `vectors` [row, feature], of unit length, the first row that is of the same image: int [row]."""
+    """Return for each row of L2-normalised `vectors` [row, feature] the first row of the same image: int [row]."""
     first = np.arange(len(vectors))
     if len(vectors) < 2:
         return first
@@ -67,7 +67,7 @@ def group_same_vectors(vectors: np.ndarray) -> np.ndarray:
 
 
 def find_same_rows(vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
-    """Whether each of `vectors` [row, feature] is of the same image as any of `probes` [probe, feature]: bool [row]."""
+    """Return whether each of `vectors` [row, feature] is of the same image as any of `probes` [probe, feature]."""
     found = np.zeros(len(vectors), bool)
     if not (len(probes) and len(vectors)):
         return found
@@ -81,14 +81,14 @@ def find_same_rows(vectors: np.ndarray, probes: np.ndarray) -> np.ndarray:
 
 
 def _project(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """The position of each vector along a random line, and the margin within which equal vectors lie.
+    """Return the position of each vector along a random line, and the largest distance there between equal vectors.
 
-    Vectors that are close are close along any line, so only neighbours on it need comparing.
+    Vectors that are close are also close along any line, so only neighbours on the line need comparing.
     """
     length = vectors.shape[1]
     drawn = np.random.default_rng(0).normal(size=length)
     line = (drawn / np.linalg.norm(drawn)).astype(np.float32)
-    # Distances are half of those of unit vectors; a float32 dot product is off by at most (length + 1) roundings.
+    # Distances are half those of unit vectors; the error of a float32 dot product is at most (length + 1) roundings.
     margin = 2 * SAME_DISTANCE + 2 * (length + 4) * float(np.finfo(np.float32).epsneg)
     return (vectors.astype(np.float32, copy=False) @ line).astype(np.float64), margin
 

@@ -10,14 +10,13 @@ BLOCK_PROBES = 256
 
 
 def normalize_embeddings(embeddings: npt.ArrayLike) -> np.ndarray:
-    """Embeddings [image, feature] scaled to unit length, in float64.
+    """Return embeddings [image, feature] L2-normalised, in float64.
 
     Raises:
-        ValueError: for anything but a matrix, and for an embedding without a direction (all zeros, or a number that is
-            not finite), naming its row.
+        ValueError: `embeddings` is not a matrix, or an embedding is all zeros or not finite; the message names its row.
     """
     embeddings = _as_matrix(embeddings, "embeddings")
-    # Divided by the largest entry first, so that squares neither overflow nor vanish.
+    # Divide by the largest entry first, so that squares neither overflow nor vanish.
     largest = np.max(np.abs(embeddings), axis=1, keepdims=True, initial=0.0)
     bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
     if bad.size:
@@ -32,21 +31,21 @@ def find_nearest(
     *,
     other_than: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest gallery row of each probe, by Euclidean distance (Eq. 6).
+    """Find the nearest gallery row of each probe, by Euclidean distance (Eq. 6).
 
     Memory is bounded by BLOCK_PROBES x gallery images.
 
     Args:
-        probes: [probe, feature]. gallery: [image, feature]. They are compared as they are: normalise them first if
-            lengths should not matter.
-        other_than: (probe_labels, gallery_labels); each probe is then compared with images of other labels only.
+        probes: [probe, feature].
+        gallery: [image, feature]. Neither is normalised here: normalise both first if norms should not matter.
+        other_than: (probe_labels, gallery_labels); each probe is then compared only with images of other labels.
 
     Returns:
-        (index, distance), each [probe]. Of gallery rows at one distance the first is taken. A probe without any
+        (index, distance), each [probe]. Among gallery rows at equal distance the first is chosen. A probe without any
         gallery image has index -1 and an infinite distance.
 
     Raises:
-        ValueError: where shapes disagree, the gallery is empty or a number is not finite.
+        ValueError: the shapes disagree, the gallery is empty or a number is not finite.
     """
     probes, gallery = _as_matrix(probes, "probes"), _as_matrix(gallery, "gallery")
     if not len(gallery):
@@ -54,7 +53,7 @@ def find_nearest(
     if probes.shape[1] != gallery.shape[1]:
         raise ValueError(f"probes have {probes.shape[1]} features and the gallery {gallery.shape[1]}; use one model")
     if not (np.isfinite(probes).all() and np.isfinite(gallery).all()):
-        raise ValueError("an embedding holds a number that is not finite")
+        raise ValueError("an embedding contains a number that is not finite")
     if other_than is not None:
         probe_labels = as_labels(other_than[0], len(probes), "probe")
         gallery_labels = as_labels(other_than[1], len(gallery), "gallery")
@@ -65,14 +64,14 @@ def find_nearest(
     for start in range(0, len(probes), BLOCK_PROBES):
         rows = slice(start, start + BLOCK_PROBES)
         block = probes[rows]
-        # |p - g|^2 minus |p|^2, which is the same for all candidates of a probe.
+        # |p - g|^2 without |p|^2, which is the same for all candidates of a probe.
         scores = gallery_squares - 2 * (block @ gallery.T)
         if other_than is not None:
             scores[probe_labels[rows, None] == gallery_labels] = np.inf
         best = np.argmin(scores, axis=1)
         seen = np.isfinite(scores[np.arange(len(block)), best])
         index[rows] = np.where(seen, best, -1)
-        # Computed from the difference: the expanded form loses half the digits of a small distance.
+        # Computed from the difference, because the expanded form loses half the digits of a small distance.
         distance[rows] = np.where(seen, np.linalg.norm(block - gallery[best], axis=1), np.inf)
     return index, distance
 
@@ -80,13 +79,14 @@ def find_nearest(
 def compute_closed_set_hits(
     probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
 ) -> np.ndarray:
-    """Whether the nearest gallery image of each probe is of the same person: bool [probe].
+    """Return whether the nearest gallery image of each probe shows the same person: bool [probe].
 
     Args:
-        probes, gallery: embeddings [image, feature], normalised here. probe_labels, gallery_labels: [image].
+        probes, gallery: embeddings [image, feature], normalised here.
+        probe_labels, gallery_labels: [image].
 
     Raises:
-        ValueError: as `find_nearest` does.
+        ValueError: as in `find_nearest`.
     """
     probes, gallery = normalize_embeddings(probes), normalize_embeddings(gallery)
     probe_labels = as_labels(probe_labels, len(probes), "probe")
@@ -98,10 +98,10 @@ def compute_closed_set_hits(
 def compute_closed_set_accuracy(
     probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
 ) -> float:
-    """The share of probes, in 0 to 1, whose nearest gallery image is of the same person.
+    """Return the share of probes, in 0 to 1, whose nearest gallery image shows the same person.
 
     Raises:
-        ValueError: as `compute_closed_set_hits` does, and where there is no probe.
+        ValueError: as in `compute_closed_set_hits`, and if there is no probe.
     """
     hits = compute_closed_set_hits(probes, probe_labels, gallery, gallery_labels)
     if not hits.size:
@@ -110,7 +110,7 @@ def compute_closed_set_accuracy(
 
 
 def as_labels(labels: npt.ArrayLike, images: int, what: str) -> np.ndarray:
-    """`labels` as an array [image]; ValueError unless there is one for each of `images`."""
+    """Return `labels` as an array [image]. Raises ValueError unless there is one label for each of `images`."""
     array = np.asarray(labels)
     if array.shape != (images,):
         raise ValueError(f"{images} {what} images come with labels of shape {array.shape}; give one label per image")

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 
 def compute_wilson_interval(correct: float, tested: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a rate, `correct` out of `tested`, as (low, high) in 0 to 1.
+    """Return the Wilson score interval of a rate, `correct` out of `tested`, as (low, high) in 0 to 1.
 
-    Unlike the interval of the normal approximation, it stays within 0 to 1, and it has a width at 0 and at `tested`
-    correct, where small test sets often are. With nothing tested it is (0, 1).
+    Unlike the normal approximation, it stays within 0 to 1 and has a positive width if none or all are correct, which
+    is common with small test sets. With nothing tested it is (0, 1).
 
     Args:
-        correct, tested: counts of images. They may be fractions, as a mean over seeds times the images tested is.
+        correct, tested: counts of images. They may be fractional, such as a mean over seeds times the images tested.
 
     Raises:
         ValueError: unless 0 <= correct <= tested and 0 < confidence < 1.
@@ -35,7 +35,7 @@ def compute_wilson_interval(correct: float, tested: float, confidence: float = 0
     shrink = 1 + z * z / tested
     centre = (rate + z * z / (2 * tested)) / shrink
     half_width = z * math.sqrt(rate * (1 - rate) / tested + (z / (2 * tested)) ** 2) / shrink
-    # In theory the two ends are exactly 0 and 1; in floating point they miss them by a rounding.
+    # At the extremes the exact ends are 0 and 1; floating point misses them by a rounding error.
     low = 0.0 if correct == 0 else centre - half_width
     high = 1.0 if correct == tested else centre + half_width
     return low, high
@@ -44,18 +44,20 @@ def compute_wilson_interval(correct: float, tested: float, confidence: float = 0
 def compute_clustered_interval(
     rates: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """An interval (low, high), in 0 to 1, of a mean of rates that come in clusters, such as people.
+    """Return an interval (low, high), in 0 to 1, of a mean of rates that come in clusters, such as people.
 
-    The images of one person tend to be right or wrong together, so they say less than as many people's would. This is
-    Wilson's interval with the number of images divided by the design effect: the variance of the mean when people are
-    drawn with all their images, over its variance when images are drawn one by one; at least 1. With fewer than two
-    clusters, or with all rates 0 or all 1, the effect cannot be estimated, and images count one by one.
+    The images of one person tend to be classified correctly or incorrectly together, so they carry less information
+    than images of different people. This is Wilson's interval with the number of images divided by the design effect:
+    the variance of the mean when people are drawn with all their images, over its variance when images are drawn
+    individually; at least 1. With fewer than two clusters, or if all rates are 0 or all are 1, the effect cannot be
+    estimated, and images count individually.
 
     Args:
-        rates: [image], in 0 to 1. clusters: [image], whose image it is.
+        rates: [image], in 0 to 1.
+        clusters: [image], the cluster (person) of each image.
 
     Raises:
-        ValueError: where the shapes disagree, there is no image, or confidence is not between 0 and 1.
+        ValueError: the shapes disagree, there is no image, or confidence is not between 0 and 1.
 
     References:
         Korn and Graubard, Survey Methodology 24 (1998) 193; Kish, Survey Sampling (1965).
@@ -63,7 +65,7 @@ def compute_clustered_interval(
     rates, clusters = np.asarray(rates, dtype=np.float64), np.asarray(clusters)
     if rates.ndim != 1 or rates.shape != clusters.shape or not rates.size:
         raise ValueError(
-            f"rates {rates.shape} and clusters {clusters.shape} must both be [image], of one image or more"
+            f"rates {rates.shape} and clusters {clusters.shape} must both be [image], with at least one image"
         )
     _, member = np.unique(clusters, return_inverse=True)
     excess = np.bincount(member, rates - rates.mean())
@@ -78,7 +80,7 @@ def compute_clustered_interval(
 def compute_difference_interval(
     first: tuple[float, float, float], second: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """The interval of `second` less `first`, each (rate, low, high), taken as independent.
+    """Return the interval of `second` minus `first`, each (rate, low, high), assumed independent.
 
     References:
         Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
@@ -90,15 +92,15 @@ def compute_difference_interval(
 def compute_unpaired_interval(
     first: tuple[float, int], second: tuple[float, int], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """An interval (low, high), in -1 to 1, of rate `second` minus rate `first`, of independent images.
+    """Return an interval (low, high), in -1 to 1, of rate `second` minus rate `first` on independent images.
 
-    Use it where it is not known which images each was right about.
+    Use it if the results per image are unknown.
 
     Args:
         first, second: (correct, tested), counts of images.
 
     Raises:
-        ValueError: as `compute_wilson_interval` does.
+        ValueError: as in `compute_wilson_interval`.
 
     References:
         Newcombe, Statistics in Medicine 17 (1998) 873, method 10: the two Wilson intervals, squared and added.

@@ -1,7 +1,7 @@
 """Acceptance by distance (the paper's Eq. 7), and the threshold for a given false-accept rate.
 
-A distance is half the Euclidean distance of unit-length embeddings: 0 for the same direction, 1 for the opposite one.
-The paper calls its sigma = 0.5 "(normalized)" and does not say how; this normalisation is our reading.
+A distance is half the Euclidean distance of L2-normalised embeddings: 0 for equal directions, 1 for opposite ones. The
+paper calls its sigma = 0.5 "(normalized)" without saying how; this normalisation is our interpretation.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ class Matches:
     """The nearest gallery image of each probe, and whether it is accepted. Arrays are [probe].
 
     Args:
-        index: of the nearest gallery image. label: its person, whether accepted or not.
-        distance: in 0 to 1. accepted: distance <= sigma.
+        index: index of the nearest gallery image.
+        label: its person, accepted or not.
+        distance: in 0 to 1.
+        accepted: distance <= sigma.
     """
 
     index: np.ndarray
@@ -32,12 +34,13 @@ class Matches:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """How often Eq. 7 accepts: rates over the probes, in 0 to 1.
+    """Acceptance rates of Eq. 7 over the probes, in 0 to 1.
 
     Args:
-        accepted_correct: accepted as the right person. accepted: accepted as anybody, right or wrong.
-        false_accept: accepted as somebody else while the probe's own person is not enrolled (an open set). A probe
-            that is then left without any gallery image counts as not accepted.
+        accepted_correct: accepted as the correct person.
+        accepted: accepted as any person, correct or not.
+        false_accept: accepted as another person while the probe's own person is not enrolled (an open set). A probe
+            that then has no gallery image left counts as not accepted.
     """
 
     accepted_correct: float
@@ -49,10 +52,11 @@ def match(probes: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.Arr
     """Compare each probe with its nearest gallery image, and accept at distance <= sigma (Eq. 6 and 7).
 
     Args:
-        probes, gallery: embeddings [image, feature], normalised here. gallery_labels: [image].
+        probes, gallery: embeddings [image, feature], normalised here.
+        gallery_labels: [image].
 
     Raises:
-        ValueError: as `find_nearest` does, and for a sigma that is NaN.
+        ValueError: as in `find_nearest`, or sigma is NaN.
     """
     _check_sigma(sigma)
     probes, gallery = normalize_embeddings(probes), normalize_embeddings(gallery)
@@ -65,10 +69,10 @@ def match(probes: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.Arr
 def compute_impostor_distances(
     probes: npt.ArrayLike, probe_labels: npt.ArrayLike, gallery: npt.ArrayLike, gallery_labels: npt.ArrayLike
 ) -> np.ndarray:
-    """The distance [probe], in 0 to 1, to the nearest gallery image of another person; infinite where there is none.
+    """Return the distance [probe], in 0 to 1, to the nearest gallery image of another person; infinite if none.
 
     Raises:
-        ValueError: as `find_nearest` does.
+        ValueError: as in `find_nearest`.
     """
     labels = (probe_labels, gallery_labels)
     _, distance = find_nearest(normalize_embeddings(probes), normalize_embeddings(gallery), other_than=labels)
@@ -82,13 +86,14 @@ def compute_acceptance(
     gallery_labels: npt.ArrayLike,
     sigma: float,
 ) -> Acceptance:
-    """The accept rates of Eq. 7 at `sigma`: with everybody enrolled, and with the probe's own person left out.
+    """Return the acceptance rates of Eq. 7 at `sigma`: with all people enrolled, and without the probe's own person.
 
     Args:
-        probes, gallery: embeddings [image, feature], normalised here; their labels: [image].
+        probes, gallery: embeddings [image, feature], normalised here.
+        probe_labels, gallery_labels: [image].
 
     Raises:
-        ValueError: as `match` does, and where there is no probe.
+        ValueError: as in `match`, or there is no probe.
     """
     matches = match(probes, gallery, gallery_labels, sigma)
     if not matches.accepted.size:
@@ -103,25 +108,27 @@ def compute_acceptance(
 
 
 def calibrate_sigma(train_embeddings: npt.ArrayLike, train_labels: npt.ArrayLike, far_target: float) -> float:
-    """The largest sigma in 0 to 1 at which at most `far_target` of the training images accept another person.
+    """Return the largest sigma in 0 to 1 at which at most `far_target` of the training images accept another person.
 
-    The impostor of an image is the nearest training image of another person. Test images are not used, so none can
-    leak. The network was trained to separate these very people, so strangers are accepted more often than
-    `far_target`; `compute_acceptance` on test images says how often. Where even distance 0 accepts too many impostors
+    The impostor of an image is the nearest training image of another person. Test images are not used, so they cannot
+    leak. The network was trained to separate exactly these people, so new people are accepted more often than
+    `far_target`; `compute_acceptance` on test images measures how often. If even distance 0 accepts too many impostors
     (one image under two names), the result is below 0 and accepts nothing.
 
     Args:
-        train_embeddings: [image, feature], normalised here. train_labels: [image]. far_target: in 0 to 1.
+        train_embeddings: [image, feature], normalised here.
+        train_labels: [image].
+        far_target: in 0 to 1.
 
     Raises:
-        ValueError: for fewer than two people, and for a far_target outside 0 to 1.
+        ValueError: there are fewer than two people, or far_target is outside 0 to 1.
     """
     if not 0 <= far_target <= 1:
         raise ValueError(f"far_target={far_target} must be between 0 and 1")
     impostors = np.sort(compute_impostor_distances(train_embeddings, train_labels, train_embeddings, train_labels))
     if not np.isfinite(impostors).all() or not impostors.size:
-        raise ValueError("calibrating sigma takes training images of at least two people")
-    # 0.29 * 100 is 28.999999999999996, and means 29.
+        raise ValueError("calibrating sigma needs training images of at least two people")
+    # 0.29 * 100 is 28.999999999999996 and must count as 29.
     allowed = math.floor(far_target * impostors.size + 1e-9)
     if allowed == impostors.size:
         return 1.0

@@ -1,10 +1,10 @@
-"""How well people nobody trained on are told apart: identification and verification among the images of a test fold.
+"""Open-set metrics for people who were not in training: identification and verification within a test fold.
 
-Identification asks of each image whether its nearest neighbour among all others shows the same person: one hit or miss
-per image, so that whatever counts hits (paired comparisons, groups, intervals) works as it does for a classifier.
+Identification tests for each image whether its nearest neighbour among all others shows the same person: one hit or
+miss per image, so everything that counts hits (paired comparisons, groups, intervals) works as for a classifier.
 
-Verification looks at every pair. A person with 530 images has more pairs than a thousand others together, so pairs are
-weighted: each person's genuine pairs weigh 1 in all, and so do the impostor pairs of each two people.
+Verification compares every pair. A person with 530 images has more pairs than a thousand others combined, so pairs are
+weighted: the genuine pairs of each person have total weight 1, and so do the impostor pairs of each two people.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ffem_jax.metrics.identification import as_labels, normalize_embeddings
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 REPLICATES = 200
-# False accept rates whose thresholds a replicate's ROC is read at; the measures themselves use every pair.
+# A replicate's ROC is evaluated at the thresholds of these false accept rates; the measures themselves use every pair.
 GRID = np.concatenate([np.geomspace(1e-5, 0.03, 18), np.linspace(0.05, 1, 16)])
 _BLOCK = 512
-# Pairs grow with the square of the images: of more than so many, people are drawn whose pairs are looked at.
+# The number of pairs is quadratic in the images: with more images than this, only a sample of people is compared.
 MOST_IMAGES = 6_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure, in 0 to 1, with the ends of its 95 % interval."""
+    """A measure, in 0 to 1, with its 95 % interval."""
 
     value: float
     low: float
@@ -36,14 +36,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OpenSetReport:
-    """What the embeddings of a fold are worth.
+    """The open-set metrics of a fold's embeddings. All intervals resample people, not images.
 
-    probes: int [probe], the rows that were asked about: the images of people with two or more. hits: bool [probe],
-    whether the nearest other image shows the same person. rank1: their share; its interval, as all others, draws
-    people and not images. tar: by false accept rate, the share of genuine pairs accepted at the lowest threshold
-    whose share of impostor pairs is at most that. eer: the rate at which both kinds of errors are equally frequent.
-    auc: the chance that a genuine pair is more similar than an impostor pair, a tie counting half. compared: how many
-    images these pairs are of: all, or of a large fold those of some people.
+    probes: int [probe], the rows of the images whose person has at least two.
+    hits: bool [probe], whether the nearest other image shows the same person.
+    rank1: the share of hits.
+    tar: per false accept rate, the share of genuine pairs accepted at the lowest similarity threshold at which the
+        accepted share of impostor pairs is at most that rate.
+    eer: the rate at which both kinds of errors are equally frequent.
+    auc: the probability that a genuine pair is more similar than an impostor pair; a tie counts half.
+    compared: the number of images in these pairs: all, or in a large fold those of a sample of people.
     """
 
     probes: np.ndarray
@@ -60,12 +62,12 @@ def find_rank1_hits(embeddings: npt.ArrayLike, people: npt.ArrayLike) -> tuple[n
 
     Args:
         embeddings: [image, feature]; normalised here.
-        people: [image], who is on it.
+        people: [image], the person on each image.
 
     Returns:
-        (probes, hits): int [probe], the images whose person has another one; bool [probe], whether the most similar
-        other image, of probes and of people with a single image alike, shows the same person. Of equally similar
-        ones the first counts.
+        (probes, hits): int [probe], the images whose person has another image; bool [probe], whether the most similar
+        other image shows the same person. The other images include those of people with a single image. Among equally
+        similar images the first counts.
 
     Raises:
         ValueError: the shapes disagree, or an embedding has no direction.
@@ -90,18 +92,18 @@ def measure_open_set(
     seed: int = 0,
     most_images: int = MOST_IMAGES,
 ) -> OpenSetReport:
-    """All measures of a fold, each with its interval.
+    """Compute all measures of a fold, each with its interval.
 
     Args:
         embeddings: [image, feature]; normalised here.
-        people: [image], who is on it: nobody who trained.
-        replicates: draws of people, with replacement, behind each interval.
-        seed: of these draws.
-        most_images: verification looks at the pairs of so many images at most, all of each of the people who are
-            drawn; identification always asks about all.
+        people: [image], the person on each image; none of them was in training.
+        replicates: the number of resamples of people, with replacement, for each interval.
+        seed: the seed of these resamples.
+        most_images: verification compares at most this many images, namely all images of a sample of people;
+            identification always uses all images.
 
     Raises:
-        ValueError: fewer than two people, nobody with two images, shapes that disagree, or an embedding without
+        ValueError: there are fewer than two people, no person has two images, shapes disagree, or an embedding has no
             direction.
 
     References:
@@ -125,7 +127,7 @@ def measure_open_set(
     times = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), replicates).astype(np.float64)
     right = np.bincount(person[probes], hits, len(counts))
     asked = np.bincount(person[probes], minlength=len(counts))
-    # A draw in which nobody has two images, or all are one person, says nothing.
+    # Drop replicates in which no person has two images or all images show one person.
     own = times[:, chosen]
     times = times[(own @ (counts[chosen] > 1) > 0) & (np.count_nonzero(own, axis=1) > 1)]
     grid = thresholds[np.searchsorted(sums[1] / sums[1][-1], GRID).clip(max=len(thresholds) - 1)]
@@ -143,12 +145,15 @@ def measure_open_set(
 
 
 def _choose_people(counts: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """The people whose pairs are looked at, sorted: all, or as many of them in random order as have `most` images."""
+    """Return the people to compare, sorted: all, or a random sample with at most `most` images in total.
+
+    The sample has at least two people, one of them with two images, even if that exceeds `most`.
+    """
     if counts.sum() <= most:
         return np.arange(len(counts))
     shuffled = np.random.default_rng([seed, 1]).permutation(len(counts))
     kept = max(int(np.searchsorted(np.cumsum(counts[shuffled]), most, side="right")), 2)
-    if not (counts[shuffled[:kept]] > 1).any():  # then nobody would have a pair of their own
+    if not (counts[shuffled[:kept]] > 1).any():  # otherwise there would be no genuine pair
         kept = int(np.argmax(counts[shuffled] > 1)) + 1
     return np.sort(shuffled[:kept])
 
@@ -156,9 +161,9 @@ def _choose_people(counts: np.ndarray, most: int, seed: int) -> np.ndarray:
 def _sum_by_threshold(
     similarity: np.ndarray, person: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each similarity there is, falling, and the weight of the genuine and of the impostor pairs accepted at it.
+    """Return each distinct similarity, descending, and the weights of the genuine and impostor pairs accepted at it.
 
-    similarity: [image, image], of images sorted by person; counts: [person], images of each.
+    similarity: [image, image], of images sorted by person; counts: [person], images per person.
     """
     i, j = np.triu_indices(len(person), 1)
     values, first, second = similarity[i, j], person[i], person[j]
@@ -166,15 +171,15 @@ def _sum_by_threshold(
     weight = np.where(genuine, 2 / np.maximum(size * (size - 1), 1)[first], 1 / (size[first] * size[second]))
     order = np.argsort(-values, kind="stable")
     ranked, genuine, weight = values[order], genuine[order], weight[order]
-    last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # of each run of one similarity
+    last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # the end of each run of equal similarities
     return ranked[last], np.cumsum(weight * genuine)[last], np.cumsum(weight * ~genuine)[last]
 
 
 def _draw_changes(similarity: np.ndarray, counts: np.ndarray, thresholds: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """What changes [replicate, measure] where person p is drawn times[replicate, p] times instead of once.
+    """Return the changes of the measures [replicate, measure] if person p is drawn times[replicate, p] times.
 
-    A person drawn twice is two people who look the same; these two make no pair with each other. Read at `thresholds`
-    alone, the measures are a little low, with everybody drawn once too: hence changes.
+    A person drawn twice counts as two people who look the same and are not paired with each other. Evaluated only at
+    `thresholds`, the measures are slightly too low, also with each person drawn once. Changes cancel this bias.
     """
     times = np.vstack([np.ones(len(counts)), times])
     starts, size = np.append(0, np.cumsum(counts)[:-1]), counts.astype(np.float64)
@@ -192,7 +197,7 @@ def _draw_changes(similarity: np.ndarray, counts: np.ndarray, thresholds: np.nda
 
 
 def _interpolate(accepted: np.ndarray, falsely: np.ndarray) -> list[float]:
-    """As `_measure`, from few thresholds: linear between them, in the logarithm of a small false accept rate."""
+    """Like `_measure`, from few thresholds: linear between them, for TAR in the logarithm of the false accept rate."""
     tar, far = accepted / accepted[-1], falsely / falsely[-1]
     seen = far > 0
     at = np.interp(np.log(FALSE_ACCEPT_RATES), np.log(far[seen]), tar[seen])
@@ -201,9 +206,9 @@ def _interpolate(accepted: np.ndarray, falsely: np.ndarray) -> list[float]:
 
 
 def _measure(accepted: np.ndarray, falsely: np.ndarray) -> np.ndarray:
-    """EER, AUC and TAR at each of FALSE_ACCEPT_RATES, from accepted weights [threshold] by falling threshold."""
+    """Return EER, AUC and TAR at each of FALSE_ACCEPT_RATES, from accepted weights [threshold] by falling threshold."""
     tar, far = np.append(0, accepted) / accepted[-1], np.append(0, falsely) / falsely[-1]
-    # Rounding of a sum of weights must not cost a rate its last pair.
+    # The tolerance keeps the last pair of a rate in spite of rounding in the sum of weights.
     at = [float(tar[far <= rate + 1e-12].max()) for rate in FALSE_ACCEPT_RATES]
     area = float(np.sum(np.diff(far) * (tar[1:] + tar[:-1]) / 2))
     return np.array([np.maximum(far, 1 - tar).min(), area, *at])

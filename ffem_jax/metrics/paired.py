@@ -1,10 +1,10 @@
-"""Compares two classifiers on the same images: an interval of their difference, an exact test, Holm's correction.
+"""Compare two classifiers on the same images: an interval of their difference, an exact test, Holm's correction.
 
-Everything works on differences per image and training run: 1 where only the second classifier is right, -1 where only
-the first is, 0 where they agree.
+Everything works on differences per image and training run: 1 if only the second classifier is correct, -1 if only the
+first is, 0 if they agree.
 
-Written by hand: scipy.stats has no bootstrap of runs crossed with images, and its `permutation_test` draws signs where
-the exact test here counts all of them.
+Implemented here because scipy.stats has no bootstrap of runs crossed with images, and its `permutation_test` samples
+signs, while the exact test here counts all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DRAWS = 10_000
 
 
 def compute_mean_difference(totals: npt.ArrayLike, counts: npt.ArrayLike) -> float:
-    """The mean difference over all tests: `totals` over `counts`, both [run, image]. ValueError without a test."""
+    """Return the mean difference over all tests: `totals` / `counts`, both [run, image]. ValueError without a test."""
     totals, counts = _check_tables(totals, counts)
     return float(totals.sum() / counts.sum())
 
@@ -34,30 +34,33 @@ def compute_paired_interval(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """A bootstrap interval (low, high) of the mean difference, in -1 to 1.
+    """Return a bootstrap interval (low, high) of the mean difference, in -1 to 1.
 
     Images and runs (training seeds) are resampled separately, with replacement, and the two changes are added. An image
-    is drawn with its tests by all runs, as it is one image: counted once per run, the interval would shrink with every
-    seed. Resampling both at once counts chance in a single test three times; this counts it up to twice. So the
-    interval is somewhat wide where that chance is what runs differ by, and somewhat narrow for the effect of the seed
-    where runs are few. A single run cannot be resampled: the interval then excludes variance between seeds.
+    is drawn with its tests by all runs: if each run's test counted as its own image, the interval would shrink with
+    every seed. Resampling both at once counts the randomness of a single test three times; this counts it up to twice.
+    The interval is therefore somewhat wide if runs differ mainly by that randomness, and somewhat narrow for the effect
+    of the seed if there are few runs. A single run cannot be resampled: the interval then excludes variance between
+    seeds.
 
-    Runs that begin from the same weights are no independent ones: with two or more `starts` these are drawn, each with
-    all its runs. They shift a whole network and are few, so the change is drawn from Student's t with a degree of
-    freedom less than there are starts. With one start the runs are drawn, and the interval excludes variance between
-    starts.
+    Runs that start from the same weights are not independent: with two or more `starts` these are drawn, each with all
+    its runs. A start shifts all its runs and there are few, so the change is drawn from Student's t, whose degrees of
+    freedom are one less than the number of starts. With one start the runs are drawn, and the interval excludes
+    variance between starts.
 
-    Where the two never differ the draws have no width. The interval is then the exact one of a rate of which no case
-    was seen, in both directions.
+    If the two classifiers never differ, the draws have no width. The interval is then the exact one of a rate with no
+    observed case, in both directions.
 
     Args:
-        totals: [run, image], sums of differences. counts: [run, image], of how many tests; 0 where none was made.
-        units: labels [run], equal for runs that are drawn together; each by itself where None.
-        starts: labels [run] of the weights that a run begins from; all their own unit's where None.
-        draws: resamples. seed: of the draws.
+        totals: [run, image], sums of differences.
+        counts: [run, image], the number of tests; 0 if there was none.
+        units: labels [run], equal for runs that are drawn together; None draws each run on its own.
+        starts: labels [run] of the weights from which a run starts; None means that all runs start independently.
+        draws: the number of resamples.
+        seed: the seed of the draws.
 
     Raises:
-        ValueError: where the shapes disagree, nothing was tested or confidence is not between 0 and 1.
+        ValueError: the shapes disagree, nothing was tested or confidence is not between 0 and 1.
 
     References:
         Owen, Annals of Applied Statistics 1 (2007) 386: the pigeonhole bootstrap, which resamples both at once.
@@ -86,7 +89,7 @@ def compute_paired_interval(
 
 
 def _number(labels: Sequence[Hashable] | None, runs: int) -> np.ndarray:
-    """Labels [run] as numbers in order of first appearance; a number per run where there are none."""
+    """Return labels [run] as numbers in order of first appearance; one number per run without labels."""
     names = list(range(runs)) if labels is None else list(labels)
     if len(names) != runs:
         raise ValueError(f"{len(names)} labels for {runs} runs; there must be one per run")
@@ -95,28 +98,28 @@ def _number(labels: Sequence[Hashable] | None, runs: int) -> np.ndarray:
 
 
 def _is_within(labels: np.ndarray, others: np.ndarray) -> bool:
-    """Whether all runs of one label have one of the other labels."""
+    """Whether all runs with the same label also share one of the other labels."""
     return len(np.unique(np.stack([labels, others]), axis=1).T) == len(np.unique(labels))
 
 
 def _sum_by(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The rows of `table` [run, image] summed by label."""
+    """Return the rows of `table` [run, image] summed by label."""
     sums = np.zeros((labels.max() + 1, table.shape[1]))
     np.add.at(sums, labels, table)
     return sums[np.unique(labels)]
 
 
 def _draw_changes(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """The change of the mean, [draw], when the columns are resampled."""
+    """Return the change of the mean, [draw], when the columns are resampled."""
     columns = np.vstack([totals.sum(axis=0), counts.sum(axis=0)])
-    # Equal columns are interchangeable and there are few kinds, so the number of each kind is drawn.
+    # Equal columns are interchangeable and few are distinct, so the count of each distinct column is drawn.
     kinds, sizes = np.unique(columns, axis=1, return_counts=True)
     drawn = random.multinomial(sizes.sum(), sizes / sizes.sum(), size=draws) @ kinds.T
     return drawn[:, 0] / drawn[:, 1] - totals.sum() / counts.sum()
 
 
 def _draw_few(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """The change of the mean, [draw], when the few rows are drawn anew: their standard error times Student's t."""
+    """Return the change of the mean, [draw], when few rows are resampled: their standard error times Student's t."""
     rows, mean = len(totals), totals.sum() / counts.sum()
     beyond = totals.sum(axis=1) - mean * counts.sum(axis=1)
     error = math.sqrt(rows / (rows - 1) * (beyond**2).sum()) / counts.sum()
@@ -124,16 +127,17 @@ def _draw_few(totals: np.ndarray, counts: np.ndarray, draws: int, random: np.ran
 
 
 def compute_sign_flip_p_value(totals: npt.ArrayLike) -> float:
-    """The exact two-sided p-value of the hypothesis that swapping the two classifiers changes no image's distribution.
+    """Return the exact two-sided p-value of the hypothesis that swapping the classifiers changes no distribution.
 
-    Under it each total is as likely to have the other sign. All 2**images signs are counted, by their sums. With one
-    test per image this is McNemar's exact test. The images are the sample: it says nothing about other seeds.
+    Under the hypothesis both signs of each image's total are equally likely. All 2**images sign patterns are counted,
+    by their sums. With one test per image this is McNemar's exact test. The sample is the images: the test does not
+    generalise to other seeds.
 
     Args:
-        totals: [image], whole numbers: the differences of an image, summed over its tests.
+        totals: [image], integers: the differences of an image, summed over its tests.
 
     Raises:
-        ValueError: for totals that are not whole.
+        ValueError: a total is not an integer.
 
     References:
         Fisher's permutation test on paired differences; McNemar, Psychometrika 12 (1947) 153.
@@ -159,9 +163,10 @@ def compute_sign_flip_p_value(totals: npt.ArrayLike) -> float:
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, each corrected for all of them, in their order.
+    """Return the p-values in the given order, each corrected for testing all of them.
 
-    The smallest is multiplied by their number, the next by one less, and so on; none may fall below a smaller one's.
+    The smallest is multiplied by their number, the next by one less, and so on; the results keep the order of the
+    p-values.
 
     References:
         Holm, Scand. J. Statist. 6 (1979) 65.

@@ -1,6 +1,6 @@
 """Rank agreement of two lists of numbers: Kendall's tau, with an interval.
 
-The point estimate is not SciPy's `kendalltau`: the interval needs the counts per thing, from which the estimate follows
+The point estimate does not use SciPy's `kendalltau`: the interval needs the counts per item, which yield the estimate
 in one line, and importing scipy.stats takes 0.8 s.
 """
 
@@ -13,15 +13,15 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-CHUNK = 512  # rows of the table of pairs that are held at once
+CHUNK = 512  # rows of the table of pairs in memory at once
 FEWEST_FOR_INTERVAL = 5
 
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """Kendall's tau-b with its interval, all in -1 to 1, and the number of things that were ordered.
+    """Kendall's tau-b with its interval, all in -1 to 1, and the number of ranked items.
 
-    tau is NaN where one of the two lists orders nothing: it has fewer than two things, or all are equal.
+    tau is NaN if one of the two lists has no order: fewer than two items, or all equal.
     """
 
     tau: float
@@ -36,17 +36,17 @@ class RankAgreement:
 
 
 def compute_kendall_tau(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Kendall's tau-b of two lists of numbers, in -1 to 1; NaN where one of them orders nothing.
+    """Return Kendall's tau-b of two lists of numbers, in -1 to 1; NaN if one of them has no order.
 
     It is the number of pairs that both lists order in the same way, minus those that they order differently, divided by
-    the geometric mean of the numbers of pairs that each list orders at all. So ties that both lists have cost nothing.
-    O(n^2) in time.
+    the geometric mean of the numbers of pairs that each list orders. Ties in both lists therefore cost nothing. O(n^2)
+    time.
 
     Args:
-        first, second: [thing], infinities allowed.
+        first, second: [item], infinities allowed.
 
     Raises:
-        ValueError: unless both are vectors of one length without NaN.
+        ValueError: unless both are vectors of the same length without NaN.
 
     References:
         Kendall, Biometrika 33 (1945) 239.
@@ -56,16 +56,17 @@ def compute_kendall_tau(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
 
 def compute_rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> RankAgreement:
-    """Kendall's tau-b with an interval, which is for other things of the same kind.
+    """Return Kendall's tau-b with an interval, which covers other items of the same kind.
 
-    The interval is the jackknife's, each thing left out once, on Fisher's scale atanh(tau). It is at least as wide as
-    that of independent normal numbers: few things that all agree prove little. Fewer than five things give -1 to 1.
+    The interval is the jackknife's, with each item left out once, on Fisher's scale atanh(tau). It is at least as wide
+    as that of independent normal numbers: a few items that all agree prove little. Fewer than five items yield -1 to 1.
 
     Args:
-        first, second: [thing]. confidence: of the interval, in 0 to 1.
+        first, second: [item].
+        confidence: the level of the interval, in 0 to 1.
 
     Raises:
-        ValueError: as `compute_kendall_tau` does.
+        ValueError: as in `compute_kendall_tau`.
 
     References:
         Fieller, Hartley and Pearson, Biometrika 44 (1957) 470: the variance for normal numbers.
@@ -75,7 +76,7 @@ def compute_rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike, confiden
     tau, count = _divide(total, total_first, total_second), len(alike)
     if math.isnan(tau) or count < FEWEST_FOR_INTERVAL:
         return RankAgreement(tau, -1.0, 1.0, count)
-    # Half a pair short of certainty at most, so that atanh is finite.
+    # At most half a pair short of 1, so that atanh is finite.
     bound = 1 - 1 / (count * (count - 1))
     without = np.array(
         [
@@ -92,15 +93,17 @@ def compute_rank_agreement(first: npt.ArrayLike, second: npt.ArrayLike, confiden
 
 
 def compute_top_tau(guess: npt.ArrayLike, truth: npt.ArrayLike, fraction: float = 0.1) -> float:
-    """Kendall's tau-b of `guess` and `truth` among the best things by `truth`; ties at the edge are included.
+    """Return Kendall's tau-b of `guess` and `truth` among the best items by `truth`; ties at the cut-off are included.
 
-    This is what counts where the best is wanted. It is lower than the tau of all things, whose differences are larger.
+    This is the relevant value when looking for the best item. It is lower than the tau of all items, whose differences
+    are larger.
 
     Args:
-        guess, truth: [thing]. fraction: how many of the things, above 0 and at most 1.
+        guess, truth: [item].
+        fraction: the share of the items, above 0 and at most 1.
 
     Raises:
-        ValueError: as `compute_kendall_tau` does, and for a fraction out of its range.
+        ValueError: as in `compute_kendall_tau`, or the fraction is out of range.
     """
     guess, truth = _check_lists(guess, truth)
     if not 0 < fraction <= 1:
@@ -115,19 +118,19 @@ def compute_top_tau(guess: npt.ArrayLike, truth: npt.ArrayLike, fraction: float 
 def _check_lists(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"the lists {first.shape} and {second.shape} must be vectors of one length")
+        raise ValueError(f"the lists {first.shape} and {second.shape} must be vectors of the same length")
     if np.isnan(first).any() or np.isnan(second).any():
-        raise ValueError("a list to be ordered holds a NaN")
+        raise ValueError("a list to be ranked contains a NaN")
     return first, second
 
 
 def _count_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each thing, over its pairs with all others: concordant minus discordant ones; those that each list orders."""
+    """Count for each item, over its pairs with all others: concordant minus discordant; those ordered by each list."""
     first, second = _check_lists(first, second)
     alike, in_first, in_second = (np.empty(first.size) for _ in range(3))
     for start in range(0, first.size, CHUNK):
         rows = slice(start, start + CHUNK)
-        # Compared, not subtracted: two infinities are equal.
+        # Compare instead of subtracting: two infinities are equal.
         signs = [(x[rows, None] > x).astype(np.int8) - (x[rows, None] < x).astype(np.int8) for x in (first, second)]
         alike[rows] = (signs[0] * signs[1]).sum(axis=1, dtype=np.int64)
         in_first[rows] = np.count_nonzero(signs[0], axis=1)

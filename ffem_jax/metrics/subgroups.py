@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ffem_jax.metrics.intervals import compute_clustered_interval
 
-# Below either number nothing is claimed of a group.
+# Below either number no claim is made about a group.
 FEWEST_IMAGES = 30
 FEWEST_PEOPLE = 5
 DRAWS = 10_000
@@ -20,7 +20,7 @@ class GroupAccuracy:
     """One group. Rates are in 0 to 1.
 
     Args:
-        low, high: the 95 % interval, for other people with as many images each.
+        low, high: the 95 % interval, for other people with the same number of images each.
         enough: whether the group has FEWEST_IMAGES and FEWEST_PEOPLE.
     """
 
@@ -38,7 +38,7 @@ class Gap:
     """The largest gap between groups that are large enough: the accuracy of `best` minus that of `worst`.
 
     Args:
-        drawn: what the test permutes: `people` where each person is in one group, else `images within people`.
+        drawn: what the test permutes: `people` if each person is in one group, else `images within people`.
     """
 
     best: str
@@ -51,13 +51,15 @@ class Gap:
 def compute_group_accuracies(
     rates: npt.ArrayLike, groups: npt.ArrayLike, people: npt.ArrayLike
 ) -> tuple[GroupAccuracy, ...]:
-    """The accuracy of each group, in order of name.
+    """Return the accuracy of each group, in order of name.
 
     Args:
-        rates: [image], the share of an image's tests that were right. groups: [image], names. people: [image], whose.
+        rates: [image], the share of an image's tests that were correct.
+        groups: [image], group names.
+        people: [image], the person on each image.
 
     Raises:
-        ValueError: where the shapes disagree.
+        ValueError: the shapes disagree.
     """
     rates, groups, people = _check(rates, groups, people)
     found = []
@@ -74,19 +76,21 @@ def compute_group_accuracies(
 def compute_largest_gap(
     rates: npt.ArrayLike, groups: npt.ArrayLike, people: npt.ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> Gap | None:
-    """The largest gap among the groups that are large enough, tested by permutation; None with fewer than two.
+    """Return the largest gap among the groups that are large enough, tested by permutation; None with fewer than two.
 
-    The images of one person tend to be right or wrong together, so single images are never permuted. Where each person
-    is in one group (gender), people are permuted with all their images. Where people are in several groups (glasses),
-    the images of each person are permuted among themselves: the gap is then what the group changes within a person,
-    and differences between people are subtracted first. The statistic is the largest gap, so choosing the largest of
-    several needs no further correction.
+    The images of one person tend to be correct or incorrect together, so images are not permuted freely. If each person
+    is in one group (gender), people are permuted with all their images. If people are in several groups (glasses), each
+    person's images are permuted among themselves: the gap is then the effect of the group within a person, and
+    differences between people are subtracted first. The statistic is the largest gap, so selecting the largest needs no
+    further correction.
 
     Args:
-        rates, groups, people: as of `compute_group_accuracies`. draws: permutations. seed: of the draws.
+        rates, groups, people: as in `compute_group_accuracies`.
+        draws: the number of permutations.
+        seed: the seed of the draws.
 
     Raises:
-        ValueError: where the shapes disagree.
+        ValueError: the shapes disagree.
     """
     rates, groups, people = _check(rates, groups, people)
     large = [group.name for group in compute_group_accuracies(rates, groups, people) if group.enough]
@@ -103,13 +107,13 @@ def compute_largest_gap(
     random = np.random.default_rng(seed)
     dealt = np.empty((draws, len(large)))
     for draw in range(draws):
-        # Sorting by person and then at random is a permutation within each person.
+        # Sorting by person and then randomly permutes within each person.
         new = (
             random.permutation(member[starts])[who] if constant else member[np.lexsort((random.random(len(who)), who))]
         )
         dealt[draw] = _average(rates, new, len(large))
     observed = _average(rates, member, len(large))
-    # The mean over permutations: 0 for people, and what people differ by for images.
+    # The mean over permutations: 0 for people; for images, the differences between people.
     by_person = np.bincount(who, rates) / np.bincount(who)
     centre = 0.0 if constant else _average(by_person[who], member, len(large))
     gap = np.ptp(observed - centre)

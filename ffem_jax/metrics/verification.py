@@ -1,8 +1,8 @@
 """Verification of pairs of images: ROC, its area, error rates and LFW View 2's accuracy, from distances.
 
 A pair is accepted at distance <= threshold, so pairs of equal distance are accepted together. Only operating points
-that the pairs themselves have are reported; nothing is interpolated. Every number depends on the order of the distances
-alone; pass similarities negated.
+that occur in the pairs are reported, without interpolation. Every rate depends only on the order of the distances, so
+similarities can be passed negated.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ffem_jax.metrics.identification import normalize_embeddings
 
 @dataclass(frozen=True)
 class Roc:
-    """All operating points of some pairs, by rising threshold. Arrays are [point].
+    """All operating points of a set of pairs, by ascending threshold. Arrays are [point].
 
     Args:
         threshold: minus infinity, which accepts nothing, then every distance that occurs.
-        far: the share of pairs of different people that are accepted. tar: the share of pairs of the same person.
+        far: the accepted share of pairs of different people.
+        tar: the accepted share of pairs of the same person.
     """
 
     threshold: np.ndarray
@@ -31,13 +32,13 @@ class Roc:
 
 
 def compute_pair_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> np.ndarray:
-    """Half the Euclidean distance [pair], in 0 to 1, of unit-length embeddings, as in `matching`.
+    """Return half the Euclidean distance [pair], in 0 to 1, of L2-normalised embeddings, as in `matching`.
 
     Args:
         first, second: [pair, feature], normalised here.
 
     Raises:
-        ValueError: for an embedding without a direction, and where the shapes differ.
+        ValueError: an embedding has no direction, or the shapes differ.
     """
     first, second = normalize_embeddings(first), normalize_embeddings(second)
     if first.shape != second.shape:
@@ -46,18 +47,19 @@ def compute_pair_distances(first: npt.ArrayLike, second: npt.ArrayLike) -> np.nd
 
 
 def compute_roc(distances: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """The ROC of pairs.
+    """Compute the ROC of pairs.
 
     Args:
-        distances: [pair]. same: bool [pair], whether both images are of one person.
+        distances: [pair].
+        same: bool [pair], whether both images show one person.
 
     Raises:
-        ValueError: where shapes differ, a distance is not finite, or either kind of pair is missing.
+        ValueError: the shapes differ, a distance is not finite, or either kind of pair is missing.
     """
     distances, same = _as_pairs(distances, same)
     order = np.argsort(distances, kind="stable")
     ranked = distances[order]
-    last = np.flatnonzero(np.append(ranked[1:] > ranked[:-1], True))  # of each run of one distance
+    last = np.flatnonzero(np.append(ranked[1:] > ranked[:-1], True))  # the end of each run of equal distances
     hits = np.cumsum(same[order])[last]
     return Roc(
         threshold=np.append(-np.inf, ranked[last]),
@@ -67,15 +69,15 @@ def compute_roc(distances: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
 
 
 def compute_area(roc: Roc) -> float:
-    """The area under the ROC: how often a pair of one person is closer than one of two, a tie counting half."""
+    """Return the area under the ROC: how often a pair of one person is closer than one of two; a tie counts half."""
     return float(np.sum(np.diff(roc.far) * (roc.tar[1:] + roc.tar[:-1]) / 2))
 
 
 def compute_tar_at_far(roc: Roc, far: float) -> float:
-    """The largest TAR of an operating point whose FAR is at most `far`; both in 0 to 1.
+    """Return the largest TAR of an operating point whose FAR is at most `far`; both in 0 to 1.
 
-    Where `far` is below 1 / (pairs of different people), it is the TAR without any false accept. That holds for 1e-3
-    and the 300 such pairs of a fold of View 2.
+    If `far` is below 1 / (pairs of different people), it is the TAR without any false accept. This applies to 1e-3 and
+    the 300 such pairs in a fold of View 2.
     """
     if not 0 <= far <= 1:
         raise ValueError(f"far={far} must be between 0 and 1")
@@ -83,21 +85,21 @@ def compute_tar_at_far(roc: Roc, far: float) -> float:
 
 
 def compute_equal_error_rate(roc: Roc) -> float:
-    """The smallest rate, in 0 to 1, that neither FAR nor the share of same pairs rejected exceeds at some point."""
+    """Return the smallest rate, in 0 to 1, that neither FAR nor the rejected share of same pairs exceeds at a point."""
     return float(np.maximum(roc.far, 1 - roc.tar).min())
 
 
 def choose_threshold(distances: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The threshold of the highest accuracy; of equals the smallest, which accepts least.
+    """Return the threshold with the highest accuracy; the smallest of equals, which accepts least.
 
-    It is minus infinity where accepting nothing is best.
+    It is minus infinity if accepting nothing is best.
 
     Raises:
-        ValueError: as `compute_roc` does.
+        ValueError: as in `compute_roc`.
     """
     distances, same = _as_pairs(distances, same)
     roc = compute_roc(distances, same)
-    # Counted in whole pairs, so that ties are exact.
+    # Count whole pairs, so that ties are exact.
     wrong = np.rint(roc.far * (~same).sum()) + np.rint((1 - roc.tar) * same.sum())
     return float(roc.threshold[np.argmin(wrong)])
 
@@ -105,16 +107,18 @@ def choose_threshold(distances: npt.ArrayLike, same: npt.ArrayLike) -> float:
 def compute_fold_hits(
     distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike, fold: int
 ) -> tuple[np.ndarray, float]:
-    """Whether each pair of `fold` is decided correctly, and the threshold, which the other folds choose.
+    """Return whether each pair of `fold` is decided correctly, and the threshold, chosen on the other folds.
 
     Args:
-        distances, same: as of `compute_roc`. folds: int [pair]. fold: the one to test.
+        distances, same: as in `compute_roc`.
+        folds: int [pair].
+        fold: the fold to test.
 
     Returns:
         (bool [pair of the fold], threshold).
 
     Raises:
-        ValueError: as `compute_roc` does, and where no pair is of `fold`.
+        ValueError: as in `compute_roc`, or `fold` has no pair.
 
     References:
         Huang et al., Labeled Faces in the Wild, 2007, section III (View 2).
@@ -128,7 +132,7 @@ def compute_fold_hits(
 
 
 def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
-    """The mean over folds and its standard error: the sample deviation / sqrt(folds); NaN for a single fold."""
+    """Return the mean over folds and its standard error: sample deviation / sqrt(folds); NaN for a single fold."""
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"accuracies have shape {values.shape}; give one number per fold")
@@ -137,10 +141,10 @@ def compute_mean_and_error(accuracies: npt.ArrayLike) -> tuple[float, float]:
 
 
 def compute_view2_accuracy(distances: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> tuple[float, float]:
-    """View 2's accuracy of one network on all folds: the mean over folds and its standard error.
+    """Return View 2's accuracy of one network on all folds: the mean over folds and its standard error.
 
     Raises:
-        ValueError: as `compute_fold_hits` does.
+        ValueError: as in `compute_fold_hits`.
     """
     rates = [compute_fold_hits(distances, same, folds, fold)[0].mean() for fold in np.unique(np.asarray(folds))]
     return compute_mean_and_error(rates)
@@ -150,7 +154,7 @@ def _as_pairs(distances: npt.ArrayLike, same: npt.ArrayLike) -> tuple[np.ndarray
     distances, same = np.asarray(distances, dtype=np.float64), np.asarray(same, dtype=bool)
     if distances.ndim != 1 or distances.shape != same.shape:
         raise ValueError(
-            f"distances of shape {distances.shape} and same of shape {same.shape}; give one of each per pair"
+            f"distances have shape {distances.shape} and same has shape {same.shape}; give one of each per pair"
         )
     if not np.isfinite(distances).all():
         raise ValueError("a pair's distance is not finite")

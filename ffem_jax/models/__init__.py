@@ -21,14 +21,14 @@ class FaceNetwork(nnx.Module):
         self.head = Head(*head_arguments(network, sizes[-1]), rngs=rngs)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        # In the type of its kernels, whatever a block computes in.
+        # Maps keep the dtype of the kernels, whatever dtype a block computes in.
         x = self.stem(normalize_pixels(pixels).astype(self.stem.kernel.dtype))
         for block in self.blocks:
             x = block(x).astype(x.dtype)
         return self.head(x)
 
     def fold(self, graph: Graph, x: str, name: str) -> str:
-        """Describe its layers for export, from normalised pixels; `name` is what the embedding is called."""
+        """Describe its layers for export, from normalised pixels; `name` is the embedding's name."""
         x = graph.fold(self.stem, x, "stem")
         for index, block in enumerate(self.blocks):
             x = graph.fold(block, x, f"block{index}")
@@ -41,7 +41,7 @@ def normalize_pixels(pixels: jax.Array) -> jax.Array:
 
 
 def compute_map_sizes(network: NetworkSpec, resolution: int) -> list[int]:
-    """Pixels a side: of the input, after the stem, and after each block."""
+    """Return the pixels per side of the input, after the stem, and after each block."""
     sizes = [resolution]
     for stride in (network.stem_total_stride, *(block.stride for block in network.blocks)):
         sizes.append(-(-sizes[-1] // stride))
@@ -49,12 +49,12 @@ def compute_map_sizes(network: NetworkSpec, resolution: int) -> list[int]:
 
 
 def stem_arguments(network: NetworkSpec) -> tuple[int, int, str, str]:
-    """What `Stem` takes, for this network."""
+    """Return the arguments of `Stem` for this network."""
     return network.stem_channels, network.stem_stride, network.activation, network.stem_extra
 
 
 def head_arguments(network: NetworkSpec, size: int) -> tuple[int, int, int, str, str, int, bool]:
-    """What `Head` takes, for this network and a last feature map of `size` pixels per side."""
+    """Return the arguments of `Head` for this network and a last feature map of `size` pixels per side."""
     last, norm = network.blocks[-1].out_channels, network.embedding_norm
     return last, network.head_channels, size, network.pooling, network.activation, network.embedding_dim, norm
 

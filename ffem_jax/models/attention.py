@@ -1,4 +1,4 @@
-"""Attention: modules [N, H, W, C] -> [N, H, W, C], built by their declarations in specs/attention.py. ECA and SE."""
+"""Attention modules [N, H, W, C] -> [N, H, W, C], built from their declarations in specs/attention.py. ECA and SE."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ffem_jax.specs.registry import resolve
 
 
 def build_attention(attention: tuple[Any, ...], channels: int, *, rngs: nnx.Rngs) -> Any:
-    """The module that a BlockSpec's `attention` (kind, position, fusion and sizes) means, for maps of `channels`.
+    """Build the module for a BlockSpec's `attention` (kind, position, fusion and sizes) and maps with `channels`.
 
     Raises:
-        SpecError: where its kind is not declared, or its class does not take the channels, its sizes and rngs.
+        SpecError: the kind is not declared, or its class does not accept the channels, its sizes and rngs.
     """
     name, _, _, *sizes = attention
     made_by = resolve(get_attention_kind(name).implementation)
-    # Of an nnx.Module the class itself takes anything, and its __init__ what it takes.
+    # Calling an nnx.Module class accepts any arguments; its __init__ has the real signature.
     called, first = (made_by.__init__, (None,)) if inspect.isclass(made_by) else (made_by, ())
     try:
         inspect.signature(called).bind(*first, channels, *sizes, rngs=rngs)
@@ -36,24 +36,24 @@ def build_attention(attention: tuple[Any, ...], channels: int, *, rngs: nnx.Rngs
 
 
 def apply_attention(attention: Any, fusion: str, x: jax.Array) -> jax.Array:
-    """What `attention` makes of x [N, H, W, C], put back by `fusion`: `scale` as it is, `residual` added to x.
+    """Apply `attention` to x [N, H, W, C]; with the fusion `residual` add x to its output, with `scale` return it.
 
     Raises:
-        SpecError: where the attention gives no array of the shape and type that it takes.
+        SpecError: the attention does not return an array with the shape and dtype of its input.
     """
     try:
         inspect.signature(attention).bind(x)
     except TypeError as error:
         raise SpecError(f"the attention {_name(attention)} cannot be called with a map alone: {error}") from None
     y = attention(x)
-    # One may compute in float32 what it is given in bfloat16: what it gives goes on as it came.
+    # An attention may compute in float32 from a bfloat16 map: cast its output back.
     if x.dtype == jnp.bfloat16 and isinstance(y, jax.Array) and y.dtype == jnp.float32:
         y = y.astype(x.dtype)
     if not isinstance(y, jax.Array) or (y.shape, y.dtype) != (x.shape, x.dtype):
         given = f"{y.dtype}{list(y.shape)}" if isinstance(y, jax.Array) else type(y).__name__
         raise SpecError(
-            f"the attention {_name(attention)} gives {given} for a map {x.dtype}{list(x.shape)}; it must give an array "
-            "of the shape and the type that it takes"
+            f"the attention {_name(attention)} returns {given} for a map {x.dtype}{list(x.shape)}; it must return an "
+            "array of the same shape and type"
         )
     return x + y if fusion == "residual" else y
 
@@ -63,7 +63,7 @@ def _name(part: Any) -> str:
 
 
 class ChannelAttention(nnx.Module):
-    """What ECA and SE share: one gate per channel, computed from the channels' means over the map."""
+    """The base of ECA and SE: one gate per channel, computed from the channels' means over the map."""
 
     @abstractmethod
     def compute_logits(self, means: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ class ChannelAttention(nnx.Module):
 
     @abstractmethod
     def fold_gate(self, graph: Graph, means: str, name: str) -> str:
-        """Describe for export how the gate, behind its sigmoid, follows from the means."""
+        """Describe for export how the gate, after its sigmoid, is computed from the means."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         gate = nnx.sigmoid(self.compute_logits(jnp.mean(x, axis=(1, 2))))

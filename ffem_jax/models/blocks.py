@@ -1,6 +1,6 @@
 """The parts a network is made of: stem, blocks, head. NHWC; kernels as [row, column, in, out].
 
-Each part computes in `__call__` and describes its layers for export in `fold`, which `models.graph.Graph` explains.
+Each part computes in `__call__` and describes its layers for export in `fold` (see `models.graph.Graph`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ffem_jax.specs.registry import resolve
 class Stem(nnx.Module):
     """3x3 convolution, BatchNorm, activation: [N, H, W, 3] -> [N, ceil(H / stride), ceil(W / stride), channels].
 
-    extra: one of arch.STEM_EXTRAS, done to that; `max_pool` halves it again.
+    extra: one of arch.STEM_EXTRAS, applied to the result; `max_pool` halves it again.
     """
 
     def __init__(self, channels: int, stride: int, activation: str, extra: str = "none", *, rngs: nnx.Rngs):
@@ -108,9 +108,9 @@ class Branch(nnx.Module):
 
 
 class Bottleneck(Branch):
-    """Inverted residual with linear bottleneck (Sandler et al., CVPR 2018), attention where its spec puts one.
+    """Inverted residual with linear bottleneck (Sandler et al., CVPR 2018), with attention if the spec has one.
 
-    No expand convolution where hidden equals in. Identity shortcut where the stride is 1 and the channels match.
+    No expand convolution if hidden equals in. Identity shortcut if the stride is 1 and the channels match.
     """
 
     def __init__(self, spec: BlockSpec, *, rngs: nnx.Rngs):
@@ -132,9 +132,9 @@ class Bottleneck(Branch):
 class ShuffleUnit(nnx.Module):
     """ShuffleNetV2's unit (Ma et al., ECCV 2018, Fig. 3c and d): two halves of the output, their channels interleaved.
 
-    One half is computed by a branch that begins with a 1x1 convolution; only this one has attention. The other half is
-    the first half of the input as it is or, where the stride is 2 or the channels change, a branch without that
-    convolution; both branches then see the whole input. No activation after a depthwise convolution.
+    One half comes from a branch that starts with a 1x1 convolution; only this branch has attention. The other half is
+    the first half of the input, unchanged. If the stride is 2 or the channels change, it comes instead from a branch
+    without that convolution, and both branches see the whole input. No activation after a depthwise convolution.
     """
 
     def __init__(self, spec: BlockSpec, *, rngs: nnx.Rngs):
@@ -163,12 +163,12 @@ class ShuffleUnit(nnx.Module):
 
 
 def interleave_channels(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Channels of [..., C] and [..., C] by turns -> [..., 2 C]: the channel shuffle in two groups."""
+    """Alternate the channels of [..., C] and [..., C] -> [..., 2 C]: a channel shuffle with two groups."""
     return jnp.stack((first, second), axis=-1).reshape(*first.shape[:-1], -1)
 
 
 def build_block(spec: BlockSpec, *, rngs: nnx.Rngs) -> Any:
-    """The module of a block. Raises SpecError where its kind is not declared in specs/block.py."""
+    """Build the module of a block. Raises SpecError if its kind is not declared in specs/block.py."""
     return resolve(BLOCKS[spec.kind].implementation)(spec, rngs=rngs)
 
 
@@ -219,7 +219,7 @@ class Head(nnx.Module):
         return x if self.norm is None else normalize(self.norm, nnx.identity, x)
 
     def fold(self, graph: Graph, x: str, name: str) -> str:
-        """Describe its layers for export. The last, which makes the embedding, is the caller's to name."""
+        """Describe its layers for export. The caller names the last one, which computes the embedding."""
         x = x if self.conv is None else graph.fold(self.conv, x, name)
         pooled = f"{name}/pool"
         x = graph.average(pooled, x) if self.pool is None else graph.fold(self.pool, x, pooled)

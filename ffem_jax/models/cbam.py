@@ -1,4 +1,4 @@
-"""CBAM: which channels matter, then where."""
+"""CBAM: channel attention, then spatial attention."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ffem_jax.models.normalization import make_batch_norm, normalize
 class ConvolutionalBlockAttention(nnx.Module):
     """CBAM: a gate per channel, then a gate per pixel. [N, H, W, C] -> [N, H, W, C].
 
-    The channels' gate is the sigmoid of what two dense layers, with bias and a ReLU between, make of the means over the
-    map, plus what they make of the maxima. The pixels' gate is the sigmoid of a convolution over the mean and the
-    largest of each pixel's channels. As in the authors' code a BatchNorm follows that convolution, in place of a bias.
+    The channel gate applies two dense layers, with bias and a ReLU between, to the means over the map and to the
+    maxima, and takes the sigmoid of the sum. The pixel gate is the sigmoid of a convolution over the mean and the
+    maximum of each pixel's channels. As in the authors' code, a BatchNorm follows that convolution in place of a bias.
 
     hidden_channels: channels // reduction; the authors' reduction is 16.
-    spatial_kernel: odd; the paper's is 7. Pixels beyond the rim count as zero.
+    spatial_kernel: odd; 7 in the paper. Pixels beyond the border count as zero.
 
     References:
         Woo et al., ECCV 2018, Eq. 2 and 3.
@@ -43,7 +43,7 @@ class ConvolutionalBlockAttention(nnx.Module):
 
     def fold(self, graph: Graph, x: str, name: str) -> str:
         """Describe its layers for export."""
-        # Both vectors as the two rows of one map, so that the dense layers' weights are stored once.
+        # Both vectors are rows of one map, so that the dense layers' weights are stored once.
         means, largest = graph.average(f"{name}/mean", x), graph.maximum(f"{name}/max", x)
         pooled = graph.concatenate(f"{name}/pooled", (means, largest), "rows")
         hidden = fold_dense(graph, self.reduce, pooled, f"{name}/reduce", nnx.relu)
@@ -62,10 +62,10 @@ class ConvolutionalBlockAttention(nnx.Module):
 
 
 def take_largest(x: jax.Array, axis: int) -> jax.Array:
-    """The largest value along `axis`, with its gradient going to the first place that has it.
+    """Return the largest value along `axis`; the gradient goes to its first position.
 
-    jnp.max finds those places by comparing its operand, which XLA may have computed once more with another rounding:
-    then none is equal, and the gradient is 0 / 0.
+    The gradient of jnp.max compares the maximum with the operand, which XLA may recompute with another rounding. Then
+    no entry is equal, and the gradient is 0 / 0.
     """
     place = lax.stop_gradient(jnp.argmax(x, axis=axis, keepdims=True))
     chosen = lax.broadcasted_iota(place.dtype, x.shape, axis) == place
@@ -73,14 +73,16 @@ def take_largest(x: jax.Array, axis: int) -> jax.Array:
 
 
 def spatial_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """A convolution of stride 1 with zeros around, for few channels: x [N, H, W, C], weight [K, K, C, D], K odd ->
-    [N, H, W, D]."""
+    """Convolve with stride 1 and zero padding, for few channels: x [N, H, W, C], weight [K, K, C, D] -> [N, H, W, D].
+
+    K is odd.
+    """
     size, outputs = weight.shape[0], weight.shape[3]
     rim = (size // 2, size // 2)
     if get_convolution_form() == "xla":
         return lax.conv_general_dilated(x, weight, (1, 1), (rim, rim), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    # One product per pixel over the K columns around it gives the K rows' shares, which are then added up: networks of
-    # several seeds trained at once would make a grouped convolution of it, which XLA computes slowly on a CPU.
+    # One product per pixel over the K columns around it yields the contributions of the K rows, which are then summed.
+    # With several seeds, vmap would turn a plain convolution into a grouped one, which XLA computes slowly on a CPU.
     rows, columns = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), rim, rim, (0, 0)))
     around = jnp.concatenate([padded[:, :, j : j + columns] for j in range(size)], axis=-1)

@@ -1,9 +1,9 @@
-"""Convolutions in the form that is fast where they run: which form is decided here and nowhere else.
+"""Convolutions in the fastest form for the backend; only this module chooses the form.
 
-`xla` is XLA's own convolution: what an accelerator runs, and what costs are read off. On a CPU, XLA's grouped
-convolution takes a hundred times as long as the compiled kernels (ffem_jax/kernels), which are the form `kernels`;
-where these are missing, `shifted` writes a depthwise convolution as nine shifted multiply-adds. All compute the same
-numbers and are tested against each other.
+`xla` is XLA's own convolution, used on accelerators and for computing costs. On a CPU, XLA's grouped convolution takes
+a hundred times as long as the compiled kernels (ffem_jax/kernels), the form `kernels`. If these are missing, `shifted`
+computes a depthwise convolution as the sum of nine shifted products. All forms compute the same numbers and are tested
+against each other.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _form: ContextVar[str | None] = ContextVar("convolution_form", default=None)
 
 
 def list_forms() -> tuple[str, ...]:
-    """The forms that there are here: all, but for `kernels` where these are missing."""
+    """Return the forms available here: all, except `kernels` if the compiled kernels are missing."""
     return FORMS if calls.are_there() else tuple(form for form in FORMS if form != "kernels")
 
 
 @contextlib.contextmanager
 def use_convolution_form(form: str) -> Iterator[None]:
-    """Trace networks in `form`, one of `list_forms()`, whatever the backend."""
+    """Trace networks in `form`, one of `list_forms()`, on any backend."""
     if form not in list_forms():
-        raise ValueError(f"convolution form {form!r} is not known here; choose one of: {', '.join(list_forms())}")
+        raise ValueError(f"convolution form {form!r} is not available; choose one of: {', '.join(list_forms())}")
     token = _form.set(form)
     try:
         yield
@@ -42,7 +42,7 @@ def use_convolution_form(form: str) -> Iterator[None]:
 
 
 def get_convolution_form() -> str:
-    """The form that networks are traced in now."""
+    """Return the form in which networks are currently traced."""
     if form := _form.get():
         return form
     if jax.default_backend() != "cpu":
@@ -51,17 +51,17 @@ def get_convolution_form() -> str:
 
 
 def takes_kernels(x: jax.Array) -> bool:
-    """Whether what is done to x is left to the compiled kernels, which know float32 alone."""
+    """Whether the compiled kernels process x; they support float32 only."""
     return x.dtype == jnp.float32 and get_convolution_form() == "kernels"
 
 
 def compute_output_size(shape: tuple[int, ...], stride: int) -> tuple[int, int]:
-    """Rows and columns that a 3x3 convolution, one pixel of zeros around, makes of [N, H, W, C]."""
+    """Return the rows and columns of a 3x3 convolution of [N, H, W, C], zero-padded by one pixel."""
     return -(-shape[1] // stride), -(-shape[2] // stride)
 
 
 def depthwise_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with its own 3x3 kernel, one pixel of zeros around the input.
+    """Convolve each channel with its own 3x3 kernel, zero-padded by one pixel.
 
     x [N, H, W, C], weight [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
@@ -73,12 +73,12 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
 
 
 def global_depthwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Sum each channel of x [N, H, W, C] over the map, weighted by weight [H, W, 1, C]: [N, C]."""
+    """Return the sum of each channel of x [N, H, W, C] over the map, weighted by weight [H, W, 1, C]: [N, C]."""
     return calls.global_depthwise(x, weight) if takes_kernels(x) else jnp.einsum("nhwc,hwc->nc", x, weight[:, :, 0])
 
 
 def full_conv(x: jax.Array, weight: jax.Array, stride: int) -> jax.Array:
-    """Convolve all channels with 3x3 kernels, one pixel of zeros around the input.
+    """Convolve all channels with 3x3 kernels, zero-padded by one pixel.
 
     x [N, H, W, C], weight [3, 3, C, K] -> [N, ceil(H / stride), ceil(W / stride), K].
     """
@@ -96,7 +96,7 @@ def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of 3x3 pixels, of stride 2: [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]."""
+    """3x3 max pooling with stride 2: [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]."""
     if get_convolution_form() == "xla":
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
@@ -130,7 +130,7 @@ def _product_forward(x, weight):
 
 
 def _product_backward(residuals, grad):
-    # With its positions in several axes XLA copies x transposed and takes its fast product; flat, it does neither.
+    # Contracting over several axes makes XLA transpose x and use its fast product; on a flattened x it does neither.
     x, weight = residuals
     positions = tuple(range(x.ndim - 1))
     return grad @ weight.T, lax.dot_general(x, grad, ((positions, positions), ((), ())))
@@ -144,7 +144,7 @@ def _pad(x: jax.Array) -> jax.Array:
 
 
 def _shifts(padded: jax.Array, rows: int, columns: int, stride: int) -> list[jax.Array]:
-    """The nine views of `padded` that meet the nine weights, in the kernel's row-major order."""
+    """Return the nine views of `padded` for the nine weights, in the kernel's row-major order."""
     batch, _, _, channels = padded.shape
     return [
         lax.slice(
@@ -175,12 +175,12 @@ def _shifted_backward(stride, residuals, grad):
     x, weight = residuals
     _, height, width, _ = x.shape
     rows, columns = grad.shape[1:3]
-    # The input's gradient is the stride-1 convolution of the spread-out gradient with the kernel turned round.
+    # The input's gradient is the stride-1 convolution of the dilated gradient with the flipped kernel.
     below, right = height - (rows - 1) * stride, width - (columns - 1) * stride
     gaps = ((0, 0, 0), (1, below, stride - 1), (1, right, stride - 1), (0, 0, 0))
     spread = lax.pad(grad, jnp.zeros((), grad.dtype), gaps)
     grad_x = _multiply_add(_shifts(spread, height, width, 1), weight.reshape(9, -1)[::-1])
-    # Summed over rows first, an elementwise loop: over all positions at once takes three times as long.
+    # Summing over rows first is an elementwise loop; summing over all positions at once takes three times as long.
     taps = [jnp.sum(jnp.sum(shift * grad, (0, 1)), 0) for shift in _shifts(_pad(x), rows, columns, stride)]
     return grad_x, jnp.stack(taps).reshape(weight.shape)
 

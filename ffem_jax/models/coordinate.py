@@ -1,4 +1,4 @@
-"""Coordinate attention: channel gates that keep the place along each axis."""
+"""Coordinate attention: channel gates that keep the position along each axis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ffem_jax.models.layers import Pointwise
 
 
 class CoordinateAttention(nnx.Module):
-    """One gate per channel and row times one per channel and column. [N, H, W, C] -> [N, H, W, C].
+    """One gate per channel and row times one gate per channel and column. [N, H, W, C] -> [N, H, W, C].
 
-    The means over each row and over each column go together through a 1x1 convolution with BatchNorm and hard-swish,
-    and then apart, each through a 1x1 convolution with bias and a sigmoid.
+    The means over each row and over each column pass together through a 1x1 convolution with BatchNorm and hard-swish,
+    then separately through a 1x1 convolution with bias and a sigmoid.
 
     hidden_channels: max(8, channels // reduction); the authors' reduction is 32.
 

@@ -1,7 +1,7 @@
-"""What kernels begin as: drawn one by one, or all of a network by one small loop, which compiles far faster.
+"""Initial kernels: drawn one by one, or all kernels of a network in one small loop, which compiles far faster.
 
-JAX numbers the draws of a key, so that of two arrays drawn with one key the shorter is the beginning of the longer: all
-kernels are drawn as long as the longest, and cut. The numbers are the same either way.
+Of two arrays that JAX draws with one key, the shorter is a prefix of the longer. The loop therefore draws every kernel
+at the length of the longest and cuts it. Both ways draw the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _drawn: ContextVar[Iterator[jax.Array] | None] = ContextVar("drawn", default=Non
 
 
 def kernel_init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """PyTorch's default for convolutions and dense layers: uniform, of variance 1 / (3 * inputs).
+    """PyTorch's default initialisation of convolutions and dense layers: uniform with variance 1 / (3 * inputs).
 
     shape [..., in, out]. A normal draw takes twice as long to compile.
     """
@@ -43,7 +43,7 @@ def _spread(draws, shape):
 
 
 class _Recorder:
-    """Stands for nnx.Rngs where the draws of a module are to be known."""
+    """Stands in for nnx.Rngs to record the draws of a module."""
 
     def __init__(self) -> None:
         self.count, self.draws = 0, list[Draw]()
@@ -54,7 +54,7 @@ class _Recorder:
 
 
 class _Keys:
-    """nnx.Rngs(params=key) without its Variables: setting these is a third of what tracing a network takes."""
+    """nnx.Rngs(params=key) without its Variables: setting them takes a third of the time to trace a network."""
 
     def __init__(self, key: jax.Array) -> None:
         self.key, self.count = key, 0
@@ -65,10 +65,10 @@ class _Keys:
 
 
 def plan_draws(build: Callable[[Any], Any]) -> tuple[Any, list[Draw]]:
-    """What `build`, which takes an nnx.Rngs, makes, with shapes for arrays, and the draws of every `kernel_init` in it.
+    """Return the abstract module of `build`, a function of an nnx.Rngs, and all its draws by `kernel_init`.
 
     Returns:
-        The abstract module, and for each draw the number of its key and its shape, in order.
+        The module with shapes in place of arrays, and for each draw, in order, the number of its key and its shape.
     """
     recorder = _Recorder()
     token: Any = _recorder.set(recorder)
@@ -80,12 +80,12 @@ def plan_draws(build: Callable[[Any], Any]) -> tuple[Any, list[Draw]]:
 
 
 def build_at_once(build: Callable[[Any], Any], key: jax.Array, draws: list[Draw]) -> Any:
-    """build(nnx.Rngs(params=key)), every `kernel_init` of it drawn by one loop.
+    """Return build(nnx.Rngs(params=key)), with all draws of `kernel_init` made in one loop.
 
     Args:
-        build: makes the module of an nnx.Rngs.
-        key: what everything is drawn from.
-        draws: as `plan_draws(build)` has them.
+        build: builds the module from an nnx.Rngs.
+        key: the key of all draws.
+        draws: from `plan_draws(build)`.
     """
     numbers, shapes = zip(*draws, strict=True)
     longest = max(map(math.prod, shapes))

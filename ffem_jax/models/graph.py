@@ -1,8 +1,8 @@
-"""What a part of a network is told to describe its layers to, for export: `part.fold(graph, x, name)`.
+"""The interface to which a part of a network describes its layers for export: `part.fold(graph, x, name)`.
 
-A part knows how it computes in evaluation, and `export` knows the formats. A part calls the methods below, one per
-layer, with the name of the tensor it reads, and returns the name of the one it made. All maps are [N, H, W, C]; a
-vector is a map of one pixel.
+A part knows its computation in evaluation, and `export` knows the formats. A part calls one of the methods below per
+layer, with the name of the tensor that it reads, and returns the name of the resulting tensor. All maps are
+[N, H, W, C]; a vector is a map of one pixel.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, Protocol
 from flax import nnx
 
 AXES = ("rows", "columns", "channels")
-# The sizes of one image's map along these.
+# The sizes of one image's map along these axes.
 Shape = tuple[int, int, int]
 
 
 class Graph(Protocol):
-    """The layers that every export format has. Each method adds one, called `name`, and returns its name."""
+    """The layers that every export format supports. Each method adds one layer called `name` and returns its name."""
 
     def get_shape(self, x: str) -> Shape:
-        """Rows, columns and channels of the tensor `x`."""
+        """Return rows, columns and channels of the tensor `x`."""
 
     def fold(self, part: Any, x: str, name: str) -> str:
-        """Let `part` describe itself by its own `fold`. Raises ExportError where it has none."""
+        """Let `part` describe itself with its own `fold`. Raises ExportError if it has none."""
 
     def convolution(
         self,
@@ -38,8 +38,10 @@ class Graph(Protocol):
         padding: int = 0,
         activation: Callable[..., Any] = nnx.identity,
     ) -> str:
-        """A convolution with kernel [row, column, in, out], or [in, out] of 1x1; then `norm` or `bias` [out]; then the
-        activation, one of normalization.ACTIVATIONS, a PReLU or nnx.sigmoid."""
+        """A convolution with kernel [row, column, in, out], or [in, out] for 1x1, and what follows it.
+
+        First `norm` or `bias` [out], then the activation: one of normalization.ACTIVATIONS, a PReLU or nnx.sigmoid.
+        """
 
     def depthwise(
         self,
@@ -53,28 +55,28 @@ class Graph(Protocol):
         padding: int = 0,
         activation: Callable[..., Any] = nnx.identity,
     ) -> str:
-        """As `convolution`, with a kernel per channel, [row, column, channel]."""
+        """Like `convolution`, with one kernel per channel, [row, column, channel]."""
 
     def channel_gate(self, name: str, x: str, kernel: Any) -> str:
         """A convolution along the channels of a vector with kernel [tap], zeros beyond the ends; then a sigmoid."""
 
     def activate(self, name: str, x: str, activation: Callable[..., Any]) -> str:
-        """An activation by itself: relu, relu6, hard_swish or sigmoid."""
+        """An activation on its own: relu, relu6, hard_swish or sigmoid."""
 
     def average(self, name: str, x: str, axes: Sequence[str] = ("rows", "columns")) -> str:
-        """The mean over `axes`, of rows, columns and channels, which are then of size 1."""
+        """The mean over `axes` (of rows, columns and channels), which then have size 1."""
 
     def maximum(self, name: str, x: str, axes: Sequence[str] = ("rows", "columns")) -> str:
-        """The largest over `axes`, which are then of size 1."""
+        """The maximum over `axes`, which then have size 1."""
 
     def max_pool(self, name: str, x: str) -> str:
-        """The largest of 3x3 pixels, of stride 2."""
+        """3x3 max pooling with stride 2."""
 
     def multiply(self, name: str, x: str, y: str) -> str:
-        """The product of two maps; one that is of size 1 along an axis counts everywhere along it."""
+        """The product of two maps; a map of size 1 along an axis is broadcast."""
 
     def add(self, name: str, x: str, y: str) -> str:
-        """The sum of two maps of one shape."""
+        """The sum of two maps of the same shape."""
 
     def concatenate(self, name: str, inputs: Sequence[str], axis: str) -> str:
         """Maps one after another along `axis`: rows, columns or channels."""
@@ -86,7 +88,7 @@ class Graph(Protocol):
         """Rows and columns exchanged."""
 
     def interleave(self, name: str, x: str, y: str) -> str:
-        """The channels of two maps by turns."""
+        """The channels of two maps, alternating."""
 
     def flatten(self, name: str, x: str) -> str:
         """A vector without the axes of its one pixel."""

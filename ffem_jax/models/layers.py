@@ -1,4 +1,4 @@
-"""Convolutions with their BatchNorm and activation, which blocks and attentions are made of. NHWC."""
+"""Convolutions with BatchNorm and activation: the building parts of blocks and attentions. NHWC."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Depthwise(nnx.Module):
         self.activation = make_activation(activation, channels)
 
     def __call__(self, x: jax.Array, expand: Pointwise | None = None) -> jax.Array:
-        """With `expand`, of what that makes of x: its BatchNorm and activation and this convolution are one step."""
+        """Convolve x, or with `expand` its output for x; its BatchNorm, activation and this convolution are fused."""
         kernel, stride = self.kernel[...], self.stride
         if expand is None:
             y = depthwise_conv(x, kernel, stride)

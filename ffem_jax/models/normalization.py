@@ -1,4 +1,4 @@
-"""What follows a convolution: BatchNorm and an activation, one call of the compiled kernels where these are taken."""
+"""BatchNorm and activation after a convolution; one call of the compiled kernels if these are used."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ffem_jax.models.convolutions import depthwise_conv, takes_kernels
 
 
 class PReLU(nnx.Module):
-    """max(x, 0) + slope * min(x, 0), a slope a channel, 0.25 at first (He et al., 2015)."""
+    """max(x, 0) + slope * min(x, 0), one slope per channel, initially 0.25 (He et al., 2015)."""
 
     def __init__(self, channels: int):
         self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        # The slope, and so its gradient's sum over the map, may be of a finer type than x.
+        # The slope, and so the sum of its gradient over the map, may have a higher precision than x.
         return jnp.where(x > 0, x, (x * self.slope[...]).astype(x.dtype))
 
 
 @jax.custom_jvp
 def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6), of slope 0 where it bends, as PyTorch's."""
+    """min(max(x, 0), 6), with gradient 0 at both kinks, as in PyTorch."""
     return jnp.clip(x, 0.0, 6.0)
 
 
@@ -36,7 +36,7 @@ def _relu6_jvp(primals, tangents):
     return relu6(x), jnp.where((x > 0) & (x < 6), tangent, 0)
 
 
-# Those without parameters, by the names that the kernels know them by.
+# Activations without parameters, by their names in the kernels.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu6": relu6,
     "hard_swish": nnx.hard_swish,
@@ -46,26 +46,26 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def make_activation(name: str, channels: int) -> Callable[[jax.Array], jax.Array]:
-    """The activation `name` (arch.ACTIVATIONS, or `linear`), with parameters of its own where it has any."""
+    """Return the activation `name` (arch.ACTIVATIONS, or `linear`), with its own parameters if it has any."""
     return PReLU(channels) if name == "prelu" else ACTIVATIONS[name]
 
 
 def make_batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """BatchNorm over all axes but the channels; running statistics keep 0.9 of themselves per step."""
-    # The fast variance is the mean of squares less the square of the mean: nothing is left of it where the mean is a
-    # thousand deviations.
+    """Return a BatchNorm over all axes but the channels; running statistics have momentum 0.9."""
+    # The fast variance, the mean of squares minus the squared mean, loses all digits if the mean is a thousand times
+    # the standard deviation.
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
 def normalize(norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """activation(norm(x)), of x [..., C]; in training `norm` moves its running statistics on."""
+    """Return activation(norm(x)) for x [..., C]; in training `norm` updates its running statistics."""
     return _normalize_by_kernels(norm, activation, x) if takes_kernels(x) else activation(norm(x))
 
 
 def normalize_depthwise(
     norm: nnx.BatchNorm, activation: Callable[[jax.Array], jax.Array], x: jax.Array, weight: jax.Array, stride: int
 ) -> jax.Array:
-    """`depthwise_conv` of what `normalize` makes of x: by the kernels one call, with nothing in memory between.
+    """Return `depthwise_conv` of `normalize` of x; with the kernels, one call that never stores the map between.
 
     x [N, H, W, C], weight [3, 3, 1, C] -> [N, ceil(H / stride), ceil(W / stride), C].
     """
@@ -97,19 +97,19 @@ def _normalize_by_kernels(norm, activation, x):
 
 
 def _get_name(activation):
-    """The name that the kernels know `activation` by; None where they do not know it."""
+    """Return the kernels' name of `activation`; None if they do not support it."""
     return "prelu" if isinstance(activation, PReLU) else _NAMES.get(activation)
 
 
 def _get_vectors(norm, activation):
-    """Scale, bias and slope. No slope is read but PReLU's, and any vector will do."""
+    """Return scale, bias and slope. Only PReLU reads the slope; for the others any vector works."""
     bias = norm.bias[...]
     slope = activation.slope[...] if isinstance(activation, PReLU) else lax.stop_gradient(bias)
     return norm.scale[...], bias, slope
 
 
 def _move_statistics(norm, mean, variance):
-    # Not by `norm.mean[...] =`, which asks a traced array for its sharding and waits for a long error message.
+    # Not `norm.mean[...] =`, which asks a traced array for its sharding and is slowed by building a long error message.
     norm.mean.set_value(mean)
     norm.var.set_value(variance)
 

@@ -1,4 +1,4 @@
-"""A tree of arrays as one vector and back: by the compiled kernels, where these are taken, as copies of memory."""
+"""A tree of arrays as one vector and back: memory copies by the compiled kernels if these are used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ffem_jax.models.convolutions import get_convolution_form
 
 
 def join(tree: Any) -> jax.Array:
-    """The leaves of `tree`, float32, one after another, as a vector."""
+    """Return the leaves of `tree`, float32, concatenated into one vector."""
     return calls.join(jax.tree.leaves(tree)) if get_convolution_form() == "kernels" else ravel_pytree(tree)[0]
 
 
 def cut(vector: jax.Array, shapes: Any) -> Any:
-    """The tree like `shapes`, of arrays or their shapes, whose `join` is `vector`."""
+    """Return the inverse of `join`: a tree shaped like `shapes`, which holds arrays or their shapes."""
     leaves, structure = jax.tree.flatten(shapes)
     if get_convolution_form() == "kernels":
         return jax.tree.unflatten(structure, calls.split(vector, [leaf.shape for leaf in leaves]))

@@ -1,1 +1,1 @@
-"""Architecture search: the space, the study that workers share, the samplers, the workers."""
+"""Architecture search: the space, the samplers, the study that workers share, and the workers."""

@@ -1,8 +1,8 @@
-"""Successive halving for several objectives: which trial goes on, and to which epoch. Python and NumPy alone.
+"""Successive halving for several objectives: which trial continues, and to which epoch. Python and NumPy only.
 
-Trials are judged at rungs, which are epochs of one schedule that all trials follow. The best 1 / reduction of a rung go
-on to the next, by non-dominated rank and, within a rank, by crowding: a small network counts as much as an accurate
-one. Promotions are asynchronous: each is decided when a worker asks for work, from the results there are then, and no
+Trials are compared at rungs: epochs of one schedule that all trials follow. The best 1 / reduction of a rung continue
+to the next one, by non-dominated rank and, within a rank, by crowding. So a small network counts as much as an accurate
+one. Promotions are asynchronous: each is decided when a worker requests work, from the results available then. No
 worker waits for a rung to fill.
 
 References:
@@ -30,15 +30,18 @@ class Promotion(NamedTuple, Generic[Name]):
 
 
 def compute_rungs(min_epochs: int, reduction: int, epochs: int) -> tuple[int, ...]:
-    """The epochs after which trials are judged: min_epochs, each `reduction` times the one before, and `epochs`.
+    """Return the rungs: min_epochs, then each `reduction` times the one before, and finally `epochs`.
 
-    Only the first may be past half of the epochs: a late cut saves little and can still go wrong.
+    Of the rungs before the last, only the first may lie beyond half of the epochs: a late cut saves little and can
+    still be wrong.
 
     Args:
-        min_epochs: the first rung, 1 to `epochs`. reduction: 2 or more. epochs: of the recipe.
+        min_epochs: the first rung, 1 to `epochs`.
+        reduction: 2 or more.
+        epochs: the recipe's epochs.
 
     Raises:
-        ValueError: for a value out of its range.
+        ValueError: if a value is out of range.
     """
     if reduction < 2:
         raise ValueError(f"reduction={reduction} must be at least 2")
@@ -58,28 +61,31 @@ class Halving(Generic[Name]):
     that failed, was refused or lost its checkpoint is closed, and keeps the places it took.
 
     Args:
-        rungs: epochs, as `compute_rungs` gives them. reduction: one trial in so many goes on from a rung.
+        rungs: epochs, as `compute_rungs` returns them.
+        reduction: one trial in this many continues from a rung.
     """
 
     def __init__(self, rungs: Sequence[int], reduction: int):
         if not rungs or sorted(set(rungs)) != list(rungs) or rungs[0] < 1 or reduction < 2:
             raise ValueError(f"rungs={list(rungs)} must rise from at least 1, and reduction={reduction} be at least 2")
         self.rungs, self.reduction = tuple(rungs), reduction
-        # Of each rung: losses by trial, and the trials that went on from it.
+        # For each rung: losses by trial, and the trials promoted from it.
         self._results: list[dict[Name, tuple[float, ...]]] = [{} for _ in rungs]
         self._promoted: list[set[Name]] = [set() for _ in rungs]
         self._closed: set[Name] = set()
         self._orders: list[tuple[Name, ...] | None] = [None for _ in rungs]
 
     def report(self, trial: Name, epoch: int, accuracy: float, costs: Sequence[float]) -> None:
-        """Enter a result of `trial` at the end of `epoch`; a second report replaces the first.
+        """Store the result of `trial` at the end of `epoch`; a second report replaces the first.
 
         Args:
-            epoch: a rung. accuracy: higher is better. costs: lower is better, as many for all trials.
+            epoch: a rung.
+            accuracy: higher is better.
+            costs: lower is better; the same number for all trials.
 
         Raises:
-            ValueError: for an epoch that is no rung, a number that is not finite (close the trial instead), and a
-                number of costs that differs from the other trials'.
+            ValueError: if the epoch is not a rung, a number is not finite (close the trial instead), or the number of
+                costs differs from the other trials'.
         """
         rung = self._find_rung(epoch)
         losses = (-float(accuracy), *map(float, costs))
@@ -94,7 +100,7 @@ class Halving(Generic[Name]):
             below.add(trial)
 
     def claim(self, trial: Name, epoch: int) -> None:
-        """Note that a worker trains `trial` to `epoch`, a rung; it is not proposed again before that is reported."""
+        """Mark `trial` as being trained to `epoch`, a rung; it is not proposed again before that is reported."""
         for below in self._promoted[: self._find_rung(epoch)]:
             below.add(trial)
 
@@ -103,13 +109,13 @@ class Halving(Generic[Name]):
         self._closed.add(trial)
 
     def propose(self, *, closing: bool = False) -> Promotion[Name] | None:
-        """The promotion to make, from the highest rung that has one; None where a new trial should start.
+        """Return the promotion to make, from the highest rung that has one; None if a new trial should start.
 
-        A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung as it is now. The best
-        that is not promoted yet is taken.
+        A trial qualifies while it is among the best 1 / reduction, rounded down, of its rung's current results. The
+        best trial that is not promoted yet is chosen.
 
         Args:
-            closing: nothing runs and no trial will start. Then one trial of each rung qualifies in any case, so that
+            closing: nothing runs and no trial will start. Then at least one trial of each rung qualifies, so that
                 even a small search trains one to the end.
         """
         for fewest in (0, 1) if closing else (0,):
@@ -121,17 +127,17 @@ class Halving(Generic[Name]):
         return None
 
     def sort_rung(self, rung: int) -> tuple[Name, ...]:
-        """The trials of the rung with index `rung`, best first: by rank, crowding, accuracy and order of arrival."""
+        """Return the trials of the rung with index `rung`, best first, by rank, crowding, accuracy, time of arrival."""
         order = self._orders[rung]
         if order is None:
             order = self._orders[rung] = self._sort(rung)
         return order
 
     def find_eliminated(self, trials: int) -> list[Name]:
-        """The stopped trials that can no longer be promoted, in a search of `trials` trials in all.
+        """Return the stopped trials that can no longer be promoted, in a search of `trials` trials in total.
 
-        As many others of their rung dominate them as the rung can ever promote, and these others stay ahead whatever
-        comes. Their checkpoints can be deleted.
+        At least as many others of their rung dominate them as the rung can ever promote, and no later result changes
+        that. Their checkpoints can be deleted.
         """
         places = max(trials // self.reduction, 1)
         eliminated: list[Name] = []
@@ -147,7 +153,7 @@ class Halving(Generic[Name]):
 
     @property
     def epochs_spent(self) -> int:
-        """Epochs trained by all reported trials. Each counts its last epoch, as it goes on from its checkpoint."""
+        """Epochs trained by all reported trials. Each counts its last epoch, as it resumes from its checkpoint."""
         reached: dict[Name, int] = {}
         for epoch, results in zip(self.rungs, self._results, strict=True):
             reached.update(dict.fromkeys(results, epoch))
@@ -155,7 +161,7 @@ class Halving(Generic[Name]):
 
     def _find_rung(self, epoch: int) -> int:
         if epoch not in self.rungs:
-            raise ValueError(f"epoch {epoch} is no rung; the rungs are: {', '.join(map(str, self.rungs))}")
+            raise ValueError(f"epoch {epoch} is not a rung; the rungs are: {', '.join(map(str, self.rungs))}")
         return self.rungs.index(epoch)
 
     def _sort(self, rung: int) -> tuple[Name, ...]:

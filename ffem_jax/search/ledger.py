@@ -1,8 +1,9 @@
-"""Reads the trials of a study: who trains what, what is settled, what must be claimed again. It changes nothing.
+"""Reads the trials of a study: which run, which are settled, which must be claimed again. It changes nothing.
 
 A trial has three attributes, in plain JSON: `claim` (worker, key, point, attempt), `cost` (costs, excess, reason) and
 `outcome` (status, accuracy, tested, costs, epochs, error, trials: the keys of its records). With successive halving a
-network may have several trials: one that goes on with another `continues` it, to the end of `stop_epoch`.
+network may have several trials: a later one has the attribute `continues`, the number of the first, and trains to the
+end of `stop_epoch`.
 """
 
 from __future__ import annotations
@@ -19,69 +20,69 @@ from ffem_jax.search.samplers import TrialOutcome, freeze
 from ffem_jax.search.settings import ACCURACY
 from ffem_jax.search.space import Point
 
-# The statuses that count towards n_trials. The others are refused and repeated, and lost and released, after which
-# another trial follows.
+# The statuses that count towards n_trials. The others are refused, repeated, lost and released; another trial follows a
+# lost or released one.
 COUNTED = ("done", "pruned", "failed")
-REPETITIONS = 3  # in a row of a sampler, before a neighbour of its last point is taken
+REPETITIONS = 3  # consecutive repetitions by a sampler before a neighbour of its last point is taken
 
 
 @dataclass
 class Ledger:
-    """The trials of a study, read once: each property is computed at its first use."""
+    """The trials of a study, read once. Each property is computed on first use."""
 
     trials: Sequence[FrozenTrial]
 
     @cached_property
     def running(self) -> list[FrozenTrial]:
-        """Those that a worker trains now."""
+        """The trials that a worker trains now."""
         return [trial for trial in self.trials if trial.state == TrialState.RUNNING]
 
     @cached_property
     def starting(self) -> list[FrozenTrial]:
-        """Those of the running that begin a network."""
+        """The running trials that begin a network."""
         return [trial for trial in self.running if "continues" not in trial.user_attrs]
 
     @cached_property
     def waiting(self) -> list[FrozenTrial]:
-        """Those that wait to be claimed again."""
+        """The trials that wait to be claimed again."""
         return [trial for trial in self.trials if trial.state == TrialState.WAITING]
 
     @cached_property
     def settled(self) -> list[FrozenTrial]:
-        """Those that ended with a result, or failed."""
+        """The trials that ended with a result, or failed."""
         return [trial for trial in self.trials if read_status(trial) in COUNTED]
 
     @cached_property
     def finished(self) -> list[FrozenTrial]:
-        """One trial for each network that was trained, if only in part, or failed: the one that began it."""
+        """The first trial of each network that was trained, even partly, or failed."""
         return [trial for trial in self.settled if "continues" not in trial.user_attrs]
 
     @cached_property
     def keys(self) -> set[str]:
-        """The keys of all networks that were ever claimed, those whose worker went away too."""
+        """The keys of all networks ever claimed, including those whose worker disappeared."""
         claims = [trial.user_attrs["claim"] for trial in self.trials if "claim" in trial.user_attrs]
         return {str(claim["key"]) for claim in claims}
 
     @cached_property
     def points(self) -> set[tuple[str, ...]]:
-        """All points that were ever claimed, `freeze` of each."""
+        """All points ever claimed, each as `freeze` returns it."""
         claims = [trial.user_attrs["claim"] for trial in self.trials if "claim" in trial.user_attrs]
         return {freeze(claim["point"]) for claim in claims}
 
     @cached_property
     def owed(self) -> list[FrozenTrial]:
-        """Trials whose worker went away and which no worker has been given since."""
-        # A worker that died before it wrote its claim took nothing over.
+        """The trials whose worker disappeared and that have not been assigned again since."""
+        # A follow-up trial whose worker died before it wrote its claim does not count.
         followed = {trial.user_attrs.get("follows") for trial in self.trials if read_status(trial) != "repeated"}
         gone = [trial for trial in self.trials if read_status(trial) in ("lost", "released")]
         return [trial for trial in gone if trial.number not in followed and trial.state == TrialState.FAIL]
 
     def count(self, status: str) -> int:
-        """How many trials ended so."""
+        """Return how many trials ended with `status`."""
         return sum(read_status(trial) == status for trial in self.trials)
 
     def find_repeated(self) -> Point | None:
-        """The last point, where the sampler has only repeated known networks of late; else None."""
+        """Return the last point if the sampler's last REPETITIONS proposals repeat known networks; else None."""
         last = [trial for trial in self.trials if trial.state.is_finished()][-REPETITIONS:]
         if len(last) < REPETITIONS or any(read_status(trial) != "repeated" for trial in last):
             return None
@@ -89,10 +90,11 @@ class Ledger:
         return claims[0]["point"] if claims else None
 
     def read_outcomes(self, *, first: bool = False) -> list[TrialOutcome]:
-        """One outcome per network that was trained, failed or was refused.
+        """Return one outcome per network that was trained, failed or was refused.
 
         Args:
-            first: take each network where it first stopped, so that all are judged at one epoch; otherwise at its last.
+            first: take each network's outcome at its first stop, so that all are compared at one epoch; otherwise its
+                latest outcome.
         """
         found: dict[int, TrialOutcome] = {}
         for trial in self.trials:
@@ -109,7 +111,7 @@ class Ledger:
         return list(found.values())
 
     def count_epochs(self) -> int:
-        """Epochs trained, over all networks; a running claim counts whole. Networks go on from checkpoints."""
+        """Return the epochs trained, over all networks, which resume from checkpoints. A running claim counts fully."""
         reached: Counter[int] = Counter()
         for trial in self.trials:
             running = trial.user_attrs.get("claim", {}).get("stop_epoch", 0) if not trial.state.is_finished() else 0
@@ -118,33 +120,35 @@ class Ledger:
         return reached.total()
 
     def build_halving(self, rungs: Sequence[int], reduction: int, costs: Sequence[str]) -> Halving[int]:
-        """The state of successive halving: networks by the number of the trial that began them.
+        """Return the state of successive halving, with networks named by the number of their first trial.
 
         Args:
-            rungs, reduction: as of `Halving`. costs: the objectives that go down, in order.
+            rungs: as in `Halving`.
+            reduction: as in `Halving`.
+            costs: the objectives to minimise, in order.
         """
         halving: Halving[int] = Halving(rungs, reduction)
         for trial in self.trials:
             status, network = read_status(trial), read_network(trial)
             outcome, target = trial.user_attrs.get("outcome", {}), trial.user_attrs.get("stop_epoch")
             if status in ("done", "pruned"):
-                # A record of another search may have stopped between two rungs.
+                # A network recorded by another search may have stopped between two rungs.
                 epoch = (
                     rungs[-1] if status == "done" else max(e for e in rungs if e <= max(outcome["epochs"], rungs[0]))
                 )
                 halving.report(network, epoch, outcome[ACCURACY], [outcome["costs"][name] for name in costs])
             elif status == "failed":
                 halving.close(network)
-            elif target is not None and status != "repeated":  # a worker trains it, or will again
+            elif target is not None and status != "repeated":  # a worker trains it now, or will again
                 halving.claim(network, target)
         return halving
 
 
 def read_network(trial: FrozenTrial) -> int:
-    """The number of the trial that began the network of `trial`."""
+    """Return the number of the trial that began the network of `trial`."""
     return int(trial.user_attrs.get("continues", trial.number))
 
 
 def read_status(trial: FrozenTrial) -> str:
-    """The status of the trial's outcome; empty while it has none."""
+    """Return the status of the trial's outcome; empty while it has none."""
     return str(trial.user_attrs.get("outcome", {}).get("status", "")) if trial.state.is_finished() else ""

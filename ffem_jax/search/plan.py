@@ -1,4 +1,4 @@
-"""The plan of a search: everything a worker needs, in one folder that every worker can read."""
+"""The plan of a search: all that a worker needs, in one folder that every worker can read."""
 
 from __future__ import annotations
 
@@ -38,8 +38,11 @@ class SearchPlan:
     """A search, ready to launch.
 
     Args:
-        name: of its sweep. overrides: the user's. config: composed for a launcher.
-        fixed: the overrides that all trials share. base: a trial of the space, for the values that no choice changes.
+        name: the name of its sweep.
+        overrides: the user's overrides.
+        config: composed for a launcher.
+        fixed: the overrides that all trials share.
+        base: a trial of the space, for the values that no choice changes.
         sweep_dir: holds the trials' folders and, in `search/`, the study, this plan and the workers' logs.
     """
 
@@ -56,7 +59,7 @@ class SearchPlan:
 
     @property
     def folder(self) -> Path:
-        """Where the search itself keeps its files."""
+        """The folder of the search's own files."""
         return self.sweep_dir / "search"
 
     @property
@@ -66,7 +69,7 @@ class SearchPlan:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The epochs at which networks are judged, and most are stopped; none without halving."""
+        """The epochs at which networks are compared and most are stopped; empty without halving."""
         return self.settings.halving.get_rungs(self.base.recipe.epochs)
 
     @property
@@ -75,7 +78,7 @@ class SearchPlan:
         return int(self.config.launcher.jobs)
 
     def read_records(self) -> list[TrialRecord]:
-        """The latest record of every trial of the space that the records file holds."""
+        """Return the latest record of every trial of the space in the records file."""
         if not self.records_path.exists():
             return []
         base = to_plain(self.base)
@@ -83,7 +86,7 @@ class SearchPlan:
         return [record for record in records if self.space.read_point(record.spec, base) is not None]
 
     def identify(self) -> dict[str, Any]:
-        """The settings that must be equal for two searches to share a study, by the key that a user would write."""
+        """Return the settings that must be equal for two searches to share a study, by their config key."""
         fixed = to_plain(self.base)
         for group in (fixed, fixed.get("pretrain")):
             if group:
@@ -101,13 +104,13 @@ class SearchPlan:
         }
 
     def get_trial_dir(self, trial: TrialSpec, seeds: Sequence[int]) -> Path:
-        """The folder of a trial, always the same for the same trial."""
+        """Return the folder of a trial, always the same for the same trial."""
         label = f"{trial.arch.name}-seed{'_'.join(map(str, seeds or (trial.seed,)))}-{trial_key(trial)}"
         return self.sweep_dir / re.sub(r"[^\w.-]+", "_", label)
 
 
 def is_search(composer: Composer, name: str, overrides: Sequence[str], config_dir: Path | None = None) -> bool:
-    """Whether the sweep `name` with `overrides` is a search and not a list of combinations."""
+    """Return whether the sweep `name` with `overrides` is a search and not a list of combinations."""
     if not name:
         return False
     composer.register_sweep(name, find_sweep(name, config_dir))
@@ -126,11 +129,11 @@ def plan_search(
     """Compose the search `name`, check its space, and choose its folders.
 
     Args:
-        overrides: the user's. One of a choice, `arch.stem_stride=1` or `arch.stem_stride=1,2`, replaces its values.
+        overrides: the user's. One for a choice, such as `arch.stem_stride=1` or `=1,2`, replaces the choice's values.
         sweep_file: read instead of the file found by name.
 
     Raises:
-        ConfigError, SpecError, SpaceError: in one line.
+        ConfigError, SpecError, SpaceError: with a message of one line.
     """
     composer.register_sweep(name, sweep_file or find_sweep(name, config_dir))
     selected = f"+{SWEEP_GROUP}={name}"
@@ -155,7 +158,7 @@ def plan_search(
                 "hydra.sweeper.halving needs one recipe.epochs for all networks; leave it out of the space"
             )
         if not run.checkpoint:
-            raise ConfigError("hydra.sweeper.halving goes on from checkpoints; take run.checkpoint=true")
+            raise ConfigError("hydra.sweeper.halving resumes from checkpoints; take run.checkpoint=true")
     check_samples(composer, fixed, space)
 
     if config.hydra.sweep.dir == AUTO_DIR:
@@ -169,7 +172,7 @@ def plan_search(
 
 
 def read_settings(config: DictConfig) -> SearchSettings:
-    """The checked node `hydra.sweeper`. Raises ConfigError or SpecError."""
+    """Return the checked node `hydra.sweeper`. Raises ConfigError or SpecError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -181,7 +184,7 @@ def read_settings(config: DictConfig) -> SearchSettings:
 
 
 def check_samples(composer: Composer, fixed: Sequence[str], space: SearchSpace, samples: int = 20) -> None:
-    """Raise ConfigError where none of a few random points can be built, which is a mistake in the space."""
+    """Raise ConfigError if none of `samples` random points can be built, which means that the space is wrong."""
     from ffem_jax.search.candidates import CandidateMaker
 
     maker, rng, problem = CandidateMaker(composer, fixed, space), np.random.default_rng(0), None
@@ -198,9 +201,9 @@ def check_samples(composer: Composer, fixed: Sequence[str], space: SearchSpace, 
 
 
 def save_plan(plan: SearchPlan, config_dir: Path | None, sweep_file: Path) -> None:
-    """Write what `load_plan` reads into the search's folder, a copy of the sweep's file with it.
+    """Write the plan for `load_plan`, and a copy of the sweep's file, into the search's folder.
 
-    Each file whole or not at all: workers of this command, or of another on the same search, may be reading it.
+    Each file is replaced atomically: workers of this command, or of another on the same search, may be reading it.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     _write_whole(plan.folder / SWEEP_FILE, sweep_file.read_bytes())
@@ -220,12 +223,12 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def read_saved(folder: Path) -> tuple[str, list[str], Path | None]:
-    """The sweep's name, its overrides and the user's config folder, as `save_plan` wrote them."""
+    """Return the sweep's name, its overrides and the user's config folder, as `save_plan` wrote them."""
     row = json.loads((folder / PLAN_FILE).read_text())
     return row["name"], row["overrides"], Path(row["config_dir"]) if row["config_dir"] else None
 
 
 def load_plan(composer: Composer, folder: Path) -> SearchPlan:
-    """The plan in `folder`, composed anew."""
+    """Return the plan in `folder`, composed again."""
     name, overrides, config_dir = read_saved(folder)
     return plan_search(composer, name, overrides, config_dir, folder / SWEEP_FILE)

@@ -1,7 +1,7 @@
-"""Samplers of a search: Optuna's, and proposers of our own, which see points and outcomes.
+"""Samplers of a search: Optuna's, and our own proposers, which see points and outcomes.
 
-A sampler is built anew for every network, seeded by the network's number. What is proposed follows from what is known,
-whichever worker asks and however often the search was stopped: one worker's search can be repeated exactly.
+A sampler is built again for every network, seeded by the network's number. So a proposal depends only on the known
+results, not on which worker asks or how often the search was stopped. A search with one worker is reproducible.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class TrialOutcome:
 
     Args:
         point: its choices.
-        accuracy: in 0 to 1; None where it was refused or failed.
-        costs: by field of a record, those known.
-        excess: how far it is over the cap, as a fraction of the cap; 0 or less is within it.
-        stopped: the epoch that its accuracy is of, where it was stopped early; 0 where it was trained to the end.
-        tested: images that each training was tested on; None where an older study does not say.
+        accuracy: in 0 to 1; None if it was refused or failed.
+        costs: known costs by record field.
+        excess: the excess over the cap, as a fraction of the cap; 0 or less means within it.
+        stopped: the epoch at which its accuracy was measured, if it was stopped early; 0 if it was trained to the end.
+        tested: test images per training; None in studies from before this was stored.
     """
 
     point: Point
@@ -48,38 +48,38 @@ class TrialOutcome:
     tested: int | None = None
 
 
-# From the space, the outcomes so far, the points that are taken (`freeze` of each), a generator and the objectives that
-# go down to the next point; None where none is left.
+# Takes the space, the outcomes so far, the taken points (`freeze` of each), a generator and the objectives to minimise.
+# Returns the next point, or None if none is left.
 Proposer = Callable[
     [SearchSpace, Sequence[TrialOutcome], set[tuple[str, ...]], np.random.Generator, Sequence[str]], Point | None
 ]
 
 
 def freeze(point: Mapping[str, str]) -> tuple[str, ...]:
-    """A point as a tuple, which can be hashed: names and values in turn, sorted by name."""
+    """Return a point as a hashable tuple: alternating names and values, sorted by name."""
     return tuple(itertools.chain.from_iterable(sorted(point.items())))
 
 
 def thaw(frozen: Sequence[str]) -> Point:
-    """The point that `freeze` was given."""
+    """Return the point that `freeze` was given."""
     return dict(zip(frozen[::2], frozen[1::2], strict=True))
 
 
 def read_excess(trial: FrozenTrial) -> tuple[float]:
-    """Optuna's constraint: 0 or less where the network may be trained."""
+    """Return Optuna's constraint: 0 or less if the network may be trained."""
     return (float(trial.user_attrs.get("cost", {}).get("excess", 0.0)),)
 
 
 def suggest_point(space: SearchSpace, trial: Trial) -> Point:
-    """The point that Optuna proposes in `trial`.
+    """Return the point that Optuna proposes in `trial`.
 
-    Optuna is asked for inactive choices too: its samplers work best in a space of one shape.
+    Optuna also suggests the inactive choices: its samplers work best in a space of constant shape.
     """
     point: Point = {}
     for choice in space.choices:
         if len(choice.values) == 1:
             point[choice.name] = choice.values[0]
-        elif choice.ordered:  # by its index: neighbours are similar, however far apart their numbers
+        elif choice.ordered:  # by index: neighbours are similar, however far apart their numbers
             point[choice.name] = choice.values[trial.suggest_int(choice.name, 0, len(choice.values) - 1)]
         else:
             point[choice.name] = str(trial.suggest_categorical(choice.name, choice.values))
@@ -87,7 +87,7 @@ def suggest_point(space: SearchSpace, trial: Trial) -> Point:
 
 
 def to_params(space: SearchSpace, point: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of Optuna's trial of `point`: the inverse of `suggest_point`."""
+    """Return the parameters of Optuna's trial of `point`: the inverse of `suggest_point`."""
     params: dict[str, Any] = {}
     for choice in space.choices:
         if choice.name in point and len(choice.values) > 1:
@@ -97,42 +97,44 @@ def to_params(space: SearchSpace, point: Mapping[str, str]) -> dict[str, Any]:
 
 
 def build_sampler(name: str, seed: int, options: Mapping[str, Any]) -> BaseSampler:
-    """Optuna's sampler `name`; for a proposer of our own, one that draws what the proposer leaves open.
+    """Return Optuna's sampler `name`; for one of our own proposers, a random sampler for what the proposer leaves open.
 
-    It is built anew for every network, from `seed`: so a proposal depends on what is known, and not on which worker
-    asks.
+    It is built again for every network, from `seed`. So a proposal depends only on the known results, not on which
+    worker asks.
 
     Args:
-        name: one of `settings.SAMPLER_NAMES`. options: keyword arguments of Optuna's class.
+        name: one of `settings.SAMPLER_NAMES`.
+        options: keyword arguments of Optuna's class.
 
     Raises:
-        ConfigError: for an option that the sampler does not take, and where its libraries are missing.
+        ConfigError: if the sampler does not take an option, or its libraries are missing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if name == "gp" and not all(importlib.util.find_spec(library) for library in ("torch", "scipy")):
         raise ConfigError("hydra.sweeper.sampler=gp needs torch and scipy; pip install torch scipy")
     with warnings.catch_warnings():
-        # Optuna 5 has Trial.set_constraint instead, 4.9 has not; and it calls some arguments experimental.
+        # Optuna 5 has Trial.set_constraint instead, 4.9 does not; and some arguments are experimental.
         warnings.simplefilter("ignore")
         try:
             if name == "nsga2":
-                # Optuna's 50 are for thousands of trials. 150 trainings simulated as in tests/search/test_quality.py,
-                # 10 repeats: hypervolume above chance's by 0.06 with 6, 0.07 with 8 and 12, 0.05 with 16.
+                # Optuna's default of 50 suits thousands of trials. With 150 trainings simulated as in
+                # tests/search/test_quality.py, 10 repeats: hypervolume above random search by 0.06 with 6, 0.07 with 8
+                # and 12, 0.05 with 16.
                 return NSGAIISampler(seed=seed, constraints_func=read_excess, **{"population_size": 10, **options})
             if name == "tpe":
                 chosen = {"multivariate": True, "constant_liar": True, "n_startup_trials": 20, **options}
                 return TPESampler(seed=seed, constraints_func=read_excess, **chosen)
             if name == "gp":
                 return GPSampler(seed=seed, constraints_func=read_excess, **options)
-            # It stays in its first, random trials. Optuna's RandomSampler would not store the constraint, and a study
-            # could not go on with another sampler.
+            # It never leaves its random start-up trials. Optuna's RandomSampler would not store the constraint, and
+            # the study could not continue with another sampler.
             return TPESampler(seed=seed, constraints_func=read_excess, **{**options, "n_startup_trials": 2**31})
         except TypeError as error:
             raise ConfigError(f"hydra.sweeper.sampler_options: {error}") from error
 
 
 def check_sampler(name: str, options: Mapping[str, Any], space: SearchSpace) -> None:
-    """Raise ConfigError where the sampler `name` does not fit this space or these options, or cannot be built."""
+    """Raise ConfigError if the sampler `name` does not fit this space or these options, or cannot be built."""
     if options and name not in WITH_OPTIONS:
         raise ConfigError(
             f"hydra.sweeper.sampler={name} takes no hydra.sweeper.sampler_options (here {', '.join(options)}); leave "
@@ -154,7 +156,7 @@ def propose_grid(
     rng: np.random.Generator,
     costs: Sequence[str] = (),
 ) -> Point | None:
-    """The first point, in the order of the space, that is not taken."""
+    """Return the first point, in the order of the space, that is not taken."""
     return next((point for point in space if freeze(point) not in taken), None)
 
 
@@ -165,7 +167,7 @@ def propose_surrogate(
     rng: np.random.Generator,
     costs: Sequence[str],
 ) -> Point | None:
-    """The point of the highest expected gain, against all of `costs`, by the surrogate; see `model.proposal`."""
+    """Return the point with the highest expected gain against all of `costs`, by the surrogate (`model.proposal`)."""
     known = [
         Observation(
             one.point,
@@ -190,16 +192,16 @@ PROPOSERS: dict[str, Proposer] = {"grid": propose_grid, "surrogate": propose_sur
 def propose_neighbour(
     space: SearchSpace, point: Mapping[str, str], taken: set[tuple[str, ...]], rng: np.random.Generator
 ) -> Point | None:
-    """A free point that differs from `point` in one choice or a few, for a sampler that keeps repeating itself.
+    """Return a free point that differs from `point` in one choice or a few, for a sampler that keeps repeating itself.
 
-    In a small space it is the first free point where random changes find none; None where all are taken.
+    If random changes find none, it is the first free point of a small space, or None.
     """
     for attempt in range(200):
         changed, other = dict(point), space.sample(rng)
         names = rng.permutation(list(other))[: 1 + attempt // 20]
         for name in names:
             changed[str(name)] = other[str(name)]
-        # A choice that the change made active takes a random value.
+        # A choice that the change activated takes a random value.
         for choice in space.choices:
             if choice.name not in changed:
                 changed[choice.name] = choice.values[int(rng.integers(len(choice.values)))]

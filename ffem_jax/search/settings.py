@@ -10,7 +10,7 @@ from ffem_jax.records.costs import COST_FIELDS, MEASURED_FIELDS
 from ffem_jax.search.halving import compute_rungs
 from ffem_jax.specs.fields import SpecError, check_fields, check_range, setting
 
-# Names alone, so that a wrong one is refused without Optuna.
+# Names only, so that an unknown one is refused without importing Optuna.
 SAMPLER_NAMES = ("random", "nsga2", "tpe", "gp", "grid", "surrogate")
 ACCURACY = "accuracy"
 STORAGE_SCHEMES = ("postgresql", "postgresql+psycopg")
@@ -21,7 +21,8 @@ class HalvingSettings:
     """Successive halving (`halving.Halving`): bad networks are stopped at epochs of their schedule, the rungs.
 
     min_epochs: the first rung; 0 is a quarter of recipe.epochs, rounded up: before that the order says little
-    (results/halving). reduction: one in so many goes on from a rung, and the next rung is so many times as late.
+    (results/halving).
+    reduction: one network in this many continues from a rung, and the next rung is at this many times the epoch.
     """
 
     enabled: bool = setting(
@@ -30,14 +31,14 @@ class HalvingSettings:
     )  # fmt: skip
     min_epochs: int = setting(0, "The first rung; 0 is a quarter of recipe.epochs, rounded up.", low=0, unit="epochs")
     reduction: int = setting(
-        3, "Of so many networks one goes on from a rung; the next rung is so many times as late.", low=2
+        3, "One network in this many continues from a rung; the next rung is at this many times the epoch.", low=2
     )
 
     def __post_init__(self) -> None:
         check_fields(self, "hydra.sweeper.halving")
 
     def get_rungs(self, epochs: int) -> tuple[int, ...]:
-        """The rungs of a schedule of `epochs` epochs; none where halving is off. Raises SpecError."""
+        """Return the rungs of a schedule of `epochs` epochs; empty if halving is off. Raises SpecError."""
         if not self.enabled:
             return ()
         check_range("hydra.sweeper.halving.min_epochs", self.min_epochs, 0, epochs)
@@ -48,19 +49,21 @@ class HalvingSettings:
 class SearchSettings:
     """The node `hydra.sweeper` of a search; `_target_` is how Hydra finds the plugin.
 
-    params: override keys and their values in Hydra's syntax. when: conditions, see `space.read_space`.
-    sampler: who proposes networks. sampler_options: keyword arguments of Optuna's sampler.
+    params: override keys and their values in Hydra's syntax.
+    when: conditions, see `space.read_space`.
+    sampler: proposes the networks.
+    sampler_options: keyword arguments of Optuna's sampler.
     seed: of the sampler; the network's own seed is the key `seed`.
-    n_trials: networks with a result, in total: a search that has 40 goes on to n_trials. Networks refused before
+    n_trials: networks with a result, in total: a search that has 40 continues to n_trials. Networks refused before
         training (over the cap, impossible) and repetitions do not count.
-    n_epochs: nothing more is begun once so many epochs are trained, of all networks together; 0 asks n_trials alone.
-    halving: whether bad networks are stopped early; the networks of n_trials are then those that were begun.
-    objectives: accuracy, which goes up, and one or two of `records.costs.COST_FIELDS`, which go down.
+    n_epochs: nothing more is begun once this many epochs are trained, summed over all networks; 0 is no limit.
+    halving: whether bad networks are stopped early; n_trials then counts the networks that were begun.
+    objectives: accuracy, which is maximised, and one or two of `records.costs.COST_FIELDS`, which are minimised.
     storage: where the study is kept: empty for a journal file in the sweep's folder, or a URL
         (postgresql+psycopg://user@host/database) that workers on several machines share.
-    study: its name there; empty takes the sweep's folder's.
-    heartbeat_seconds: how often a worker says that it is alive. stale_seconds: a trial whose worker has said nothing
-        for so long is taken from it and trained once more.
+    study: the study's name in the storage; empty takes the name of the sweep's folder.
+    heartbeat_seconds: the interval at which a worker reports that it is alive.
+    stale_seconds: a trial whose worker is silent for this long is taken from it and trained once more.
     """
 
     _target_: str = "hydra_plugins.ffem_search.search_sweeper.SearchSweeper"
@@ -68,22 +71,24 @@ class SearchSettings:
         factory=dict, meaning="The space: an override's key and its values, such as `arch.width_multiplier: 0.5,1.0`."
     )
     when: dict[str, Any] = setting(  # noqa: RUF009
-        factory=dict, meaning="Conditions: a choice counts only where another has one of the values given here."
+        factory=dict, meaning="Conditions: a choice is active only if another has one of the values given here."
     )
-    sampler: str = setting("nsga2", "Who proposes networks.", choices=SAMPLER_NAMES, source="surrogate: ours; Optuna")
+    sampler: str = setting(
+        "nsga2", "What proposes the networks.", choices=SAMPLER_NAMES, source="surrogate: ours; Optuna"
+    )
     sampler_options: dict[str, Any] = setting(factory=dict, meaning="Keyword arguments of Optuna's sampler.")  # noqa: RUF009
     seed: int = setting(0, "The seed of the sampler; a network's own is the key seed.", low=0, high=2**31 - 1)
     n_trials: int = setting(
         50, "Networks with a result, in total; those refused or repeated do not count.", low=1, unit="networks"
     )
     n_epochs: int = setting(
-        0, "Nothing more is begun once so many epochs are trained, of all networks together; 0 is no limit.",
+        0, "Nothing more is begun once this many epochs are trained, summed over all networks; 0 is no limit.",
         low=0, unit="epochs",
     )  # fmt: skip
     halving: HalvingSettings = setting(factory=HalvingSettings)  # noqa: RUF009
     objectives: list[str] = setting(  # noqa: RUF009
         factory=lambda: [ACCURACY, "bytes_float32"],
-        meaning="Accuracy, which goes up, and one or two costs, which go down.",
+        meaning="Accuracy, which is maximised, and one or two costs, which are minimised.",
         choices=(ACCURACY, *COST_FIELDS),
     )
     storage: str = setting(
@@ -91,22 +96,22 @@ class SearchSettings:
     )
     study: str = setting("", "The study's name in its storage; empty takes the name of the sweep's folder.")
     heartbeat_seconds: float = setting(
-        10.0, "How often a worker says that it is alive.", low=0.05, high=3600.0, unit="seconds"
+        10.0, "The interval at which a worker reports that it is alive.", low=0.05, high=3600.0, unit="seconds"
     )
     stale_seconds: float = setting(
-        60.0, "A worker that has said nothing for so long loses its network to another; at least three heartbeats.",
+        60.0, "A worker that is silent for this long loses its network to another; at least three heartbeats.",
         unit="seconds",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self, "hydra.sweeper")
-        if isinstance(self.halving, dict):  # as YAML has it
+        if isinstance(self.halving, dict):  # as read from YAML
             self.halving = HalvingSettings(**self.halving)
         measured = [name for name in self.objectives if name in MEASURED_FIELDS]
         if self.halving.enabled and measured:
             raise SpecError(
-                f"hydra.sweeper.halving judges networks half trained, and {measured[0]} is measured at the end; take "
-                f"macs for {measured[0]} in hydra.sweeper.objectives, or hydra.sweeper.halving.enabled=false"
+                f"hydra.sweeper.halving compares partly trained networks, but {measured[0]} is measured at the end; "
+                f"take macs for {measured[0]} in hydra.sweeper.objectives, or hydra.sweeper.halving.enabled=false"
             )
         if ACCURACY not in self.objectives or not 2 <= len(set(self.objectives)) == len(self.objectives) <= 3:
             listed = ", ".join(COST_FIELDS)
@@ -116,12 +121,12 @@ class SearchSettings:
         scheme = self.storage.partition("://")[0]
         if self.storage and scheme not in STORAGE_SCHEMES:
             raise SpecError(
-                f"hydra.sweeper.storage={self.storage!r} is not known; leave it empty for a journal file, or write "
+                f"hydra.sweeper.storage={self.storage!r} is unknown; leave it empty for a journal file, or write "
                 "postgresql+psycopg://USER@HOST/DATABASE"
             )
         check_range("hydra.sweeper.stale_seconds", self.stale_seconds, 3 * self.heartbeat_seconds)
 
     @property
     def costs(self) -> list[str]:
-        """The objectives that go down: fields of a record."""
+        """The objectives to minimise: fields of a record."""
         return [name for name in self.objectives if name != ACCURACY]

@@ -1,7 +1,7 @@
-"""The space of a search: choices in Hydra's own syntax, some of which depend on others. No JAX; Hydra to read texts.
+"""The space of a search: choices in Hydra's syntax, some of which depend on others. No JAX; Hydra only parses values.
 
-A point is a dict from a choice's name, which is an override's key, to the text of the value it takes. It holds active
-choices only: the placement of no attention is not part of a network.
+A point is a dict from a choice's name, which is an override's key, to the text of its value. It holds active choices
+only: a network without attention has no placement of attention.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Point = dict[str, str]
 
-# Fields of a spec that decide no result: labels and places.
+# Fields of a spec that do not affect results: labels and paths.
 LABELS = {
     ("arch", "name"),
     ("recipe", "name"),
@@ -40,9 +40,10 @@ class Choice:
     """One dimension of a space.
 
     Args:
-        name: an override's key, such as `arch.attention.kind`. values: the texts it may take, in order.
-        when: it is active only where each choice named here has one of the values beside it.
-        ordered: the values are numbers, so that a sampler may treat neighbours as similar.
+        name: an override's key, such as `arch.attention.kind`.
+        values: the texts of its values, in order.
+        when: conditions (choice, values): it is active only if each choice has one of its values.
+        ordered: the values are numbers, so a sampler may treat neighbours as similar.
     """
 
     name: str
@@ -51,13 +52,13 @@ class Choice:
     ordered: bool = False
 
     def is_active(self, point: Mapping[str, str]) -> bool:
-        """Whether this choice is active in `point`, which holds the active ones of the choices before it."""
+        """Return whether this choice is active in `point`, which holds the active choices before it."""
         return all(point.get(name) in values for name, values in self.when)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All choices, each after those it depends on. Raises SpaceError where they contradict one another."""
+    """All choices, each after those it depends on. Raises SpaceError if they contradict one another."""
 
     choices: tuple[Choice, ...]
 
@@ -76,12 +77,12 @@ class SearchSpace:
             for name, values in choice.when:
                 if name not in before:
                     known = f"it may depend on: {', '.join(before)}" if before else "there is none before it"
-                    raise SpaceError(f"{choice.name} depends on {name}, which is no choice before it; {known}")
+                    raise SpaceError(f"{choice.name} depends on {name}, which is not a choice before it; {known}")
                 if unknown := [value for value in values if value not in before[name].values]:
                     listed = ", ".join(before[name].values)
                     raise SpaceError(f"{choice.name} depends on {name}={unknown[0]}; choose one of: {listed}")
                 if not values:
-                    raise SpaceError(f"{choice.name} depends on {name} having no value at all; name some")
+                    raise SpaceError(f"{choice.name} depends on {name} but lists no values for it; name some")
             before[choice.name] = choice
 
     @cached_property
@@ -91,7 +92,7 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int:
-        """How many distinct points there are. Several of them may build the same network."""
+        """The number of distinct points. Several of them may build the same network."""
         deciding = {name for choice in self.choices for name, _ in choice.when}
         controls = [choice for choice in self.choices if choice.name in deciding]
         others = [choice for choice in self.choices if choice.name not in deciding]
@@ -101,13 +102,13 @@ class SearchSpace:
         )
 
     def __iter__(self) -> Iterator[Point]:
-        """Every point, one at a time, the last choice varying fastest."""
+        """Iterate over every point, the last choice varying fastest."""
         return _enumerate(self.choices)
 
     def sample(self, rng: np.random.Generator) -> Point:
-        """A random point: each active choice in turn takes one of its values, with equal chances.
+        """Return a random point: each active choice in turn takes one of its values, with equal probability.
 
-        So half of the points have no attention where it is one of two kinds, however many placements the other has.
+        So if attention is either none or one kind, half of the points have none, however many placements the kind has.
         """
         point: Point = {}
         for choice in self.choices:
@@ -116,9 +117,9 @@ class SearchSpace:
         return point
 
     def get_active(self, point: Mapping[str, str]) -> Point:
-        """`point` without its inactive choices. Raises SpaceError for an unknown choice or value."""
+        """Return `point` without its inactive choices. Raises SpaceError for an unknown choice or value."""
         if unknown := [name for name in point if name not in self.by_name]:
-            raise SpaceError(f"{unknown[0]} is no choice of this space; it has: {', '.join(self.by_name)}")
+            raise SpaceError(f"{unknown[0]} is not a choice of this space; it has: {', '.join(self.by_name)}")
         active: Point = {}
         for choice in self.choices:
             if not choice.is_active(active):
@@ -132,16 +133,16 @@ class SearchSpace:
         return active
 
     def to_overrides(self, point: Mapping[str, str]) -> list[str]:
-        """The overrides that build `point`, in the order of the choices. Raises as `get_active` does."""
+        """Return the overrides that build `point`, in the order of the choices. Raises as `get_active` does."""
         return [f"{name}={value}" for name, value in self.get_active(point).items()]
 
     def read_point(self, spec: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Point | None:
-        """The point of a record's `spec`, or None where it lies outside the space.
+        """Return the point of a record's `spec`, or None if it is outside the space.
 
         Args:
-            spec: nested dicts, as `to_plain` makes them.
-            base: the `spec` of any trial of the space. All settings but the choices, the seed and names must then equal
-                it. Without it only the choices are compared.
+            spec: nested dicts, as `to_plain` returns them.
+            base: the `spec` of any trial of the space. All settings except the choices, the seed, names and paths must
+                then equal it. Without it only the choices are compared.
         """
         point: Point = {}
         for choice in self.choices:
@@ -181,7 +182,7 @@ def _enumerate(choices: Sequence[Choice]) -> Iterator[Point]:
 
 
 def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = None) -> SearchSpace:
-    """The space that a sweeper's config states.
+    """Return the space defined by a sweeper's config.
 
     Args:
         config: `params`, override keys with values in Hydra's syntax (`a,b`, `choice(a,b)` or `range(1,4)`; a single
@@ -195,7 +196,9 @@ def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = N
     replaced = replaced or {}
     params, conditions = {**(config.get("params") or {}), **replaced}, config.get("when") or {}
     if unknown := [name for name in conditions if name not in params]:
-        raise SpaceError(f"hydra.sweeper.when names {unknown[0]}, which is no choice; there are: {', '.join(params)}")
+        raise SpaceError(
+            f"hydra.sweeper.when names {unknown[0]}, which is not a choice; choose from: {', '.join(params)}"
+        )
     values = {name: _read_values(name, text) for name, text in params.items()}
     choices = {
         name: Choice(
@@ -209,7 +212,7 @@ def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = N
     left: dict[str, Choice] = {}
     for name in _order(choices):
         choice = choices[name]
-        # A condition on a replaced choice asks for those of its values that are left.
+        # A condition on a replaced choice keeps those of its values that remain.
         when = tuple(
             (other, tuple(one for one in wanted if one in choices[other].values) if other in replaced else wanted)
             for other, wanted in choice.when
@@ -220,7 +223,7 @@ def read_space(config: Mapping[str, Any], replaced: Mapping[str, Any] | None = N
 
 
 def _order(choices: Mapping[str, Choice]) -> list[str]:
-    """The names, each after those it depends on, otherwise as they were written."""
+    """Return the names, each after those it depends on, otherwise in the order of the config."""
     ordered: list[str] = []
 
     def place(name: str, waiting: tuple[str, ...]) -> None:
@@ -249,7 +252,7 @@ def _read_values(name: str, text: Any) -> tuple[str, ...]:
         return tuple(override.sweep_string_iterator()) if override.is_sweep_override() else (text.strip(),)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise SpaceError(f"{name}: {text!r} is no list of values ({reason}); write a,b or range(1,4)") from error
+        raise SpaceError(f"{name}: {text!r} is not a list of values ({reason}); write a,b or range(1,4)") from error
 
 
 def _read_condition(name: str, other: str, wanted: Any) -> tuple[str, ...]:
@@ -270,7 +273,7 @@ def _parse_value(text: str) -> Any:
 
 
 def read_value(text: str) -> Any:
-    """The value of a text in Hydra's grammar: a number, a bool, None, a string, a list or a dict."""
+    """Return the value of a text in Hydra's grammar: a number, a bool, None, a string, a list or a dict."""
     return _parse_value(text)
 
 
@@ -279,10 +282,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _means(value: Any, found: Any) -> bool:
-    """Whether a spec with `found` was built with `value`; a dict overrides a part, so each of its items must match."""
+    """Return whether a spec with `found` was built with `value`; each item of a dict must match, as it is an
+    override."""
     if isinstance(value, Mapping):
         return isinstance(found, Mapping) and all(_means(item, found.get(key)) for key, item in value.items())
-    if isinstance(found, Mapping):  # a config group, known by its name
+    if isinstance(found, Mapping):  # a config group, identified by its name
         return "name" in found and found["name"] == value
     if isinstance(value, bool) or isinstance(found, bool):
         return value is found
@@ -297,7 +301,7 @@ def _read_defaults() -> dict[str, Any]:
 
 
 def _look_up(spec: Mapping[str, Any], name: str) -> Any:
-    """The value at the dotted `name`; a field that the record leaves out has its default."""
+    """Return the value at the dotted `name`; a field missing from the record has its default."""
     for root in (spec, _read_defaults()):
         node: Any = root
         for part in name.split("."):

@@ -1,4 +1,4 @@
-"""The storage of a shared study, a journal file or PostgreSQL, and the lock under which workers change it."""
+"""The storage of a shared study (a journal file or PostgreSQL) and the lock under which workers change it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ffem_jax.errors import describe_install
 
 
 class StudyLock(Protocol):
-    """One process at a time holds it; it is released when that process dies."""
+    """A lock that one process at a time holds. It is released when that process dies."""
 
     def hold(self) -> AbstractContextManager[None]:
         """Wait for the lock and hold it for the block."""
 
 
 class FileStudyLock:
-    """A file's lock, which the operating system releases; across machines, by a shared folder that has locks."""
+    """A file lock, which the operating system releases. It works across machines if a shared folder supports locks."""
 
     def __init__(self, path: Path) -> None:
         self.lock = FileLock(path)
@@ -38,7 +38,7 @@ class FileStudyLock:
 
 
 class DatabaseStudyLock:
-    """PostgreSQL's advisory lock, which belongs to a connection and ends with it."""
+    """A PostgreSQL advisory lock, which belongs to a connection and ends with it."""
 
     def __init__(self, storage: RDBStorage, study: str) -> None:
         self.engine = storage.engine
@@ -59,9 +59,9 @@ class DatabaseStudyLock:
 
 
 class _SystemLock:
-    """A lock of the operating system, in Optuna's interface.
+    """An operating system lock with Optuna's interface.
 
-    Optuna's own locks are files: one that a killed process leaves behind stops all workers for half a minute.
+    Optuna's own locks are files: one that a killed process leaves behind blocks all workers for half a minute.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,16 +76,16 @@ class _SystemLock:
 
 
 class SafeJournal(JournalFileBackend):
-    """Optuna's journal, made robust: half a line of a killed writer is cut off before the next is written."""
+    """Optuna's journal, but a partial line left by a killed writer is cut off before the next line is written."""
 
     def __init__(self, path: Path) -> None:
         lock = _SystemLock(path.with_name(path.name + ".lock"))
-        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]  # Optuna keeps the base class to itself
+        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]  # Optuna does not export the base class
         self.path, self.file_lock = path, lock.lock
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
-        """Append after the last whole line."""
-        with self.file_lock:  # counted: the same lock is taken again inside
+        """Append after the last complete line."""
+        with self.file_lock:  # reentrant: it is acquired again inside
             with open(self.path, "rb+") as file:
                 end = file.seek(0, os.SEEK_END)
                 if end:
@@ -97,14 +97,14 @@ class SafeJournal(JournalFileBackend):
 
 
 def open_storage(url: str, study: str, folder: Path) -> tuple[BaseStorage, StudyLock]:
-    """The storage of a study, and the lock under which it is changed.
+    """Return the storage of a study, and the lock under which it is changed.
 
     Args:
         url: of a PostgreSQL database; empty for a journal file in `folder`.
-        study: the study's name, which the database's lock goes by.
+        study: the study's name, from which the database lock's number is derived.
 
     Raises:
-        ConfigError: where the database cannot be reached, or its driver is missing.
+        ConfigError: if the database cannot be reached, or its driver is missing.
     """
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def open_storage(url: str, study: str, folder: Path) -> tuple[BaseStorage, Study
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        # A connection that the server closed meanwhile is replaced before it is used.
+        # A connection that the server has closed is replaced before it is used.
         storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, skip_compatibility_check=False)
     except ImportError as error:
         raise ConfigError(f"hydra.sweeper.storage needs psycopg; {describe_install('postgres')}") from error

@@ -1,10 +1,10 @@
 """The study that all workers of a search share: which worker trains which network, and with what outcome.
 
-It is Optuna's study. All state is in it, so that any worker may die at any time:
+It is an Optuna study. All state is in it, so any worker may die at any time:
 
 - `claim` gives a worker the next network, one worker at a time (`storage.StudyLock`);
-- while a worker trains it sends heartbeats (`beat`); a network whose worker falls silent is claimed again;
-- `tell_records` and `tell_failure` end a claim; a network counts once, whoever trained it and however often.
+- a worker sends heartbeats (`beat`) while it trains; a network whose worker falls silent is claimed again;
+- `tell_records` and `tell_failure` end a claim; a network counts once, whichever worker trained it and however often.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from ffem_jax.search.settings import ACCURACY, SearchSettings
 from ffem_jax.search.space import Point, SearchSpace
 from ffem_jax.search.storage import StudyLock
 
-ATTEMPTS = 2  # a network whose worker was killed is trained once more, and no more
+ATTEMPTS = 2  # a network whose worker was killed is trained once more only
 REFUSALS_IN_A_ROW = 1000
 
 
 class SearchError(FfemError):
-    """A search that cannot go on. The message is one line and says what to do."""
+    """Raised if a search cannot continue. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Claim:
     """A network that one worker is to train.
 
     Args:
-        number: of Optuna's trial. attempt: 1, or 2 after its first worker was killed.
-        stop_epoch: where to stop, for successive halving; 0 and recipe.epochs are the end.
+        number: the number of Optuna's trial.
+        attempt: 1, or 2 after its first worker was killed.
+        stop_epoch: where to stop, for successive halving; 0 and recipe.epochs mean the end.
     """
 
     number: int
@@ -60,13 +61,14 @@ class Claim:
 
 @dataclass
 class SearchStudy:
-    """The view of the shared study that one worker, or the parent process, has.
+    """The view that one worker, or the parent process, has of the shared study.
 
     Args:
-        make: from a point to its candidate; a process that only follows needs none. measure: adds its cost.
-        on_abandoned: called with the point and the reason where a network is given up because its workers were killed;
+        make: maps a point to its candidate; None in a process that only follows.
+        measure: adds the candidate's cost.
+        on_abandoned: called with the point and the reason if a network is given up because its workers were killed;
             returns its records.
-        rungs: the epochs at which networks are judged, for successive halving; none trains all to the end.
+        rungs: the epochs at which networks are compared, for successive halving; empty trains all to the end.
     """
 
     settings: SearchSettings
@@ -95,35 +97,35 @@ class SearchStudy:
         self.study_id = self.storage.get_study_id_from_name(self.name)
 
     def check_identity(self, identity: dict[str, Any]) -> None:
-        """Store what this study is a search of; where it holds something else, refuse and name each setting.
+        """Store the identity of this study, or compare it with the stored one.
 
-        Accuracies of different spaces, recipes or faces cannot be compared, so one sampler must not see both.
+        Accuracies from different spaces, recipes or faces cannot be compared, so one sampler must not see both.
 
         Args:
-            identity: nested dicts, as `SearchPlan.identify` makes them, and `faces`, a fingerprint.
+            identity: nested dicts, as `SearchPlan.identify` returns them, and `faces`, a fingerprint.
 
         Raises:
-            SearchError: where a setting differs from the stored one.
+            SearchError: if a setting differs from the stored one; the message names each.
         """
         with self.lock.hold():
             changes = settle_identity(self.storage, self.study_id, identity)
         if changes:
             raise SearchError(
-                f"the study {self.name} was begun with other settings: {', '.join(changes)}; go on as it was begun, or "
-                "begin another with hydra.sweep.dir=DIR (and hydra.sweeper.study=NAME in a database)"
+                f"the study {self.name} was started with other settings: {', '.join(changes)}; use those settings, or "
+                "start another study with hydra.sweep.dir=DIR (and hydra.sweeper.study=NAME in a database)"
             )
 
     def read_ledger(self) -> Ledger:
-        """All trials as they are now."""
+        """Return the current state of all trials."""
         return Ledger(self.study.get_trials(deepcopy=False))
 
     # --------------------------------------------------------------------------- claiming
 
     def claim(self, worker: str) -> Claim | None:
-        """The next network for `worker`; None where there is none now (`is_over` tells whether there will be).
+        """Return the next network for `worker`; None if there is none now (`is_over` tells whether more may come).
 
         Raises:
-            SearchError: where every network is refused.
+            SearchError: if every network is refused.
         """
         while True:
             with self.lock.hold():
@@ -140,7 +142,7 @@ class SearchStudy:
                 return claim
 
     def _has_room(self, ledger: Ledger) -> bool:
-        """Whether another network may begin."""
+        """Return whether another network may begin."""
         return not (self._is_exhausted() or self._is_spent(ledger))
 
     def _is_spent(self, ledger: Ledger) -> bool:
@@ -153,13 +155,13 @@ class SearchStudy:
         return bool(self.storage.get_study_user_attrs(self.study_id).get("exhausted", False))
 
     def _admit(self, claim: Claim) -> Claim | None:
-        """The claim with its cost, or None where it is over a cap. It takes seconds, so the lock is not held."""
+        """Return the claim with its cost, or None if it exceeds a cap. This takes seconds, so the lock is not held."""
         candidate = self.measure(claim.candidate)
         cost = {"costs": dict(candidate.costs), "excess": candidate.excess}
         self.storage.set_trial_user_attr(self._find_id(claim.number), "cost", cost)
         if not candidate.reason:
             return replace(claim, candidate=candidate)
-        # Optuna wants values. These are as bad as the worst trained network's; samplers look at the constraint first.
+        # Optuna needs values. These are as bad as the worst trained network's; samplers check the constraint first.
         ledger, values = self.read_ledger(), []
         for name in self.settings.objectives:
             worst = max((one.costs[name] for one in ledger.read_outcomes() if name in one.costs), default=0.0)
@@ -169,19 +171,19 @@ class SearchStudy:
         if len(last) == REFUSALS_IN_A_ROW and not any(read_status(one) in COUNTED for one in ledger.trials):
             raise SearchError(
                 f"{REFUSALS_IN_A_ROW} networks were all refused, the last because {candidate.reason}; "
-                "raise run.cap_mb or run.cap_mmacs, or take smaller values into the space"
+                "raise run.cap_mb or run.cap_mmacs, or add smaller values to the space"
             )
         return None
 
     def adopt(self, candidate: Candidate, records: Sequence[TrialRecord]) -> bool:
-        """Take over a network that was trained and recorded outside this study.
+        """Add a network that was trained and recorded outside this study.
 
         Args:
-            records: of the network, one per seed.
+            records: the network's records, one per seed.
 
         Returns:
-            False where it is not taken over: the study has it already, it is over the cap, it lacks a cost that the
-            search asks for, or networks wait to be claimed again, one of which Optuna would give out in its place.
+            False if it is not added: the study has it already, it exceeds the cap, it lacks a cost that the search
+            needs, or other networks wait to be claimed again and Optuna would return one of them instead.
         """
         costs = dict(candidate.costs)
         if candidate.reason or any(costs.get(name) is None for name in self.settings.costs):
@@ -192,7 +194,7 @@ class SearchStudy:
                 return False
             self._set_sampler(len(ledger.trials))
             self.study.enqueue_trial(to_params(self.space, dict(candidate.point)))
-            with warnings.catch_warnings(action="ignore"):  # of conditions that Optuna cannot see
+            with warnings.catch_warnings(action="ignore"):  # about conditions that Optuna does not know
                 trial = self.study.ask()
                 suggest_point(self.space, trial)
             claim = {"worker": "records", "key": candidate.key, "point": dict(candidate.point), "attempt": 1}
@@ -201,7 +203,7 @@ class SearchStudy:
             return self.tell_records(Claim(trial.number, candidate), records)
 
     def is_over(self) -> bool:
-        """Whether no worker has anything left to do."""
+        """Return whether no work is left for any worker."""
         ledger = self.read_ledger()
         if ledger.running or ledger.waiting or ledger.owed:
             return False
@@ -211,7 +213,7 @@ class SearchStudy:
         return ledger.build_halving(self.rungs, self.settings.halving.reduction, self.settings.costs)
 
     def _find_promotion(self, ledger: Ledger) -> Promotion[int] | None:
-        """The stopped network that goes on before another begins, by the number of the trial that began it."""
+        """Return the stopped network to continue before another begins, by the number of its first trial."""
         if not self.rungs or self._is_out_of_epochs(ledger):
             return None
         closing = not ledger.running and not self._has_room(ledger)
@@ -223,7 +225,7 @@ class SearchStudy:
         self.study.enqueue_trial(to_params(self.space, point), user_attrs=attributes)
 
     def find_eliminated(self) -> list[Point]:
-        """The stopped networks that can never be promoted; their checkpoints can be deleted."""
+        """Return the stopped networks that can never be promoted; their checkpoints can be deleted."""
         if not self.rungs:
             return []
         ledger = self.read_ledger()
@@ -231,7 +233,7 @@ class SearchStudy:
         return [ledger.trials[number].user_attrs["claim"]["point"] for number in eliminated]
 
     def _propose(self, ledger: Ledger, worker: str) -> Claim | None:
-        """Ask the sampler for one network; None where it repeats a known one, or none is left."""
+        """Ask the sampler for one network; None if it repeats a known one, or none is left."""
         assert self.make is not None
         number = len(ledger.trials)
         rng = np.random.default_rng([self.settings.seed, number, 1])
@@ -252,7 +254,7 @@ class SearchStudy:
                     return None
             if point is not None:
                 self.study.enqueue_trial(to_params(self.space, point))
-        with warnings.catch_warnings(action="ignore"):  # of conditions that Optuna cannot see
+        with warnings.catch_warnings(action="ignore"):  # about conditions that Optuna does not know
             trial = self.study.ask()
             point = suggest_point(self.space, trial)
         candidate = self.make(point)
@@ -267,7 +269,7 @@ class SearchStudy:
         return Claim(trial.number, candidate, attempt, stop_epoch)
 
     def _set_sampler(self, number: int) -> None:
-        """Optuna's sampler for the trial `number`."""
+        """Set Optuna's sampler for the trial `number`."""
         name = self.settings.sampler
         seed = int(np.random.default_rng([self.settings.seed, number]).integers(2**31))
         self.study.sampler = build_sampler(name, seed, {} if name in PROPOSERS else self.settings.sampler_options)
@@ -279,11 +281,11 @@ class SearchStudy:
 
     def beat(self, number: int, count: int) -> None:
         """Store a heartbeat of the worker of trial `number`; `count` must differ from the last one."""
-        with contextlib.suppress(UpdateFinishedTrialError):  # it was told, or taken away, a moment ago
+        with contextlib.suppress(UpdateFinishedTrialError):  # the trial has just ended, or was taken back
             self.storage.set_trial_user_attr(self._find_id(number), "beat", count)
 
     def tell_records(self, claim: Claim, records: Sequence[TrialRecord]) -> bool:
-        """End a claim with the records of its seeds; False where another worker has it by now."""
+        """End a claim with the records of its seeds; return False if another worker has it by now."""
         accepted = ("done", "pruned") if claim.stop_epoch else ("done",)
         failed = [record for record in records if record.status not in accepted or record.accuracy is None]
         epochs = min(record.epochs for record in records)
@@ -299,27 +301,27 @@ class SearchStudy:
         accuracy = float(np.mean([record.accuracy for record in records]))
         values = [accuracy if name == ACCURACY else costs[name] for name in self.settings.objectives]
         status = "pruned" if any(record.status == "pruned" for record in records) else "done"
-        # Seeds are tested on the same images: there are no more of them for being looked at again.
+        # Seeds are tested on the same images, so the counts are averaged and not summed.
         tested = [record.tested for record in records if record.tested]
         outcome: dict[str, Any] = {"status": status, ACCURACY: accuracy, "costs": costs, "epochs": epochs}
         outcome |= {"tested": round(float(np.mean(tested)))} if tested else {}
         outcome |= {"trials": [record.trial_key for record in records]}
-        # A stopped network has values too, of its last epoch: too few are trained to the end to learn from.
+        # A stopped network has values too, from its last epoch: too few are trained to the end to learn from.
         return self._end(claim.number, outcome, values)
 
     def tell_failure(self, claim: Claim, error: str, epochs: int = 0, keys: Sequence[str] = ()) -> bool:
-        """End a claim as failed after `epochs`, with the keys of its records; False where another worker has it."""
+        """End a claim as failed after `epochs`, with its records' keys; return False if another worker has it now."""
         return self._end(claim.number, {"status": "failed", "error": error, "epochs": epochs, "trials": list(keys)})
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back because its worker must stop; it does not count as a failed attempt."""
+        """Return a claim because its worker must stop; it does not count as a failed attempt."""
         self._end(claim.number, {"status": "released"})
 
     def reap_worker(self, worker: str, stopped: bool = False) -> None:
-        """Take back what `worker` trains, at once; the caller knows that its process has ended.
+        """Take back the trials of `worker` at once; the caller knows that its process has ended.
 
         Args:
-            stopped: it was told to stop, which does not count as a failed attempt.
+            stopped: the worker was asked to stop, which does not count as a failed attempt.
         """
         with self.lock.hold():
             for trial in self.read_ledger().running:
@@ -342,7 +344,7 @@ class SearchStudy:
             if known is None or known[0] != beat:
                 self.seen_beats[trial.number] = beat, now
                 known = beat, now
-            # Proposals are made under the lock, which is ours now. So without a claim its worker died while proposing.
+            # Proposals are made under the lock, which we hold. So without a claim, its worker died while proposing.
             if "claim" not in trial.user_attrs or now - known[1] > self.settings.stale_seconds:
                 self._lose(trial)
         for trial in self.read_ledger().owed:
@@ -358,7 +360,7 @@ class SearchStudy:
             reason, stop = f"its worker was killed, {ATTEMPTS} times", claim["stop_epoch"]
             records = self.on_abandoned(claim["point"], reason)
             reached = records and all(one.status == "done" or 0 < stop <= one.epochs for one in records)
-            # Killed between record and report, it was trained all the same. It has a cost, as training follows that.
+            # A worker killed between record and report has trained the network. The cost is stored before training.
             if reached and (cost := trial.user_attrs.get("cost")):
                 candidate = Candidate(claim["point"], None, None, claim["key"], costs=cost["costs"])
                 self.tell_records(Claim(trial.number, candidate, claim["attempt"], stop), records)
@@ -369,7 +371,7 @@ class SearchStudy:
         claim = trial.user_attrs["claim"]
         attempt = claim["attempt"] + (read_status(trial) == "lost")
         attributes = {"follows": trial.number, "attempt": attempt}
-        # A network that started from a checkpoint goes on from the newest one.
+        # A network that started from a checkpoint resumes from the newest one.
         attributes |= {name: trial.user_attrs[name] for name in ("continues", "stop_epoch") if name in trial.user_attrs}
         self.study.enqueue_trial(to_params(self.space, claim["point"]), user_attrs=attributes)
 
@@ -381,7 +383,7 @@ class SearchStudy:
             else:
                 self.study.tell(number, values)
         except (UpdateFinishedTrialError, ValueError):
-            # Taken back as silent, or told already: the worker that has it now finds the record and counts it.
+            # It was taken back as silent, or has ended: the worker that has it now finds the record and counts it.
             if self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
                 raise
             return False

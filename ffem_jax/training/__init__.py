@@ -1,1 +1,1 @@
-"""From a spec and faces to trained weights and what was measured on them."""
+"""Training: from a spec and faces to trained weights and their metrics."""

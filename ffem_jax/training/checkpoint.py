@@ -1,8 +1,8 @@
-"""The state of a trial after each epoch, and now and then within one, kept by Orbax: written beside the last one, then
-put in its place.
+"""Checkpoints of a trial after each epoch, and occasionally within one, written by Orbax.
 
-It stores the loop's own state, so it knows that type. The loop knows nothing of disks; `runs.fitting` joins the two.
-Of several processes, which all have the whole state, the first one alone keeps it, so that no disk need be shared.
+A new checkpoint is written beside the previous one and then replaces it. This module stores the loop's own state type.
+The loop itself does no disk access; `runs.fitting` connects the two. With several processes, all of which have the
+complete state, only the first one saves it, so no shared disk is needed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ffem_jax.training.trainer import History, Position
 
 
 class TrialCheckpoint:
-    """The newest position of one trial, in a folder of its own.
+    """The newest position of one trial, in its own folder.
 
-    A checkpoint of another owner is not restored, nor one whose state another version of this package laid out
-    differently: the trial then begins anew.
+    A checkpoint of another owner is not restored, nor one whose state layout comes from another version of this
+    package. The trial then starts from scratch.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         owner: the keys of the trials that the checkpoint belongs to.
     """
 
@@ -46,13 +46,13 @@ class TrialCheckpoint:
 
     @property
     def seconds_since_save(self) -> float:
-        """Since the last save, or since the start."""
+        """Seconds since the last save, or since the start."""
         return time.monotonic() - self._saved_at
 
     def save(
         self, epochs: int, state: TrainState, history: History, step: int = 0, metrics: EpochMetrics | None = None
     ) -> None:
-        """Write the position with these parts (see `Position`); the disk is written while training goes on."""
+        """Save the position with these parts (see `Position`); writing overlaps with training."""
         self._saved_at = time.monotonic()
         facts = {
             "owner": self.owner,
@@ -70,7 +70,7 @@ class TrialCheckpoint:
         )
 
     def restore(self, abstract_state: Any) -> Position | None:
-        """The newest whole checkpoint of this owner, or None."""
+        """Return the newest complete checkpoint of this owner, or None."""
         newest = self.manager.latest_step()
         if newest is None:
             return None
@@ -81,7 +81,7 @@ class TrialCheckpoint:
         target = ocp.args.Composite(state=ocp.args.StandardRestore(_bring_near(_select_kept(abstract_state))))
         try:
             state = TrainState(**self.manager.restore(newest, args=target)["state"])
-        except ValueError:  # a part that has no arrays is laid out differently
+        except ValueError:  # a part without arrays has another layout
             self.manager.delete(newest)
             return None
         history, metrics = History(**facts["history"]), read_metrics(facts.get("metrics"))
@@ -96,17 +96,17 @@ class TrialCheckpoint:
 
 
 def _count_epochs(facts: dict[str, Any], number: int) -> int:
-    # Earlier versions numbered checkpoints by the epochs that were done, and had none within an epoch.
+    # Earlier versions numbered checkpoints by completed epochs and had none within an epoch.
     return int(facts.get("epochs", number))
 
 
 def list_metrics(metrics: EpochMetrics | None) -> list[Any] | None:
-    """The metrics as JSON takes them, without loss."""
+    """Return the metrics as JSON values, without loss of precision."""
     return None if metrics is None else [np.asarray(values).tolist() for values in jax.device_get(metrics)]
 
 
 def read_metrics(listed: list[Any] | None) -> EpochMetrics | None:
-    """What `list_metrics` listed."""
+    """Return the metrics from the output of `list_metrics`."""
     if listed is None:
         return None
     types = (np.float32, np.int32, np.int32)
@@ -114,7 +114,7 @@ def read_metrics(listed: list[Any] | None) -> EpochMetrics | None:
 
 
 def _wait_for_nobody() -> ocp.options.MultiprocessingOptions:
-    """Of several processes this one saves and restores alone; Orbax would have it wait for the others."""
+    """Let this process save and restore alone; by default Orbax waits for all processes."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     own = jax.process_index()
@@ -122,14 +122,14 @@ def _wait_for_nobody() -> ocp.options.MultiprocessingOptions:
 
 
 def _fetch(tree: Any) -> Any:
-    """`tree` without arrays that lie on other processes' devices too: these are then on this host."""
+    """Return `tree` with arrays that span other processes' devices copied to this host."""
     return jax.tree.map(
         lambda leaf: leaf if getattr(leaf, "is_fully_addressable", True) else jax.device_get(leaf), tree
     )
 
 
 def _bring_near(shapes: Any) -> Any:
-    """`shapes` on this process's first device, where they lie on other processes' devices too."""
+    """Return `shapes` with those that span other processes' devices placed on this process's first device."""
     near = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def place(leaf: Any) -> Any:
@@ -142,8 +142,10 @@ def _bring_near(shapes: Any) -> Any:
 
 @contextlib.contextmanager
 def _find_plainly(folder: Path) -> Iterator[Path]:
-    """A path to `folder` without the characters of patterns: Orbax looks for its files by patterns of their paths, and
-    does not find those that it wrote below `faces [1]`."""
+    """Yield a path to `folder` without glob characters.
+
+    Orbax finds its files by glob patterns of their paths, and misses those that it wrote below `faces [1]`.
+    """
     if glob.escape(str(folder.absolute())) == str(folder.absolute()):
         yield folder.absolute()
         return
@@ -154,10 +156,13 @@ def _find_plainly(folder: Path) -> Iterator[Path]:
 
 
 def read_checkpoint(folder: Path) -> tuple[int, list[str], dict[str, Any]] | None:
-    """Epochs done, owner and state (a tree by name, on this process' first device) of the newest checkpoint in
-    `folder`, whoever wrote it on however many devices; None where there is none."""
+    """Return completed epochs, owner and state of the newest checkpoint in `folder`; None if there is none.
+
+    The owner and the number of devices that wrote it may be any. The state is a tree by name, on this process's first
+    device.
+    """
     whole, alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), _wait_for_nobody()
-    # Named, so that Orbax does not warn of items it was not told of.
+    # Named, so that Orbax does not warn about unknown items.
     handlers = {
         "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         "facts": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
@@ -184,5 +189,5 @@ def _list_leaves(state: Any) -> list[str]:
 
 
 def _select_kept(state: TrainState) -> dict[str, Any]:
-    # Without an average a checkpoint is laid out as it was before there were averages, and older ones are restored.
+    # Without an average the layout is that of versions without averaging, so older checkpoints can be restored.
     return {name: part for name, part in state._asdict().items() if name != "average" or part}

@@ -1,11 +1,11 @@
-"""Sampled softmax: in each step the classifier is that of some of the people, those of the batch among them.
+"""Sampled softmax: each step uses the classifier's weights for a subset of the classes, which includes the batch's.
 
-The logits and the gradient are then of the sampled classes alone. The columns of all other people stay as they are, and
-so do their entries of the optimiser's state: neither momentum nor weight decay moves what was not sampled, as in the
-authors' code. The sample follows from (seed, epoch, step), and all devices draw the same.
+The logits and the gradient cover the sampled classes only. The columns of all other classes and their entries in the
+optimiser's state do not change: neither momentum nor weight decay moves a class that was not sampled, as in the
+authors' code. The sample depends only on (seed, epoch, step), and all devices draw the same one.
 
-The classifier's numbers lie first on the vector of all parameters, as rows of `num_classes` numbers: a bias, where
-there is one, and a row for each number of the embedding. A class is a column of them.
+The classifier's parameters come first in the vector of all parameters, as rows of `num_classes` numbers: the bias, if
+there is one, then one row per embedding dimension. A class is a column of these rows.
 
 References:
     An et al., Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC,
@@ -27,14 +27,14 @@ from ffem_jax.models.vectors import cut
 from ffem_jax.specs.fields import SpecError
 from ffem_jax.specs.recipe import RecipeSpec
 
-# The parts that all classes are looked at in, at most: many small products take longer than few large ones.
+# `predict` scans all classes in at most this many parts: many small products take longer than few large ones.
 MOST_PARTS = 16
-# Folded into a step's key, beside the numbers that augment_images takes.
+# Folded into a step's key; distinct from the numbers that augment_images folds in.
 _DRAW = 1000
 
 
 def count_sampled(recipe: RecipeSpec, num_classes: int) -> int:
-    """How many classes a step takes: by the ratio, but as many as its images where that is more, and at most all."""
+    """Return the number of classes per step: the ratio's, but at least the batch size and at most all classes."""
     return min(num_classes, max(_count_asked(recipe, num_classes), recipe.batch_size))
 
 
@@ -44,19 +44,19 @@ def _count_asked(recipe: RecipeSpec, num_classes: int) -> int:
 
 
 class ClassSampling:
-    """Which classes a step takes, and their columns on the vector of all parameters.
+    """Chooses the classes of a step, and reads and writes their columns in the vector of all parameters.
 
     Args:
-        recipe: with the ratio.
+        recipe: sets the ratio, `class_sampling`.
         params: shapes of a FaceClassifier's parameters.
-        num_classes: how many people train.
+        num_classes: the number of classes in training.
 
     Attributes:
-        count: classes in a step.
-        shapes: `params` as a step has them, with `count` classes.
+        count: classes per step.
+        shapes: the shapes of `params` within a step, with `count` classes.
 
     Raises:
-        SpecError: the classifier has more numbers than an index can tell apart.
+        SpecError: the classifier has more parameters than an int32 index can address.
     """
 
     def __init__(self, recipe: RecipeSpec, params: Any, num_classes: int):
@@ -69,19 +69,19 @@ class ClassSampling:
         self._size = sum(leaf.size for leaf in jax.tree.leaves(params))
         if self.samples and self._rows * num_classes > np.iinfo(np.int32).max:
             raise SpecError(
-                f"recipe.class_sampling: a classifier of {num_classes} people with {self._rows} numbers each is too "
-                "large; take fewer people or a shorter arch.embedding_dim"
+                f"recipe.class_sampling: a classifier of {num_classes} classes with {self._rows} weights each is too "
+                "large; use fewer identities or a smaller arch.embedding_dim"
             )
         self.shapes = jax.tree.map_with_path(
             lambda path, leaf: _resize(leaf, self.count) if path[0].key == "classifier" else leaf, params
         )
 
     def draw(self, step_key: jax.Array, labels: jax.Array, axis_name: str) -> jax.Array | None:
-        """The classes of a step, int32 [count], in ascending order; None for all.
+        """Draw the classes of a step, int32 [count], in ascending order; None means all.
 
         Args:
-            step_key: of the step, on all devices the same.
-            labels: of this device's images, [N].
+            step_key: the step's key, the same on all devices.
+            labels: the labels of this device's images, [N].
             axis_name: the mesh axis that the batch is split over.
         """
         if not self.samples:
@@ -91,17 +91,17 @@ class ClassSampling:
         return jnp.sort(lax.top_k(draws, self.count)[1])
 
     def renumber(self, labels: jax.Array, classes: jax.Array | None) -> jax.Array:
-        """Labels among all classes -> labels among those of the step."""
+        """Labels among all classes -> labels among the classes of the step."""
         return labels if classes is None else jnp.searchsorted(classes, labels)
 
     def take(self, tree: Any, classes: jax.Array | None) -> Any:
-        """`tree` of vectors of all parameters, each with the columns of `classes` alone; other leaves as they are."""
+        """Return `tree` with each full parameter vector reduced to the columns of `classes`; other leaves unchanged."""
         if classes is None:
             return tree
         return jax.tree.map(lambda leaf: self._take(leaf, classes) if self._is_vector(leaf) else leaf, tree)
 
     def put(self, tree: Any, part: Any, classes: jax.Array | None) -> Any:
-        """`tree` with `part` in it, which has been `take`n from it and changed."""
+        """Return `tree` with `part` written back: the changed result of `take`."""
         if classes is None:
             return part
         return jax.tree.map(lambda old, new: self._put(old, new, classes) if self._is_vector(old) else new, tree, part)
@@ -128,23 +128,23 @@ class ClassSampling:
     def predict(
         self, classify: Callable[[Any], jax.Array], vector: jax.Array, logits: jax.Array, classes: jax.Array
     ) -> jax.Array:
-        """The class of the largest logit among all, for which the others' are computed some classes at a time.
+        """Return the class with the largest logit among all classes; unsampled logits are computed in parts.
 
         Args:
-            classify: a classifier's parameters for [class] classes -> logits [N, class].
-            vector: all parameters, before the step or after it: those of the others are the same.
+            classify: the classifier's parameters for [class] classes -> logits [N, class].
+            vector: all parameters, before or after the step: the unsampled columns are the same.
             logits: [N, count], of the sampled classes.
-            classes: the sampled ones.
+            classes: the sampled classes.
 
         Returns:
-            int32 [N], the first of equal ones.
+            int32 [N]; the lowest class of equal logits.
         """
         size = max(self.count, -(-self.num_classes // MOST_PARTS))
         shapes = jax.tree.map(lambda leaf: _resize(leaf, size), self.shapes["classifier"])
         sampled = jnp.zeros(self.num_classes, bool).at[classes].set(True)
 
         def look(part: Any, best: Any) -> Any:
-            # The last part begins early enough to be whole; what it sees again changes nothing.
+            # The last part starts early enough to have the full size; classes seen twice change nothing.
             seen = jnp.minimum(part * size, self.num_classes - size) + jnp.arange(size)
             others = jnp.where(sampled[seen], -jnp.inf, classify(cut(self._take_columns(vector, seen), shapes)))
             highest, at = others.max(axis=1), seen[jnp.argmax(others, axis=1)]
@@ -160,11 +160,11 @@ def _resize(leaf: Any, count: int) -> jax.ShapeDtypeStruct:
 
 
 def warn_of_full(recipe: RecipeSpec, num_classes: int) -> None:
-    """Say where a step takes more classes than the ratio says, since its images may be of so many people."""
+    """Warn if a step takes more classes than the ratio specifies, because a batch may contain that many."""
     asked, taken = _count_asked(recipe, num_classes), count_sampled(recipe, num_classes)
     if taken > asked:
         warnings.warn(
-            f"recipe.class_sampling={recipe.class_sampling} of {num_classes} people is {asked}, and a batch may "
-            f"have {taken}: each step takes {taken}",
+            f"recipe.class_sampling={recipe.class_sampling} of {num_classes} classes is {asked}, but a batch may "
+            f"contain {taken}: each step uses {taken}",
             stacklevel=2,
         )

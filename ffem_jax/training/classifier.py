@@ -1,4 +1,4 @@
-"""What training adds to a network: a dense layer over the classes, and a loss. Deployment drops both."""
+"""The parts that only training needs: a dense layer over the classes, and a loss. Deployment drops both."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ffem_jax.training.losses import normalize
 
 
 class IdentityClassifier(nnx.Linear):
-    """Embeddings [N, embedding_dim] -> logits [N, num_classes], a class per person who trains.
+    """Embeddings [N, embedding_dim] -> logits [N, num_classes], one class per training identity.
 
-    For a loss that reads recipe.scale, cosines times that; for any other a dense layer with bias.
+    For a loss that reads recipe.scale, the logits are cosines times the scale; otherwise it is a dense layer with bias.
     """
 
     def __init__(self, embedding_dim: int, num_classes: int, recipe: RecipeSpec, *, rngs: nnx.Rngs):
@@ -32,11 +32,12 @@ class IdentityClassifier(nnx.Linear):
 
 
 class FaceClassifier(nnx.Module):
-    """The network, and what training adds to it: the classifier over the people who train, and under a teacher whose
-    vectors have another length a projection to that length.
+    """The network, the classifier over the training identities, and for some teachers a projection.
+
+    The projection maps embeddings to the teacher's dimension if the two dimensions differ.
 
     Args:
-        teacher_features: the length of the teacher's vectors; 0 without a teacher.
+        teacher_features: the dimension of the teacher's vectors; 0 without a teacher.
     """
 
     def __init__(
@@ -61,39 +62,39 @@ class FaceClassifier(nnx.Module):
 
     def __call__(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, num_classes]."""
-        # A network may compute more coarsely than what it learns; a loss does not.
+        # The network may compute in lower precision than its parameters; the loss does not.
         embeddings = self.network(pixels).astype(self.classifier.kernel.dtype)
         return embeddings, self.classifier(scale_gradient(embeddings, self.labels_weight))
 
     def project(self, embeddings: jax.Array) -> jax.Array:
-        """Embeddings [N, embedding_dim] in the teacher's space, [N, feature]."""
+        """Embeddings [N, embedding_dim] -> vectors [N, feature] in the teacher's space."""
         return embeddings if self.projection is None else self.projection(embeddings)
 
 
 def scale_gradient(values: jax.Array, weight: float) -> jax.Array:
-    """`values` as they are, with `weight` times their gradient."""
+    """Return `values` unchanged, with their gradient multiplied by `weight`."""
     return values if weight == 1.0 else weight * values + (1.0 - weight) * jax.lax.stop_gradient(values)
 
 
 def compute_loss(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
-    """The loss of `recipe` for a classifier's logits.
+    """Return the loss of `recipe` for a classifier's logits.
 
     Args:
         logits: [N, num_classes].
-        labels: [N], of 0 to num_classes - 1.
-        margin: of this step, a scalar; read by losses that have one.
+        labels: [N], in 0 to num_classes - 1.
+        margin: this step's margin, a scalar; read by losses with a margin.
 
     Returns:
         A scalar, in nats.
 
     Raises:
-        SpecError: where the function that was registered for the loss gives something else.
+        SpecError: the function registered for the loss does not return a float scalar.
     """
     loss = resolve(LOSSES[recipe.loss].function)(logits, labels, margin, recipe)
     if not (isinstance(loss, jax.Array) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)):
         found = f"{loss.dtype}{list(loss.shape)}" if isinstance(loss, jax.Array) else repr(loss)
         raise SpecError(
-            f"recipe.loss={recipe.loss} gives {found} for logits {list(logits.shape)}; it must give one float, such as "
-            "the mean over images"
+            f"recipe.loss={recipe.loss} returns {found} for logits {list(logits.shape)}; it must return one float, "
+            "such as the mean over images"
         )
     return loss

@@ -1,4 +1,4 @@
-"""The measured numbers of a record, from embeddings and logits of the test images. NumPy only."""
+"""The measured fields of a record, from embeddings and logits of the test images. NumPy only."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def compute_metrics(
     protocol: ProtocolSpec,
     comparable: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The measured fields of a TrialRecord under holdout and kfold.
+    """Return the measured fields of a TrialRecord under holdout and kfold.
 
-    Both thresholds are fixed before a test image is looked at: sigma is the protocol's, sigma_calibrated comes from the
-    gallery.
+    Both thresholds are fixed before any test image is seen: sigma is set by the protocol, and sigma_calibrated comes
+    from the gallery.
 
     Args:
         logits: of the test images, [test, num_classes].
         embeddings: of the test images, [test, feature].
         labels: of the test images, [test].
-        gallery: embeddings of the training images, [train, feature]: the people as the server has them enrolled.
+        gallery: embeddings of the training images, [train, feature], as a server would enrol them.
         gallery_labels: [train].
-        comparable: bool [train], which of the gallery calibrate: an image under two people makes no pair of different
-            people. None for all.
+        comparable: bool [train], the gallery images used for calibration; an image filed under two people is left out,
+            since it would form false pairs of different people. None uses all.
 
     Raises:
-        ValueError: where an embedding is not finite or has length 0.
+        ValueError: an embedding is not finite or has norm 0.
     """
     tested = len(labels)
     hits = logits.argmax(axis=1) == labels
@@ -79,17 +79,17 @@ def compute_metrics(
 
 
 def compute_open_set_metrics(embeddings: np.ndarray, people: np.ndarray) -> dict[str, Any]:
-    """The measured fields of a TrialRecord under open_set.
+    """Return the measured fields of a TrialRecord under open_set.
 
-    Accuracy is rank-1 identification, leave-one-out among all test images. Its interval, as all others, is for other
-    people.
+    Accuracy is rank-1 identification, leave-one-out among all test images. All intervals describe the variation over
+    new people.
 
     Args:
         embeddings: of the test images, [test, feature].
-        people: int [test], who is on each: nobody who trained.
+        people: int [test], the identity on each image; none of them was in training.
 
     Raises:
-        ValueError: as `measure_open_set` does.
+        ValueError: as in `measure_open_set`.
     """
     report = measure_open_set(embeddings, people)
     probes, correct = people[report.probes], int(report.hits.sum())
@@ -114,14 +114,14 @@ def compute_open_set_metrics(embeddings: np.ndarray, people: np.ndarray) -> dict
 
 
 def compute_bins_metrics(embeddings: np.ndarray, sets: Sequence[BinSet]) -> dict[str, Any]:
-    """The measured fields of a TrialRecord under bins.
+    """Return the measured fields of a TrialRecord under bins.
 
     Args:
-        embeddings: of each image and its mirror image, added, [image, feature], of all sets one after another.
-        sets: in which the images are two by two.
+        embeddings: the sum for each image and its mirror image, [image, feature], all sets one after another.
+        sets: the sets, whose images come in consecutive pairs.
 
     Raises:
-        ValueError: as `measure_folds` does, naming the set.
+        ValueError: as in `measure_folds`, with the name of the set.
     """
     bins: dict[str, dict[str, Any]] = {}
     start = 0
@@ -148,7 +148,7 @@ def compute_bins_metrics(embeddings: np.ndarray, sets: Sequence[BinSet]) -> dict
 
 
 def _describe_accuracy(correct: int, tested: int) -> dict[str, Any]:
-    """The fields of an accuracy, with Wilson's interval."""
+    """Return the fields of an accuracy, with Wilson's interval."""
     low, high = compute_wilson_interval(correct, tested)
     rates = {"accuracy": correct / tested, "accuracy_low": low, "accuracy_high": high}
     return {**rates, "correct": correct, "tested": tested}
@@ -158,18 +158,18 @@ def _write_hits(hits: np.ndarray) -> str:
     return "".join("1" if hit else "0" for hit in hits)
 
 
-# Decimals of a pair's distance in a record. All rates are measured on the rounded distances, so that a reader of the
-# record can measure them again.
+# Decimals of a pair's distance in a record. All rates are measured on the rounded distances, so that they can be
+# recomputed from the record.
 DECIMALS = 6
 
 
 def compute_pair_metrics(
     first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: np.ndarray, protocol: ProtocolSpec
 ) -> dict[str, Any]:
-    """The measured fields of a TrialRecord under view2.
+    """Return the measured fields of a TrialRecord under view2.
 
-    Accuracy is of the pairs of `protocol.fold`, at the threshold that suits the other folds best. The other numbers in
-    `verification` need no threshold.
+    Accuracy is measured on the pairs of `protocol.fold`, at the threshold that is best for the other folds. The other
+    numbers in `verification` need no threshold.
 
     Args:
         first, second: embeddings of the two sides of all folds' pairs, [pair, feature].
@@ -177,7 +177,7 @@ def compute_pair_metrics(
         folds: int [pair].
 
     Raises:
-        ValueError: where an embedding is not finite or has length 0.
+        ValueError: an embedding is not finite or has norm 0.
 
     References:
         Huang et al., Labeled Faces in the Wild, 2007, section III.

@@ -1,8 +1,8 @@
-"""The batches of a training whose images are not on the device: each is read ahead of its step and put there alone.
+"""Batches of a training whose images do not fit on the device: each is read ahead of its step and transferred.
 
-The order of an epoch is `step.shuffle_epoch`'s, as for images on the device: both ways take the same batches, and a
-training that goes on at any step of any epoch takes the very images that it would have taken. A batch is split over the
-devices; of several processes each reads the rows of its own devices alone.
+The order of an epoch comes from `step.shuffle_epoch`, as for images on the device. Both ways therefore take the same
+batches, and a training that resumes at any step of any epoch takes the same images as an uninterrupted one. A batch is
+split over the devices. With several processes each one reads only the rows of its own devices.
 """
 
 from __future__ import annotations
@@ -21,35 +21,39 @@ from ffem_jax.data.stream import StreamedImages
 from ffem_jax.training.placement import Placement
 from ffem_jax.training.step import TrainingFaces, shuffle_epoch
 
-# Of an accelerator's free memory: the rest is for the network.
+# The share of an accelerator's free memory that images may take: the rest is for the network.
 DEVICE_SHARE = 0.5
-# Images whose order is known ahead: so many epochs are read as one, and nothing starts anew between them.
+# The order of about this many images is computed ahead, so that reading does not restart at each epoch.
 IMAGES_AHEAD = 2_000_000
 
 
 def fits_device(images: Any) -> bool:
-    """Whether the memory of each accelerator takes all of the images; a CPU's is where they lie already."""
+    """Whether all images fit into the memory of each accelerator. On a CPU they are in its memory already."""
     if isinstance(images, StreamedImages):
         return False
     return all(images.nbytes <= DEVICE_SHARE * free for free in map(_measure_free, jax.local_devices()))
 
 
 def _measure_free(device: jax.Device) -> float:
-    """Bytes that are free in an accelerator's memory; without bound where it does not say, and on a CPU."""
+    """Return the free bytes of an accelerator's memory; infinity on a CPU or if the device does not report them."""
     measured = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     return measured["bytes_limit"] - measured.get("bytes_in_use", 0) if "bytes_limit" in measured else math.inf
 
 
 class BatchFeed:
-    """Gives the faces of each step, and counts how long training waited for them.
+    """Provides the faces of each step, and measures how long training waited for them.
 
     Args:
         images: StreamedImages, or an array uint8 [image, R, R, 3].
-        faces: labels, training images and what a teacher says, on the host; `images` of it is not read.
-        keys: of one seed, or of several [seed].
-        batch_size: images of a batch.
-        steps: batches of an epoch. epochs: of the whole training.
-        placement: where a batch is put.
+        faces: labels, training indices and teacher targets, on the host; its `images` field is not read.
+        keys: the key of one seed, or the keys of several [seed].
+        batch_size: images per batch.
+        steps: batches per epoch.
+        epochs: epochs of the whole training.
+        placement: puts a batch on the devices.
+
+    Attributes:
+        waited: seconds that training waited for images so far.
     """
 
     def __init__(
@@ -66,20 +70,20 @@ class BatchFeed:
         self.batch_size, self.steps, self.epochs, self._placement = batch_size, steps, epochs, placement
         self.waited = 0.0
         self._batches: Generator[np.ndarray] | None = None
-        # Of each batch that is read ahead, counted from the start of the training.
+        # Image indices of each batch that is read ahead. _first and _next count batches from the start of the training.
         self._places = np.zeros((0, batch_size), np.int32)
         self._first = self._next = -1
-        # What every batch has, and is put on the devices once.
+        # The same for every batch: put on the devices once.
         self._nobody = placement.put(np.zeros(0, np.int32))
         self._centres = None if faces.centres is None else placement.put(faces.centres)
         shuffle = partial(_shuffle, count=faces.train_count)
         self._shuffle = jax.jit(jax.vmap(shuffle, in_axes=(0, None, None)) if keys.ndim else shuffle)
 
     def take(self, epoch: int, step: int) -> TrainingFaces:
-        """The faces of that step alone, in its order, split over the devices; with several seeds [seed, image].
+        """Return the faces of one step, in its order, split over the devices; with several seeds [seed, image].
 
         Raises:
-            StreamError: an image cannot be read any more; the message says at which epoch and step.
+            StreamError: an image can no longer be read; the message names the epoch and step.
         """
         number = epoch * self.steps + step
         if self._batches is None or number != self._next or number - self._first >= len(self._places):
@@ -106,14 +110,14 @@ class BatchFeed:
         self._batches = read_batches(self.images, self._places)
 
     def _list_places(self, epoch: int) -> np.ndarray:
-        """Which images each batch of an epoch takes on this process, [step, row] or [step, seed, row]."""
+        """Return the image indices of each batch of an epoch on this process, [step, row] or [step, seed, row]."""
         order = np.asarray(self._shuffle(self.keys, self.faces.train_indices, epoch))
         order = order[..., : self.steps * self.batch_size]
         places = np.moveaxis(order.reshape(*order.shape[:-1], self.steps, self.batch_size), -2, 0)
         return places[..., self._placement.find_rows(self.batch_size)]
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         if self._batches is not None:
             self._batches.close()
         self._batches = None

@@ -1,6 +1,6 @@
-"""What training minimises, and the margins that some losses ask for.
+"""Training losses, and the margins that some of them apply.
 
-Which losses there are, and what each of them reads, is declared in `specs/recipe.py`.
+`specs/recipe.py` declares the losses and the settings that each reads.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Harden = Callable[[jax.Array, jax.Array | float], jax.Array]
 
 
 def compute_softmax(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
-    """The cross-entropy of `logits` as they are. Shapes as in `compute_cross_entropy`; the margin is not read."""
+    """Return the cross-entropy of `logits` without a margin. Shapes as in `compute_cross_entropy`."""
     return compute_cross_entropy(logits, labels, recipe.label_smoothing)
 
 
 def compute_arcface(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
-    """The cross-entropy with a margin on the angle, in radians; see `add_to_angle`.
+    """Return the cross-entropy with a margin on the angle, in radians; see `add_to_angle`.
 
     Args:
         logits: scaled cosines, [N, num_classes].
         labels: [N].
-        margin: of this step, a scalar.
+        margin: this step's margin, a scalar.
 
     Returns:
         A scalar, in nats.
@@ -40,7 +40,7 @@ def compute_arcface(logits: jax.Array, labels: jax.Array, margin: jax.Array, rec
 
 
 def compute_cosface(logits: jax.Array, labels: jax.Array, margin: jax.Array, recipe: RecipeSpec) -> jax.Array:
-    """The cross-entropy with a margin on the cosine. Arguments as in `compute_arcface`.
+    """Return the cross-entropy with a margin on the cosine. Arguments as in `compute_arcface`.
 
     References:
         CosFace: Wang et al., CVPR 2018.
@@ -56,11 +56,11 @@ def _compute_with_margin(
 
 
 def compute_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Mean softmax cross-entropy.
+    """Return the mean softmax cross-entropy.
 
     Args:
         logits: [N, num_classes].
-        labels: [N], of 0 to num_classes - 1.
+        labels: [N], in 0 to num_classes - 1.
         label_smoothing: the share of each target that is spread evenly over all classes.
 
     Returns:
@@ -74,7 +74,7 @@ def compute_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
 
 
 def add_margin(cosines: jax.Array, labels: jax.Array, margin: jax.Array | float, harden: Harden) -> jax.Array:
-    """Cosines [N, num_classes] with `harden` applied to each image's own class, by labels [N].
+    """Return cosines [N, num_classes] with `harden` applied to each image's own class, by labels [N].
 
     A margin of 0 changes nothing.
     """
@@ -84,22 +84,23 @@ def add_margin(cosines: jax.Array, labels: jax.Array, margin: jax.Array | float,
 
 
 def add_to_angle(cosines: jax.Array, margin: jax.Array | float) -> jax.Array:
-    """cos(angle + margin), the margin in radians.
+    """Return cos(angle + margin), the margin in radians.
 
-    Where angle + margin is more than pi it is cosine - margin * sin(margin), the authors' way to keep it falling.
+    If angle + margin exceeds pi, return cosine - margin * sin(margin), which keeps it decreasing, as in the authors'
+    code.
 
     References:
         ArcFace: Deng et al., CVPR 2019.
     """
-    # The sine's slope has no bound towards a cosine of 1. It is stopped there, an angle of 0.001, where a cosine
-    # in float32 tells no more; nowhere is the result wrong by more than 0.001.
+    # The slope of the sine is unbounded near a cosine of 1. It is clipped at an angle of 0.001, the resolution of a
+    # float32 cosine; the error of the result is at most 0.001.
     sine = jnp.sqrt(jnp.maximum(1 - cosines**2, 1e-6))
     turned = cosines * jnp.cos(margin) - sine * jnp.sin(margin)
     return jnp.where(cosines > -jnp.cos(margin), turned, cosines - margin * jnp.sin(margin))
 
 
 def subtract_from_cosine(cosines: jax.Array, margin: jax.Array | float) -> jax.Array:
-    """cosine - margin.
+    """Return cosine - margin.
 
     References:
         CosFace: Wang et al., CVPR 2018.
@@ -108,5 +109,5 @@ def subtract_from_cosine(cosines: jax.Array, margin: jax.Array | float) -> jax.A
 
 
 def normalize(vectors: jax.Array, axis: int) -> jax.Array:
-    """Vectors along `axis` at unit length; one that is all zeros stays so, with a gradient that is finite."""
+    """Return vectors L2-normalised along `axis`; a zero vector stays zero, with a finite gradient."""
     return vectors * jax.lax.rsqrt(jnp.sum(vectors**2, axis=axis, keepdims=True) + 1e-12)

@@ -1,6 +1,6 @@
-"""Where the arrays of a training lie: whole on every device of its mesh, or a batch split over them.
+"""Placement of a training's arrays: replicated on every device of its mesh, or a batch split over the devices.
 
-Of several processes each holds the devices that it can reach, and gives of a batch its own rows alone.
+With several processes each one manages its own devices and provides only their rows of a batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Placement:
     """Puts arrays on the devices of a mesh.
 
     Args:
-        mesh: of one axis, in which the devices of a process lie side by side (`machine.devices.make_batch_mesh`).
+        mesh: a mesh with one axis, along which each process's devices are adjacent (`machine.devices.make_batch_mesh`).
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -27,7 +27,7 @@ class Placement:
         self._process = sorted(set(processes)).index(jax.process_index())
 
     def put(self, tree: Any) -> Any:
-        """`tree` whole on every device. All processes give the same, and call this in the same order."""
+        """Replicate `tree` on every device. All processes pass the same values and call this in the same order."""
         if self._processes == 1:
             return jax.device_put(tree, self.whole)
         return jax.tree.map(self._put_leaf, tree)
@@ -38,21 +38,21 @@ class Placement:
                 return leaf
             if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 return jax.random.wrap_key_data(self._put_leaf(jax.random.key_data(leaf)))
-        # Not by device_put, which has all processes compare what they give.
+        # Not device_put, which makes all processes compare their values.
         values = np.asarray(leaf)
         return jax.make_array_from_callback(values.shape, self.whole, lambda index: values[index])
 
     def find_rows(self, batch: int) -> slice:
-        """The rows of a batch that lie on this process's devices."""
+        """Return the rows of a batch that belong to this process's devices."""
         share = batch // self._processes
         return slice(self._process * share, (self._process + 1) * share)
 
     def put_rows(self, rows: np.ndarray, axis: int = 0) -> jax.Array:
-        """A batch split over the devices.
+        """Split a batch over the devices.
 
         Args:
-            rows: those of `find_rows` alone, along `axis`.
-            axis: which axis of the batch counts its images.
+            rows: only the rows of `find_rows`, along `axis`.
+            axis: the image axis of the batch.
         """
         sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.mesh.axis_names[0]))
         shape = [*rows.shape]

@@ -15,18 +15,18 @@ from ffem_jax.training.weights import TrialFolderError, name_leaves, read_last_c
 
 
 class PretrainingError(RuntimeError):
-    """A pretraining that left no weights. The message is one line and says why."""
+    """A pretraining left no weights. The message is one line and gives the reason."""
 
 
 def load_pretrained(folder: Path, key: str, trial: TrialSpec) -> dict[str, np.ndarray] | None:
-    """Parameters and BatchNorm statistics, by name, that the finished `trial` left in its checkpoint.
+    """Return the parameters and batch statistics, by name, from the checkpoint of the finished `trial`.
 
     Args:
-        folder: of the checkpoint.
-        key: of `trial`.
+        folder: the checkpoint's folder.
+        key: the trial key of `trial`.
 
     Returns:
-        None where there is no checkpoint, or it is not of the last epoch.
+        None if there is no checkpoint or if it is not from the last epoch.
     """
     if not folder.is_dir():
         return None
@@ -37,14 +37,14 @@ def load_pretrained(folder: Path, key: str, trial: TrialSpec) -> dict[str, np.nd
 
 
 def start_from(state: TrainState, pretrained: Mapping[str, np.ndarray]) -> TrainState:
-    """The fresh `state` with the network of `pretrained`, the same for every seed, not yet on the devices.
+    """Return the fresh `state` with the network of `pretrained`, the same for every seed, not yet on the devices.
 
-    The classifier, a teacher's projection and the optimiser stay fresh, and so does an average, which the first step
-    replaces.
+    The classifier, the projection for a teacher and the optimiser stay fresh. So does the average, which the first
+    step replaces.
 
     Args:
-        state: as `Trainer.init` makes it.
-        pretrained: arrays by name, as `load_pretrained` gives them.
+        state: the state from `Trainer.init`.
+        pretrained: arrays by name, from `load_pretrained`.
     """
     fresh = {"params": state.params, "statistics": state.statistics}
 

@@ -1,13 +1,13 @@
-"""The compiled program of one network: its start, the steps of an epoch, its embeddings.
+"""The compiled program of one network: initialisation, the steps of an epoch, embeddings.
 
-Counts, the schedule, epoch and step enter as values and the faces as whole arrays with index lists, so that folds,
-schedules and lengths share one compilation. Seeds are mapped by `vmap`, a batch is split over devices by `shard_map`.
+Counts, schedule, epoch and step are passed as values, and the faces as complete arrays with index lists. Folds,
+schedules and lengths therefore share one compilation. `vmap` maps over seeds; `shard_map` splits a batch over devices.
 
-Faces live on the device as uint8 and are augmented there, so that an epoch is one compiled loop without a round trip
-to the host per step. The loop is a `fori_loop`, because its bounds are values: the same program makes a whole epoch
-or, between two looks at the progress bar, a second of it. The state is arrays at rest and one vector in the loop:
-more than a hundred small arrays would be most of what is compiled. Faces that do not fit on the device come a batch
-at a time (`feed`), to the same step.
+Faces stay on the device as uint8 and are augmented there, so an epoch is one compiled loop without a round trip to the
+host per step. The loop is a `fori_loop` because its bounds are values: the same program runs a whole epoch or, between
+two updates of the progress bar, a second of it. Outside the loop the state is a tree of arrays, inside it one vector:
+more than a hundred small arrays would dominate the compiled code. Faces that do not fit on the device arrive one batch
+at a time (`feed`) and pass through the same step.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Program:
 
     Args:
         init: (key) -> TrainState.
-        train_steps: (state, metrics, key, faces, schedule, epoch, first, last) -> state, metrics. Makes steps first to
+        train_steps: (state, metrics, key, faces, schedule, epoch, first, last) -> state, metrics. Runs steps first to
             last of an epoch and adds them to `metrics`; `schedule` is that epoch's, each field float32 [step].
-        train_batch: (state, metrics, key, faces, schedule, epoch, step) -> state, metrics. Makes one step, on `faces`
-            that are its batch alone (`feed.BatchFeed`), split over the devices; several seeds have a batch each.
-        embed: (state, images, indices) -> embeddings [index, embedding_dim], logits [index, num_classes]; not
-            augmented.
-        embed_batch: (state, images) -> the same of all images, which are split over the devices.
+        train_batch: (state, metrics, key, faces, schedule, epoch, step) -> state, metrics. Runs one step. `faces` holds
+            only its batch (`feed.BatchFeed`), split over the devices; with several seeds each has its own batch.
+        embed: (state, images, indices) -> embeddings [index, embedding_dim], logits [index, num_classes]; without
+            augmentation.
+        embed_batch: (state, images) -> the same for all images, which are split over the devices.
     """
 
     init: Wrapped
@@ -66,9 +66,9 @@ class Program:
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """A Program compiled for one set of shapes; abstract_state is the TrainState's shapes and where it lies.
+    """A Program compiled for one set of shapes; abstract_state holds the TrainState's shapes and shardings.
 
-    train, embed: its train_steps and embed, or train_batch and embed_batch where images come a batch at a time.
+    train, embed: its train_steps and embed, or train_batch and embed_batch if images arrive one batch at a time.
     """
 
     init: Compiled
@@ -86,10 +86,10 @@ def build_program(
     seeds: int = 1,
     teacher_features: int = 0,
 ) -> Program:
-    """The training program of `network`; nothing is compiled before its first call.
+    """Return the training program of `network`; nothing is compiled before its first call.
 
-    Each device of `mesh`, whose one axis is BATCH_AXIS, takes its share of every batch; BatchNorm's statistics and the
-    gradient are those of the whole batch. The mesh's size divides the batch and the indices that embed is given.
+    Each device of `mesh`, whose one axis is BATCH_AXIS, takes its share of every batch. Batch statistics and gradient
+    are those of the whole batch. The size of the mesh must divide the batch and the number of indices passed to embed.
     """
     model = PureClassifier(network, resolution, num_classes, recipe, teacher_features)
     optimizer = make_optimizer(recipe, _mark_kernels(model.sampling.shapes))
@@ -106,12 +106,12 @@ def build_program(
         def body(step, carry):
             return train_step(*carry, epoch_key, faces, order, schedule, step)
 
-        # A loop with its bounds as values: one program for a whole epoch and for any part of it.
+        # The bounds are values: one program serves a whole epoch and any part of it.
         state, metrics = lax.fori_loop(first, last, body, (_pack(state), metrics))
         return _unpack(state, model), metrics
 
     def train_batch(state, metrics, key, faces, schedule, epoch, step):
-        # The step takes its share of the batch from an order: here the device's images stand where the step looks.
+        # The step slices its share of the batch from an order: place this device's images at that position.
         first = step * recipe.batch_size + lax.axis_index(BATCH_AXIS) * (recipe.batch_size // mesh.size)
         order = jnp.arange(schedule.rate.size * recipe.batch_size) - first
         epoch_key = jax.random.fold_in(key, epoch)
@@ -119,7 +119,7 @@ def build_program(
         def body(step, carry):
             return train_step(*carry, epoch_key, faces, order, schedule, step)
 
-        # A loop here too: outside one the step is compiled to other roundings.
+        # A loop here too: outside a loop the compiled step rounds differently.
         state, metrics = lax.fori_loop(step, step + 1, body, (_pack(state), metrics))
         return _unpack(state, model), metrics
 
@@ -132,7 +132,7 @@ def build_program(
         return embeddings, logits
 
     whole, split_batch = PartitionSpec(), PartitionSpec(BATCH_AXIS)
-    # check_vma would have every parameter's gradient summed by itself; the step's pmean sums them together.
+    # check_vma would sum each parameter's gradient separately; the step's pmean reduces them together.
     train_steps = jax.shard_map(train_steps, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     batch_specs = TrainingFaces(split_batch, split_batch, whole, whole, split_batch, whole)
     fed_specs = whole, whole, whole, batch_specs, whole, whole, whole
@@ -150,7 +150,7 @@ def build_program(
         train_batch = jax.vmap(train_batch, in_axes=(0, 0, 0, own, *[None] * 3))
         embed = jax.vmap(embed, in_axes=(0, None, None))
         embed_batch = jax.vmap(embed_batch, in_axes=(0, None))
-    # A process reads what lies on its own devices alone: of several, each is given all embeddings.
+    # A process can read only its own devices, so with several processes each gets all embeddings.
     gathered: Any = {"out_shardings": NamedSharding(mesh, whole)} if mesh.is_multi_process else {}
     return Program(
         jax.jit(init),
@@ -162,12 +162,12 @@ def build_program(
 
 
 def _mark_kernels(params: Any) -> np.ndarray:
-    """1 where kernels lie on the vector of `params`, else 0."""
+    """Return 1 at the kernel entries of the vector of `params`, else 0."""
     return np.concatenate([np.full(leaf.size, leaf.ndim > 1, np.uint8) for leaf in jax.tree.leaves(params)])
 
 
 def _pack(state: TrainState) -> TrainState:
-    """`state` with its params, and both parts of its average, each on one vector."""
+    """Return `state` with its params and both parts of its average each joined into one vector."""
     return state._replace(params=join(state.params), average=tuple(map(join, state.average)))
 
 
@@ -178,7 +178,7 @@ def _unpack(state: TrainState, model: PureClassifier) -> TrainState:
 
 # ---------------------------------------------------------------------------------- compiling
 
-# Values of a schedule, which enter a program with the rates that they make.
+# Settings of the schedule: a program gets the resulting rates as values, so it does not depend on these.
 _NO_SCHEDULE: dict[str, Any] = {
     "name": "",
     "epochs": 1,
@@ -190,7 +190,7 @@ _NO_SCHEDULE: dict[str, Any] = {
     "margin_warmup": 0.0,
     "margin_rise": 0.0,
 }
-# init runs once: it is compiled fast, and need not run fast.
+# init runs once: it should compile fast and need not run fast.
 UNOPTIMIZED: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
@@ -205,10 +205,10 @@ def compile_program(
     teacher_features: int = 0,
     fed: bool = False,
 ) -> CompiledProgram:
-    """The program for `image_shape` [image, R, R, 3] faces in all, `embed_batch` at a time embedded, compiled.
+    """Return the compiled program for faces of `image_shape` [image, R, R, 3], embedded `embed_batch` at a time.
 
-    fed: whether images come a batch at a time, to be trained on and to be embedded.
-    Trials that differ in seed, fold or learning rate get one and the same program; this process keeps the last two.
+    fed: whether images arrive one batch at a time, for training and for embedding.
+    Trials that differ only in seed, fold or learning rate share one program; this process keeps the last two programs.
     """
     context = get_trace_context()
     shapes = image_shape, num_classes, embed_batch, teacher_features, fed
@@ -216,13 +216,13 @@ def compile_program(
 
 
 def drop_schedule(recipe: RecipeSpec) -> RecipeSpec:
-    """`recipe` without what is no part of a program, equal for all that share one."""
-    # Whether weights are averaged is the program's; over how many steps is the schedule's.
+    """Return `recipe` without the settings that a program does not depend on: equal for all that share one."""
+    # Whether weights are averaged is part of the program; over how many steps is part of the schedule.
     return dataclasses.replace(recipe, **_NO_SCHEDULE, weight_averaging=0.5 if recipe.weight_averaging else 0.0)
 
 
 def get_trace_context() -> tuple[Any, ...]:
-    """What a trace depends on besides its arguments: part of the key of what is compiled once."""
+    """Return what a trace depends on besides its arguments; part of the cache key of compiled programs."""
     return get_convolution_form(), jax.default_matmul_precision.value
 
 
@@ -235,7 +235,7 @@ def build_embed_batch(
     num_classes: int,
     teacher_features: int = 0,
 ) -> Wrapped:
-    """`Program.embed_batch` alone, for images that are no part of the faces; compiled when it is first called."""
+    """Return `Program.embed_batch` alone, for images outside the data set; compiled at its first call."""
     context = get_trace_context()
     return _build_embed_batch(
         network, drop_schedule(recipe), mesh, seeds, resolution, num_classes, teacher_features, context
@@ -247,12 +247,12 @@ def _build_embed_batch(network, recipe, mesh, seeds, resolution, num_classes, te
     return build_program(network, resolution, num_classes, recipe, mesh, seeds, teacher_features).embed_batch
 
 
-# A program holds 0.3 GB: the last two are kept.
+# A program takes 0.3 GB: the last two are kept.
 @lru_cache(maxsize=2)
 def _compile_program(
     network, recipe, mesh, seeds, image_shape, num_classes, embed_batch, teacher_features, fed, context
 ):
-    # context is part of the cache's key; tracing reads it by itself.
+    # context is only part of the cache key; tracing reads the same values itself.
     program = build_program(network, image_shape[1], num_classes, recipe, mesh, seeds, teacher_features)
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -280,7 +280,7 @@ def _compile_program(
         faces = TrainingFaces(pixels, shaped(batch, jnp.int32, rows), shaped((0,), jnp.int32), 0, *targets)
         train, span, embed = program.train_batch, [0, 0], program.embed_batch
         seen = (shaped((embed_batch, *image_shape[1:]), jnp.uint8, NamedSharding(mesh, PartitionSpec(BATCH_AXIS))),)
-    # One is traced, in Python, while another is compiled, outside it.
+    # Compilation releases the interpreter: one function is traced while another is compiled.
     with ThreadPoolExecutor() as threads:
         init = threads.submit(program.init.lower(keys).compile, UNOPTIMIZED)
         trained = threads.submit(train.lower(state, metrics, keys, faces, schedule, *span).compile)

@@ -1,4 +1,4 @@
-"""The progress bar of one trial: epoch, loss, images per second, time left; drawn on terminals alone."""
+"""The progress bar of one trial: epoch, loss, images per second, time left; drawn on terminals only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TrainingBar", "say", "show_activity"]
 class TrainingBar:
     """A context manager whose `update` moves a bar of epochs * steps on standard error.
 
-    It draws nothing where standard error is a pipe, a file or a terminal that cannot move its cursor (TERM=dumb).
+    It draws nothing if standard error is a pipe, a file or a terminal that cannot move its cursor (TERM=dumb).
     """
 
     def __init__(self, trial: TrialSpec, steps_per_epoch: int, *, enabled: bool = True):
@@ -30,7 +30,7 @@ class TrainingBar:
     ) -> None:
         """Move the bar to `step` steps of `epoch` (from 0); `loss` is the epoch's mean so far.
 
-        data_wait_fraction: the share of the time in which training waits for images; None where it has them all.
+        data_wait_fraction: the share of the time spent waiting for images; None if all images are on the device.
         """
         waiting = "" if data_wait_fraction is None else f", {data_wait_fraction:.0%} waiting for images"
         self.progress.update(
@@ -52,7 +52,7 @@ class TrainingBar:
 
 @contextlib.contextmanager
 def show_activity(what: str, *, enabled: bool = True) -> Iterator[None]:
-    """Draw `what` with its seconds so far while the block runs, where `TrainingBar` would draw. Not around one."""
+    """Draw `what` and the elapsed seconds while the block runs, if `TrainingBar` would draw; must not contain one."""
     with make_progress("{task.description},", "seconds", enabled=enabled) as progress:
         progress.add_task(show_unseen(what), total=None)
         yield

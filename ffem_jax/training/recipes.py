@@ -1,7 +1,7 @@
 """Optimisers and schedules, from a RecipeSpec.
 
-The optimiser gives updates before the learning rate, and the training step multiplies them by the step's rate, so that
-one compiled program serves every schedule, length and peak rate.
+The optimiser returns updates without the learning rate, and the training step multiplies them by the step's rate. One
+compiled program therefore serves every schedule, length and peak rate.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ffem_jax.specs.trial import RecipeSpec
 
 
 class Schedule(NamedTuple):
-    """The values that change from step to step: each field is [epochs, steps], [steps] of one epoch or a step's value.
+    """The values that change per step: each field is [epochs, steps], [steps] of one epoch, or one step's value.
 
     Args:
         rate: the learning rate.
-        margin: of the loss.
-        averaging: the step's share in the averaged weights.
+        margin: the margin of the loss.
+        averaging: the rate at which the averaged weights move to the step's weights.
     """
 
     rate: Any
@@ -29,14 +29,14 @@ class Schedule(NamedTuple):
 
 
 def make_optimizer(recipe: RecipeSpec, kernels: Any) -> optax.GradientTransformation:
-    """The optimiser of `recipe`, whose updates lack the learning rate and its sign, for all parameters on one vector.
+    """Return the optimiser of `recipe` for one parameter vector, without the learning rate and its sign.
 
     Args:
-        kernels: a vector that is 1 where kernels lie and 0 elsewhere. Weight decay applies to kernels alone, not to
+        kernels: a vector that is 1 at kernel entries and 0 elsewhere. Weight decay applies to kernels only, not to
             biases, slopes or BatchNorm.
 
     References:
-        AdamW's decay is apart from the gradient: Loshchilov and Hutter, ICLR 2019.
+        AdamW's decoupled weight decay: Loshchilov and Hutter, ICLR 2019.
     """
     clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
     decay = optax.stateless(lambda grads, params: grads + recipe.weight_decay * kernels * params)
@@ -48,13 +48,13 @@ def make_optimizer(recipe: RecipeSpec, kernels: Any) -> optax.GradientTransforma
 
 
 def compute_schedule(recipe: RecipeSpec, steps_per_epoch: int) -> Schedule:
-    """The schedule of a whole training, each field float32 [epochs, steps_per_epoch]."""
+    """Return the schedule of a whole training, each field float32 [epochs, steps_per_epoch]."""
     functions = compute_learning_rates, compute_margins, compute_averaging_shares
     return Schedule(*(compute(recipe, steps_per_epoch) for compute in functions))
 
 
 def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """The loss's margin at every step, float32 [epochs, steps_per_epoch]: 0, a straight rise, then recipe.margin."""
+    """Return the margin at every step, float32 [epochs, steps_per_epoch]: 0, a linear rise, then recipe.margin."""
     steps = recipe.epochs * steps_per_epoch
     risen = np.arange(steps) / steps - recipe.margin_warmup
     share = np.clip(risen / recipe.margin_rise, 0, 1) if recipe.margin_rise else (risen >= 0).astype(float)
@@ -62,13 +62,13 @@ def compute_margins(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
 
 
 def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """The share of the way that the averaged weights go to each step's weights, float32 [epochs, steps_per_epoch].
+    """Return the rate at which the averaged weights move to each step's weights, float32 [epochs, steps_per_epoch].
 
-    (1 - decay) / (1 - decay ** step): the moving average with its start corrected, so that step 1 replaces the weights
-    training began with, and a training shorter than the average's memory gets very nearly the plain mean of its steps.
+    (1 - decay) / (1 - decay ** step): a bias-corrected moving average. Step 1 replaces the initial weights, and a
+    training shorter than the average's memory yields nearly the plain mean of its steps.
 
     References:
-        The correction is Adam's: Kingma and Ba, ICLR 2015.
+        The bias correction of Adam: Kingma and Ba, ICLR 2015.
     """
     steps, decay = np.arange(1, recipe.epochs * steps_per_epoch + 1), recipe.weight_averaging
     shares = (1 - decay) / (1 - decay**steps)
@@ -76,10 +76,10 @@ def compute_averaging_shares(recipe: RecipeSpec, steps_per_epoch: int) -> np.nda
 
 
 def compute_learning_rates(recipe: RecipeSpec, steps_per_epoch: int) -> np.ndarray:
-    """The learning rate of every step, float32 [epochs, steps_per_epoch].
+    """Return the learning rate of every step, float32 [epochs, steps_per_epoch].
 
     exponential: learning_rate * decay ** epoch. one_cycle: a cosine up to learning_rate over warmup_fraction of the
-    steps and a cosine down to 0. constant: learning_rate.
+    steps, then a cosine down to 0. constant: learning_rate.
 
     References:
         exponential: Xiao et al., Electronics 2024, 13, 201, section 3. one_cycle: Smith and Topin, 2017.

@@ -2,8 +2,8 @@
 
 Draw the batch, augment it, forward, loss, gradients, update, metrics. `program` compiles the step and repeats it.
 
-Nothing random is carried from step to step: each step's draws follow from (seed, epoch, step), so a trial that
-goes on from a checkpoint makes the very steps that it would have made.
+No random state is carried from step to step: each step's draws depend only on (seed, epoch, step). A trial that resumes
+from a checkpoint therefore repeats exactly the steps of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ffem_jax.training.precision import Precision, warn_of_slow
 from ffem_jax.training.recipes import Schedule
 from ffem_jax.training.teaching import compute_teaching_loss
 
-# The mesh axis that a batch is split over: the cores of a CPU, each a device of its own (machine/devices.py).
+# The mesh axis that a batch is split over. On a CPU each core is a device (machine/devices.py).
 BATCH_AXIS = "batch"
 
 
 class TrainState(NamedTuple):
-    """All that a step changes. With several seeds each leaf has a leading axis [seed].
+    """Everything that a step changes. With several seeds each leaf has a leading axis [seed].
 
-    Checkpoints and weights files have these names.
+    Checkpoints and weights files use these field names.
 
     Args:
         params: the trainable parameters.
         statistics: BatchNorm's running means and variances.
-        optimizer: the optimizer's state, for all parameters on one vector.
-        average: the moving average of (params, statistics), or () where the recipe has none.
+        optimizer: the optimiser's state, for all parameters as one vector.
+        average: the moving average of (params, statistics), or () if the recipe has none.
     """
 
     params: Any
@@ -51,16 +51,16 @@ class TrainState(NamedTuple):
 
     @property
     def evaluated(self) -> tuple[Any, Any]:
-        """The params and statistics that the trained network is: averaged where the recipe says so."""
+        """The params and batch statistics of the trained network: averaged if the recipe averages weights."""
         return self.average or (self.params, self.statistics)
 
 
 class EpochMetrics(NamedTuple):
-    """What the steps of an epoch have given so far. With several seeds each field has a leading axis [seed].
+    """Metrics accumulated over the steps of an epoch. With several seeds each field has a leading axis [seed].
 
     Args:
-        loss: float32, the sum of the batches' losses.
-        correct: int32, how many images were classified correctly.
+        loss: float32, the sum of the batch losses.
+        correct: int32, the number of images classified correctly.
         bad_step: int32, the first step whose loss was not finite, or -1.
     """
 
@@ -70,25 +70,25 @@ class EpochMetrics(NamedTuple):
 
     @classmethod
     def zero(cls, shape: tuple[int, ...] = ()) -> EpochMetrics:
-        """The metrics before the first step, each of `shape`."""
+        """Return the metrics before the first step, each of `shape`."""
         return cls(jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32))
 
     def add(self, loss: jax.Array, correct: jax.Array, step: jax.Array) -> EpochMetrics:
-        """These metrics with one more step's."""
+        """Return these metrics with those of one more step added."""
         bad_step = jnp.where((self.bad_step < 0) & ~jnp.isfinite(loss), step, self.bad_step)
         return EpochMetrics(self.loss + loss, self.correct + correct, bad_step)
 
 
 class TrainingFaces(NamedTuple):
-    """The faces on the device, or those of one batch; before that NumPy's arrays, on the host.
+    """All faces, or those of one batch: NumPy arrays on the host, then arrays on the device.
 
     Args:
         images: uint8 [image, R, R, 3].
         labels: int32 [image].
-        train_indices: int32 [image], which images train; padded to one length for all folds.
-        train_count: how many of `train_indices`, from the first on, are meant.
-        targets: float32 [image, feature], what a teacher says of each; None without a teacher, as `centres`.
-        centres: float32 [num_classes, feature], of unit length: the mean of what it says of each person.
+        train_indices: int32 [image], the training images; padded to one length for all folds.
+        train_count: the number of valid entries at the start of `train_indices`.
+        targets: float32 [image, feature], the teacher's embedding of each image; None without a teacher.
+        centres: float32 [num_classes, feature], L2-normalised mean target of each class; None without a teacher.
     """
 
     images: Any
@@ -100,11 +100,11 @@ class TrainingFaces(NamedTuple):
 
 
 class PureClassifier:
-    """A FaceClassifier as functions of plain arrays, which JAX's transformations take.
+    """A FaceClassifier as pure functions of arrays, for JAX's transformations.
 
     Attributes:
         params, statistics: the shapes of its state.
-        sampling: of the classes that a step takes; its functions below take parameters of any number of classes.
+        sampling: chooses the classes of a step; the methods below accept parameters with any number of classes.
     """
 
     def __init__(
@@ -117,16 +117,16 @@ class PureClassifier:
         self.sampling = ClassSampling(recipe, self.params, num_classes)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
-        """Params and statistics drawn with `key`."""
+        """Return initial params and batch statistics, drawn with `key`."""
         return _split(build_at_once(self._build, key, self._draws))[1:]
 
     def apply(
         self, params: Any, statistics: Any, pixels: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """Embeddings [N, embedding_dim], logits [N, num_classes] and the statistics after pixels [N, R, R, 3].
+        """Pixels [N, R, R, 3] -> embeddings [N, embedding_dim], logits [N, num_classes], updated batch statistics.
 
-        With `train` BatchNorm goes by the batch, over all devices of BATCH_AXIS, else by its running statistics. Then
-        alone the network computes in the recipe's precision; what is given is float32 either way.
+        With `train` BatchNorm normalises by the batch, over all devices of BATCH_AXIS, and the network computes in the
+        recipe's precision. Otherwise it uses the running statistics and float32. The results are always float32.
         """
         model = nnx.merge(self._graph, self._precision.round_params(params) if train else params, statistics)
         model.train() if train else model.eval()
@@ -141,7 +141,7 @@ class PureClassifier:
         return nnx.merge(self._graph, params, statistics).classifier(embeddings)
 
     def project(self, params: Any, statistics: Any, embeddings: jax.Array) -> jax.Array:
-        """Embeddings [N, embedding_dim] in the teacher's space, [N, feature]."""
+        """Embeddings [N, embedding_dim] -> vectors [N, feature] in the teacher's space."""
         return nnx.merge(self._graph, params, statistics).project(embeddings)
 
 
@@ -151,7 +151,7 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 
 def shuffle_epoch(key: jax.Array, faces: TrainingFaces, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The key of an epoch, and the training images' indices in that epoch's order, int32 [image], padding last."""
+    """Return an epoch's key and the training images' indices in that epoch's order, int32 [image], padding last."""
     epoch_key = jax.random.fold_in(key, epoch)
     draws = jax.random.uniform(epoch_key, faces.train_indices.shape)
     trains = jnp.arange(draws.size) < faces.train_count
@@ -161,18 +161,18 @@ def shuffle_epoch(key: jax.Array, faces: TrainingFaces, epoch: jax.Array) -> tup
 def make_train_step(
     model: PureClassifier, optimizer: optax.GradientTransformation, recipe: RecipeSpec, share: int
 ) -> Callable[..., tuple[TrainState, EpochMetrics]]:
-    """The training step, as one device of BATCH_AXIS makes it.
+    """Return the training step as it runs on one device of BATCH_AXIS.
 
     Args:
-        model: what is trained.
-        optimizer: gives the updates before the learning rate and its sign (`recipes.make_optimizer`).
-        recipe: how it is trained; its rates come with the schedule.
-        share: how many images of each batch a device takes.
+        model: the model to train.
+        optimizer: returns updates without the learning rate and its sign (`recipes.make_optimizer`).
+        recipe: the training settings; its rates come with the schedule.
+        share: the number of images per batch on each device.
 
     Returns:
-        train_step(state, metrics, epoch_key, faces, order, schedule, step) -> state, metrics. In `state` the params
-        lie on one vector, as in `average` both parts do: by themselves, more than a hundred small arrays would be most
-        of what is compiled. epoch_key and order are `shuffle_epoch`'s; schedule is the epoch's, each field [step].
+        train_step(state, metrics, epoch_key, faces, order, schedule, step) -> state, metrics. In `state` the params are
+        one vector, and so are both parts of `average`: more than a hundred small arrays would dominate the compiled
+        program. epoch_key and order come from `shuffle_epoch`; schedule is the epoch's, each field [step].
     """
     sampling = model.sampling
     warn_of_slow(recipe.precision)
@@ -187,7 +187,7 @@ def make_train_step(
         schedule: Schedule,
         step: jax.Array,
     ) -> tuple[TrainState, EpochMetrics]:
-        # Draw the batch; of it, this device's share.
+        # Draw this device's share of the batch.
         first = lax.axis_index(BATCH_AXIS) * share
         chosen = lax.dynamic_slice(order, (step * recipe.batch_size + first,), (share,))
         images, labels = faces.images[chosen], faces.labels[chosen]
@@ -197,7 +197,7 @@ def make_train_step(
         step_key = jax.random.fold_in(epoch_key, step)
         pixels = augment_images(step_key, images, recipe, recipe.batch_size, first)
 
-        # Of the classifier, the columns of all people or of a sample of them.
+        # Take the classifier's columns for all classes or for a sample of them.
         classes = sampling.draw(step_key, labels, BATCH_AXIS)
         part, part_state = sampling.take((state.params, state.optimizer), classes)
         own = sampling.renumber(labels, classes)
@@ -212,7 +212,7 @@ def make_train_step(
                 loss += compute_teaching_loss(vectors, faces.targets[chosen], centres, own, recipe, BATCH_AXIS)
             return loss, (embeddings, logits, statistics)
 
-        # Gradients: the mean over the devices is that of the whole batch.
+        # Gradients: the mean over the devices is the gradient of the whole batch.
         params = cut(part, sampling.shapes)
         (loss, (embeddings, logits, statistics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         loss, gradient = lax.pmean((loss, join(grads)), BATCH_AXIS)
@@ -226,8 +226,8 @@ def make_train_step(
             latest = vector, join(statistics)
             average = jax.tree.map(lambda old, new: old + averaging * (new - old), average, latest)
 
-        # Metrics: the accuracy is among all people. Columns of the others are read where they are now: XLA would keep
-        # a copy of the whole classifier for what it was.
+        # Metrics: the accuracy is over all classes. The unsampled columns are read from the updated vector, since
+        # reading them from the old one would make XLA keep a copy of the whole classifier.
         if classes is None:
             found = jnp.argmax(logits, axis=-1)
         else:

@@ -1,7 +1,7 @@
-"""What a teacher's vectors add to the loss: the cosine to them, their relations within a batch, their class centres.
+"""Distillation losses from a teacher's vectors: cosine, relations within a batch, class centres.
 
-Every function takes vectors of the student in the teacher's space, [N, feature], of any length, and targets of unit
-length, and gives a scalar.
+Every loss takes the student's vectors in the teacher's space, [N, feature], of any norm, and L2-normalised targets, and
+returns a scalar.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ffem_jax.training.losses import compute_cross_entropy, normalize
 
 
 def compute_cosine_loss(vectors: jax.Array, targets: jax.Array) -> jax.Array:
-    """The mean of 1 - cosine between vectors [N, feature] and targets [N, feature], in 0 to 2."""
+    """Return the mean of 1 - cosine between vectors [N, feature] and targets [N, feature], in 0 to 2."""
     return jnp.mean(1 - jnp.sum(normalize(vectors, axis=1) * targets, axis=1))
 
 
 def compute_relation_loss(vectors: jax.Array, targets: jax.Array, axis_name: str) -> jax.Array:
-    """The mean square of the differences between the student's and the teacher's cosines of two images.
+    """Return the mean squared difference between the student's and the teacher's cosines over pairs of images.
 
     Args:
         vectors: [N, feature], this device's share of the batch.
         targets: [N, feature], of the same images.
-        axis_name: the mesh axis that the batch is split over: pairs are those of the whole batch.
+        axis_name: the mesh axis that the batch is split over; pairs span the whole batch.
 
     References:
         Park et al., Relational Knowledge Distillation, CVPR 2019; Tung and Mori, Similarity-Preserving Knowledge
@@ -35,20 +35,20 @@ def compute_relation_loss(vectors: jax.Array, targets: jax.Array, axis_name: str
     own = normalize(vectors, axis=1)
     difference = own @ lax.all_gather(own, axis_name, tiled=True).T
     difference -= targets @ lax.all_gather(targets, axis_name, tiled=True).T
-    # An image with itself is no pair; the two cosines are 1 there.
+    # An image is not paired with itself: both cosines are 1 there, so only the count changes.
     return jnp.sum(difference**2) / (difference.size - difference.shape[0])
 
 
 def compute_centre_loss(
     vectors: jax.Array, labels: jax.Array, centres: jax.Array, scale: float, label_smoothing: float
 ) -> jax.Array:
-    """The cross-entropy of a classifier whose class weights are the teacher's, and stay so.
+    """Return the cross-entropy of a classifier whose class weights are fixed to the teacher's class centres.
 
     Args:
         vectors: [N, feature].
-        labels: [N], of 0 to num_classes - 1.
-        centres: [num_classes, feature], of unit length: the mean of the teacher's vectors of each person.
-        scale: what cosines are multiplied by.
+        labels: [N], in 0 to num_classes - 1.
+        centres: [num_classes, feature], L2-normalised mean of the teacher's vectors of each class.
+        scale: the factor on the cosines.
         label_smoothing: as in `losses.compute_cross_entropy`.
     """
     return compute_cross_entropy(scale * normalize(vectors, axis=1) @ centres.T, labels, label_smoothing)
@@ -62,7 +62,7 @@ def compute_teaching_loss(
     recipe: RecipeSpec,
     axis_name: str,
 ) -> jax.Array:
-    """The parts that `recipe` asks for, by their weights; see the functions above. A part of weight 0 costs nothing."""
+    """Return the weighted sum of the losses above, with the weights of `recipe`. A loss of weight 0 costs nothing."""
     loss = jnp.zeros(())
     if recipe.distill_cosine:
         loss += recipe.distill_cosine * compute_cosine_loss(vectors, targets)
@@ -76,15 +76,15 @@ def compute_teaching_loss(
 
 
 def compute_centres(targets: np.ndarray, labels: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """The mean target of each person who trains, at unit length.
+    """Return the L2-normalised mean target of each training class.
 
     Args:
-        targets: [image, feature], of unit length.
-        labels: [image], of 0 to num_classes - 1 among the images that train.
-        train: indices of those.
+        targets: [image, feature], L2-normalised.
+        labels: [image], in 0 to num_classes - 1 for the training images.
+        train: indices of the training images.
 
     Returns:
-        float32 [num_classes, feature]; zeros for a person whose targets cancel.
+        float32 [num_classes, feature]; zeros for a class whose targets cancel.
     """
     sums = np.zeros((labels[train].max() + 1, targets.shape[1]))
     np.add.at(sums, labels[train], targets[train])

@@ -1,6 +1,6 @@
-"""The training loop: epochs of one network, several seeds at once if asked.
+"""The training loop: epochs of one network, with one or several seeds at once.
 
-The faces are on the device as bytes, where they fit; else they come a batch at a time (`feed`).
+The faces are on the device as bytes if they fit; otherwise they arrive one batch at a time (`feed`).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ffem_jax.training.recipes import Schedule, compute_schedule
 from ffem_jax.training.step import BATCH_AXIS, EpochMetrics, TrainingFaces, TrainState
 from ffem_jax.training.teaching import compute_centres
 
-# Images embedded at a time, whatever the training batch.
+# Images embedded at a time, independent of the training batch.
 EMBED_BATCH = 64
 
 
 @dataclass
 class History:
-    """What each epoch gave, as lists [epoch][seed].
+    """The metrics of each epoch, as lists [epoch][seed].
 
     Args:
         loss: the mean loss of the epoch's steps.
-        train_accuracy: the share of its training images classified correctly, each before the step it was used in.
-        validation_accuracy: the same of the validation images after the epoch; no epochs where there are none.
-        bad_steps: for each seed "epoch E, step S" where its loss first was not finite, else empty.
+        train_accuracy: the share of the training images classified correctly, each before the step that used it.
+        validation_accuracy: the same for the validation images after the epoch; empty without validation images.
+        bad_steps: per seed, "epoch E, step S" of its first non-finite loss, else empty.
     """
 
     loss: list[list[float]] = field(default_factory=list)
@@ -50,11 +50,13 @@ class History:
 
 
 class Position(NamedTuple):
-    """Where a training is, between two of its steps.
+    """The position of a training between two steps.
 
     Args:
-        epochs: how many are done. state, history: after the last step.
-        step: how many steps of the next epoch are done. metrics: what these gave; None before the first.
+        epochs: completed epochs.
+        state, history: after the last step.
+        step: completed steps of the next epoch.
+        metrics: the metrics of these steps; None before the first.
     """
 
     epochs: int
@@ -66,7 +68,7 @@ class Position(NamedTuple):
 
 @dataclass
 class Throughput:
-    """How fast training steps are, and so how many to ask the device for at a time: about a second's worth."""
+    """Measures the speed of training steps and sets how many to run per device call: about one second's worth."""
 
     seconds: float = 0.0
     images: int = 0
@@ -74,24 +76,24 @@ class Throughput:
     steps_per_call: int = 1
 
     def add(self, steps: int, images: int, seconds: float) -> None:
-        """Count a call of so many steps on so many images."""
+        """Add one call of `steps` steps on `images` images."""
         self.seconds += seconds
         self.images += images
         self.steps_per_call = max(1, int(steps / seconds))
 
     @property
     def images_per_second(self) -> float | None:
-        """None before the first step."""
+        """Images per second; None before the first step."""
         return self.images / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
 class Training:
-    """A trained network: its state, history, and how long that took.
+    """A trained network: its state, history and speed.
 
-    images_per_second counts the images of all seeds over the seconds of training steps alone; None where a
-    checkpoint had left nothing to train. data_wait_fraction is the share of these seconds in which training waited for
-    images, 0 to 1; None where they are on the device.
+    images_per_second counts the images of all seeds over the seconds of the training steps alone; None if the
+    checkpoint left nothing to train. data_wait_fraction is the share of these seconds in which training waited for
+    images, 0 to 1; None if the images are on the device.
     """
 
     state: TrainState
@@ -102,30 +104,30 @@ class Training:
 
 
 class Trainer:
-    """Trains one network with one or several seeds on images that stay on the device, or come a batch at a time.
+    """Trains one network with one or several seeds on images that stay on the device or arrive one batch at a time.
 
-    Validation images are of people who train: their accuracy is recorded after each epoch and chooses nothing. The
-    classifier has an output for each person who trains, in order of label.
+    Validation images show the training identities. Their accuracy is recorded after each epoch and selects nothing. The
+    classifier has one output per training identity, in order of label.
 
     Args:
-        network: what is trained.
-        recipe: how.
+        network: the network to train.
+        recipe: the training settings.
         seeds: one, or several that are trained side by side as one program.
-        images: uint8 [image, R, R, 3], those of both sides: an array, or `data.stream.StreamedImages`.
+        images: uint8 [image, R, R, 3], training and test: an array, or `data.stream.StreamedImages`.
         labels: int32 [image].
         train: indices of the training images.
         validation: indices of the validation images; may be empty.
-        targets: float32 [image, feature], of unit length: what a teacher says of each image, where there is one.
-        images_per_epoch: how many of the training images an epoch takes, others in each; 0 takes all.
-        feed: whether images come a batch at a time, though they would fit on the device.
-        devices: how many devices of each process share a batch at most; 0 takes all.
+        targets: float32 [image, feature], L2-normalised embeddings from a teacher; None without a teacher.
+        images_per_epoch: training images per epoch, a different subset in each; 0 uses all.
+        feed: whether to feed one batch at a time even if all images fit on the device.
+        devices: the largest number of devices per process that share a batch; 0 uses all.
 
     Attributes:
-        placement: where the arrays lie.
-        idle: one line where devices are left idle that could have shared a batch; else empty.
+        placement: where the arrays are.
+        idle: one line about devices that could have shared a batch but are idle; else empty.
 
     Raises:
-        SpecError: the batch is larger than the training side, or than an epoch; there are fewer devices.
+        SpecError: the batch is larger than the training set or an epoch, or there are fewer devices than `devices`.
     """
 
     def __init__(
@@ -145,16 +147,16 @@ class Trainer:
         if len(train) < recipe.batch_size:
             raise SpecError(
                 f"recipe.batch_size={recipe.batch_size} is more than the {len(train)} training images; "
-                f"take at most {len(train)}"
+                f"set at most {len(train)}"
             )
         if 0 < images_per_epoch < recipe.batch_size:
             raise SpecError(
-                f"data.images_per_epoch={images_per_epoch} is less than a batch; take at least recipe.batch_size="
+                f"data.images_per_epoch={images_per_epoch} is less than a batch; set at least recipe.batch_size="
                 f"{recipe.batch_size}, or 0 for all"
             )
         self.recipe, self.seeds, self.train, self.validation = recipe, tuple(seeds), train, validation
         identities = np.unique(labels[train])
-        # The same labels where everybody trains. Images of others get some number that is never read.
+        # The labels are unchanged if all identities train. Images of other identities get a number that is never read.
         self.labels_host = np.searchsorted(identities, labels)
         mesh = make_batch_mesh(BATCH_AXIS, recipe.batch_size, devices)
         self.device_count, self.idle = mesh.size, describe_idle(mesh.size, recipe.batch_size, devices)
@@ -167,14 +169,14 @@ class Trainer:
         self._feed: BatchFeed | None = None
         self._throughput = Throughput()
         faces = self._gather_faces(targets)
-        # One program for all processes: where one of them has not the memory, each is fed.
+        # All processes run one program: if one of them lacks the memory, all are fed.
         if any(hosts.gather(feed or not fits_device(images))):
             self._feed = BatchFeed(
                 images, faces, keys, recipe.batch_size, self.steps_per_epoch, recipe.epochs, self.placement
             )
         else:
             self.faces = self._put_faces(faces._replace(images=np.asarray(images)))
-        # Padded to one length for all folds, so that a fold with an image more shares the program.
+        # Padded to one length for all folds, so that a fold with one more image shares the program.
         padding = ((0, 0), (0, len(labels) // recipe.batch_size - self.steps_per_epoch))
         self.schedule = Schedule(
             *(np.pad(values, padding) for values in compute_schedule(recipe, self.steps_per_epoch))
@@ -192,7 +194,7 @@ class Trainer:
         self.abstract_state = self._program.abstract_state
 
     def _gather_faces(self, targets: np.ndarray | None) -> TrainingFaces:
-        """All about the faces but their images, on the host."""
+        """Return everything about the faces except their images, on the host."""
         train_indices = np.zeros(len(self.labels_host), np.int32)
         train_indices[: len(self.train)] = self.train
         faces = TrainingFaces(None, self.labels_host.astype(np.int32), train_indices, len(self.train))
@@ -205,29 +207,29 @@ class Trainer:
         return placed._replace(train_count=faces.train_count)
 
     def init(self) -> TrainState:
-        """The state before the first step."""
+        """Return the state before the first step."""
         return self._program.init(self.keys)
 
     def start_history(self) -> History:
-        """The history before the first epoch."""
+        """Return the history before the first epoch."""
         return History(bad_steps=[""] * len(self.seeds))
 
     def zero_metrics(self) -> EpochMetrics:
-        """The metrics of an epoch before its first step."""
+        """Return the metrics of an epoch before its first step."""
         shape = (len(self.seeds),) if len(self.seeds) > 1 else ()
         return self.placement.put(EpochMetrics.zero(shape))
 
     def run_steps(
         self, state: TrainState, metrics: EpochMetrics, epoch: int, first: int, last: int
     ) -> tuple[TrainState, EpochMetrics]:
-        """The state after steps `first` to `last` of an epoch, and `metrics` with theirs; `state` is used up."""
+        """Run steps `first` to `last` of an epoch and add them to `metrics`; the buffers of `state` are consumed."""
         schedule = Schedule(*(values[epoch] for values in self.schedule))
         if self._feed is None:
             return self._program.train(state, metrics, self.keys, self.faces, schedule, epoch, first, last)
         for step in range(first, last):
             faces = self._feed.take(epoch, step)
             state, metrics = self._program.train(state, metrics, self.keys, faces, schedule, epoch, step)
-            # Threads read meanwhile; what the next batch is waited for is then what it was late.
+            # The threads read meanwhile, so any wait for the next batch is the time by which it is late.
             jax.block_until_ready(metrics)
         return state, metrics
 
@@ -240,16 +242,16 @@ class Trainer:
         on_steps: Callable[[Position], None] | None = None,
         on_progress: Callable[[int, int, float, float], None] | None = None,
     ) -> Training:
-        """Train to recipe.epochs, from the start or from where a checkpoint was.
+        """Train to recipe.epochs, from the start or from a checkpoint.
 
-        Stops early where every seed's loss has stopped being finite.
+        Stops early if the loss of every seed is no longer finite.
 
         Args:
-            restored: where the checkpoint was; its arrays are on the devices or on the host.
-            stop_epoch: not 0 stops at the end of that epoch of the same schedule; an epoch that is begun is finished.
+            restored: the position of the checkpoint, with arrays on the devices or on the host.
+            stop_epoch: if not 0, stop after this epoch of the same schedule; an epoch that has begun is finished.
             on_epoch: called with (epochs_done, state, history) after each epoch.
-            on_steps: called with the position within an epoch every second or so; its state is overwritten afterwards.
-            on_progress: called with (epoch, step, loss, images_per_second) every second or so.
+            on_steps: called with the position within an epoch about every second; its state is overwritten afterwards.
+            on_progress: called with (epoch, step, loss, images_per_second) about every second.
         """
         start = Position(*restored) if restored else Position(0, self.init(), self.start_history())
         state, history = self.placement.put(start.state), start.history
@@ -274,13 +276,13 @@ class Trainer:
 
     @property
     def data_wait_fraction(self) -> float | None:
-        """The share of the steps' seconds so far in which training waited for images; None where it has them all."""
+        """The share of the steps' time so far spent waiting for images; None if all images are on the device."""
         if self._feed is None or not self._throughput.seconds:
             return None
         return min(1.0, self._feed.waited / self._throughput.seconds)
 
     def close(self) -> None:
-        """End the threads that read images ahead; nothing where there are none."""
+        """Stop the threads that read images ahead, if there are any."""
         if self._feed:
             self._feed.close()
 
@@ -291,7 +293,7 @@ class Trainer:
         on_steps: Callable[[Position], None] | None,
         on_progress: Callable[[int, int, float, float], None] | None,
     ) -> TrainState:
-        """The state after the steps of one epoch from `start` on; its loss and accuracy are added to the history."""
+        """Run one epoch from `start` on, add its loss and accuracy to the history, and return the state."""
         epoch, state, history, first, _ = start
         metrics = self.zero_metrics() if start.metrics is None else self.placement.put(start.metrics)
         while first < self.steps_per_epoch and not all(history.bad_steps):
@@ -316,19 +318,19 @@ class Trainer:
     def embed(
         self, state: TrainState, indices: np.ndarray, logits_of: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Embed those images, not augmented.
+        """Embed the images at `indices`, without augmentation.
 
         Args:
-            state: of the network.
+            state: the network's state.
             indices: which images.
-            logits_of: of how many of them, from the first on, logits are given; None gives all.
+            logits_of: return logits for the first `logits_of` images only; None means all.
 
         Returns:
-            Embeddings [(seed,) index, embedding_dim] and logits [(seed,) logits_of, num_classes], float32; [seed] with
-            several seeds alone.
+            Embeddings [(seed,) index, embedding_dim] and logits [(seed,) logits_of, num_classes], float32; the axis
+            [seed] only with several seeds.
 
         Raises:
-            StreamError: an image cannot be read any more.
+            StreamError: an image can no longer be read.
         """
         shown = len(indices) if logits_of is None else logits_of
         padded = np.zeros(-(-len(indices) // self._embed_batch) * self._embed_batch, np.int32)
@@ -343,20 +345,20 @@ class Trainer:
         return vectors[..., : len(indices), :], scores[..., :shown, :]
 
     def _embed_batches(self, state: TrainState, batches: np.ndarray) -> Iterator[tuple[Any, Any]]:
-        """Embeddings and logits of each batch of indices [batch, index]."""
+        """Yield embeddings and logits of each batch of indices [batch, index]."""
         if self._feed is None:
             for batch in batches:
                 yield self._program.embed(state, self.faces.images, batch)
             return
         for pixels in read_batches(self._feed.images, batches[:, self.placement.find_rows(self._embed_batch)]):
-            # Off the device one by one, or the images of all batches would wait there.
+            # Fetch each result at once, or the images of all batches would pile up on the device.
             yield jax.device_get(self._program.embed(state, self.placement.put_rows(pixels)))
 
     def embed_images(self, state: TrainState, images: np.ndarray) -> np.ndarray:
-        """Embed images that are no part of the faces, uint8 [image, R, R, 3], not augmented.
+        """Embed images outside the data set, uint8 [image, R, R, 3], without augmentation.
 
         Returns:
-            Embeddings [(seed,) image, embedding_dim], float32; [seed] with several seeds alone.
+            Embeddings [(seed,) image, embedding_dim], float32; the axis [seed] only with several seeds.
         """
         embed, size = self._program.embed if self._feed else self._build_embed_batch(), self._embed_batch
         rows, parts = self.placement.find_rows(size), []

@@ -1,8 +1,8 @@
-"""The weights of a finished trial: a safetensors file in its folder, and the trained network read back from it.
+"""The weights of a finished trial: save them as a safetensors file in its folder, and load the trained network.
 
-The checkpoint is the loop's own state, with three times as many numbers for the optimiser. The weights file is what is
-deployed, compared and exported: the network (averaged where the recipe says so) and the classifier over the identities.
-Its metadata says whose weights they are. Trials of older versions have an .npz instead, which is still read.
+A checkpoint holds the loop's complete state, about three times as large because of the optimiser. The weights file is
+what is deployed, compared and exported: the network (averaged if the recipe averages weights) and the classifier over
+the identities. Its metadata identify the trial. Trials of older versions have an .npz file instead, still supported.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from ffem_jax.specs.architecture import resolve_network
 from ffem_jax.specs.trial import TrialSpec, trial_key
 from ffem_jax.training.classifier import FaceClassifier
 
-# The entry of the metadata (of an .npz: the array) that says whose weights they are, in JSON.
+# The metadata entry (in an .npz: the array) that identifies the trial, in JSON.
 _FACTS = "trial"
 _OLD_SUFFIX = ".npz"
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, safetensors.SafetensorError)
 
 
 class TrialFolderError(FfemError):
-    """A folder that holds no finished trial. The message is one line and says what to do."""
+    """A folder does not contain a finished trial. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial and its trained network, in evaluation.
+    """A trial and its trained network, in evaluation mode.
 
-    folder: where it was found. key: its trial_key. faces, pretraining_faces: those it was trained on, as far as its
-    folder says.
+    folder: where it was found. key: its trial_key. faces, pretraining_faces: those it was trained on, if its folder
+    records them.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class FinishedTrial:
 
 
 def find_weights(folder: Path, key: str) -> Path:
-    """The weights file of the trial `key` in its folder; the older one where only that is there."""
+    """Return the path of the weights file of trial `key` in its folder; the .npz if there is only that."""
     path = folder / f"weights-{key}.safetensors"
     old = path.with_suffix(_OLD_SUFFIX)
     return old if old.exists() and not path.exists() else path
@@ -80,15 +80,16 @@ def save_weights(
     statistics: Any,
     known: Sequence[KnownFaces] = (),
 ) -> None:
-    """Write the weights of a trial as one file in `folder`, whole or not at all.
+    """Write the weights of a trial as one file in `folder`, atomically.
 
     Args:
-        key: its trial_key. spec: its spec, as `to_plain` has it.
-        params, statistics: pytrees of float32; their leaves are named by their paths, joined by slashes.
+        key: its trial_key.
+        spec: its spec, from `to_plain`.
+        params, statistics: pytrees of float32; leaves are named by their paths, joined by slashes.
         known: its faces, and those of its pretraining.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: the folder is not writable.
     """
     facts = {"key": key, "spec": spec, "faces": [faces.to_dict() for faces in known]}
     arrays = {
@@ -105,15 +106,15 @@ def save_weights(
 
 
 def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
-    """The finished trial in `folder`, with its trained network.
+    """Load the finished trial in `folder`, with its trained network.
 
-    The weights are those of the weights file or, for a trial older than weights files, of the checkpoint.
+    The weights come from the weights file or, for a trial older than weights files, from the checkpoint.
 
     Args:
-        seed: which of several seeds that were trained at once; None where the folder holds one.
+        seed: selects one of several seeds that were trained at once; None if the folder contains one.
 
     Raises:
-        TrialFolderError: where the folder holds no trial, `seed` is not among its seeds or is needed to choose, or the
+        TrialFolderError: the folder contains no trial, `seed` is not one of its seeds or is needed to choose, or the
             weights are missing.
     """
     current = _read_trial_file(folder)
@@ -121,7 +122,7 @@ def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
     trials = {**current, **kept}
     chosen = {key: trial for key, trial in trials.items() if seed is None or trial.seed == seed}
     if len(chosen) > 1:
-        # Of trials that shared a folder one after another, the last.
+        # If several trials used the folder one after another, take the last.
         chosen = {key: trial for key, trial in chosen.items() if key in current}
     if len(chosen) != 1:
         seeds = ", ".join(map(str, sorted({trial.seed for trial in trials.values()})))
@@ -133,16 +134,17 @@ def load_trial(folder: Path, seed: int | None = None) -> FinishedTrial:
 
 
 def load_trained_faces(finished: FinishedTrial, data_root: str = "") -> tuple[Faces, Split]:
-    """The very faces that the trial was trained on, and its split of them.
+    """Load exactly the faces that the trial was trained on, and its split of them.
 
-    An older trial, whose folder does not say which they were, is checked by its key; that needs the faces of its
-    pretraining too.
+    If the folder of an older trial does not record its faces, the trial key checks them, which also needs the faces of
+    its pretraining.
 
     Args:
         data_root: where the faces are now, if they have moved.
 
     Raises:
-        FacesChangedError: where the faces there are others. DataError: where there are none.
+        FacesChangedError: the faces found there differ.
+        DataError: there are no faces.
     """
     trial, known = finished.trial, finished.faces
     if not known.fingerprint:
@@ -158,32 +160,36 @@ def load_trained_faces(finished: FinishedTrial, data_root: str = "") -> tuple[Fa
 
 
 def load_pretraining_faces(finished: FinishedTrial) -> tuple[Faces, Split]:
-    """The very faces that the trial's pretraining was trained on. Raises DataError as `load_trained_faces` does, and
-    where the trial's folder does not say which they were."""
+    """Load exactly the faces of the trial's pretraining.
+
+    Raises:
+        FacesChangedError, DataError: as in `load_trained_faces`.
+        DataError: also if the trial's folder does not record them.
+    """
     first = finished.trial.pretraining
     if first is None or not finished.pretraining_faces.fingerprint:
-        raise DataError("which faces the pretraining saw is not recorded")
+        raise DataError("the faces of the pretraining are not recorded")
     return load_known_split(first.data, first.protocol, finished.pretraining_faces, "pretrained the network")
 
 
 def _read_trial_file(folder: Path) -> dict[str, TrialSpec]:
-    """The trials, by key, that were last trained in `folder`."""
+    """Return the trials that were last trained in `folder`, by key."""
     path = folder / "trial.json"
     try:
         facts = json.loads(path.read_text())
         return {key: read_trial(spec) for key, spec in zip(facts["keys"], facts["specs"], strict=True)}
     except (FileNotFoundError, NotADirectoryError):
         raise TrialFolderError(
-            f"{folder} holds no trial.json; name the folder of one trial, as `ffem train` prints it"
+            f"{folder} holds no trial.json; give the folder of one trial, as printed by `ffem train`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrialFolderError(f"{path} cannot be read as a trial: {error}") from error
 
 
 def _read_weights_files(folder: Path) -> tuple[dict[str, TrialSpec], dict[str, list[KnownFaces]]]:
-    """The trials by key, and by key their faces and those of their pretraining, where the file says."""
+    """Return the trials by key and, if recorded, their faces and those of their pretraining by key."""
     trials, known = {}, {}
-    # Of a trial that has both files, the newer format comes last and counts.
+    # If a trial has both files, the newer format comes last and wins.
     for path in [*sorted(folder.glob(f"weights-*{_OLD_SUFFIX}")), *sorted(folder.glob("weights-*.safetensors"))]:
         try:
             facts = _read_facts(path)
@@ -195,7 +201,7 @@ def _read_weights_files(folder: Path) -> tuple[dict[str, TrialSpec], dict[str, l
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """What a weights file says of its trial; the arrays are not read."""
+    """Return the trial's metadata in a weights file, without reading the arrays."""
     if path.suffix == _OLD_SUFFIX:
         with np.load(path) as file:
             return dict(json.loads(str(file[_FACTS])))
@@ -204,7 +210,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a weights file, by name."""
+    """Return the arrays of a weights file, by name."""
     try:
         if path.suffix == _OLD_SUFFIX:
             with np.load(path) as file:
@@ -215,7 +221,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def name_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree, in its order, by the path to each: names joined by slashes."""
+    """Return the leaves of a pytree in its order, keyed by their paths, joined by slashes."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -227,25 +233,28 @@ def _read_arrays(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> d
         return _read_file(path)
     if not (folder / "checkpoint").is_dir():
         raise TrialFolderError(
-            f"{folder} holds no weights of trial {key}; train it again with run.retrain=true, which keeps them"
+            f"{folder} holds no weights of trial {key}; train it again with run.retrain=true, which saves them"
         )
     return read_last_checkpoint(folder / "checkpoint", key, trial, keys)
 
 
 def read_last_checkpoint(folder: Path, key: str, trial: TrialSpec, keys: list[str]) -> dict[str, np.ndarray]:
-    """Params and statistics, by name, of the last epoch's checkpoint.
+    """Return params and batch statistics, by name, from the last epoch's checkpoint.
 
     Args:
-        folder: of the checkpoint. key: of the trial, one of `keys`, which were trained at once.
+        folder: the checkpoint's folder.
+        key: the trial's key, one of `keys`, which were trained at once.
 
     Raises:
-        TrialFolderError: where the folder holds none, or another trial's.
+        TrialFolderError: there is no such checkpoint, or it belongs to another trial.
     """
     from ffem_jax.training.checkpoint import read_checkpoint
 
     found = read_checkpoint(folder)
     if found is None or found[1] != keys or found[0] != trial.recipe.epochs:
-        raise TrialFolderError(f"{folder} is not of trial {key}'s last epoch; the same ffem train command finishes it")
+        raise TrialFolderError(
+            f"{folder} is not from the last epoch of trial {key}; run the same ffem train command to finish it"
+        )
     state = found[2]
     params, statistics = state.get("average") or (state["params"], state["statistics"])
     arrays = name_leaves({"params": params, "statistics": statistics})
@@ -267,7 +276,7 @@ def _merge(trial: TrialSpec, identities: int, arrays: dict[str, np.ndarray]) -> 
     shapes = name_leaves({"params": params, "statistics": statistics})
     wrong = [name for name, leaf in shapes.items() if name not in arrays or arrays[name].shape != leaf.shape]
     if wrong:
-        raise TrialFolderError(f"the weights are not those of this network: {wrong[0]} is missing or has another shape")
+        raise TrialFolderError(f"the weights do not fit this network: {wrong[0]} is missing or has another shape")
 
     def fill(prefix: str, tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(

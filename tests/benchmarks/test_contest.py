@@ -62,7 +62,7 @@ def test_a_cell_is_measured_once_and_whoever_fails_is_named(tmp_path, monkeypatc
 
 def test_a_peer_that_computes_something_else_ends_it_and_nothing_is_kept(tmp_path):
     contest = make_contest(Contestant("wrong", "Wrong", (), f"{__name__}:build_wrong"))
-    with pytest.raises(SystemExit, match=r"wrong computes something else: 1\.0e-02 away from ours, over 1e-03"):
+    with pytest.raises(SystemExit, match=r"wrong computes a different result: 1\.0e-02 from ours, more than 1e-03"):
         run(contest, [*WORDS, "--out", str(tmp_path)])
     assert not (tmp_path / "made.jsonl").exists()
 

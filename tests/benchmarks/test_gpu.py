@@ -26,7 +26,7 @@ def test_the_page_holds_the_last_record_of_each_cell_and_its_floor(tmp_path):
     told = f"{1e3 * floor:.3f} ({by}) | {0.032 / floor:.1f} |"
     assert f"| ffem-jax xla | float32 | 32 | 32 | 2 | 2000 | 32.00 | {told}" in page
     assert "| 1024 | 2 | out of memory |  |" in page
-    assert "No floor: the device's peaks are not known" in page
+    assert "No floor: the device's peaks are unknown" in page
     assert "Not run" not in page
 
 

@@ -65,7 +65,7 @@ def test_the_page_holds_what_was_measured_and_says_when_it_is_no_benchmark(tmp_p
     assert "no benchmark" not in text
     assert (tmp_path / "latency.png").stat().st_size > 10_000
     write_report([make_run(busy_cores=0.5), PEER], tmp_path)
-    assert "these numbers are no benchmark" in (tmp_path / "README.md").read_text()
+    assert "do not use these numbers as a benchmark" in (tmp_path / "README.md").read_text()
 
 
 def test_the_last_run_of_each_model_counts(tmp_path):

@@ -96,7 +96,7 @@ def test_the_command(tmp_path, capsys):
     ("words", "message"),
     [
         (["nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
-        (["empty.jsonl"], "no 5 finished trials with a curve"),
+        (["empty.jsonl"], "no group has 5 finished trials with a curve"),
         (["empty.jsonl", "--reduction", "1"], "--reduction 1 must be at least 2"),
     ],
 )

@@ -101,7 +101,7 @@ def test_the_page_says_whether_the_goal_is_met(tmp_path):
     text = write(random=[slow] * 3, surrogate=[fast] * 3)
     assert text == (tmp_path / "made.md").read_text()
     assert "`the command`" in text
-    assert "is met: the surrogate takes 5 of 30 in the median" in text
+    assert "is met: the median for the surrogate is 5 of 30" in text
     assert "| surrogate | 100.0 | 100.0 | 100.0 | 100.0 to 100.0 | 5 (5 to 5) | 0.17 |" in text
     assert {path.name for path in tmp_path.iterdir()} == {"made.md", "made.json", "made.png", "made.svg"}
     assert json.loads(path.read_text())["methods"]["random"]["trainings_to_reach_random"] == [30] * 3

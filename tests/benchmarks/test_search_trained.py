@@ -31,7 +31,7 @@ def test_the_page_says_who_is_ahead_and_which_search_is_unfinished(tmp_path):
     curves = read_curves(options)
     page = write_report(curves, 3, tmp_path)
     assert "| surrogate | 0 | 54.0 | 2 |" in page
-    assert "2 of 2 seeds: +24.0, +24.0 points above random's" in page
+    assert "2 of 2 seeds: +24.0, +24.0 points compared with random search" in page
     assert (tmp_path / "trained.png").stat().st_size > 0
     with pytest.raises(SystemExit, match=r"random, seed 0: 3 of 4 networks"):
         read_curves(argparse.Namespace(searches=options.searches, seeds=2, networks=4))

@@ -41,7 +41,7 @@ def make_empty(folder):
 
 
 BROKEN = {
-    "missing": (lambda folder: folder / "none.so", "none.so is not there"),
+    "missing": (lambda folder: folder / "none.so", "none.so is missing"),
     "no library": (make_empty, "file too short"),
     "another library": (lambda folder: Path(ctypes.util.find_library("m") or "libm.so.6"), "undefined symbol"),
 }
@@ -108,7 +108,7 @@ def test_one_instruction_set_can_be_asked_for(monkeypatch, capsys):
 def test_a_library_of_other_sources_is_not_taken(monkeypatch):
     monkeypatch.setattr(kernels, "compute_source_digest", lambda: "of another version")
     forget()
-    with pytest.warns(UserWarning, match="was made of other sources"):
+    with pytest.warns(UserWarning, match="was built from other sources"):
         assert kernels.load_library() is None
 
 

@@ -103,7 +103,9 @@ def test_one_picture_under_two_names_is_no_pair_of_different_people(
 
 def test_a_crowd_of_contested_pictures_is_too_few() -> None:
     vectors, _ = draw_crowd(4, 1, 0)
-    with pytest.raises(CalibrationError, match="at least 3 people.*there are 2 without the 2 that stand under more"):
+    with pytest.raises(
+        CalibrationError, match="at least 3 people.*there are 2 without the 2 images that occur under more"
+    ):
         compute_calibration(vectors, range(4), "model", content=[0, 0, 1, 2])
 
 
@@ -152,8 +154,8 @@ def test_it_says_what_is_missing() -> None:
     assert calibration.has_enough(0.003)
     assert not calibration.has_enough(0.0029)
     assert calibration.describe_shortage(0.001) == (
-        "a false-accept rate of 0.001 a comparison takes about 3,000 independent pairs; "
-        "the 3,000 pairs of 30 people are worth 1,000"
+        "a false-accept rate of 0.001 per comparison takes about 3,000 independent pairs; "
+        "the 3,000 pairs from 30 people count as 1,000"
     )
 
 

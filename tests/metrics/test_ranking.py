@@ -79,8 +79,8 @@ def test_the_top_is_by_the_truth_and_ties_at_its_edge_are_in():
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([1, 2], [1, 2, 3], "vectors of one length"),
-        ([[1, 2]], [[1, 2]], "vectors of one length"),
+        ([1, 2], [1, 2, 3], "vectors of the same length"),
+        ([[1, 2]], [[1, 2]], "vectors of the same length"),
         ([1, math.nan], [1, 2], "NaN"),
     ],
 )

@@ -316,8 +316,8 @@ class Unnamed(nnx.Module):
 @pytest.mark.parametrize(
     ("made_by", "told"),
     [
-        (Stretching, r"Stretching gives float32\[1, 2, 4, 6\] for a map float32\[1, 4, 4, 6\]"),
-        (Forgetful, "Forgetful gives NoneType"),
+        (Stretching, r"Stretching returns float32\[1, 2, 4, 6\] for a map float32\[1, 4, 4, 6\]"),
+        (Forgetful, "Forgetful returns NoneType"),
         (Demanding, "Demanding cannot be called with a map alone: missing a required argument: 'mask'"),
         (Unnamed, r"Unnamed\(channels, rngs=rngs\): missing a required argument: 'heads'"),
     ],

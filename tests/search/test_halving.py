@@ -32,7 +32,7 @@ def test_rungs_rise_by_the_reduction_and_end_at_the_end(min_epochs, reduction, e
         (lambda: compute_rungs(4, 1, 30), "reduction=1 must be at least 2"),
         (lambda: Halving((4, 4), 3), r"rungs=\[4, 4\] must rise"),
         (lambda: Halving((), 3), r"rungs=\[\] must rise"),
-        (lambda: Halving((4, 30), 3).report(0, 5, 0.5, [1]), "epoch 5 is no rung; the rungs are: 4, 30"),
+        (lambda: Halving((4, 30), 3).report(0, 5, 0.5, [1]), "epoch 5 is not a rung; the rungs are: 4, 30"),
         (lambda: Halving((4, 30), 3).report(0, 4, math.nan, [1]), "must be finite"),
         (lambda: Halving((4, 30), 3).report(0, 4, 0.5, [math.inf]), "must be finite"),
     ],

@@ -299,7 +299,7 @@ def test_a_real_search_halves_and_ends_as_training_alone_would(tmp_path, monkeyp
     assert main(["sweep", "small", "--json"]) == 0
     found, said = capsys.readouterr()
     counts = json.loads(found)
-    assert "after epoch 1 of 2 one network in 2 goes on" in said
+    assert "after epoch 1 of 2 one network in 2 continues" in said
     assert counts["done"] >= 1
     assert counts["done"] + counts["pruned"] == 3
     assert sum(line.startswith("[") for line in said.splitlines()) == 3 + counts["done"]

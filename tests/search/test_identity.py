@@ -51,8 +51,8 @@ def test_the_setting_is_named_and_no_other(tmp_path, changed, named):
     with pytest.raises(SearchError) as error:
         open_study(tmp_path).check_identity(changed)
     text = str(error.value)
-    assert f"the study made was begun with other settings: {named}" in text
-    assert "; go on as it was begun, or begin another with hydra.sweep.dir=DIR" in text
+    assert f"the study made was started with other settings: {named}" in text
+    assert "; use those settings, or start another study with hydra.sweep.dir=DIR" in text
     assert "\n" not in text
     assert len(describe_changes(IDENTITY, changed)) == 1
     assert "c0ffee" not in text

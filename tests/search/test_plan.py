@@ -123,7 +123,7 @@ def test_what_is_a_search(composer: Composer) -> None:
             "hydra.sweeper.objectives=[accuracy]",
             "hydra.sweeper.objectives=['accuracy'] must be accuracy and 1 or 2 of: b",
         ),
-        ("hydra.sweeper.storage=mysql://host/x", "hydra.sweeper.storage='mysql://host/x' is not known; leave it empty"),
+        ("hydra.sweeper.storage=mysql://host/x", "hydra.sweeper.storage='mysql://host/x' is unknown; leave it empty"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0 must be at least 1"),
         ("hydra.sweeper.n_trails=9", "hydra.sweeper.n_trails: "),
         ("hydra.sweeper.stale_seconds=1", "hydra.sweeper.stale_seconds=1.0 must be at least 30.0"),

@@ -124,9 +124,9 @@ def test_a_config_group_is_known_by_its_name_and_a_dict_by_its_items() -> None:
     [
         ({}, {}, "the space has no choices"),
         ({"a": "1,1"}, {}, "a has the value 1 twice"),
-        ({"a": "interval(0,1)"}, {}, "a: 'interval(0,1)' is no list of values"),
-        ({"a": "1,2"}, {"b": {"a": 1}}, "hydra.sweeper.when names b, which is no choice; there are: a"),
-        ({"a": "1,2", "b": "1"}, {"b": {"c": 1}}, "b depends on c, which is no choice before it"),
+        ({"a": "interval(0,1)"}, {}, "a: 'interval(0,1)' is not a list of values"),
+        ({"a": "1,2"}, {"b": {"a": 1}}, "hydra.sweeper.when names b, which is not a choice; choose from: a"),
+        ({"a": "1,2", "b": "1"}, {"b": {"c": 1}}, "b depends on c, which is not a choice before it"),
         ({"a": "1,2", "b": "1"}, {"b": {"a": 3}}, "b depends on a=3; choose one of: 1, 2"),
         ({"a": "1,2", "b": "1"}, {"b": {"a": 1}, "a": {"b": 1}}, "hydra.sweeper.when is circular: a -> b"),
     ],
@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line(params: dict[str, str], when: dict[str, Any], mes
     ("change", "message"),
     [
         ({"arch.attention.kind": "sea"}, "arch.attention.kind=sea is not in the space; choose one of: none, eca, se"),
-        ({"depth": "1"}, "depth is no choice of this space"),
+        ({"depth": "1"}, "depth is not a choice of this space"),
         ({"arch.attention.kind": "eca"}, "arch.attention.placement is missing; choose one of: first, last, first_last"),
     ],
 )

@@ -262,7 +262,9 @@ def test_a_ratio_of_1_is_what_was_and_any_other_another_trial():
 
 
 def test_a_ratio_below_what_a_batch_may_have_is_said_in_one_line():
-    with pytest.warns(UserWarning, match="of 52 people is 5, and a batch may have 32: each step takes 32$") as caught:
+    with pytest.warns(
+        UserWarning, match="of 52 classes is 5, but a batch may contain 32: each step uses 32$"
+    ) as caught:
         warn_of_full(RecipeSpec(class_sampling=0.1), 52)
     assert "\n" not in str(caught[0].message)
     with warnings.catch_warnings(action="error"):
@@ -273,6 +275,6 @@ def test_a_ratio_below_what_a_batch_may_have_is_said_in_one_line():
 
 def test_a_classifier_too_large_for_its_indices_is_refused():
     params = {"classifier": {"kernel": jax.ShapeDtypeStruct((512, 5_000_000), jnp.float32)}}
-    with pytest.raises(SpecError, match="a classifier of 5000000 people with 512 numbers each is too large"):
+    with pytest.raises(SpecError, match="a classifier of 5000000 classes with 512 weights each is too large"):
         ClassSampling(RECIPE, params, 5_000_000)
     ClassSampling(WHOLE, params, 5_000_000)

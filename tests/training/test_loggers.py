@@ -95,9 +95,9 @@ def test_a_logger_that_fails_once_gets_the_rest_later_and_one_that_goes_on_faili
         for epochs in (1, 2, 2, 2):
             logger.log_epoch(epochs, History())
     assert said == [
-        "the logger could not be written (OSError: disk full); the next epoch tries again",
-        "the logger could not be written (OSError: disk full); the next epoch tries again",
-        "the logger stopped (OSError: disk full); the trial goes on without it",
+        "the logger could not be written (OSError: disk full); it is tried again after the next epoch",
+        "the logger could not be written (OSError: disk full); it is tried again after the next epoch",
+        "the logger stopped (OSError: disk full); the trial continues without it",
     ]
     assert len(once.given) == 5
     assert ("loss", 1) in once.given[1]  # what failed is offered again

@@ -244,6 +244,6 @@ def test_a_file_under_config_dir_adds_a_loss_and_a_data_set(registered, tmp_path
 @pytest.mark.parametrize("give", [lambda logits: logits.mean(axis=1), lambda logits: logits.argmax(), lambda _: None])
 def test_a_loss_that_is_not_one_number_is_told_in_one_line(registered, give):
     register_loss("odd")(lambda logits, labels, margin, recipe: give(logits))
-    with pytest.raises(SpecError, match=r"recipe.loss=odd gives .*; it must give one float") as caught:
+    with pytest.raises(SpecError, match=r"recipe.loss=odd returns .*; it must return one float") as caught:
         compute_loss(jnp.zeros((2, 3)), jnp.arange(2), jnp.float32(0), RecipeSpec(loss="odd"))
     assert "\n" not in str(caught.value)

@@ -270,7 +270,7 @@ def test_the_faces_of_a_pretraining_are_known_too(tmp_path):
     older = dataclasses.replace(finished, faces=type(finished.faces)(), pretraining_faces=type(finished.faces)())
     with pytest.raises(FacesChangedError, match="or those of its pretraining are not"):
         load_trained_faces(older)
-    with pytest.raises(DataError, match="which faces the pretraining saw is not recorded"):
+    with pytest.raises(DataError, match="the faces of the pretraining are not recorded"):
         load_pretraining_faces(older)
 
 

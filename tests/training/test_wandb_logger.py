@@ -82,7 +82,9 @@ def test_a_mode_that_there_is_not_is_said_and_the_trial_goes_on(
     with loggers.open_logger("wandb", records, tmp_path, said.append) as logger:
         logger.log_epoch(1, History())
     (line,) = said
-    assert line.startswith("logger=wandb cannot be used (WANDB_MODE=ofline is no mode of Weights & Biases; set one of")
+    assert line.startswith(
+        "logger=wandb cannot be used (WANDB_MODE=ofline is not a mode of Weights & Biases; set one of"
+    )
     assert library.opened == []
 
 

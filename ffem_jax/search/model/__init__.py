@@ -1,1 +1,1 @@
-"""What the search believes: points as numbers, a surrogate of untrained networks, and what follows from it."""
+"""The model of a search: points as numbers, a surrogate for untrained networks, and what is computed from it."""

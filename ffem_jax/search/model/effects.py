@@ -1,9 +1,9 @@
 """The main effect of each choice of a space, with intervals, from the networks that were trained.
 
-A search trains more of what looks good, so the plain means of those with one value and those with another compare
-networks that differ in much else. Here all choices are fitted together (the additive part of the surrogate: ridge
-regression on coded choices, its weight by restricted likelihood), and an effect is what one value changes with all
-else equal. What choices do only jointly counts as noise and widens the intervals. NumPy only.
+A search trains more networks in promising regions, so the plain means for two values compare networks that differ in
+many other choices. Here all choices are fitted together (the additive part of the surrogate: ridge regression on coded
+choices, its weight by restricted likelihood). An effect is the change due to one value with all else equal.
+Interactions between choices count as noise and widen the intervals. NumPy only.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ffem_jax.search.model.surrogate import ADDITIVE, Kernel, Surrogate
 from ffem_jax.search.space import SearchSpace
 
 AT_EQUAL_BYTES = (Kernel(cost=1.0),)
-DRAWS = 2000  # points that a choice's values are averaged over, for what depends on the choice
+DRAWS = 2000  # random points over which the choices that depend on a choice are averaged
 NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference of accuracies, in -1 to 1, its 95 % interval, and p by Holm over all rows of the table."""
+    """A difference of accuracies, in -1 to 1, its 95 % interval, and p with Holm's correction over all rows."""
 
     difference: float
     low: float
@@ -44,20 +44,20 @@ class Estimate:
 
     @property
     def significant(self) -> bool:
-        """Whether it differs from 0, all rows counted."""
+        """Whether it differs significantly from 0 after the correction."""
         return self.p_corrected < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect of `value` of `choice`, against its value `reference`, the first that the space names.
+    """The effect of `value` of `choice`, against `reference`, the first value in the space.
 
     Args:
-        networks: how many were trained with the value. on_frontier: how many of those are on the frontier of accuracy
-            against bytes.
-        accuracy: with all other choices equal, so that the size changes with the value. None for the reference.
-        at_equal_bytes: with the size equal too; other choices make up for the difference. None for the reference.
-        bytes_factor: by what the value multiplies the bytes. None for the reference.
+        networks: how many were trained with the value.
+        on_frontier: how many of those are on the frontier of accuracy against bytes.
+        accuracy: with all other choices equal, so the size changes with the value. None for the reference.
+        at_equal_bytes: with the size equal too; other choices compensate for the difference. None for the reference.
+        bytes_factor: the factor by which the value changes the bytes. None for the reference.
     """
 
     choice: str
@@ -75,10 +75,12 @@ class Effects:
     """The effects of all choices, in the order of the space.
 
     Args:
-        networks, trainings: that the effects were learnt from. outside: recorded networks outside the space.
+        networks: the networks that the effects are estimated from.
+        trainings: their trainings.
+        outside: recorded networks outside the space.
         on_frontier: networks on the frontier.
         explained: the share of the variance of accuracy that the additive model explains in networks left out, at
-            most 1. The rest is noise, and what choices do only jointly.
+            most 1. The rest is noise and interactions between choices.
     """
 
     effects: tuple[Effect, ...]
@@ -92,21 +94,21 @@ class Effects:
     synthetic: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """As nested dicts and lists, ready for JSON."""
+        """Return the effects as nested dicts and lists, ready for JSON."""
         return dataclasses.asdict(self)
 
 
 def compute_effects(records: Sequence[TrialRecord], space: SearchSpace, *, precision: str = "float32") -> Effects:
-    """The main effect of each value of each choice of `space`, from the records of its networks.
+    """Return the main effect of each value of each choice of `space`, from the records of its networks.
 
-    Intervals are of networks like those trained, on these test images; the luck of the seeds is noise.
+    Intervals are for networks like those trained, on these test images. Variance between seeds is noise.
 
     Args:
-        precision: whose bytes are held equal, one of PRECISIONS.
+        precision: the precision whose bytes are held equal, one of PRECISIONS.
 
     Raises:
-        FrontierError: for records of several data sets, protocols or recipes.
-        SurrogateError: for fewer than `surrogate.FEWEST` trained networks of the space.
+        FrontierError: if the records have several data sets, protocols or recipes.
+        SurrogateError: if fewer than `surrogate.FEWEST` networks of the space are trained.
     """
     records = latest_records(records)
     check_comparable(records)
@@ -148,7 +150,7 @@ def compute_effects(records: Sequence[TrialRecord], space: SearchSpace, *, preci
 
 
 def compute_contrast(space: SearchSpace, index: int, code: int) -> np.ndarray:
-    """The difference of features, [feature], between value number `code` of choice `index` and its first value.
+    """Return the difference of features, [feature], between value number `code` of choice `index` and its first value.
 
     All other choices are equal. A choice that only one of the two values activates takes its average there.
     """
@@ -158,7 +160,7 @@ def compute_contrast(space: SearchSpace, index: int, code: int) -> np.ndarray:
     for value in (0, code):
         codes = drawn.copy()
         codes[:, index] = value
-        # The choices that it depends on take values that activate it.
+        # The choices on which it depends take values that activate it.
         wanted = [index]
         while wanted:
             for name, values in space.choices[wanted.pop()].when:

@@ -1,4 +1,4 @@
-"""Main effects as a page and a figure: the significant ones, all rows, and how to read them."""
+"""Main effects as a page and a figure: the significant ones, all rows, and an explanation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWN_CHOICES = 14
-# The columns of numbers, and how little is lost without each on a narrow terminal.
+# The columns of numbers. On a narrow terminal those with the highest rank are left out first.
 NUMBERS = {
     "networks": 4, "on the frontier": 6, "points [95 %]": 0, "p, Holm": 2, "at equal bytes [95 %]": 1,
     "p at equal bytes": 3, "bytes": 5,
@@ -25,25 +25,26 @@ NUMBERS = {
 ROW_INCHES = 0.23
 HEAD_INCHES, FOOT_INCHES = 0.95, 0.78
 METHOD = (
-    "A search trains more of what looks good, so plain means would compare networks that differ in much else. Here all "
-    "choices are fitted together, each by what it adds (ridge regression, its weight by restricted likelihood). A row "
-    "is what a value changes against the choice's first one with all others equal: once with the size that follows, "
-    "and once at equal bytes, where other choices make up for the difference. Intervals are 95 %, for networks like "
-    "these on these test images. What choices do only jointly counts as noise. p is corrected by Holm over the rows of "
-    "its column. On NAS-Bench-Macro, where the truth is known, such intervals held it in 89 % of the cases with 150 "
-    "networks and in 92 % with 400, not in 95 %: layers there interact much. So take a p near 0.05 for a hint."
+    "A search trains more networks in promising regions, so plain means would compare networks that differ in many "
+    "other choices. Here all choices are fitted together with additive effects (ridge regression, its weight by "
+    "restricted likelihood). A row is the difference between a value and the choice's first value with all other "
+    "choices equal: once with the size that results, and once at equal bytes, where other choices compensate for the "
+    "difference. Intervals are 95 %, for networks like these on these test images. Interactions between choices count "
+    "as noise. p has Holm's correction over the rows of its column. On NAS-Bench-Macro, where the true effects are "
+    "known, such intervals contained them in 89 % of the cases with 150 networks and in 92 % with 400, not in 95 %: "
+    "layers there interact strongly. So treat a p near 0.05 as a hint."
 )
 
 
 def list_significant(effects: Effects, *, at_equal_bytes: bool) -> list[Effect]:
-    """The effects that are significant once all rows are counted, the largest first."""
+    """Return the effects that are significant after Holm's correction, the largest first."""
     pairs = [(effect, effect.at_equal_bytes if at_equal_bytes else effect.accuracy) for effect in effects.effects]
     found = [(effect, estimate) for effect, estimate in pairs if estimate and estimate.significant]
     return [effect for effect, _ in sorted(found, key=lambda pair: -abs(pair[1].difference))]
 
 
 def write_effects(effects: Effects) -> str:
-    """The page, Markdown."""
+    """Return the page as Markdown."""
     lines = [f"# What each choice does: {escape(effects.title)}", ""]
     if effects.synthetic:
         lines += ["**Synthetic faces: drawn, not photographed. The numbers say nothing about real ones.**", ""]
@@ -54,9 +55,9 @@ def write_effects(effects: Effects) -> str:
     outside = f"; {effects.outside} recorded networks outside the space left out" if effects.outside else ""
     lines += [
         f"{effects.networks} networks, {effects.trainings} trainings{outside}. {effects.on_frontier} of the networks "
-        f"are on the frontier of accuracy against bytes ({effects.precision}). Choices one by one explain "
-        f"{100 * max(effects.explained, 0):.0f} % of the variance of accuracy in networks left out; the rest is chance "
-        "and what choices do only jointly.",
+        f"are on the frontier of accuracy against bytes ({effects.precision}). The additive effects explain "
+        f"{100 * max(effects.explained, 0):.0f} % of the variance of accuracy in networks left out; the rest is noise "
+        "and interactions between choices.",
         "",
         METHOD,
     ]
@@ -64,7 +65,7 @@ def write_effects(effects: Effects) -> str:
 
 
 def tell_effects(effects: Effects) -> list[str]:
-    """The significant effects, in two lines."""
+    """Return the significant effects, in two lines."""
     mark = "SYNTHETIC FACES, " if effects.synthetic else ""
     return [
         f"{mark}significant, {what}: {_tell_significant(effects, at_equal_bytes)}"
@@ -79,11 +80,11 @@ def _tell_significant(effects: Effects, at_equal_bytes: bool) -> str:
         for effect in found
         if (estimate := effect.at_equal_bytes if at_equal_bytes else effect.accuracy)
     ]
-    return "; ".join(told) + "." if told else "nothing, once all rows are counted."
+    return "; ".join(told) + "." if told else "none after Holm's correction."
 
 
 def make_effects_table(effects: Effects) -> Table:
-    """The rows that the figure has, for a terminal: each value against its choice's first one."""
+    """Return the rows of the figure as a table for a terminal: each value against its choice's first value."""
     columns = [Column("choice", fold=True), Column("value", whole=True), Column("against", whole=True)]
     columns += [Column(title, right=True, whole=True, rank=rank) for title, rank in NUMBERS.items()]
     rows = [(_make_cells(effect), effect.reference) for effect in choose_rows(effects)]
@@ -104,7 +105,7 @@ def _make_cells(effect: Effect) -> list[str]:
 
 
 def shorten(choice: str) -> str:
-    """A choice's name without the `arch.` that most have."""
+    """Return a choice's name without the `arch.` that most have."""
     return choice.removeprefix("arch.")
 
 
@@ -114,13 +115,13 @@ def _format(estimate: Estimate) -> str:
 
 
 def plot_effects(effects: Effects, path: Path) -> list[Path]:
-    """Draw the choices with the largest effects into `path`, with the suffixes .png and .svg.
+    """Draw the choices with the largest effects to `path`, with the suffixes .png and .svg.
 
     Returns:
-        The two paths. The files are byte for byte the same for the same input and Matplotlib.
+        The two paths. The files are byte-identical for the same input and Matplotlib.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: if the folder cannot be written.
     """
     rows = choose_rows(effects)
     with save_figure(path, (9.0, HEAD_INCHES + FOOT_INCHES + ROW_INCHES * len(rows))) as figure:
@@ -129,7 +130,7 @@ def plot_effects(effects: Effects, path: Path) -> list[Path]:
 
 
 def choose_rows(effects: Effects) -> list[Effect]:
-    """The effects that are drawn: of the DRAWN_CHOICES choices with the largest, the largest choice first."""
+    """Return the effects to draw: those of the DRAWN_CHOICES choices with the largest effects, the largest first."""
     largest: dict[str, float] = {}
     for effect in effects.effects:
         if effect.accuracy and effect.at_equal_bytes:

@@ -12,7 +12,7 @@ INACTIVE = -1
 
 
 def encode_points(space: SearchSpace, points: Sequence[Mapping[str, str]]) -> np.ndarray:
-    """Each point as the indices of its values, int16 [point, choice]; INACTIVE where it does not ask for a choice."""
+    """Return each point as the indices of its values, int16 [point, choice]; INACTIVE for choices it does not have."""
     places = [{value: index for index, value in enumerate(choice.values)} for choice in space.choices]
     rows = [
         [
@@ -25,21 +25,21 @@ def encode_points(space: SearchSpace, points: Sequence[Mapping[str, str]]) -> np
 
 
 def decode_point(space: SearchSpace, codes: np.ndarray) -> Point:
-    """The point of one row of codes [choice]."""
+    """Return the point of one row of codes [choice]."""
     chosen = zip(space.choices, codes.tolist(), strict=True)
     return {choice.name: choice.values[code] for choice, code in chosen if code != INACTIVE}
 
 
 def sample_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` distinct points, drawn as `SearchSpace.sample` does, int16 [point, choice]; all where there are fewer.
+    """Return `count` distinct points, drawn as by `SearchSpace.sample`, int16 [point, choice]; all if there are fewer.
 
-    All points of a small space come in random order, as those of a large one do.
+    The points are in random order, in a small space too.
     """
     if space.size <= 2 * count:
         codes = encode_points(space, list(space))
         return codes[rng.permutation(len(codes))[:count]]
     found = np.empty((0, len(space.choices)), dtype=np.int16)
-    for _ in range(20):  # a draw repeats what another drew; few rounds fill the gaps
+    for _ in range(20):  # draws repeat earlier points; a few rounds fill the gaps
         drawn = np.vstack([found, _draw_codes(space, count, rng)])
         found = drawn[np.sort(_find_first(drawn))][:count]
         if len(found) == count:
@@ -48,15 +48,15 @@ def sample_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np
 
 
 def draw_all_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` draws of a value for every choice, asked for or not, int16 [point, choice]."""
+    """Return `count` draws of a value for every choice, active or not, int16 [point, choice]."""
     columns = [rng.integers(len(choice.values), size=count, dtype=np.int16) for choice in space.choices]
     return np.stack(columns, axis=1)
 
 
 def deactivate_codes(space: SearchSpace, codes: np.ndarray) -> np.ndarray:
-    """`codes` [point, choice], changed in place: INACTIVE where the other values do not ask for a choice."""
+    """Return `codes` [point, choice], changed in place: INACTIVE where the other values do not activate a choice."""
     places = {choice.name: index for index, choice in enumerate(space.choices)}
-    for index, choice in enumerate(space.choices):  # each after those that it depends on
+    for index, choice in enumerate(space.choices):  # each after those on which it depends
         for name, values in choice.when:
             wanted = [space.by_name[name].values.index(value) for value in values]
             codes[~np.isin(codes[:, places[name]], wanted), index] = INACTIVE
@@ -70,7 +70,7 @@ def _draw_codes(space: SearchSpace, count: int, rng: np.random.Generator) -> np.
 def change_codes(
     space: SearchSpace, codes: np.ndarray, count: int, rng: np.random.Generator, changes: float = 1.5
 ) -> np.ndarray:
-    """Neighbours of the points `codes` [point, choice]: in each, about `changes` choices are drawn anew.
+    """Return neighbours of the points `codes` [point, choice]: in each, about `changes` choices are resampled.
 
     Returns:
         At most `count` distinct points, int16 [point, choice].
@@ -81,27 +81,27 @@ def change_codes(
     anew[np.arange(count), rng.integers(drawn.shape[1], size=count)] = True
     for index, choice in enumerate(space.choices):
         fresh = rng.integers(len(choice.values), size=count, dtype=np.int16)
-        # What was not asked for has no value to keep.
+        # An inactive choice has no value to keep.
         drawn[:, index] = np.where(anew[:, index] | (parents[:, index] == INACTIVE), fresh, parents[:, index])
     deactivate_codes(space, drawn)
     return drawn[np.sort(_find_first(drawn))]
 
 
 def _find_first(codes: np.ndarray) -> np.ndarray:
-    """The index of the first of each kind of row."""
+    """Return the index of the first occurrence of each distinct row."""
     rows = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.dtype.itemsize * codes.shape[1]))).ravel()
     return np.unique(rows, return_index=True)[1]
 
 
 def embed_codes(space: SearchSpace, codes: np.ndarray) -> np.ndarray:
-    """Features of points, float32 [point, feature]; the product of two rows is the points' similarity, in 0 to 1.
+    """Return features of points, float32 [point, feature]; the dot product of two rows is their similarity, in 0 to 1.
 
-    The similarity is the mean over choices of: 1 for equal values; 0 for different ones, but for ordered values 1 minus
-    the share of the order between them (thermometer coding). A choice that both points lack counts as equal, one
-    that only one of them lacks as different. A choice with one value is left out.
+    The similarity is a mean over choices: 1 for equal values and 0 for different ones; for ordered values, 1 minus the
+    share of the order between them (thermometer coding). A choice that both points lack counts as equal, one that only
+    one of them lacks as different. A choice with one value is left out.
 
     Args:
-        codes: [point, choice], of `encode_points`.
+        codes: [point, choice], from `encode_points`.
     """
     columns = []
     for index, choice in enumerate(space.choices):

@@ -1,7 +1,7 @@
-"""Ranks untrained networks by the records of trained ones: accuracy with its interval, size, and how far to trust it.
+"""Ranks untrained networks from the records of trained ones: accuracy with its interval, size, and reliability.
 
-Listed networks are costed exactly. The cost of the other million is predicted, as their accuracy is, and only decides
-which are looked at.
+Listed networks are costed exactly. The cost of the other million is predicted, like their accuracy, and only decides
+which are considered.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ffem_jax.search.space import LABELS, Point, SearchSpace, SpaceError, read_v
 from ffem_jax.specs.trial import TrialSpec
 
 CONFIDENCE = 0.9
-COSTED = 120  # networks whose exact cost the others' are predicted from; recorded ones count
+COSTED = 120  # networks with an exact cost, from which the other costs are predicted; recorded ones count
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
-TRIES = 20  # exactly costed networks for each that is listed, before the list is left short
+TRIES = 20  # exactly costed networks per listed one, before the list is left short
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class PredictedNetwork:
     """One network, trained or not. Rates are in 0 to 1.
 
     Args:
-        accuracy: predicted. accuracy_low, accuracy_high: the 90 % prediction interval of one training.
-        first_rank, last_rank: among all networks predicted to fit. Only networks whose intervals lie wholly above or
-            below count, as nothing orders networks whose intervals overlap.
-        recorded: the mean accuracy of its trainings; None where it was not trained.
+        accuracy: the predicted accuracy.
+        accuracy_low, accuracy_high: the 90 % prediction interval of one training.
+        first_rank, last_rank: the range of its rank among all networks predicted to fit. Only networks whose intervals
+            lie entirely above or below are counted: networks with overlapping intervals have no order.
+        recorded: the mean accuracy of its trainings; None if it was not trained.
     """
 
     point: Point
@@ -58,15 +59,18 @@ class PredictedNetwork:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best of `ranked` networks, and how far to trust the ranking.
+    """The best of `ranked` networks, and the reliability of the ranking.
 
     Args:
-        drawn: distinct networks that were looked at. whole: whether they are the whole space.
-        ranked: networks predicted to fit both caps. learnt_from: networks of the records. outside: recorded networks
-            outside the space.
-        left_out: Kendall's tau of each known accuracy with the prediction from all others.
+        drawn: distinct networks considered.
+        whole: whether they are the whole space.
+        ranked: networks predicted to fit both caps.
+        learnt_from: networks in the records.
+        outside: recorded networks outside the space.
+        left_out: Kendall's tau between each known accuracy and its prediction from all others.
         covered: the share of known networks inside their 90 % interval when left out.
-        cost_error: the typical relative error of a predicted size. short: fewer networks fit than were asked for.
+        cost_error: the typical relative error of a predicted size.
+        short: fewer networks fit than were requested.
     """
 
     networks: tuple[PredictedNetwork, ...]
@@ -86,17 +90,20 @@ class Prediction:
     short: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as nested dicts and lists, ready for JSON."""
+        """Return the prediction as nested dicts and lists, ready for JSON."""
         return {**dataclasses.asdict(self), "agreement": self.agreement.to_dict()}
 
 
 @dataclass(frozen=True)
 class Known:
-    """The networks of the records that lie in the space; all but `base` and `outside` are [network].
+    """The recorded networks in the space; all fields but `base` and `outside` are [network].
 
     Args:
-        firsts: one record of each. accuracies, images: means over its trainings. tests: how many trainings it has.
-        base: a spec of one of them. outside: how many recorded networks lie outside the space.
+        firsts: one record per network.
+        accuracies, images: means over its trainings.
+        tests: its number of trainings.
+        base: the spec of one of them.
+        outside: the number of recorded networks outside the space.
     """
 
     points: list[Point]
@@ -121,21 +128,25 @@ def predict_networks(
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prediction:
-    """Rank networks of `space` that fit the caps, by the records of its trained networks.
+    """Rank networks of `space` that fit the caps, from the records of its trained networks.
 
     Args:
-        cap_mb: MB of 10**6 bytes, as deployed, at `precision`. cap_mmacs: millions of MACs per image; 0 is no cap.
-        top: how many to list. count: how many to look at. seed: of the draw. tell: called with lines of progress.
+        cap_mb: the cap in MB of 10**6 bytes, as deployed at `precision`.
+        cap_mmacs: the cap in millions of MACs per image; 0 is no cap.
+        top: how many networks to list.
+        count: how many networks to consider.
+        seed: the seed of the draw.
+        tell: called with lines of progress.
 
     Raises:
-        FrontierError: for records of several data sets, protocols or recipes.
-        SurrogateError: for fewer than `surrogate.FEWEST` trained networks of the space.
+        FrontierError: if the records have several data sets, protocols or recipes.
+        SurrogateError: if fewer than `surrogate.FEWEST` networks of the space are trained.
     """
     records = latest_records(records)
     check_comparable(records)
     known = read_known(records, space)
     draw = np.random.default_rng(seed)
-    tell(f"drawing networks of the space's {space.size:,}")
+    tell(f"drawing networks from the space of {space.size:,}")
     codes = sample_codes(space, count, draw)
     features = embed_codes(space, codes)
 
@@ -143,7 +154,7 @@ def predict_networks(
     costs.learn(records)
     missing = COSTED - len(costs.exact)
     if missing > 0:
-        tell(f"tracing {missing} networks to learn what others cost")
+        tell(f"tracing {missing} networks to predict the cost of the others")
         costs.trace(codes[draw.permutation(len(codes))[:missing]])
     by_bytes, by_macs = costs.fit()
     log_bytes = by_bytes.predict_means(features)
@@ -189,15 +200,15 @@ def predict_networks(
 
 
 def _measure_error(model: Surrogate) -> float:
-    """How far a predicted log cost may be off."""
+    """Return the half-width of the interval of a predicted log cost."""
     return model.compute_reach(CONFIDENCE) * float(np.median(model.left_out[1]))
 
 
 def _choose_fitting(
     codes: np.ndarray, order: np.ndarray, costs: _CostBook, limits: tuple[float, float], top: int
 ) -> tuple[list[tuple[Point, tuple[int, int]]], bool]:
-    """The first `top` of `order` whose exact bytes and MACs are within `limits`, with both, a network spelt twice
-    once; and whether there are as many, or all were looked at."""
+    """Return the first `top` distinct networks of `order` whose exact bytes and MACs are within `limits`, with both;
+    and whether there are `top` of them or all were tried."""
     chosen: list[tuple[Point, tuple[int, int]]] = []
     seen = set()
     for index in order[: TRIES * top]:
@@ -221,7 +232,7 @@ def _describe(
     lows: np.ndarray,
     highs: np.ndarray,
 ) -> list[PredictedNetwork]:
-    """The chosen networks, each with its ranks among all whose intervals are `lows` to `highs`, on `scale`."""
+    """Return the chosen networks, each with its ranks among all with the intervals `lows` to `highs`, on `scale`."""
     lows, highs = np.sort(lows), np.sort(highs)
     trained = {tuple(point.items()): rate for point, rate in zip(known.points, known.accuracies, strict=True)}
     networks = []
@@ -252,13 +263,14 @@ def _describe(
 
 
 def read_known(records: Sequence[TrialRecord], space: SearchSpace, purpose: str = "predict others from") -> Known:
-    """The trained networks of the space.
+    """Return the trained networks of the space.
 
     Args:
-        purpose: what they are read for, in a message: `predict others from`.
+        purpose: what they are read for, as used in an error message: `predict others from`.
 
     Raises:
-        SurrogateError: for fewer than FEWEST networks. FrontierError: for several settings.
+        SurrogateError: if there are fewer than FEWEST networks.
+        FrontierError: if they have several settings.
     """
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
@@ -286,7 +298,7 @@ def read_known(records: Sequence[TrialRecord], space: SearchSpace, purpose: str 
 
 
 def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> None:
-    """Raise FrontierError where the networks differ in what is no choice of the space, such as the recipe."""
+    """Raise FrontierError if the networks differ in a setting that is not a choice of the space, such as the recipe."""
     first = specs[0]
     for spec in specs[1:]:
         for part in ("data", "recipe", "pretrain"):
@@ -296,26 +308,26 @@ def _check_settings(specs: Sequence[Mapping[str, Any]], space: SearchSpace) -> N
                 free = (part, name) in LABELS or f"{part}.{name}" in space.by_name
                 if not free and ours.get(name) != theirs.get(name):
                     raise FrontierError(
-                        f"the records differ in {part}.{name} ({ours.get(name)} and {theirs.get(name)}), which is no "
-                        "choice of the space; give records of one setting"
+                        f"the records differ in {part}.{name} ({ours.get(name)} and {theirs.get(name)}), which is not "
+                        "a choice of the space; give records with one value"
                     )
 
 
 def _read_part(spec: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    # Where the faces of a pretraining lie, and its seed, make no other setting.
+    # The path of a pretraining's faces and its seed do not count as settings.
     view = view_spec(spec)
     return (describe_pretraining(view) if part == "pretrain" else view.get_written(part)) or {}
 
 
 class _CostBook:
-    """Exact costs of points, as far as they are known, and models of the rest."""
+    """Known exact costs of points, and models for the rest."""
 
     def __init__(self, space: SearchSpace, base: Mapping[str, Any], precision: str) -> None:
         self.space, self.base, self.precision = space, base, precision
         self.exact: dict[tuple[tuple[str, str], ...], tuple[int, int]] = {}
 
     def learn(self, records: Sequence[TrialRecord]) -> None:
-        """Take over what records say: of networks over the cap, too."""
+        """Add the costs in records, including those of networks over the cap."""
         for record in records:
             size = getattr(record, f"bytes_{self.precision}")
             point = self.space.read_point(record.spec)
@@ -328,7 +340,7 @@ class _CostBook:
             self.compute(decode_point(self.space, row))
 
     def compute(self, point: Point) -> tuple[str, int, int]:
-        """A name for the network as it is built, its bytes and its MACs; no name and 0 for a point that is none."""
+        """Return a name of the built network, its bytes and its MACs; an empty name and zeros for an invalid point."""
         from ffem_jax.cost.cost import compute_cost
         from ffem_jax.specs.architecture import SpecError, resolve_network
 
@@ -347,7 +359,7 @@ class _CostBook:
         return f"{network} {resolution}", *self.exact[key]
 
     def fit(self) -> tuple[Surrogate, Surrogate]:
-        """Models of log bytes and of log MACs."""
+        """Return models of log bytes and of log MACs."""
         features = embed_codes(self.space, encode_points(self.space, [dict(key) for key in self.exact]))
         sizes = np.log(np.array(list(self.exact.values()), dtype=np.float64))
         by_bytes, by_macs = (Surrogate(features, column, None, None, COST_KERNELS) for column in sizes.T)
@@ -355,7 +367,7 @@ class _CostBook:
 
 
 def apply_point(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
-    """The spec `base` (nested dicts) with the values of `point`. Raises SpaceError for a choice that is no setting."""
+    """Return the spec `base` (nested dicts) with the values of `point`. Raises SpaceError for a group of settings."""
     spec = copy.deepcopy(dict(base))
     for name, text in point.items():
         *parents, last = name.split(".")
@@ -366,6 +378,6 @@ def apply_point(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
         value = read_value(text)
         old = node[key] if isinstance(node, list) else node.get(key)
         if isinstance(old, Mapping) and not isinstance(value, Mapping):
-            raise SpaceError(f"{name} is a group of settings; a space to predict in names the settings themselves")
+            raise SpaceError(f"{name} is a group of settings; to predict, the space must name the settings themselves")
         node[key] = {**old, **value} if isinstance(old, Mapping) else value
     return spec

@@ -1,8 +1,8 @@
 """Proposes the network to train next: the one with the highest expected gain of the frontier, by a surrogate.
 
-The gain in hypervolume is exact, because of two objectives one is as good as known. No frontier is trusted as
-observed: its levels are what the model makes of the noisy numbers. Fits keep to one core: beside trainings that use
-all of them, a threaded decomposition of a 200 x 200 matrix took half a minute, and on one core 6 ms.
+The expected gain in hypervolume has a closed form, because the costs are treated as known. The frontier uses the
+model's predictions and not the noisy observed accuracies. Fits use one core: beside trainings that use all cores, a
+threaded decomposition of a 200 x 200 matrix took half a minute, and on one core 6 ms.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ffem_jax.search.space import Point, SearchSpace
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-POOL = 1000  # points drawn for each proposal, and as many neighbours of the best known
-MOST_PRICED = 300  # networks, the latest, that cost is learnt from
-# With several costs the hypervolume ends this far beyond the largest: the last in one cost may be the first in another.
+POOL = 1000  # points drawn for each proposal, and the number of neighbours of the best known ones
+MOST_PRICED = 300  # the latest networks from which costs are learnt
+# With several costs the hypervolume ends at this multiple of the largest: the worst in one cost may be best in another.
 BEYOND = 1.1
-TRIES = 20  # pools in which every point is refused, before it gives up
-# For log cost. Costs have no costs, so the kernels without that part remain.
+TRIES = 20  # pools in which every point is refused, before giving up
+# For models of log cost, which have no costs as input.
 COST_KERNELS = tuple(kernel for kernel in KERNELS if not kernel.cost)
 
 
 class ProposalError(FfemError):
-    """No network is left to propose. The message is one line."""
+    """Raised if no network is left to propose. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Observation:
     """A point that the surrogate learns from.
 
     Args:
-        point: value by choice.
-        accuracy: in 0 to 1; None while it is trained, and where it failed or was refused.
-        costs: the objectives that go down, positive, in one order for all points; None for an unknown one, and empty
-            where none is known.
-        tested: images that each training was tested on; None takes the median of the others.
-        fill: its size as a share of the cap; None where it is unknown.
-        running: it is trained now.
+        point: maps each choice to its value.
+        accuracy: in 0 to 1; None while it is trained, and if it failed or was refused.
+        costs: the objectives to minimise, positive, in the same order for all points; None for an unknown one, and
+            empty if none is known.
+        tested: test images per training; None takes the median of the others.
+        fill: its size as a share of the cap; None if unknown.
+        running: it is being trained.
     """
 
     point: Mapping[str, str]
@@ -59,12 +59,12 @@ class Observation:
 
 
 class SurrogateSampler:
-    """Proposes points by expected hypervolume improvement, of accuracy up and one cost or several down.
+    """Proposes points by expected hypervolume improvement: accuracy is maximised, one or more costs are minimised.
 
-    The first `warm_up` points are random. After that the accuracy and the costs of POOL random points, and of as many
-    neighbours of the frontier, are predicted. (Costs are learnt too: that is far faster than tracing thousands of
-    networks.) The point with the largest expected gain, times its chance to fit the cap, is proposed. Points that are
-    being trained count with their predicted accuracy, so that workers spread out.
+    The first `warm_up` points are random. After that the accuracy and the costs of POOL random points, and of up to
+    POOL neighbours of the frontier, are predicted. (Costs are learnt too: that is far faster than tracing thousands of
+    networks.) The point with the largest expected gain, times its probability to fit the cap, is proposed. Points that
+    are being trained count with their predicted accuracy, so that workers spread out.
 
     Args:
         warm_up: points with an accuracy before the model is used; at least `surrogate.FEWEST`.
@@ -72,7 +72,7 @@ class SurrogateSampler:
 
     References:
         Emmerich, Giannakoglou and Naujoks, IEEE Trans. Evol. Comput. 10 (2006) 421, with all objectives but accuracy
-        taken as known.
+        treated as known.
         Ginsbourger, Le Riche and Carraro, Kriging Is Well-Suited to Parallelize Optimization (2010): running points.
     """
 
@@ -82,13 +82,14 @@ class SurrogateSampler:
     def propose(
         self, known: Sequence[Observation], rng: Generator, refuse: Callable[[Point], bool] = lambda _: False
     ) -> Point:
-        """The most promising point that `refuse` accepts.
+        """Return the most promising point that is not refused.
 
         Args:
-            known: all points so far. refuse: whether a point must not be proposed: it is taken, or over the cap.
+            known: all points so far.
+            refuse: returns whether a point must not be proposed: it is taken, or over the cap.
 
         Raises:
-            ProposalError: where all points of TRIES pools are refused.
+            ProposalError: if all points of TRIES pools are refused.
         """
         codes = encode_points(self.space, [seen.point for seen in known])
         for _ in range(TRIES):
@@ -100,10 +101,10 @@ class SurrogateSampler:
                 point = decode_point(self.space, pool[index])
                 if not refuse(point):
                     return point
-        raise ProposalError("every network that was drawn is refused: the space is searched, or the cap too low")
+        raise ProposalError("every network drawn is refused: the space is exhausted, or the cap is too low")
 
     def rank(self, known: Sequence[Observation], pool: np.ndarray) -> np.ndarray:
-        """The indices of `pool`, codes [point, choice], the most promising first; in the warm-up, in order."""
+        """Return the indices of `pool`, codes [point, choice], the most promising first; in the warm-up, in order."""
         if not self._is_warm(known):
             return np.arange(len(pool))
         codes = encode_points(self.space, [seen.point for seen in known])
@@ -118,7 +119,7 @@ class SurrogateSampler:
         return find_front(_list_costs(known), values)
 
     def _compute_gains(self, known: Sequence[Observation], codes: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        """The expected gain of hypervolume by each point of the pool, times its chance to fit the cap: [point]."""
+        """Return each pool point's expected gain of hypervolume, times its probability to fit the cap: [point]."""
         done = np.array([_is_done(seen) for seen in known])
         features, candidates = embed_codes(self.space, codes), embed_codes(self.space, pool)
         costs = _list_costs(known)
@@ -135,7 +136,7 @@ class SurrogateSampler:
         means, deviations = model.predict(candidates, new_costs)
         rates = scale.to_rates(means)
 
-        # The frontier of predicted, not of observed accuracies: the highest observations are partly luck.
+        # The frontier of predicted, not observed accuracies: the highest observations are partly luck.
         standing = done | np.array([one.running for one in known])
         levels = scale.to_rates(model.predict_means(features[standing], costs[standing]))
         gains = compute_expected_gains(
@@ -151,7 +152,7 @@ class SurrogateSampler:
     def _compute_chances(
         self, known: Sequence[Observation], features: np.ndarray, candidates: np.ndarray
     ) -> np.ndarray:
-        """The chance of each candidate to fit the cap, [candidate]; 1 where no known network was near the cap."""
+        """Return each candidate's probability to fit the cap, [candidate]; 1 if no known network was near the cap."""
         from scipy.special import ndtr
 
         fills = np.array([one.fill or math.nan for one in known])
@@ -165,7 +166,7 @@ class SurrogateSampler:
     def _fit_accuracy(
         self, seen: Sequence[Observation], features: np.ndarray, costs: np.ndarray
     ) -> tuple[Surrogate, Scale]:
-        """The model of accuracy, and its scale."""
+        """Return the model of accuracy, and its scale."""
         usual = float(np.median([one.tested for one in seen if one.tested] or [1000]))
         rates, tested = [one.accuracy or 0.0 for one in seen], [one.tested or usual for one in seen]
         return fit_rates(features, rates, tested, None, costs, self.kernels)
@@ -176,6 +177,6 @@ def _is_done(seen: Observation) -> bool:
 
 
 def _list_costs(known: Sequence[Observation]) -> np.ndarray:
-    """Costs [point, cost]; NaN for an unknown one."""
+    """Return costs [point, cost]; NaN for an unknown one."""
     count = max((len(one.costs) for one in known), default=1)
     return np.array([[cost or math.nan for cost in one.costs or [None] * count] for one in known], dtype=np.float64)

@@ -1,8 +1,8 @@
 """Predicts the accuracy of untrained networks, with intervals, from trained ones: a Gaussian process. NumPy only.
 
-The kernel is a sum of three parts: what each choice does by itself (additive ridge regression on coded choices), what
-choices do jointly, and what the logarithm of the cost does. Restricted likelihood chooses their weights; leaving each
-network out chooses the width of the intervals.
+The kernel is a sum of three parts: the effect of each choice alone (additive ridge regression on coded choices),
+interactions between choices, and the effect of the logarithm of the cost. Restricted likelihood chooses their weights;
+leaving each network out sets the width of the intervals.
 
 Notation, for n known points, m new points, d features and k costs:
 
@@ -10,15 +10,15 @@ Notation, for n known points, m new points, d features and k costs:
 |------------|--------------------|---------------------------------------------------------------|--------|-----------|
 | X, X*      | features           | coded choices (`encoding.embed_codes`); every row has norm 1  | [n, d] | 1         |
 | C, C*      | costs              | log costs, standardised to mean 0 and deviation 1             | [n, k] | 1         |
-| y          | values             | what was observed, on a scale without ends (`Scale`)          | [n]    | y         |
-| t          | counts             | how many trainings each value is the mean of (`tests`)        | [n]    | 1         |
+| y          | values             | observed values, on an unbounded scale (`Scale`)              | [n]    | y         |
+| t          | counts             | number of trainings that each value averages (`tests`)        | [n]    | 1         |
 | s          | similarity         | X X*^T: the share of choices two points have in common        | [n, m] | 0 to 1    |
-| w          | interaction_weight | weight of what choices do jointly                             | scalar | 1         |
+| w          | interaction_weight | weight of the interactions between choices                    | scalar | 1         |
 | l          | length_scale       | the drop of s over which that decays to 1/e                   | scalar | of s      |
-| c          | cost               | weight of what the costs do                                   | scalar | 1         |
+| c          | cost               | weight of the effect of the costs                             | scalar | 1         |
 | K          | covariance         | s + w exp((s - 1) / l) + c C C*^T                             | [n, m] | sigma^2   |
 | sigma^2    | variance           | the variance that 1 in K stands for                           | scalar | y^2       |
-| nu         | noise              | variance of the luck of one training                          | scalar | sigma^2   |
+| nu         | noise              | variance of one training around its network's mean            | scalar | sigma^2   |
 | r          | _root              | sqrt(t); rows are scaled by it, so that nu is the same in all | [n]    | 1         |
 | lambda     | eigenvalues        | of r K r^T; one decomposition serves every nu tried           | [n]    | sigma^2   |
 | U          | eigenvectors       | its eigenvectors, one per column                              | [n, n] | 1         |
@@ -29,8 +29,8 @@ Notation, for n known points, m new points, d features and k costs:
 | A (y - mu) | _weights           | a prediction is mu + K* times these                           | [n]    | y/sigma^2 |
 
 On NAS-Bench-Macro (results/search_quality/surrogates.md) it orders unseen networks better than random forests and
-gradient boosting, and its 90 % intervals hold 86 to 90 % of single trainings. It chooses its scale, from logits to
-odds, by likelihood: a point of accuracy at 90 % is worth several at 60 %.
+gradient boosting, and its 90 % intervals contain 86 to 90 % of single trainings. It chooses its scale, from logits to
+odds, by likelihood: a percentage point of accuracy at 90 % is worth several at 60 %.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from ffem_jax.errors import FfemError
 
 FEWEST = 8
 CHUNK = 20_000  # points predicted at once
-# Of the noise, in multiples of the variance that the additive part of the kernel stands for.
+# Candidate noise variances, in multiples of the variance of the kernel's additive part.
 NOISES = np.geomspace(1e-4, 30, 23)
 
 
 class SurrogateError(FfemError):
-    """Data that no surrogate can be fitted to. The message is one line and says what to do."""
+    """Raised if no surrogate can be fitted to the data. The message is one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Kernel:
     It is s + interaction_weight * exp((s - 1) / length_scale) + cost * c d.
 
     Args:
-        interaction_weight: of what choices do jointly; 0 is a model that is additive in the choices.
+        interaction_weight: the weight of interactions between choices; 0 makes the model additive in the choices.
         length_scale: of that part. Below 1 / number of choices, a single differing value decorrelates two points.
         cost: the weight of the costs' linear effect.
     """
@@ -74,7 +74,7 @@ class Kernel:
     cost: float = 0.0
 
     def compute(self, a: np.ndarray, b: np.ndarray, costs_a: np.ndarray, costs_b: np.ndarray) -> np.ndarray:
-        """The covariances [point of a, point of b] of features a and b and their costs [point, cost]."""
+        """Return the covariances [point of a, point of b] for features a and b and their costs [point, cost]."""
         similarity = a @ b.T
         values = similarity.copy()
         if self.interaction_weight:
@@ -82,7 +82,7 @@ class Kernel:
         return values + self.cost * (costs_a @ costs_b.T) if self.cost else values
 
     def compute_variance(self, costs: np.ndarray) -> np.ndarray:
-        """The covariance of each point with itself, [point]."""
+        """Return the covariance of each point with itself, [point]."""
         return 1 + self.interaction_weight + self.cost * (costs**2).sum(axis=1)
 
 
@@ -96,17 +96,17 @@ KERNELS = tuple(
 
 
 class Surrogate:
-    """A fitted Gaussian process: `predict` gives means and deviations, `left_out` its error on the known points.
+    """A fitted Gaussian process: `predict` returns means and deviations, `left_out` its error on the known points.
 
     Args:
-        features: [point, feature], of `encoding.embed_codes`.
-        values: [point], on a scale without ends; for rates see `fit_rates`.
-        tests: [point], how many trainings each value is the mean of; None is one each.
+        features: [point, feature], from `encoding.embed_codes`.
+        values: [point], on an unbounded scale; for rates see `fit_rates`.
+        tests: [point], the number of trainings that each value averages; None is one each.
         costs: [point, cost], positive; or None.
-        kernels: the candidates; the one of the highest restricted likelihood is taken.
+        kernels: the candidates; the one with the highest restricted likelihood is used.
 
     Raises:
-        SurrogateError: for fewer than 8 points, or a value that is not finite.
+        SurrogateError: if there are fewer than 8 points, or a value is not finite.
 
     References:
         Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapters 2 and 5.
@@ -135,7 +135,7 @@ class Surrogate:
             self._fit(values, counts, kernels)
 
     def _fit(self, values: np.ndarray, counts: np.ndarray, kernels: tuple[Kernel, ...]) -> None:
-        # Rows are scaled by it, so that the noise is the same in all.
+        # Rows are scaled by it, so that the noise is the same in all of them.
         self._root = np.sqrt(counts)
         best = -math.inf
         for kernel in kernels:
@@ -159,7 +159,7 @@ class Surrogate:
     def _try_noises(
         self, eigenvalues: np.ndarray, eigenvectors: np.ndarray, values: np.ndarray
     ) -> Iterator[tuple[float, float, float]]:
-        """For each of NOISES: the restricted log likelihood, and the mean and the variance that maximise it."""
+        """Yield, for each of NOISES, the restricted log likelihood, and the mean and the variance that maximise it."""
         ones, seen = eigenvectors.T @ self._root, eigenvectors.T @ (self._root * values)
         free = len(values) - 1
         for noise in NOISES:
@@ -167,18 +167,19 @@ class Surrogate:
             certainty = (ones**2 / spread).sum()
             mean = (ones * seen / spread).sum() / certainty
             variance = ((seen - mean * ones) ** 2 / spread).sum() / free
-            variance = max(float(variance), 1e-12)  # values that are all equal
+            variance = max(float(variance), 1e-12)  # in case all values are equal
             likelihood = -0.5 * (free * math.log(variance) + np.log(spread).sum() + math.log(certainty))
             yield likelihood, mean, variance
 
     def predict(self, features: npt.ArrayLike, costs: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and the standard deviation of each point's value, as `values` are scaled.
+        """Return the mean and the standard deviation of each point's value, on the scale of `values`.
 
         Args:
-            features: [point, feature]; costs: [point, cost], positive, where the model was fitted with costs.
+            features: [point, feature].
+            costs: [point, cost], positive, if the model was fitted with costs.
 
         Returns:
-            Two arrays [point]. The deviation is of what a network is worth; one training adds `noise_deviation`.
+            Two arrays [point]. The deviation is that of a network's mean; a single training adds `noise_deviation`.
         """
         features = np.asarray(features, dtype=np.float32)
         scaled = self._costs.scale(costs, len(features))
@@ -189,14 +190,14 @@ class Surrogate:
             covariance = self.kernel.compute(features[part], self.features, scaled[part], self.costs)
             means[part] = self.mean + covariance @ self._weights
             known = np.einsum("ij,ij->i", covariance @ inverse, covariance)
-            # The mean itself is estimated, and its uncertainty comes on top.
+            # The mean itself is estimated, which adds its uncertainty.
             mean_part = (1 - covariance @ self._ones) ** 2 / self._certainty
             left = self.kernel.compute_variance(scaled[part]) - known + mean_part
             deviations[part] = np.sqrt(self.variance * np.maximum(left, 1e-6))
         return means, deviations
 
     def predict_means(self, features: npt.ArrayLike, costs: npt.ArrayLike | None = None) -> np.ndarray:
-        """The means of `predict` alone, [point], for a fraction of the time."""
+        """Return only the means of `predict`, [point], in a fraction of the time."""
         features = np.asarray(features, dtype=np.float32)
         scaled, weights = self._costs.scale(costs, len(features)), self._weights.astype(np.float32)
         means = np.empty(len(features))
@@ -206,14 +207,14 @@ class Surrogate:
         return means + self.mean
 
     def compute_contrasts(self, differences: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """How much the values of two points differ, by the difference of their features; for an additive kernel.
+        """Return the differences between the values of two points, from their features; for an additive kernel.
 
-        The deviation has two parts: what the prior leaves open, and what the noise does, by each known network's
-        residual when it is left out. What choices do only jointly is noise here, and larger where some networks are
-        far from additive.
+        The deviation has two parts: the uncertainty that the prior leaves, and the noise, estimated from each known
+        network's residual when it is left out. Interactions are noise here, which is larger if some networks are far
+        from additive.
 
         Args:
-            differences: [contrast, feature], of two points of the same cost.
+            differences: [contrast, feature], each between two points with the same cost.
 
         Returns:
             The means and the standard deviations, both [contrast].
@@ -227,7 +228,7 @@ class Surrogate:
         ones = covariance @ self._ones
         known = np.einsum("ij,ij->i", covariance @ self._inverse, covariance)
         left = (differences**2).sum(axis=1) - known + ones**2 / self._certainty
-        # Each contrast is this much of each known value.
+        # The weight of each known value in each contrast.
         shares = covariance @ self._inverse - np.outer(ones, self._ones) / self._certainty
         of_noise = (shares**2) @ (self.noise / self._root**2)
         residuals = self.values - self.left_out[0]
@@ -236,14 +237,14 @@ class Surrogate:
 
     @property
     def noise_deviation(self) -> float:
-        """The standard deviation of one training around what its network is worth, as fitted."""
+        """The fitted standard deviation of one training around its network's mean."""
         return math.sqrt(self.variance * self.noise)
 
     @cached_property
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Each known value predicted from all others, and the standard deviation of that prediction, both [point].
 
-        Kernel and noise are those chosen on all points. The closed form needs no further fit.
+        Kernel and noise are those chosen from all points. The closed form needs no further fit.
         """
         projection = self._inverse - np.outer(self._ones, self._ones) / self._certainty
         diagonal = np.maximum(np.diag(projection), 1e-12)
@@ -251,9 +252,9 @@ class Surrogate:
         return self.values - residuals, np.sqrt(self.variance / diagonal)
 
     def compute_reach(self, confidence: float = 0.9) -> float:
-        """The half-width of an interval of this confidence, in standard deviations; at least a normal distribution's.
+        """Return the half-width of an interval of this confidence, in standard deviations; at least the normal one.
 
-        An interval of this width would have held that share of the networks left out, and one more.
+        An interval of this width would have contained that share of the networks left out, plus one.
 
         References:
             Vovk et al., Algorithmic Learning in a Random World (2005): split conformal prediction.
@@ -269,8 +270,8 @@ class Surrogate:
 
 @contextlib.contextmanager
 def use_one_core() -> Iterator[None]:
-    """Matrix products on one core: several, each waiting for the others' share of a small one, take a minute where
-    trainings keep all of them busy, and a tenth of a second where nobody else is there."""
+    """Restrict matrix products to one core. If trainings keep all cores busy, threads that wait for each other's share
+    of a small product take a minute; on an idle machine they take a tenth of a second."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
@@ -287,7 +288,7 @@ class Standard:
         self.deviation = np.where(deviation > 1e-9, deviation, 1.0)
 
     def scale(self, costs: npt.ArrayLike | None, count: int) -> np.ndarray:
-        """The standardised logarithms, [point, cost]; no columns where there are no costs."""
+        """Return the standardised logarithms, [point, cost]; no columns if there are no costs."""
         return ((self._take_logs(costs, count) - self.middle) / self.deviation).astype(np.float32)
 
     def _take_logs(self, costs: npt.ArrayLike | None, count: int) -> np.ndarray:
@@ -299,7 +300,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps rates in 0 to 1 to a scale without ends, on which noise is about equal: a Box-Cox power of their odds.
+    """Maps rates in 0 to 1 to an unbounded scale, on which noise is about equal: a Box-Cox power of their odds.
 
     Power 0 is the logit. A higher power gives more of the scale to high rates.
     """
@@ -307,15 +308,16 @@ class Scale:
     power: float = 0.0
 
     def to_values(self, rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
-        """(odds ** power - 1) / power, or log odds, with odds = rate / (1 - rate).
+        """Return (odds ** power - 1) / power, or log odds, with odds = rate / (1 - rate).
 
-        Half a hit is added to both sides (Haldane 1956), of as many as were `tested`, so that nothing is infinite.
+        Half a count is added to the hits and to the misses among `tested` images (Haldane 1956), so that all values are
+        finite.
         """
         odds = _compute_odds(rates, tested)
         return (odds**self.power - 1) / self.power if self.power else np.log(odds)
 
     def to_rates(self, values: npt.ArrayLike) -> np.ndarray:
-        """The inverse of `to_values`, in 0 to 1."""
+        """Return the inverse of `to_values`, in 0 to 1."""
         values = np.asarray(values, dtype=np.float64)
         if not self.power:
             return 1 / (1 + np.exp(-values))
@@ -323,7 +325,7 @@ class Scale:
         return odds / (1 + odds)
 
     def compute_slopes(self, rates: npt.ArrayLike, tested: npt.ArrayLike = 1000) -> np.ndarray:
-        """By how much values grow with rates, [rate]."""
+        """Return the derivative of values with respect to rates, [rate]."""
         odds = _compute_odds(rates, tested)
         return odds ** (self.power - 1) * (1 + odds) ** 2
 
@@ -333,7 +335,7 @@ def _compute_odds(rates: npt.ArrayLike, tested: npt.ArrayLike) -> np.ndarray:
     return (rates * images + 0.5) / ((1 - rates) * images + 0.5)
 
 
-# Steeper ones order as well, but their intervals held 80 % of what they should hold 90 % of (NAS-Bench-Macro).
+# Steeper scales order networks as well, but their 90 % intervals contained only 80 % (NAS-Bench-Macro).
 SCALES = (Scale(0.0), Scale(0.5), Scale(1.0))
 
 
@@ -346,11 +348,13 @@ def fit_rates(
     kernels: tuple[Kernel, ...] = KERNELS,
     scales: tuple[Scale, ...] = SCALES,
 ) -> tuple[Surrogate, Scale]:
-    """A surrogate of rates, and the scale that it works on: the one on which the rates are likeliest.
+    """Return a surrogate of rates, and its scale: the one on which the rates are most likely.
 
     Args:
-        rates: [point], in 0 to 1. tested: [point] or one number, how many images each rate is of.
-        features, tests, costs, kernels: as of `Surrogate`. scales: the candidates.
+        rates: [point], in 0 to 1.
+        tested: [point] or one number, the number of images behind each rate.
+        features, tests, costs, kernels: as in `Surrogate`.
+        scales: the candidates.
 
     Raises:
         SurrogateError: as `Surrogate` does.

@@ -1,7 +1,7 @@
-"""The hypervolume that networks dominate in accuracy and one cost or several, and expected gains of it.
+"""The hypervolume that networks dominate in accuracy and one or more costs, and its expected gains.
 
-Costs go down and end at `caps`; accuracy goes up from a floor. The costs of known networks divide the box into a
-grid of cells. In each cell one number is the best accuracy that costs no more.
+Costs are minimised and end at `caps`; accuracy is maximised and starts at a floor. The costs of known networks divide
+the box into a grid of cells. Each cell holds one number: the best accuracy available at no more than its costs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Grid(NamedTuple):
 
     Args:
         edges: for each cost, ascending, from 0 to its cap.
-        heights: [cell of the first cost, of the second, ...], the highest level within the cell's lower edges, or the
-            floor.
+        heights: [cell of the first cost, of the second, ...], the highest level of a point whose costs are at most the
+            cell's lower edges, or the floor.
     """
 
     edges: list[np.ndarray]
@@ -29,11 +29,13 @@ class Grid(NamedTuple):
 
 
 def find_front(costs: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
-    """The points that no other dominates: bool [point].
+    """Return the points that no other dominates: bool [point].
+
+    A point with a NaN is not on the front and dominates none.
 
     Args:
-        costs: [point, cost], lower is better. values: [point], higher is better. A point with a NaN is not on the
-            front and dominates none.
+        costs: [point, cost], lower is better.
+        values: [point], higher is better.
     """
     losses = np.column_stack([np.asarray(costs, dtype=np.float64), -np.asarray(values, dtype=np.float64)])
     known = np.flatnonzero(~np.isnan(losses).any(axis=1))
@@ -43,7 +45,7 @@ def find_front(costs: npt.ArrayLike, values: npt.ArrayLike) -> np.ndarray:
 
 
 def lay_grid(costs: np.ndarray, levels: np.ndarray, caps: np.ndarray, floor: float) -> Grid:
-    """The grid of points of `costs` [point, cost] and `levels` [point]."""
+    """Return the grid for points with `costs` [point, cost] and `levels` [point]."""
     inside = find_front(costs, levels) & (costs < caps).all(axis=1) & (levels > floor)
     costs, levels = costs[inside], levels[inside]
     edges = [np.unique([0.0, *column, cap]) for column, cap in zip(costs.T, caps, strict=True)]
@@ -56,10 +58,12 @@ def lay_grid(costs: np.ndarray, levels: np.ndarray, caps: np.ndarray, floor: flo
 
 
 def compute_volume(costs: npt.ArrayLike, levels: npt.ArrayLike, caps: npt.ArrayLike) -> float:
-    """The share of the box from costs 0 to `caps` and from level 0 to 1 that points dominate, in 0 to 1.
+    """Return the share of the box from costs 0 to `caps` and from level 0 to 1 that points dominate, in 0 to 1.
 
     Args:
-        costs: [point, cost]. levels: [point], in 0 to 1. caps: [cost], in the costs' units.
+        costs: [point, cost].
+        levels: [point], in 0 to 1.
+        caps: [cost], in the costs' units.
 
     References:
         Zitzler and Thiele, IEEE Trans. Evol. Comput. 3 (1999) 257. With one cost it is
@@ -82,11 +86,13 @@ def compute_expected_gains(
     deviations: np.ndarray,
     caps: np.ndarray,
 ) -> np.ndarray:
-    """The expected rise of the hypervolume by each new point, [new]: its level is normal, its costs are known.
+    """Return the expected gain of hypervolume by each new point, [new]; its level is normal, its costs are known.
 
     Args:
-        costs: [point, cost], and levels: [point], of the known points.
-        new_costs: [new, cost]. means, deviations: [new], of the new points' levels.
+        costs: [point, cost], of the known points.
+        levels: [point], of the known points.
+        new_costs: [new, cost].
+        means, deviations: [new], of the new points' levels.
         caps: [cost], where the hypervolume ends; it starts at the lowest known level.
 
     References:
@@ -102,7 +108,7 @@ def compute_expected_gains(
     found, places = np.unique(heights, return_inverse=True)
     apart = (means - found[:, None]) / deviations
     density = np.exp(-0.5 * apart**2) / math.sqrt(2 * math.pi)
-    above = deviations * (apart * ndtr(apart) + density)  # a level's expected rise over each height
+    above = deviations * (apart * ndtr(apart) + density)  # a level's expected excess over each height
     gains = np.zeros(len(new_costs))
     places = places.reshape(heights.shape)
     for row in np.ndindex(heights.shape[:-1]):

@@ -1,4 +1,4 @@
-"""Takes recorded networks that the study does not have into it, so that they are not trained again."""
+"""Adds recorded networks to a study that lacks them, so that they are not trained again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ffem_jax.specs.trial import to_plain
 def adopt_recorded(plan: SearchPlan, maker: CandidateMaker, study: SearchStudy) -> int:
     """Add to the study the networks that only the records hold: its journal was lost, or another machine trained them.
 
-    They count towards n_trials. With successive halving none is added, because it judges networks at epochs that the
-    record of a finished trial lacks.
+    They count towards n_trials. With successive halving none is added, because it compares networks at epochs that the
+    record of a finished trial does not contain.
 
     Returns:
         How many networks were added.
@@ -31,7 +31,7 @@ def adopt_recorded(plan: SearchPlan, maker: CandidateMaker, study: SearchStudy) 
         candidate = maker.make(point)
         if candidate.trial is None or candidate.run is None:
             continue
-        # The keys cover the faces; every seed of the network must be recorded.
+        # The keys include the faces; every seed of the network must be recorded.
         keys = [compute_key(trial) for trial in candidate.trial.with_seeds(candidate.run.seeds)]
         if all(key in done for key in keys):
             records = [done[key] for key in keys]

@@ -1,4 +1,4 @@
-"""The progress of a search: one line per network, read from the study, wherever the workers are."""
+"""The progress of a search: one line per network, read from the study, wherever its workers run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ffem_jax.specs.trial import RunSpec
 
 
 def compute_progress(ledger: Ledger, references: Mapping[str, float]) -> tuple[float, float]:
-    """The best accuracy within the cap, and the hypervolume that the trained networks dominate, both in 0 to 1.
+    """Return the best accuracy within the cap, and the hypervolume that the trained networks dominate, both in 0 to 1.
 
     Args:
-        references: where the hypervolume's box ends, by objective that goes down; for accuracy it ends at 1.
+        references: the end of the hypervolume's box for each objective to minimise; for accuracy it ends at 1.
     """
     trained = [one for one in ledger.read_outcomes() if not one.stopped and one.excess <= 0]
     found = [one for one in trained if one.accuracy is not None and references.keys() <= one.costs.keys()]
@@ -31,9 +31,9 @@ def compute_progress(ledger: Ledger, references: Mapping[str, float]) -> tuple[f
 
 @dataclass
 class SearchFollower:
-    """Reports each network that was trained, stopped or failed since it last looked.
+    """Reports each network that was trained, stopped or failed since the last call.
 
-    The hypervolume's box ends, for each cost, at its cap, or at the largest so far where it has none.
+    For each cost, the hypervolume's box ends at the cap, or at the largest cost so far if there is no cap.
     """
 
     study: SearchStudy
@@ -55,7 +55,7 @@ class SearchFollower:
         return ledger
 
     def find_references(self, ledger: Ledger) -> dict[str, float]:
-        """Where the hypervolume's box ends, for each objective that goes down."""
+        """Return the end of the hypervolume's box for each objective to minimise."""
         run, outcomes = self.run, ledger.read_outcomes()
         costs = {name: [one.costs[name] for one in outcomes if name in one.costs] for name in self.settings.costs}
         largest = {name: max(values, default=0.0) for name, values in costs.items()}
@@ -65,7 +65,7 @@ class SearchFollower:
         return {name: caps.get(name) or found for name, found in largest.items()}
 
     def look(self) -> int:
-        """Report what is new; returns how many networks that was."""
+        """Report the new networks and return their number."""
         ledger = self.study.read_ledger()
         new = [trial for trial in ledger.settled if trial.number not in self.known]
         for trial in new:
@@ -77,10 +77,10 @@ class SearchFollower:
         return len(new)
 
     def describe(self, trial: FrozenTrial, ledger: Ledger) -> str:
-        """One line: how many are finished, this network with its trials' keys, the best so far, refusals, time left."""
+        """Return one line: how many are finished, this network with its trials' keys, the best, refusals, time left."""
         finished, total = len(ledger.finished), self.settings.n_trials
         outcome = trial.user_attrs["outcome"]
-        # Tables, figures and pages know a network by the key of its trials.
+        # Tables, figures and pages identify a network by the key of its trials.
         keys = ", ".join(outcome.get("trials", ()))
         what = f"network {read_network(trial)}{f' [{keys}]' if keys else ''}: "
         if outcome["status"] == "failed":
@@ -90,7 +90,7 @@ class SearchFollower:
             costs = [format_cost(name, outcome["costs"][name]) for name in self.settings.costs]
             what += ", ".join([f"accuracy {outcome[ACCURACY]:.3f}", *costs])
         best, volume = compute_progress(ledger, self.find_references(ledger))
-        # Before any is trained to the end, nothing is best.
+        # There is no best before one is trained to the end.
         words = [f"best so far {best:.3f}", f"hypervolume {volume:.4f}"] if best else []
         for status, title in (("refused", "refused"), ("failed", "failed")):
             if count := ledger.count(status):

@@ -1,7 +1,7 @@
 """Starts the workers of a search, on this machine or through a launcher, and waits until the study is over.
 
-On this machine each worker is a new process. None is forked from a process that has started JAX, and one that dies
-takes no other with it (joblib's pool is lost with its first dead process). On Ray and Slurm, workers are jobs of
+On this machine each worker is a new process. None is forked from a process that has started JAX, and the death of one
+does not affect the others (joblib's pool is lost with its first dead process). On Ray and Slurm, workers are jobs of
 Hydra's launchers, with all their settings.
 
 A worker on this machine ends when its standard input closes, which happens when its parent dies.
@@ -38,9 +38,9 @@ from ffem_jax.search.workers.worker import BAD_REQUEST, make_on_abandoned, open_
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-STOP_SECONDS = 15.0  # for a worker to give back its claim; a compilation is not interrupted
-LAUNCHES = 3  # in a row without a network finished
-# What hydra.launcher is where workers are processes of this machine, by the end of its name.
+STOP_SECONDS = 15.0  # for a worker to return its claim; a compilation is not interrupted
+LAUNCHES = 3  # consecutive launches without a finished network
+# The class names of hydra.launcher (as suffixes) for which workers are processes on this machine.
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 
 
@@ -50,25 +50,26 @@ def launch_search(
     """Run the search to its end.
 
     Args:
-        report: called with lines of progress. config_dir: the user's config folder.
+        report: called with lines of progress.
+        config_dir: the user's config folder.
 
     Returns:
         The study.
 
     Raises:
-        ConfigError, SearchError: where it cannot go on. What was trained is recorded, and the same command continues.
+        ConfigError, SearchError: if it cannot continue. Finished trainings are recorded; the same command resumes.
     """
     maker = CandidateMaker(composer, plan.fixed, plan.space)
     study = open_study(plan)
     study.on_abandoned = make_on_abandoned(plan, maker)
     save_plan(plan, config_dir, find_sweep(plan.name, config_dir))
     if adopted := adopt_recorded(plan, maker, study):
-        report(f"{adopted} networks are taken over from the records")
+        report(f"{adopted} networks taken over from the records")
     follower = SearchFollower(study, plan.run, report)
     missing = plan.settings.n_trials - len(follower.start().finished)
     if study.is_over():
         return study
-    # Where all networks have begun, some may still have to go on.
+    # If all networks have begun, some may still have to continue.
     count = min(plan.workers, missing) if missing > 0 else plan.workers
     workers: Workers = (
         LocalWorkers(plan, study, count)
@@ -86,13 +87,13 @@ def launch_search(
 
 
 def prepare_search(plan: SearchPlan) -> list[str]:
-    """Check what would stop every trial, before a worker is started.
+    """Check everything that would stop every trial, before a worker is started.
 
     Returns:
-        Lines that the user should read.
+        Lines for the user.
 
     Raises:
-        ConfigError, DataError: for a sampler, a folder or data that cannot be used.
+        ConfigError, DataError: if a sampler, a folder or data cannot be used.
     """
     from ffem_jax.data.protocols import load_split
 
@@ -114,12 +115,12 @@ def prepare_search(plan: SearchPlan) -> list[str]:
 
 
 def describe_halving(plan: SearchPlan) -> list[str]:
-    """The rungs, in one line; none without halving."""
+    """Return the rungs, in one line; empty without halving."""
     if not plan.rungs:
         return []
     *cuts, last = map(str, plan.rungs)
     reduction = plan.settings.halving.reduction
-    return [f"after epoch {' and '.join(cuts)} of {last} one network in {reduction} goes on"] if cuts else []
+    return [f"after epoch {' and '.join(cuts)} of {last} one network in {reduction} continues"] if cuts else []
 
 
 class Workers(Protocol):
@@ -129,10 +130,10 @@ class Workers(Protocol):
         """Start them, and stop them at the end."""
 
     def look(self) -> None:
-        """Restart workers that died. Raises SearchError where they keep dying."""
+        """Restart workers that died. Raises SearchError if they keep dying."""
 
     def note_progress(self) -> None:
-        """A network was finished: workers that died before it no longer count against the search."""
+        """Note that a network was finished: workers that died before it no longer count against the search."""
 
 
 # ------------------------------------------------------------------------------ this machine
@@ -140,7 +141,7 @@ class Workers(Protocol):
 
 @dataclass
 class LocalWorkers:
-    """Processes of this machine. A dead one is replaced, and its network is given to another at once."""
+    """Processes on this machine. A dead one is replaced, and its network is assigned to another at once."""
 
     plan: SearchPlan
     study: SearchStudy
@@ -168,19 +169,19 @@ class LocalWorkers:
         with open(log_path, "ab") as out:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "ffem_jax.search.workers.worker", str(self.plan.folder), name],
-                stdin=subprocess.PIPE,  # closes when this process ends, however it does
+                stdin=subprocess.PIPE,  # closes when this process ends, for any reason
                 stdout=out,
                 stderr=out,
-                start_new_session=True,  # Ctrl-C is for the parent, which tells them
+                start_new_session=True,  # Ctrl-C goes to the parent, which stops them
                 env=assign_accelerator(place, self.count, dict(os.environ)),
             )
 
     def get_log(self, name: str) -> Path:
-        """Where the worker `name` writes what it does."""
+        """Return the path of the log of the worker `name`."""
         return self.plan.folder / "workers" / f"{name}.log"
 
     def look(self) -> None:
-        """Reap dead workers and start others. Raises SearchError where they die without finishing a network."""
+        """Reap dead workers and start others. Raises SearchError if they die without finishing a network."""
         for name, process in list(self.processes.items()):
             status = process.poll()
             if status is None or status == 0:
@@ -194,7 +195,7 @@ class LocalWorkers:
             log.warning("a worker died (%s); another takes its place", describe_status(status))
             if self.deaths > 3 * self.count + 3:
                 raise SearchError(
-                    f"{self.deaths} workers died ({describe_status(status)}) and no network was finished meanwhile; "
+                    f"{self.deaths} workers died ({describe_status(status)}) before a network was finished; "
                     f"see {self.get_log(name)}"
                 )
             self.start()
@@ -221,7 +222,7 @@ class LocalWorkers:
 
 
 def assign_accelerator(place: int, workers: int, environment: dict[str, str]) -> dict[str, str]:
-    """`environment` with one of this machine's accelerators for the worker at `place`; unchanged without any."""
+    """Return `environment` with one of this machine's accelerators for the worker at `place`; unchanged without any."""
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         accelerators = [name for name in named.split(",") if name]
@@ -237,12 +238,12 @@ def assign_accelerator(place: int, workers: int, environment: dict[str, str]) ->
 
 
 def describe_status(status: int) -> str:
-    """A process's exit status in words."""
+    """Return a process's exit status in words."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def read_last_line(path: Path) -> str:
-    """The last line of a worker's log, without its time."""
+    """Return the last line of a worker's log, without its time."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     return last.split(" ", 2)[2] if last[:2] == "20" and last.count(" ") >= 2 else last
@@ -255,7 +256,8 @@ def read_last_line(path: Path) -> str:
 class LaunchedWorkers:
     """Worker jobs of a Hydra launcher.
 
-    Dead ones are detected by their silence. When all are gone and the search is not over, as many are launched again.
+    Dead ones are detected by their silence. If all are gone and the search is not over, the same number is launched
+    again.
     """
 
     composer: Composer
@@ -272,19 +274,19 @@ class LaunchedWorkers:
 
     @contextlib.contextmanager
     def keep_running(self) -> Iterator[None]:
-        """Launch them. They end by themselves when the study is over."""
+        """Launch them. They end on their own when the study is over."""
         self.launch()
         try:
             yield
         except BaseException:
             if str(self.plan.config.hydra.launcher._target_).endswith("RayLauncher"):
-                self.stop_ray()  # Slurm's jobs go on, and the same command follows them again
+                self.stop_ray()  # Slurm's jobs continue, and the same command follows them again
             raise
         assert self.thread is not None
         self.thread.join(timeout=STOP_SECONDS)
 
     def stop_ray(self) -> None:
-        """Leave the cluster, which ends this command's workers, and give back their networks."""
+        """Leave the cluster, which ends this command's workers, and release their networks."""
         import ray
 
         ray.shutdown()
@@ -293,7 +295,7 @@ class LaunchedWorkers:
                 self.study.reap_worker(worker, stopped=True)
 
     def launch(self) -> None:
-        """Launch all of them in a thread, as the launcher returns only when they are done, or when one is lost."""
+        """Launch all of them in a thread: the launcher returns only when they are done, or when one is lost."""
         self.launches += 1
         self.thread = threading.Thread(target=self._launch, args=(self.launches,), daemon=True)
         self.thread.start()
@@ -317,7 +319,7 @@ class LaunchedWorkers:
             self.error = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
 
     def look(self) -> None:
-        """Reap silent workers; launch again when the launcher is done and no worker trains."""
+        """Reap silent workers; launch again if the launcher has returned and no worker trains."""
         assert self.thread is not None
         if time.monotonic() < self.next_look:
             return
@@ -328,7 +330,7 @@ class LaunchedWorkers:
         elif time.monotonic() - self.idle_since > self.plan.settings.stale_seconds or self.error:
             if self.fruitless >= LAUNCHES:
                 raise SearchError(
-                    f"launched {LAUNCHES} times, no worker finished a network: {self.error or 'no reason given'}"
+                    f"{LAUNCHES} launches in a row finished no network: {self.error or 'no reason given'}"
                 )
             self.fruitless += 1
             self.launch()
@@ -339,7 +341,7 @@ class LaunchedWorkers:
 
 
 def run_worker_job(config: Any) -> str:
-    """The Hydra task function of a worker; returns why it stopped too early, empty where it did not."""
+    """Run a worker as a Hydra task function. Returns why it stopped early; empty if it did not."""
     from hydra.core.hydra_config import HydraConfig
 
     sweep = HydraConfig.get().sweep
@@ -347,23 +349,23 @@ def run_worker_job(config: Any) -> str:
     try:
         run_worker(str(Path(str(sweep.dir)) / "search"), name)
     except Exception as error:
-        # As text: an exception that cannot be pickled would stop the other workers too.
+        # Text, because an exception that cannot be pickled would stop the other workers too.
         log.exception("the worker stopped")
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 
 def sweep_by_hydra(config: Any, arguments: Sequence[str]) -> SearchStudy:
-    """Run the search of `+sweep=NAME` in a `hydra.main` application over ffem's conf/.
+    """Run the search of `+sweep=NAME` in a `hydra.main` application that uses ffem's conf/.
 
     Raises:
-        ConfigError: where no sweep is named, and otherwise as `launch_search` does.
+        ConfigError: if no sweep is named, and otherwise as `launch_search` does.
     """
     name = config.hydra.runtime.choices.get(SWEEP_GROUP)
     if not name:
         raise ConfigError("hydra/sweeper=search needs a sweep's space; add +sweep=NAME, or use ffem sweep NAME")
     composer = Composer([])
-    # Hydra keeps its own overrides apart.
+    # Hydra stores its own overrides separately.
     given = [*config.hydra.overrides.hydra, *arguments]
     plan = plan_search(
         composer, name, [one for one in given if not one.startswith((f"+{SWEEP_GROUP}=", "hydra.mode="))]

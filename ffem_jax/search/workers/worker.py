@@ -1,7 +1,7 @@
-"""A worker: claims a network, trains it and tells the study its outcome, until nothing is left to do.
+"""A worker: claims a network, trains it and stores its outcome in the study, until no work is left.
 
-Started as `python -m ffem_jax.search.workers.worker FOLDER NAME` on this machine, or by `run_worker`
-wherever Ray and Slurm have room. It needs the search's folder and nothing else.
+Started as `python -m ffem_jax.search.workers.worker FOLDER NAME` on this machine, or by `run_worker` on Ray and Slurm.
+It needs only the search's folder.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ffem_jax.specs.architecture import SpecError
 log = logging.getLogger("ffem_jax.search.workers.worker")  # __main__ on this machine
 
 POLL_SECONDS = 1.0
-BAD_REQUEST = 2  # the exit status of a worker that no other would do better than
+BAD_REQUEST = 2  # the exit status for an error that any other worker would hit too
 
 
 def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchStudy:
-    """The study of `plan`; with a `maker` it can be claimed from. Raises ConfigError and SearchError."""
+    """Open the study of `plan`; claims need a `maker`. Raises ConfigError and SearchError."""
     storage, lock = open_storage(plan.settings.storage, plan.study_name, plan.folder)
     study = SearchStudy(plan.settings, plan.space, storage, lock, plan.study_name, maker.make if maker else None)
     study.rungs = plan.rungs
@@ -46,9 +46,9 @@ def open_study(plan: SearchPlan, maker: CandidateMaker | None = None) -> SearchS
 
 
 def identify_faces(plan: SearchPlan) -> str:
-    """A fingerprint of the faces that the networks are trained and pretrained on, whatever their resolution.
+    """Return a fingerprint of the faces that the networks are trained and pretrained on, whatever their resolution.
 
-    A worker elsewhere may find other faces under the same path. Drawn ones follow from the plan.
+    A worker on another machine may find other faces at the same path. Synthetic ones are determined by the plan.
     """
     from ffem_jax.data.protocols import load_split
 
@@ -60,7 +60,7 @@ def identify_faces(plan: SearchPlan) -> str:
 
 
 def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
-    """The records of a claim, one per seed: trained now, or found."""
+    """Return the records of a claim, one per seed: trained now, or found."""
     from ffem_jax.runs.trial import run_trials
 
     trial, run = claim.candidate.trial, claim.candidate.run
@@ -76,14 +76,14 @@ def train(plan: SearchPlan, claim: Claim) -> list[TrialRecord]:
 
 
 def measure_latency(path: Path, records: list[TrialRecord]) -> list[TrialRecord]:
-    """`records` with the latency that `ffem latency` would measure, one worker of a machine at a time."""
+    """Return `records` with the latency that `ffem latency` measures, one worker per machine at a time."""
     from filelock import FileLock
 
     from ffem_jax.latency.measure import measure_records
     from ffem_jax.records.record import latest_records, read_records
 
     wanted = {record.trial_key for record in records if record.status == "done"}
-    # A file of this user's: another's in a folder of all users cannot be opened, and the search would stop there.
+    # One file per user: another user's file in a shared folder cannot be opened, which would stop the search.
     with FileLock(Path(tempfile.gettempdir()) / f"ffem-latency-{os.getuid()}.lock"):
         if any(record.latency_ms_wasm is None for record in records if record.trial_key in wanted):
             measure_records([path])
@@ -91,12 +91,12 @@ def measure_latency(path: Path, records: list[TrialRecord]) -> list[TrialRecord]
     return [measured.get(record.trial_key, record) for record in records]
 
 
-# By the field of a record that training leaves empty: what fills it.
+# Record fields that training leaves empty, and the function that fills each.
 MEASUREMENTS = {"latency_ms_wasm": measure_latency}
 
 
 class Heartbeat(threading.Thread):
-    """Tells the study that a claim's worker is alive, every heartbeat_seconds."""
+    """Reports to the study every heartbeat_seconds that a claim's worker is alive."""
 
     def __init__(self, study: SearchStudy, claim: Claim) -> None:
         super().__init__(daemon=True)
@@ -110,7 +110,7 @@ class Heartbeat(threading.Thread):
             try:
                 self.study.beat(self.claim.number, count)
             except Exception:
-                # A database that is away for a moment must cost a heartbeat and not the trial.
+                # If the database is briefly unavailable, a heartbeat is lost and not the trial.
                 log.warning("no heartbeat", exc_info=True)
             if self.stopping.wait(self.study.settings.heartbeat_seconds):
                 return
@@ -129,7 +129,8 @@ class Worker:
     """The loop of one worker.
 
     Args:
-        execute: from a claim to its records. discard: called with the point of each network that is eliminated.
+        execute: maps a claim to its records.
+        discard: called with the point of each network that is eliminated.
     """
 
     name: str
@@ -143,11 +144,11 @@ class Worker:
         """Work until nothing is left.
 
         Returns:
-            How many networks this worker trained.
+            The number of networks that this worker trained.
 
         Raises:
-            ConfigError, SpecError, DataError, OSError: for a mistake in the request, such as missing data or a full
-                disk; the claim is given back first.
+            ConfigError, SpecError, DataError, OSError: if the request cannot be met, as with missing data or a full
+                disk; the claim is released first.
         """
         done, idle = 0, threading.Event()
         while True:
@@ -162,7 +163,7 @@ class Worker:
             done += 1
 
     def run_claim(self, claim: Claim) -> None:
-        """Train one network and tell the study."""
+        """Train one network and store its outcome in the study."""
         from ffem_jax.data import DataError
 
         log.info("trial %d, attempt %d: %s", claim.number, claim.attempt, dict(claim.candidate.point))
@@ -183,13 +184,13 @@ class Worker:
         release_memory()
 
     def leave(self) -> None:
-        """Give back the claim, before another thread ends the process."""
+        """Release the claim, before another thread ends the process."""
         if self.claim is not None:
             self.study.release(self.claim)
 
 
 def release_memory() -> None:
-    """Free what JAX keeps of the last network."""
+    """Free the memory that JAX holds for the last network."""
     if "jax" in sys.modules:
         import jax
 
@@ -201,7 +202,7 @@ def release_memory() -> None:
 
 
 def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point, str], list[TrialRecord]]:
-    """Writes the failed records of a network whose workers were killed, and returns the records that it has then."""
+    """Return a function that records a network whose workers were killed as failed, and returns its records."""
 
     def on_abandoned(point: Point, reason: str) -> list[TrialRecord]:
         from ffem_jax.runs.trial import record_failure
@@ -213,7 +214,7 @@ def make_on_abandoned(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Poin
 
 
 def make_discard(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point], None]:
-    """Deletes the checkpoint of a network, once: most of what a search leaves on the disk."""
+    """Return a function that deletes a network's checkpoint, once. Checkpoints are most of a search's disk space."""
     discarded: set[tuple[str, ...]] = set()
 
     def discard(point: Point) -> None:
@@ -229,10 +230,10 @@ def make_discard(plan: SearchPlan, maker: CandidateMaker) -> Callable[[Point], N
 
 @contextlib.contextmanager
 def open_worker(folder: Path, name: str) -> Iterator[Worker]:
-    """The worker `name` of the search in `folder`."""
+    """Yield the worker `name` of the search in `folder`."""
     from hydra.core.global_hydra import GlobalHydra
 
-    # A launcher's job inherits its parent's Hydra state, with which nothing could be composed here.
+    # A launcher's job inherits its parent's Hydra state, which would prevent composing here.
     GlobalHydra.instance().clear()
     _, _, config_dir = read_saved(folder)
     with open_composer(config_dir) as composer:
@@ -245,20 +246,20 @@ def open_worker(folder: Path, name: str) -> Iterator[Worker]:
 
 
 def start_devices(plan: SearchPlan) -> None:
-    """Set the number of cores per trial before the first cost is traced: JAX reads it once."""
+    """Set the number of cores per trial before the first cost is traced, because JAX reads it once."""
     from ffem_jax.machine.devices import use_cpu_cores
 
     use_cpu_cores(plan.run.cores)
 
 
 def run_worker(folder: str, name: str) -> int:
-    """Work for the search in `folder`, in this process: what Ray and Slurm run."""
+    """Work for the search in `folder` in this process; Ray and Slurm run this."""
     with open_worker(Path(folder), name) as worker:
         return worker.run()
 
 
 def stop_with_parent(worker: Worker) -> None:
-    """End this process when the one that started it ends, however it does: its end of our standard input closes."""
+    """End this process when its parent ends, for any reason: the parent's end of our standard input closes."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     worker.leave()
@@ -266,7 +267,7 @@ def stop_with_parent(worker: Worker) -> None:
 
 
 def main(words: list[str]) -> int:
-    """`python -m ffem_jax.search.workers.worker FOLDER NAME`; the log goes to standard error."""
+    """Run `python -m ffem_jax.search.workers.worker FOLDER NAME`; the log goes to standard error."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> Any:
         raise KeyboardInterrupt

@@ -1,9 +1,9 @@
-"""Every epoch of a trial on the boards that people have already: TensorBoard, MLflow, Weights & Biases.
+"""Log every epoch of a trial to a tracking service: TensorBoard, MLflow or Weights & Biases.
 
-They decide and stop nothing.
+Loggers never influence or stop a trial.
 
-A trial that was stopped continues, in this process or in another, in its own run, and each step stands there once, with
-the value that the trial's history has in the end. Which loggers there are is declared in `specs/run.py`.
+A trial that was stopped continues in its own run, in this process or another. Each step appears there once, with the
+value in the trial's final history. The loggers are declared in `specs/run.py`. A `Board` is the log of one trial.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ffem_jax.specs.registry import resolve
 from ffem_jax.specs.run import LOGGERS
 from ffem_jax.training.loggers.board import CURVES, Board, BoardError, list_curves, list_results
 
-FAILURES = 3  # a board that fails so often in a row is left alone
+FAILURES = 3  # consecutive failures after which a board is dropped
 
 
 class EpochHistory(Protocol):
-    """As `trainer.History`: lists [epoch][seed]."""
+    """The interface of `trainer.History`: lists [epoch][seed]."""
 
     loss: list[list[float]]
     train_accuracy: list[list[float]]
@@ -31,15 +31,15 @@ class EpochHistory(Protocol):
 
 
 class TrialLogger:
-    """Boards of the trials of one program, one per seed, to be used in a `with` block around their training.
+    """The boards of the trials of one program, one per seed; a context manager around their training.
 
-    An exception ends the runs as failed, and KeyboardInterrupt and its like as killed. A board that raises is named
-    through `say` and gets the missing numbers after the next epoch; one that raises FAILURES times in a row is left
-    alone.
+    An exception marks the runs as failed; KeyboardInterrupt and the like mark them as killed. If a board raises, `say`
+    reports it and the board gets the missing numbers after the next epoch. After FAILURES failures in a row it is
+    dropped.
 
     Args:
         records: filled in by the end of the block; each board then gets the results of its record.
-        boards: one per record, None where one could not be opened.
+        boards: one per record, None for one that could not be opened.
         say: shows the user one line.
     """
 
@@ -50,7 +50,7 @@ class TrialLogger:
         self.failures = [0] * len(self.boards)
 
     def log_epoch(self, epochs: int, history: EpochHistory) -> None:
-        """Let the boards have the first `epochs` epochs of the history, those before a resumption as well."""
+        """Write the first `epochs` epochs of the history to the boards, including those before a resumption."""
         for seed in range(len(self.boards)):
             curves = {name: [values[seed] for values in getattr(history, name)[:epochs]] for name in CURVES}
             self._try(seed, "write", list_curves(curves))
@@ -83,25 +83,25 @@ class TrialLogger:
                 self.say(f"the logger lacks the end of the trial ({describe(error)})")
             elif self.failures[seed] == FAILURES:
                 self.boards[seed] = None
-                self.say(f"the logger stopped ({describe(error)}); the trial goes on without it")
+                self.say(f"the logger stopped ({describe(error)}); the trial continues without it")
             elif self.failures[seed] == 1:
-                self.say(f"the logger could not be written ({describe(error)}); the next epoch tries again")
+                self.say(f"the logger could not be written ({describe(error)}); it is tried again after the next epoch")
 
 
 def open_logger(
     name: str, records: Sequence[TrialRecord], out_dir: Path, say: Callable[[str], None], *, retrain: bool = False
 ) -> TrialLogger:
-    """The logger `name` of specs.run.LOGGERS for the trials of one program; for a `with` block.
+    """Open the logger `name` of specs.run.LOGGERS for the trials of one program; use it in a `with` block.
 
-    A board that cannot be opened is named through `say` and left alone.
+    A board that cannot be opened is reported through `say` and skipped.
 
     Args:
         records: one per trial, filled in by the end of the block.
         out_dir: the folder of the program.
-        retrain: whether the trials begin anew: a run that they had in this folder is then not continued.
+        retrain: whether the trials start from scratch; their earlier runs in this folder are then not continued.
 
     Raises:
-        SpecError: where its library is not installed.
+        SpecError: the logger's library is not installed.
     """
     logger = LOGGERS[name]
     if logger.board is None:
@@ -113,11 +113,11 @@ def open_logger(
     except ImportError as error:
         raise SpecError(f"logger={name} needs {error.name}: {logger.install}") from error
     except Exception as error:
-        say(f"logger={name} cannot be used ({describe(error)}); the trial goes on without it")
+        say(f"logger={name} cannot be used ({describe(error)}); the trial continues without it")
     return TrialLogger(records, [*boards, *[None] * (len(records) - len(boards))], say)
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
+    """Describe an exception in one line."""
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, BoardError) else f"{type(error).__name__}: {lines[0]}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""What a board is, and what of a trial goes on it."""
+"""The interface of a board (the log of one trial in a tracking service), and the numbers that it gets."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Any, Protocol
 
 from ffem_jax.records.record import TrialRecord
 
-# What a board gets of a trial at its end; the record has the rest. MEASURED: dicts of a record, their numbers too.
+# Record fields that a board gets at the end of a trial; MEASURED fields are dicts, whose numbers are logged too.
 RESULTS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_gallery", "bytes_float32", "params", "macs")
 MEASURED = ("verification", "open_set", "bins")
 CURVES = ("loss", "train_accuracy", "validation_accuracy")
 
-# By name and step; the first epoch is step 1.
+# Keyed by name and step; the first epoch is step 1.
 Numbers = Mapping[tuple[str, int], float]
 
 
 class Board(Protocol):
-    """Where one trial's numbers go."""
+    """The log of one trial."""
 
     def write(self, numbers: Numbers) -> None:
-        """Hold these numbers, all of the trial so far, each once: what is there already is not written again."""
+        """Write `numbers`, all of the trial so far, each once: numbers already written are skipped."""
 
     def close(self, numbers: Numbers, outcome: str) -> None:
-        """Hold these numbers, say how the trial ended, and let go.
+        """Write `numbers`, log how the trial ended, and release the board.
 
-        outcome: done or pruned, as its record says; failed; or killed, where it was stopped in the middle. There are
-        then no numbers, and what is there stays.
+        outcome: done or pruned, the status of the record; failed; or killed, if the trial was interrupted. For failed
+        and killed, `numbers` is empty and what was written stays.
         """
 
 
 class BoardError(RuntimeError):
-    """A board that cannot be used. The message is one line and says what to do."""
+    """A board cannot be used. The message is one line and says what to do."""
 
 
 def name_trial(record: TrialRecord) -> str:
-    """What a board calls the trial."""
+    """Return the trial's name on a board."""
     return f"{record.arch}-seed{record.seed}-{record.trial_key}"
 
 
 def list_settings(record: TrialRecord) -> dict[str, str]:
-    """The settings of the trial by dotted names, but for where faces and a teacher lie."""
+    """Return the trial's settings by dotted name, without the paths of faces and teacher."""
     named = _flatten({name: value for name, value in record.spec.items() if isinstance(value, dict)})
     hidden = (".root", ".cache_dir", "teacher.path")
     return {name: str(value) for name, value in named.items() if not name.endswith(hidden)}
@@ -54,8 +54,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def list_results(record: TrialRecord) -> dict[tuple[str, int], float]:
-    """The RESULTS and the MEASURED numbers that the trial has, at its last epoch, such as `result/accuracy` and
-    `result/open_set/eer`."""
+    """Return RESULTS and MEASURED numbers at the last epoch, e.g. `result/accuracy`, `result/open_set/eer`."""
     values: dict[str, Any] = {name: getattr(record, name) for name in RESULTS}
     values |= {
         path.replace(".", "/"): value
@@ -70,5 +69,5 @@ def list_results(record: TrialRecord) -> dict[tuple[str, int], float]:
 
 
 def list_curves(curves: Mapping[str, Sequence[float]]) -> dict[tuple[str, int], float]:
-    """Curves [epoch] by their names, as numbers."""
+    """Return curves [epoch], keyed by name, as numbers keyed by (name, step)."""
     return {(name, epoch): value for name, values in curves.items() for epoch, value in enumerate(values, 1)}

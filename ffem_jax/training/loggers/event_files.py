@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""A board of TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ffem_jax.training.loggers.board import Numbers, name_trial
 class EventFiles:
     """Event files in `tensorboard/` in the trial's folder, one folder per trial: tensorboard --logdir outputs.
 
-    A trial that continues, or is trained again, begins a file that repeats all earlier steps and supersedes older ones.
+    A trial that resumes, or is trained again, starts a file that repeats all earlier steps and supersedes older files.
     """
 
     def __init__(self, record: TrialRecord, out_dir: Path, retrain: bool = False) -> None:
@@ -25,14 +25,14 @@ class EventFiles:
         self.written: set[tuple[str, int]] = set()
 
     def write(self, numbers: Numbers) -> None:
-        """Write what is missing, where a reader finds it a second later."""
+        """Write the missing numbers; readers see them within about a second."""
         if self.writer is None:
-            # Readers take files in the order of their names, which begin with the second: of a clock that is ahead,
-            # what was written before would come after.
+            # Readers sort files by name, which starts with the time in seconds: a file written under a clock that ran
+            # ahead would be read after the new one.
             for path in self.folder.glob("events.out.tfevents.*"):
                 if path.name >= f"events.out.tfevents.{int(time.time())}":
                     path.unlink()
-            # Readers drop what older files hold: all of the trial so far follows.
+            # purge_step makes readers drop the contents of older files; the whole trial so far is written again.
             self.writer = self.make_writer(str(self.folder), purge_step=0, flush_secs=1)
         for (name, step), value in numbers.items():
             if (name, step) not in self.written:
@@ -40,7 +40,7 @@ class EventFiles:
                 self.written.add((name, step))
 
     def close(self, numbers: Numbers, outcome: str) -> None:
-        """Write what is missing, and let go."""
+        """Write the missing numbers and close the file."""
         if numbers:
             self.write(numbers)
         if self.writer:

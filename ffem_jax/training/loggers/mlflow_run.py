@@ -1,4 +1,4 @@
-"""A run of MLflow, on a server or in a database file that several processes write."""
+"""A board as an MLflow run, on a server or in a database file that several processes write to."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from ffem_jax.training.loggers.board import CURVES, BoardError, Numbers, list_se
 
 EXPERIMENT = "ffem"
 STATUSES = {"done": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-LOCK_SECONDS = 120.0  # for others to make the database, which takes some ten
-# MLflow's own patience with a server that is away is minutes a call. What is missing follows after the next epoch.
+LOCK_SECONDS = 120.0  # other processes may be creating the database, which takes about ten
+# By default MLflow waits minutes per call for an unreachable server. Missing numbers follow after the next epoch.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-MOST_METRICS, MOST_PARAMS = 1000, 100  # that MLflow takes at a time
-LARGEST = sys.float_info.max  # what its databases have for an infinity
+MOST_METRICS, MOST_PARAMS = 1000, 100  # MLflow's limits per call
+LARGEST = sys.float_info.max  # MLflow's databases store this for infinity
 
 
 class MlflowRun:
     """A run of the experiment `ffem` on the server of MLFLOW_TRACKING_URI, else in mlflow.db beside the trial's folder.
 
-    A trial that goes on in its folder goes on in its run, whose tags name both; the same trial in another folder has a
-    run of its own. MLflow forgets no step: where a number is not what stands there (the checkpoint was lost, or
-    another processor computes), a new run takes the place of the old one, which is deleted; `mlflow runs restore` has
-    it back. With `retrain` there is a new run, and those of before stay.
+    A trial that resumes in its folder continues its run, whose tags identify trial and folder. The same trial in
+    another folder has its own run. MLflow cannot overwrite a step. If a number differs from the stored one (the
+    checkpoint was lost, or another processor computes), a new run replaces the old one, which is deleted;
+    `mlflow runs restore` brings it back. `retrain` starts a new run and keeps earlier ones.
     """
 
     def __init__(self, record: TrialRecord, out_dir: Path, retrain: bool = False) -> None:
         from mlflow import MlflowClient
 
-        # Of what goes wrong one line is said, elsewhere.
+        # Failures are reported elsewhere, in one line each.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
@@ -78,7 +78,7 @@ class MlflowRun:
         return str(experiment.experiment_id)
 
     def _find_run(self, retrain: bool) -> tuple[str, dict[tuple[str, int], float] | None]:
-        """The run to write to, and what it holds; None where it must be asked."""
+        """Return the run to write to and its numbers; None if they must be read first."""
         wanted = " and ".join(f"tags.{name} = '{value}'" for name, value in self.tags.items())
         runs = self.client.search_runs([self.experiment], wanted, order_by=["attributes.start_time DESC"])
         if runs and not retrain:
@@ -101,12 +101,12 @@ class MlflowRun:
             self.client.log_batch(self.run_id, params=some)
 
     def write(self, numbers: Numbers) -> None:
-        """Write what is missing."""
+        """Write the missing numbers."""
         with self.lock:
             self._write(numbers)
 
     def _write(self, numbers: Numbers, whole: bool = False) -> None:
-        """whole: no epochs follow those of `numbers`."""
+        """Write the missing numbers. whole: no epochs follow those of `numbers`."""
         from mlflow.entities import Metric
 
         wanted = {(name.replace("/", "."), step): value for (name, step), value in numbers.items()}
@@ -123,7 +123,7 @@ class MlflowRun:
                 self.client.log_batch(self.run_id, metrics=some)
                 known.update({(metric.key, metric.step): metric.value for metric in some})
         except Exception:
-            self.known = None  # it may have arrived all the same
+            self.known = None  # the batch may have arrived nevertheless
             raise
 
     def _read(self) -> dict[tuple[str, int], float]:
@@ -137,7 +137,7 @@ class MlflowRun:
         self.client.delete_run(old)
 
     def close(self, numbers: Numbers, outcome: str) -> None:
-        """Write what is missing, and how the trial ended."""
+        """Write the missing numbers and how the trial ended."""
         from mlflow.entities import RunTag
 
         with self.lock:
@@ -159,7 +159,7 @@ def _are_equal(a: float, b: float) -> bool:
 
 
 def identify_folder(folder: Path) -> str:
-    """A name that this folder alone has, and keeps: in mlflow_folder.txt, in it."""
+    """Return a unique, permanent name of `folder`, stored in its mlflow_folder.txt."""
     path = folder / "mlflow_folder.txt"
     if path.exists() and (name := path.read_text().strip()):
         return name
@@ -172,17 +172,17 @@ def identify_folder(folder: Path) -> str:
 
 
 def make_address(database: Path) -> str:
-    """MLflow's address of a database file. Raises BoardError for a path that it cannot have."""
+    """Return MLflow's address of a database file. Raises BoardError for a path that MLflow cannot use."""
     if {"%", "?"} & set(str(database)):
         raise BoardError(
-            f"MLflow keeps no database below a folder with % or ? in its name ({database.parent}); take another "
+            f"MLflow cannot use a database below a folder with % or ? in its name ({database.parent}); choose another "
             "hydra.sweep.dir (hydra.run.dir), or set MLFLOW_TRACKING_URI"
         )
     return f"sqlite:///{database}"
 
 
 def find_database(address: str) -> Path | None:
-    """The database file of MLflow's `address`; None for a server and for what is no file."""
+    """Return the database file of MLflow's `address`; None if it is a server or otherwise not a file."""
     scheme, _, path = address.partition(":///")
     path = path.partition("?")[0]
     return Path(path) if scheme.partition("+")[0] == "sqlite" and path and path != ":memory:" else None
@@ -190,7 +190,7 @@ def find_database(address: str) -> Path | None:
 
 @contextmanager
 def name_database(database: Path | None) -> Iterator[None]:
-    """Say what to do about a database file that cannot be opened. Raises BoardError."""
+    """Turn an error with a database file into a BoardError that says what to do."""
     try:
         yield
     except (BoardError, ImportError):
@@ -204,13 +204,13 @@ def name_database(database: Path | None) -> Iterator[None]:
             f"`mlflow db upgrade sqlite:///{database}`, else move it away"
         ) from error
     if database and not database.exists():
-        raise BoardError(f"{database} was deleted while this process had it open; begin again in a new process")
+        raise BoardError(f"{database} was deleted while this process had it open; start again in a new process")
 
 
 def move_half_made(database: Path) -> None:
-    """Move away a database whose making was cut short: it has no experiment, not even the one that MLflow begins with.
+    """Move away a database whose creation was interrupted: it lacks even MLflow's default experiment.
 
-    Nothing was ever logged in it, and MLflow can neither use nor mend it.
+    Nothing was ever logged in it, and MLflow can neither use nor repair it.
     """
     if not database.exists():
         return
@@ -219,7 +219,7 @@ def move_half_made(database: Path) -> None:
         if not tables or ("experiments" in tables and connection.execute("SELECT 1 FROM experiments").fetchone()):
             return
     kept = database.with_name(f"{database.name}.half-made-{uuid.uuid4().hex[:6]}")
-    # A journal belongs to its database: left behind, it would be played back into the next one.
+    # Move the journal too: left behind, it would be replayed into the next database.
     for ending in ("-journal", "-wal", "-shm", ""):
         beside = database.with_name(database.name + ending)
         if beside.exists():

@@ -1,4 +1,4 @@
-"""A run of Weights & Biases: on its server where there is a key, else in files that `wandb sync` uploads."""
+"""A board as a Weights & Biases run: on its server if there is a key, else in files that `wandb sync` uploads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffem_jax.training.loggers.board import BoardError, Numbers, list_settings, 
 
 PROJECT = "ffem"  # unless WANDB_PROJECT names another
 MODES = ("offline", "online", "shared", "disabled")
-# Of a server that is away. What is missing is on the disk, and `wandb sync` uploads it.
+# Timeouts for an unreachable server. What is missing there is on disk, and `wandb sync` uploads it.
 START_SECONDS, FINISH_SECONDS = 30.0, 60.0
 RESULT = "result/"
 ENDED_WELL = ("done", "pruned")
@@ -24,13 +24,12 @@ ENDED_WELL = ("done", "pruned")
 class WandbRun:
     """A run of the project `ffem`, in `wandb/` in the trial's folder.
 
-    WANDB_MODE says whether it goes to the server at once. Where it is not set, a key does: without one the run is
-    offline, and nobody is asked to log in. Neither code, console, packages, host nor load of the machine is logged.
+    WANDB_MODE decides whether it is uploaded at once. If unset, it is uploaded if there is an API key; without one the
+    run is offline, without a login prompt. Code, console, packages, host and machine load are not logged.
 
-    A trial that goes on in its folder goes on in its run. Offline, the run is written anew with all steps, and replaces
-    the files of before. On the server no step can be changed: where a number is not what stands there (the checkpoint
-    was lost, or another processor computes), a new run begins, and the old one stays. With `retrain` there is a new
-    run, too.
+    A trial that resumes in its folder continues its run. Offline, the run is rewritten with all steps and replaces the
+    earlier files. On the server a step cannot be changed: if a number differs from the stored one (the checkpoint was
+    lost, or another processor computes), a new run starts and the old one stays. `retrain` also starts a new run.
     """
 
     def __init__(self, record: TrialRecord, out_dir: Path, retrain: bool = False) -> None:
@@ -46,15 +45,15 @@ class WandbRun:
         self.run: Any = self._open()
 
     def _read_notes(self) -> None:
-        """Take up the run that this folder's trial had, and what stands in it."""
+        """Read the id and the numbers of the run that this folder's trial had."""
         try:
             notes = json.loads(self.notes.read_text(encoding="utf-8"))
             run_id, known = str(notes["id"]), {(str(name), int(step)): float(value) for name, step, value in
                                                notes["numbers"]}  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError):
-            return  # a new run: at worst the old one stands beside it
+            return  # a new run; at worst the old one stays beside it
         self.run_id = run_id
-        # What an offline run holds is written anew, whichever of the two it was before.
+        # The numbers can be skipped only if the run was online and still is; an offline run is rewritten in full.
         self.known = known if self.mode == "online" and notes.get("mode") == "online" else {}
 
     def _open(self) -> Any:
@@ -80,7 +79,7 @@ class WandbRun:
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             name=name_trial(self.record),
             id=self.run_id,
-            # Several trials of one process have a run each, and a script's own run stays as it is.
+            # Each trial of this process has its own run, and a script's own run is not touched.
             reinit="create_new",
             resume="allow" if self.mode == "online" else None,
             mode=self.mode,
@@ -98,7 +97,7 @@ class WandbRun:
         begun.replace(self.notes)
 
     def write(self, numbers: Numbers) -> None:
-        """Log the steps that are missing, each whole: Weights & Biases takes them in order alone."""
+        """Log the missing steps, each complete: Weights & Biases accepts steps in order only."""
         curves = {one: value for one, value in numbers.items() if not one[0].startswith(RESULT)}
         if any(not _are_equal(self.known[one], value) for one, value in curves.items() if one in self.known):
             self._replace()
@@ -118,7 +117,7 @@ class WandbRun:
         self.run = self._open()
 
     def close(self, numbers: Numbers, outcome: str) -> None:
-        """Log what is missing, the results as the run's summary, and how the trial ended."""
+        """Log the missing steps, the results as the run's summary, and how the trial ended."""
         if numbers:
             self.write(numbers)
         results = {name: value for (name, _), value in numbers.items() if name.startswith(RESULT)}
@@ -127,15 +126,15 @@ class WandbRun:
 
 
 def choose_mode(wandb: Any) -> str:
-    """WANDB_MODE, else online where there is a key and offline where there is none. Raises BoardError for no mode."""
+    """Return WANDB_MODE, else online if there is a key and offline if not. Raises BoardError for an unknown mode."""
     named = os.environ.get("WANDB_MODE", "").strip().lower()
-    if named in ("dryrun", "run"):  # as older versions call them
+    if named in ("dryrun", "run"):  # names in older versions
         named = {"dryrun": "offline", "run": "online"}[named]
     if named and named not in MODES:
-        raise BoardError(f"WANDB_MODE={named} is no mode of Weights & Biases; set one of: {', '.join(MODES)}")
+        raise BoardError(f"WANDB_MODE={named} is not a mode of Weights & Biases; set one of: {', '.join(MODES)}")
     if named:
         return named
-    # Neither asks for a key nor looks at the server.
+    # Neither prompts for a key nor contacts the server.
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 

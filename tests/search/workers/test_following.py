@@ -117,7 +117,7 @@ def test_a_mistake_in_the_request_is_told_as_the_worker_told_it(
 
 def test_workers_that_only_die_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers = make_workers(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    told = r"^7 workers died \(killed by signal 9\) and no network was finished meanwhile; see .*\.log$"
+    told = r"^7 workers died \(killed by signal 9\) before a network was finished; see .*\.log$"
     with pytest.raises(SearchError, match=told), workers.keep_running():
         watch(workers)
     assert workers.started == 7
@@ -169,7 +169,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     study.check_identity({"recipe": {"epochs": 8}, "run.cap_mb": 10.0})
     study.check_identity({"recipe": {"epochs": 8}, "run.cap_mb": 10.0})
     message = (
-        r"^the study made was begun with other settings: recipe.epochs \(8 then, 9 now\); go on as it was begun, or"
+        r"^the study made was started with other settings: recipe.epochs \(8 then, 9 now\); use those settings, or"
     )
     with pytest.raises(SearchError, match=message):
         open_study(tmp_path).check_identity({"recipe": {"epochs": 9}, "run.cap_mb": 10.0})
