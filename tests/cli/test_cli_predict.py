@@ -204,9 +204,9 @@ def test_mistakes_are_one_line(folder, capsys):
     (folder / "plain.yaml").write_text("data: {resolution: 32}")
     for words, message in [
         ([str(few)], "5 trained networks of the space are too few to predict others from; train 8 or more (1 others"),
-        ([str(other)], "the records differ in recipe.epochs (6 and 5), which is no choice of the space"),
+        ([str(other)], "the records differ in recipe.epochs (6 and 5), which is not a choice of the space"),
         ([str(mixed)], "the records mix"),
-        ([str(sizes)], "the records differ in data.resolution (48 and 32), which is no choice of the space"),
+        ([str(sizes)], "the records differ in data.resolution (48 and 32), which is not a choice of the space"),
         ([str(folder / "nowhere")], "does not exist"),
         ([str(folder), "--space", "smal"], "there is no sweep 'smal'; did you mean small?"),
         ([str(folder), "--space", "plain"], "defines no space: it has no hydra.sweeper"),

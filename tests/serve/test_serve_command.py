@@ -53,7 +53,7 @@ def ffem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (["--model", "export.json", "--threshold", "2"], "between 0 and 1"),
         (["--model", "export.json", "--threshold", "nan"], "between 0 and 1"),
         (["--model", "export.json", "--calibration", "calibration.json", "--false-accept-rate", "0"], "above 0"),
-        (["--model", "export.json", "--calibration", "export.json"], "no calibration"),
+        (["--model", "export.json", "--calibration", "export.json"], "not a calibration"),
         (["--model", "export.json", "--calibration", "notes.txt"], "ffem embed --calibrate"),
         (["--model", "export.json", "--calibration", "other.json"], f"made with model {OTHER_MODEL_ID}"),
         (["--model", "export.json", "--threshold", "0.3", "--rate", "often"], "120/minute"),
