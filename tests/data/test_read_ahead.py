@@ -106,7 +106,7 @@ def test_a_process_that_is_killed_is_named(tmp_path: Path) -> None:
         batches = read_batches(faces.images, np.arange(12).repeat(100).reshape(300, 4))
         next(batches)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        with pytest.raises(StreamError, match=r"a process that decodes has failed \(RuntimeError: .*exit code -9"):
+        with pytest.raises(StreamError, match=r"a decoding process has failed \(RuntimeError: .*exit code -9"):
             list(batches)
     assert not multiprocessing.active_children()
 
@@ -132,7 +132,7 @@ def test_a_process_that_dies_while_it_starts_leaves_nobody_waiting(tmp_path: Pat
     words = [sys.executable, str(tmp_path / "unguarded.py"), str(tmp_path)]
     done = subprocess.run(words, env=here, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "StreamError: a process that decodes has failed" in done.stderr
+    assert "StreamError: a decoding process has failed" in done.stderr
 
 
 def read_in_a_worker(root: Path) -> int:

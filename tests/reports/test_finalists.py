@@ -64,7 +64,7 @@ def test_the_frontier_comes_first_and_what_is_behind_it_next() -> None:
 @pytest.mark.slow
 def test_what_is_trained_again_is_what_was_recorded(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["frontier", "search", "--finalists", "2", "--beside", "ffem,ffem_am"]) == 0
-    assert "to train the best again: ffem sweep finalists --config-dir search/frontier/finalists" in (
+    assert "to retrain the best: ffem sweep finalists --config-dir search/frontier/finalists" in (
         capsys.readouterr().err
     )
     planned = plan()
