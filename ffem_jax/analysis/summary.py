@@ -16,6 +16,9 @@ from ffem_jax.analysis.pooling import compute_pooled_interval
 from ffem_jax.records.measures import MEASURES, compute_chance, count_correct, list_metrics, read_rate
 from ffem_jax.records.record import TrialRecord, latest_records
 
+# Measure -> its names in `teacher.measured` of a record (`teachers.teach.measure_teacher`).
+TEACHER_MEASURES = {"accuracy": ("view2", "rank1"), "accuracy_gallery": ("accuracy_gallery",)}
+
 
 @dataclass(frozen=True)
 class NetworkSummary:
@@ -211,12 +214,10 @@ def _pool(done: Sequence[TrialRecord], metric: str) -> dict[str, Any]:
 
 
 def _find_teacher(done: Sequence[TrialRecord], metric: str) -> float | None:
-    """Return the teacher's own accuracy; None unless every trial has it for this measure."""
-    if metric != "accuracy":
-        return None
-    name = {"open_set": "rank1"}.get(done[0].view.protocol.name, done[0].view.protocol.name)
-    known = [record.teacher.get("measured", {}).get(name) for record in done]
-    return None if None in known else sum(known) / len(known)
+    """Return the teacher's own accuracy, as a mean over trials; None unless every trial has it for this measure."""
+    rates = [record.teacher.get("measured", {}) for record in done]
+    known = [rate[name] for rate in rates for name in TEACHER_MEASURES.get(metric, ()) if name in rate]
+    return sum(known) / len(known) if len(known) == len(done) else None
 
 
 def _find_chance(done: Sequence[TrialRecord], metric: str) -> float | None:

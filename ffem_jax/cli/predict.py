@@ -95,7 +95,7 @@ def load_space(name: str, config_dir: Path | None) -> SearchSpace:
 
 def render_prediction(prediction: Prediction) -> Table:
     """The list as a rich table; choices shared by all networks are given in the line below it."""
-    # Column -> priority on a narrow terminal; lower is dropped later.
+    # Column -> `Column.rank`: the highest is dropped first on a narrow terminal.
     numbers = {"% [90 %]": 0, "rank": 1, f"MB {prediction.precision}": 0, "million MACs": 2, "recorded": 3}
     shared, rows = _find_shared(prediction), []
     for network in prediction.networks:

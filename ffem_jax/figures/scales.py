@@ -84,7 +84,7 @@ def draw_chance(axes: Axes, trained: Sequence[NetworkSummary], size: float = 8.5
     """Draw the levels of chance and of a shared teacher, with names, if within the limits of the figure."""
     chance = next((s.chance for s in trained if s.chance is not None), None)
     low, high = axes.get_ylim()
-    for name, rate in (("chance", chance), ("the teacher itself", _find_teacher(trained))):
+    for name, rate in (("chance", chance), ("the teacher, which saw other data,", _find_teacher(trained))):
         if rate is None or not low < 100 * rate < high:
             continue
         axes.axhline(100 * rate, color="#606060", linewidth=0.9, linestyle=(0, (1, 3)), zorder=1.4)

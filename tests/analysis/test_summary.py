@@ -137,6 +137,10 @@ def test_a_teacher_that_was_measured_in_every_trial_is_a_level(make_record):
         for fold, own in enumerate((0.95, 0.97))
     ]
     assert summarize_records(taught)[0].teacher == pytest.approx(0.96)
+    # The measure of one protocol is no level for another measure.
+    known = make_record(teacher={"measured": {"accuracy_gallery": 0.9}}, accuracy_gallery=0.5, correct_gallery=52)
+    levels = [summarize_records([known], metric)[0].teacher for metric in ("accuracy", "accuracy_gallery")]
+    assert levels == [None, 0.9]
     # Unknown for one of the trials: no level.
     assert summarize_records([*taught, make_record(protocol={"name": "view2", "fold": 2})])[0].teacher is None
 

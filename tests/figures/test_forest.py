@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made_trainings import draw_trials
@@ -32,3 +34,13 @@ def test_the_name_of_the_line_of_guessing_leaves_the_cap_alone(make_record):
     (label,) = axes.texts
     assert label.get_text() == "chance 10.0 %"
     assert (label.get_ha(), label.get_position()[0] < 0.1) == ("left", True)
+
+
+def test_the_accuracy_of_a_shared_teacher_is_a_line_and_of_several_none(make_record):
+    (network,) = summarize_records([make_record(correct=20, people=10)])
+    taught = [dataclasses.replace(network, chance=None, teacher=rate) for rate in (0.4, 0.4, 0.3)]
+    for networks, drawn in ((taught[:2], ["the teacher, which saw other data, 40.0 %"]), (taught, [])):
+        axes = Figure().add_subplot()
+        axes.set_ylim(0, 50)
+        draw_chance(axes, networks)
+        assert [text.get_text() for text in axes.texts] == drawn
