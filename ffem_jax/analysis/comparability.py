@@ -41,6 +41,10 @@ class FrontierError(FfemError):
     """Records cannot be put on one frontier or compared. The message is one line and says what to do."""
 
 
+class UnpairedError(FrontierError):
+    """No two trials differ only in the factor to compare."""
+
+
 class Run(NamedTuple):
     """What distinguishes the trainings of one network. pretraining_seed: 0 without a pretraining."""
 

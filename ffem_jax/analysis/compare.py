@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ffem_jax.analysis.comparability import FrontierError, select_comparable
+from ffem_jax.analysis.comparability import FrontierError, UnpairedError, select_comparable
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.independence import describe_exclusions, label_draws
 from ffem_jax.analysis.labels import describe_data
@@ -70,12 +70,12 @@ def compare_records(
         full = find_factor(done, factor)
         pairs, alone = find_pairs(done, full, against)
         if not pairs:
-            raise FrontierError(
+            raise UnpairedError(
                 f"no two of {len(done)} trials differ only in {shorten(full)} (same faces, split and seed)"
             )
     except FrontierError as error:
         # The omitted records may be the reason.
-        raise FrontierError("; ".join([str(error), *other_faces])) from None
+        raise type(error)("; ".join([str(error), *other_faces])) from None
     rows = _correct(
         [_make_row(group, context, overall, metric, precision) for group, context, overall in _group(pairs)]
     )

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ffem_jax.analysis.comparability import FrontierError
+from ffem_jax.analysis.comparability import FrontierError, UnpairedError
 from ffem_jax.analysis.compare import compare_records, describe_blind
 from ffem_jax.analysis.comparison import Comparison, ComparisonRow
 from ffem_jax.analysis.pairing import NAMES, Pair, find_factor, find_pairs, list_levels, shorten, sort_levels
@@ -42,14 +42,14 @@ def compare_factors(
     varying = {name: levels for name, levels in list_levels(done).items() if len(levels) > 1}
     names = _choose_names(done, varying, factors, against)
     found: list[Factor] = []
-    failures: dict[str, str] = {}
+    failures: dict[str, FrontierError] = {}
     seen: dict[frozenset[tuple[str, str]], str] = {}
     notes: list[str] = []
     for name in names:
         try:
             factor = _compare_factor(done, name, against if against in varying[name] else "", metric, precision)
         except FrontierError as error:
-            failures[shorten(name)] = str(error)
+            failures[shorten(name)] = error
             continue
         rows = [row for row in factor.comparison.rows if seen.setdefault(_identify(factor, row), name) == name]
         repeated = len(factor.comparison.rows) - len(rows)
@@ -63,8 +63,8 @@ def compare_factors(
             factor.comparison = dataclasses.replace(factor.comparison, rows=tuple(rows))
             found.append(factor)
     if not found:
-        raise FrontierError("; ".join(dict.fromkeys(failures.values())))
-    alone = [name for name, error in failures.items() if "differ only in" in error]
+        raise FrontierError("; ".join(dict.fromkeys(map(str, failures.values()))))
+    alone = [name for name, error in failures.items() if isinstance(error, UnpairedError)]
     if alone:
         notes.append(f"not answered, because no two trials differ only in this factor: {', '.join(alone)}")
     notes += [f"{name} is not answered: {error}" for name, error in failures.items() if name not in alone]
